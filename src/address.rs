@@ -1,0 +1,203 @@
+//! Where something listens or is dialled: `tcp:host:port`, `host:port` or `unix:/path`.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// An address as written in a configuration.
+///
+/// ```
+/// use vestibule::Address;
+///
+/// let tcp: Address = "[::1]:8443".parse()?;
+/// assert_eq!(tcp.to_string(), "tcp:[::1]:8443");
+/// let unix: Address = "unix:/run/app.sock".parse()?;
+/// assert_eq!(unix.to_string(), "unix:/run/app.sock");
+/// # Ok::<(), vestibule::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A TCP host (a name or an IP address, without brackets) and port.
+    Tcp {
+        /// The name or IP address.
+        host: String,
+        /// The port; 0 lets the system choose one for a listener.
+        port: u16,
+    },
+    /// The absolute path of a Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// Whether only processes of this machine can be at the other end.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix(_) => true,
+            Self::Tcp { host, .. } => match host.parse::<IpAddr>() {
+                Ok(ip) => ip.to_canonical().is_loopback(),
+                Err(_) => host == "localhost",
+            },
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp {
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return parse_unix(path);
+        }
+        if text.starts_with("systemd:") {
+            return Err(ParseAddressError::Systemd);
+        }
+        parse_tcp(text.strip_prefix("tcp:").unwrap_or(text))
+    }
+}
+
+fn parse_unix(path: &str) -> Result<Address, ParseAddressError> {
+    if !path.starts_with('/') {
+        return Err(ParseAddressError::RelativePath);
+    }
+    if path.len() > LONGEST_UNIX_PATH {
+        return Err(ParseAddressError::LongPath);
+    }
+    Ok(Address::Unix(PathBuf::from(path)))
+}
+
+fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
+    let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError::NoPort)?;
+    let port = port.parse().map_err(|_| ParseAddressError::BadPort)?;
+    let host = match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(inside) if inside.parse::<Ipv6Addr>().is_ok() => inside,
+        Some(_) => return Err(ParseAddressError::BadHost),
+        None if host.contains(':') => return Err(ParseAddressError::Brackets),
+        None => host,
+    };
+    let name_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+    if host.is_empty() || !host.chars().all(name_like) {
+        return Err(ParseAddressError::BadHost);
+    }
+    Ok(Address::Tcp {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// What is wrong with an address, and what would be right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseAddressError {
+    /// There is no `:port` at the end.
+    #[error("an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`")]
+    NoPort,
+    /// The port is not a number from 0 to 65535.
+    #[error("the port is a number from 0 to 65535, as in `127.0.0.1:8443`")]
+    BadPort,
+    /// The host is neither a name nor an IP address.
+    #[error("the host is a name or an IP address, as in `localhost:8443` or `[::1]:8443`")]
+    BadHost,
+    /// An IPv6 address stands without brackets.
+    #[error("an IPv6 address stands in brackets, as in `[::1]:8443`")]
+    Brackets,
+    /// A Unix address names a relative path.
+    #[error("a Unix address is an absolute path, as in `unix:/run/app.sock`")]
+    RelativePath,
+    /// A Unix address is longer than the kernel allows.
+    #[error("a Unix address has at most 107 bytes; use a shorter directory")]
+    LongPath,
+    /// Socket activation is part of the contract, not of this version.
+    #[error("`systemd:` addresses are not supported in this version; use `tcp:` or `unix:`")]
+    Systemd,
+}
+
+/// `sun_path` has 108 bytes with its terminating zero (unix(7)).
+const LONGEST_UNIX_PATH: usize = 107;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_shown() {
+        for (text, shown) in [
+            ("127.0.0.1:80", "tcp:127.0.0.1:80"),
+            ("tcp:localhost:0", "tcp:localhost:0"),
+            ("tcp:[2001:db8::1]:65535", "tcp:[2001:db8::1]:65535"),
+            ("unix:/run/a.sock", "unix:/run/a.sock"),
+        ] {
+            assert_eq!(
+                text.parse::<Address>().map(|a| a.to_string()),
+                Ok(shown.to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn a_wrong_address_says_what_would_be_right() {
+        use ParseAddressError::*;
+        for (text, error) in [
+            ("", NoPort),
+            ("localhost", NoPort),
+            ("localhost:", BadPort),
+            ("localhost:65536", BadPort),
+            ("localhost:-1", BadPort),
+            (":80", BadHost),
+            ("a b:80", BadHost),
+            ("[localhost]:80", BadHost),
+            ("::1:80", Brackets),
+            ("unix:", RelativePath),
+            ("unix:run/a.sock", RelativePath),
+            ("systemd:https", Systemd),
+        ] {
+            assert_eq!(text.parse::<Address>(), Err(error), "{text:?}");
+        }
+        let long = format!("unix:/{}", "a".repeat(LONGEST_UNIX_PATH));
+        assert_eq!(long.parse::<Address>(), Err(LongPath));
+        assert!(long[..long.len() - 1].parse::<Address>().is_ok());
+    }
+
+    #[test]
+    fn local_means_this_machine_alone() {
+        for (text, local) in [
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("localhost:1", true),
+            ("unix:/a", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("192.0.2.1:1", false),
+            ("example.com:1", false),
+        ] {
+            assert_eq!(
+                text.parse::<Address>().map(|a| a.is_local()),
+                Ok(local),
+                "{text}"
+            );
+        }
+    }
+}

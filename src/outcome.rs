@@ -1,0 +1,120 @@
+//! Why a connection ended: one word from a closed list.
+
+use std::fmt;
+
+/// The single reason why a connection ended.
+///
+/// ```
+/// use vestibule::Outcome;
+///
+/// assert_eq!(Outcome::ClientTruncated.to_string(), "client_truncated");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Both sides closed, and every byte was passed on.
+    Done,
+    /// The client reset the connection, or its TLS failed after the handshake.
+    ClientReset,
+    /// The client's stream ended without `close_notify` (RFC 8446 §6.1).
+    ClientTruncated,
+    /// The backend reset the connection.
+    BackendReset,
+    /// No backend took the connection, and parking was off.
+    BackendRefused,
+    /// No backend took the connection within `timeouts.backend`.
+    BackendTimeout,
+    /// TLS could not be agreed on.
+    HandshakeFailed,
+    /// The handshake did not end within `timeouts.handshake`.
+    HandshakeTimeout,
+    /// The first bytes on a TLS listener were not TLS.
+    NotTls,
+    /// No route matched.
+    NoRoute,
+    /// A route denied it.
+    Denied,
+    /// A limit on open or pending connections was reached.
+    OverLimit,
+    /// Closed to relieve memory pressure.
+    Shed,
+    /// Nobody claimed it within `timeouts.backend`.
+    Expired,
+    /// The client left before a backend had it.
+    ClientGone,
+    /// No byte either way for `timeouts.idle`.
+    Idle,
+    /// One side had closed, and the other sent nothing for `timeouts.half_close`.
+    HalfClosed,
+    /// It reached `timeouts.lifetime`.
+    Lifetime,
+    /// An operator ended it.
+    Killed,
+    /// A reload no longer admits its client.
+    Revoked,
+    /// It was cut at the end of a drain.
+    Drained,
+    /// Its task panicked or was dropped.
+    Aborted,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of the contract.
+    pub const ALL: [Self; 22] = [
+        Self::Done,
+        Self::ClientReset,
+        Self::ClientTruncated,
+        Self::BackendReset,
+        Self::BackendRefused,
+        Self::BackendTimeout,
+        Self::HandshakeFailed,
+        Self::HandshakeTimeout,
+        Self::NotTls,
+        Self::NoRoute,
+        Self::Denied,
+        Self::OverLimit,
+        Self::Shed,
+        Self::Expired,
+        Self::ClientGone,
+        Self::Idle,
+        Self::HalfClosed,
+        Self::Lifetime,
+        Self::Killed,
+        Self::Revoked,
+        Self::Drained,
+        Self::Aborted,
+    ];
+
+    /// The word that logs, metrics and the audit use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ClientReset => "client_reset",
+            Self::ClientTruncated => "client_truncated",
+            Self::BackendReset => "backend_reset",
+            Self::BackendRefused => "backend_refused",
+            Self::BackendTimeout => "backend_timeout",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::NotTls => "not_tls",
+            Self::NoRoute => "no_route",
+            Self::Denied => "denied",
+            Self::OverLimit => "over_limit",
+            Self::Shed => "shed",
+            Self::Expired => "expired",
+            Self::ClientGone => "client_gone",
+            Self::Idle => "idle",
+            Self::HalfClosed => "half_closed",
+            Self::Lifetime => "lifetime",
+            Self::Killed => "killed",
+            Self::Revoked => "revoked",
+            Self::Drained => "drained",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
