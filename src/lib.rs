@@ -14,8 +14,12 @@ mod id;
 mod outcome;
 mod traffic;
 
+// Mechanisms: each knows the words and nothing of the others.
+mod rendezvous;
+
 pub use address::{Address, ParseAddressError};
 pub use deadline::{Deadline, Elapsed};
 pub use facts::{Endpoint, Facts, Identity, TlsFacts};
 pub use id::{Id, ParseIdError};
 pub use outcome::Outcome;
+pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

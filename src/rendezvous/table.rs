@@ -1,0 +1,291 @@
+//! The rendezvous as plain data: every operation is one step, taken under one lock.
+//!
+//!              announce               claim, accept
+//!     (nothing) ─────► Waiting(waker) ─────────────► Claimed(stream) ─ poll ─► (nothing)
+//!                          └── withdraw, drain ─► (nothing)
+//!
+//! An offer is resolved when it leaves `Waiting`, and only these arrows leave it. Nothing here
+//! waits or wakes: what is to be woken or dropped is returned, for after the lock.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use tokio::sync::mpsc;
+
+use super::{Confirm, Unredeemed};
+use crate::facts::Facts;
+use crate::id::Id;
+
+pub(super) struct Table<S> {
+    offers: HashMap<Id, Offer<S>>,
+    queues: HashMap<String, Queue<S>>,
+    /// Grows with every announcement: the order of waiting.
+    next_place: u64,
+    drained: bool,
+}
+
+struct Offer<S> {
+    facts: Arc<Facts>,
+    place: u64,
+    state: State<S>,
+}
+
+enum State<S> {
+    Waiting(Option<Waker>),
+    Claimed(S),
+}
+
+/// What belongs to one backend.
+struct Queue<S> {
+    /// The offers in the state `Waiting`, oldest first.
+    waiting: BTreeMap<u64, Id>,
+    /// The claimers that wait for any offer; empty while an offer waits.
+    claimers: VecDeque<S>,
+    watchers: Vec<mpsc::Sender<Event>>,
+}
+
+impl<S> Table<S> {
+    pub(super) fn new() -> Self {
+        Self {
+            offers: HashMap::new(),
+            queues: HashMap::new(),
+            next_place: 0,
+            drained: false,
+        }
+    }
+
+    pub(super) fn announce(
+        &mut self,
+        facts: Arc<Facts>,
+        confirm: Confirm<S>,
+    ) -> Result<(), Unredeemed> {
+        if self.drained {
+            return Err(Unredeemed::Drained);
+        }
+        if self.offers.contains_key(&facts.id) {
+            return Err(Unredeemed::Duplicate);
+        }
+        let queue = queue(&mut self.queues, &facts.backend);
+        queue.tell(&Event::Offer(Arc::clone(&facts)));
+        let state = match queue.next_alive(&facts, confirm) {
+            Some(claimer) => {
+                queue.tell(&Event::Gone(facts.id, Resolution::Claimed));
+                State::Claimed(claimer)
+            }
+            None => {
+                queue.waiting.insert(self.next_place, facts.id);
+                State::Waiting(None)
+            }
+        };
+        self.offers.insert(
+            facts.id,
+            Offer {
+                facts,
+                place: self.next_place,
+                state,
+            },
+        );
+        self.next_place += 1;
+        Ok(())
+    }
+
+    /// Hands the offer to the claimer, or gives the claimer back.
+    pub(super) fn claim(
+        &mut self,
+        id: Id,
+        claimer: S,
+        confirm: Confirm<S>,
+    ) -> Result<Option<Waker>, S> {
+        let Some(Offer {
+            facts,
+            place,
+            state,
+        }) = self.offers.get_mut(&id)
+        else {
+            return Err(claimer);
+        };
+        let State::Waiting(waker) = state else {
+            return Err(claimer);
+        };
+        let claimer = confirm(claimer, facts)?;
+        let waker = waker.take();
+        *state = State::Claimed(claimer);
+        let queue = queue(&mut self.queues, &facts.backend);
+        queue.waiting.remove(place);
+        queue.tell(&Event::Gone(id, Resolution::Claimed));
+        Ok(waker)
+    }
+
+    pub(super) fn accept(&mut self, backend: &str, claimer: S, confirm: Confirm<S>) -> Accepted<S> {
+        if self.drained {
+            return Accepted::Drained(claimer);
+        }
+        let queue = queue(&mut self.queues, backend);
+        let Some((_, &oldest)) = queue.waiting.first_key_value() else {
+            queue.claimers.push_back(claimer);
+            return Accepted::Queued;
+        };
+        match self.claim(oldest, claimer, confirm) {
+            Ok(waker) => Accepted::Matched(waker),
+            Err(claimer) => Accepted::Gone(claimer),
+        }
+    }
+
+    pub(super) fn poll(&mut self, id: Id, waker: &Waker) -> Poll<Result<S, Unredeemed>> {
+        match self.offers.get_mut(&id).map(|offer| &mut offer.state) {
+            Some(State::Waiting(stored)) => {
+                if !stored
+                    .as_ref()
+                    .is_some_and(|stored| stored.will_wake(waker))
+                {
+                    *stored = Some(waker.clone());
+                }
+                Poll::Pending
+            }
+            Some(State::Claimed(_)) => Poll::Ready(self.remove(id).ok_or(Unredeemed::Drained)),
+            // Nothing but its own ticket and a drain takes an offer away.
+            None => Poll::Ready(Err(Unredeemed::Drained)),
+        }
+    }
+
+    /// Ends the waiting, or returns the claimer that came first. Harmless when repeated.
+    pub(super) fn withdraw(&mut self, id: Id, resolution: Resolution) -> Option<S> {
+        let offer = self.offers.get(&id)?;
+        if let State::Waiting(_) = offer.state {
+            let queue = queue(&mut self.queues, &offer.facts.backend);
+            queue.waiting.remove(&offer.place);
+            queue.tell(&Event::Gone(id, resolution));
+        }
+        self.remove(id)
+    }
+
+    pub(super) fn watch(&mut self, backend: &str, watcher: mpsc::Sender<Event>) -> Vec<Arc<Facts>> {
+        let queue = queue(&mut self.queues, backend);
+        queue.watchers.retain(|watcher| !watcher.is_closed());
+        queue.watchers.push(watcher);
+        let facts = |id| self.offers.get(id).map(|offer| Arc::clone(&offer.facts));
+        queue.waiting.values().filter_map(facts).collect()
+    }
+
+    pub(super) fn prune(&mut self, mut alive: impl FnMut(&S) -> bool) -> Vec<S> {
+        let mut dead = Vec::new();
+        for queue in self.queues.values_mut() {
+            for claimer in std::mem::take(&mut queue.claimers) {
+                if alive(&claimer) {
+                    queue.claimers.push_back(claimer);
+                } else {
+                    dead.push(claimer);
+                }
+            }
+        }
+        dead
+    }
+
+    pub(super) fn drain(&mut self) -> (Vec<Waker>, Vec<S>) {
+        self.drained = true;
+        let (mut wakers, mut claimers) = (Vec::new(), Vec::new());
+        for queue in self.queues.values_mut() {
+            claimers.extend(queue.claimers.drain(..));
+            for id in std::mem::take(&mut queue.waiting).into_values() {
+                queue.tell(&Event::Gone(id, Resolution::Drained));
+                if let Some(Offer {
+                    state: State::Waiting(waker),
+                    ..
+                }) = self.offers.remove(&id)
+                {
+                    wakers.extend(waker);
+                }
+            }
+            // The channels end, and with them the WATCH clients' streams.
+            queue.watchers.clear();
+        }
+        (wakers, claimers)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.offers.len()
+    }
+
+    fn remove(&mut self, id: Id) -> Option<S> {
+        match self.offers.remove(&id)?.state {
+            State::Claimed(claimer) => Some(claimer),
+            State::Waiting(_) => None,
+        }
+    }
+}
+
+impl<S> Queue<S> {
+    /// The first claimer that can still be told that the offer is its own.
+    fn next_alive(&mut self, facts: &Facts, confirm: Confirm<S>) -> Option<S> {
+        while let Some(claimer) = self.claimers.pop_front() {
+            if let Ok(claimer) = confirm(claimer, facts) {
+                return Some(claimer);
+            }
+        }
+        None
+    }
+
+    /// Under the lock, so that every watcher sees one order of events. A watcher that is behind
+    /// by its whole channel is dropped: it delays nobody, and its channel ends.
+    fn tell(&mut self, event: &Event) {
+        self.watchers
+            .retain(|watcher| watcher.try_send(event.clone()).is_ok());
+    }
+}
+
+fn queue<'a, S>(queues: &'a mut HashMap<String, Queue<S>>, backend: &str) -> &'a mut Queue<S> {
+    // Not `entry`: it would allocate the name each time, and backends are few and stay.
+    if !queues.contains_key(backend) {
+        let queue = Queue {
+            waiting: BTreeMap::new(),
+            claimers: VecDeque::new(),
+            watchers: Vec::new(),
+        };
+        queues.insert(backend.to_owned(), queue);
+    }
+    queues.get_mut(backend).expect("inserted above")
+}
+
+/// What became of a claimer that takes any offer of its backend.
+#[derive(Debug)]
+pub(crate) enum Accepted<S> {
+    /// It has the oldest one; the waker is that of the ticket.
+    Matched(Option<Waker>),
+    /// Nothing waited; it will be told.
+    Queued,
+    /// It was gone before it could be told.
+    Gone(S),
+    /// Nothing is handed over any more.
+    Drained(S),
+}
+
+/// What a watcher is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Offer(Arc<Facts>),
+    Gone(Id, Resolution),
+}
+
+/// The single end of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resolution {
+    Claimed,
+    Dialled,
+    Expired,
+    ClientGone,
+    Drained,
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Claimed => "claimed",
+            Self::Dialled => "dialled",
+            Self::Expired => "expired",
+            Self::ClientGone => "client_gone",
+            Self::Drained => "drained",
+        })
+    }
+}

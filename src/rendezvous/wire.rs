@@ -1,0 +1,134 @@
+//! The gate's protocol: one ASCII line each way, then the stream.
+
+use crate::address::Address;
+use crate::facts::Facts;
+use crate::id::Id;
+
+/// The most bytes of a request, its `\n` included.
+pub(crate) const LONGEST_LINE: usize = 256;
+
+/// What a client of the gate asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// The connection with this id.
+    Claim(Id),
+    /// The next connection of this backend.
+    Accept(String),
+    /// The events of this backend.
+    Watch(String),
+    /// To serve this backend at an address while the client stays.
+    Register(String, Address),
+}
+
+impl Request {
+    /// Reads a line without its `\n`.
+    ///
+    /// # Errors
+    ///
+    /// A line that is not, byte for byte, of one of the four forms is [`Refusal::Malformed`].
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(line).map_err(|_| Refusal::Malformed)?;
+        if !text
+            .bytes()
+            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        {
+            return Err(Refusal::Malformed);
+        }
+        let words: Vec<&str> = text.split(' ').collect();
+        if words.iter().any(|word| word.is_empty()) {
+            return Err(Refusal::Malformed);
+        }
+        match words[..] {
+            ["CLAIM", id] => id.parse().map(Self::Claim).map_err(|_| Refusal::Malformed),
+            ["ACCEPT", backend] => Ok(Self::Accept(backend.to_owned())),
+            ["WATCH", backend] => Ok(Self::Watch(backend.to_owned())),
+            ["REGISTER", backend, address] => match address.parse() {
+                Ok(address) => Ok(Self::Register(backend.to_owned(), address)),
+                Err(_) => Err(Refusal::Malformed),
+            },
+            _ => Err(Refusal::Malformed),
+        }
+    }
+}
+
+/// Why a client of the gate is sent away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The line is not of the protocol, or did not come in time.
+    #[error("malformed")]
+    Malformed,
+    /// No such connection waits, or no longer; or there is no such backend.
+    #[error("unknown")]
+    Unknown,
+    /// The peer's credentials, or the backend's kind, do not allow it.
+    #[error("forbidden")]
+    Forbidden,
+    /// The gate has as many clients as it may.
+    #[error("busy")]
+    Busy,
+    /// Vestibule is about to end.
+    #[error("draining")]
+    Draining,
+}
+
+impl Refusal {
+    /// The answer, with its line's end.
+    pub(crate) fn line(self) -> String {
+        format!("NO {self}\n")
+    }
+}
+
+/// The answer that makes the socket the connection's plaintext.
+pub(crate) fn ok_line(facts: &Facts) -> String {
+    format!("OK {}\n", facts.to_json())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "7f8c1d9e-0a1b-4c2d-8e3f-405162738495";
+
+    #[test]
+    fn the_four_forms_are_read() {
+        let id: Id = ID.parse().expect("an id");
+        let address: Address = "unix:/run/a.sock".parse().expect("an address");
+        for (line, request) in [
+            (format!("CLAIM {ID}"), Request::Claim(id)),
+            (format!("CLAIM {}", ID.to_uppercase()), Request::Claim(id)),
+            ("ACCEPT app".into(), Request::Accept("app".into())),
+            ("WATCH app".into(), Request::Watch("app".into())),
+            (
+                "REGISTER app unix:/run/a.sock".into(),
+                Request::Register("app".into(), address),
+            ),
+        ] {
+            assert_eq!(Request::parse(line.as_bytes()), Ok(request), "{line}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_malformed() {
+        let claim = format!("CLAIM {ID}");
+        let truncated = (0..claim.len()).map(|end| claim.as_bytes()[..end].to_vec());
+        let wrong: [&[u8]; 14] = [
+            b"",
+            b" ",
+            b"CLAIM",
+            b"CLAIM ",
+            b"claim 7f8c1d9e-0a1b-4c2d-8e3f-405162738495",
+            b"CLAIM  7f8c1d9e-0a1b-4c2d-8e3f-405162738495",
+            b"CLAIM 7f8c1d9e-0a1b-4c2d-8e3f-405162738495 ",
+            b"CLAIM 7f8c1d9e-0a1b-4c2d-8e3f-405162738495\r",
+            b"ACCEPT a b",
+            b"ACCEPT \xff",
+            b"ACCEPT \0",
+            b"REGISTER app",
+            b"REGISTER app nowhere",
+            b"GET / HTTP/1.1",
+        ];
+        for line in wrong.into_iter().map(<[u8]>::to_vec).chain(truncated) {
+            assert_eq!(Request::parse(&line), Err(Refusal::Malformed), "{line:?}");
+        }
+    }
+}
