@@ -15,7 +15,13 @@ mod outcome;
 mod traffic;
 
 // Mechanisms: each knows the words and nothing of the others.
+mod drain;
+mod limits;
+mod relay;
 mod rendezvous;
+mod route;
+mod sys;
+mod tls;
 
 pub use address::{Address, ParseAddressError};
 pub use deadline::{Deadline, Elapsed};

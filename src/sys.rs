@@ -1,0 +1,8 @@
+//! What the kernel offers, in the shape that the rest of the crate wants it.
+
+pub(crate) mod descriptors;
+pub(crate) mod directory;
+pub(crate) mod lock;
+pub(crate) mod socket;
+pub(crate) mod tcp;
+pub(crate) mod unix;

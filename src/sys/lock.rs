@@ -1,0 +1,109 @@
+//! A claim on a path that the kernel gives up for us, however the process ends.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The exclusive right to a path, held through a locked file beside it (`PATH.lock`).
+///
+/// Dropping it removes the lock file and gives up the right. A killed process leaves the file
+/// and not the lock.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct PathLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl PathLock {
+    /// Takes the right to `path`, or says who has it.
+    pub(crate) fn acquire(path: &Path) -> Result<Self, LockError> {
+        let path = PathBuf::from(format!("{}.lock", path.display()));
+        loop {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(LockError::Held(holder(&mut file))),
+                Err(TryLockError::Error(error)) => return Err(error.into()),
+            }
+            // The last holder may have removed the file between the two steps; a lock on a file
+            // without a name would exclude nobody.
+            if is_still_at(&file, &path)? {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())?;
+                return Ok(Self { path, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for PathLock {
+    fn drop(&mut self) {
+        // While the lock is held nobody else removes or replaces the file. If it cannot be
+        // removed it stays unlocked, which harms nobody.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(named) => Ok((held.dev(), held.ino()) == (named.dev(), named.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The process id that the holder wrote; `None` if it has not come to that yet.
+fn holder(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Why a path could not be locked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LockError {
+    /// A live process has it.
+    #[error("held by {}", .0.map_or("another process".into(), |pid| format!("process {pid}")))]
+    Held(Option<u32>),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_live_holder_is_named_and_a_gone_one_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gate.sock");
+        let first = PathLock::acquire(&path).expect("the lock");
+        match PathLock::acquire(&path) {
+            Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
+            other => panic!("expected a held lock, got {other:?}"),
+        }
+        drop(first);
+        assert_eq!(
+            fs::read_dir(directory.path()).expect("a directory").count(),
+            0
+        );
+        drop(PathLock::acquire(&path).expect("the lock again"));
+    }
+
+    #[test]
+    fn a_stale_lock_file_is_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gate.sock");
+        fs::write(directory.path().join("gate.sock.lock"), "4194305\n").expect("a file");
+        drop(PathLock::acquire(&path).expect("the lock"));
+    }
+}
