@@ -23,6 +23,16 @@ mod route;
 mod sys;
 mod tls;
 
+// Observers.
+mod ledger;
+
+// Flow: the life of a connection.
+mod backend;
+mod client;
+mod connection;
+mod listener;
+mod worker;
+
 pub use address::{Address, ParseAddressError};
 pub use deadline::{Deadline, Elapsed};
 pub use facts::{Endpoint, Facts, Identity, TlsFacts};

@@ -1,0 +1,230 @@
+//! Who serves a connection: a dialled address, a claimer at the rendezvous, or something built in.
+
+pub(crate) mod claimer;
+pub(crate) mod dial;
+pub(crate) mod echo;
+pub(crate) mod hello;
+pub(crate) mod plain;
+pub(crate) mod pool;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use self::claimer::Claimer;
+pub(crate) use self::plain::Plain;
+use self::pool::{Balance, Health, Lease, Pool};
+use crate::address::Address;
+use crate::deadline::Deadline;
+use crate::facts::Facts;
+use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
+use crate::sys::socket::Socket;
+
+/// One `[[backend]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub name: String,
+    pub to: To,
+    pub balance: Balance,
+    pub park: Park,
+    pub health: Health,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    Dialled(Vec<Address>),
+    Gate,
+    Hello,
+    Echo,
+}
+
+/// What to do while no address answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Park {
+    /// Hold the connection and try again until its budget is used up.
+    Hold,
+    /// Refuse it.
+    Refuse,
+}
+
+/// A backend that connections can be given to.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Dialled(Pool, Park),
+    /// The pool has the addresses that workers have registered.
+    Claimed(Pool),
+    Hello,
+    Echo,
+}
+
+impl Backend {
+    /// `unacknowledged` is TCP_USER_TIMEOUT of the connections that it dials.
+    pub(crate) fn new(settings: &Settings, unacknowledged: Option<Duration>) -> Self {
+        let pool = |addresses: &[Address]| {
+            Pool::new(addresses, settings.balance, settings.health, unacknowledged)
+        };
+        let kind = match &settings.to {
+            To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
+            To::Gate => Kind::Claimed(pool(&[])),
+            To::Hello => Kind::Hello,
+            To::Echo => Kind::Echo,
+        };
+        Self {
+            name: settings.name.clone(),
+            kind,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The registered addresses, if this is a claimed backend.
+    pub(crate) fn registry(&self) -> Option<&Pool> {
+        match &self.kind {
+            Kind::Claimed(pool) => Some(pool),
+            Kind::Dialled(..) | Kind::Hello | Kind::Echo => None,
+        }
+    }
+
+    /// Finds somebody to serve the connection, at most until `deadline`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future withdraws the connection; nobody is left with half of it.
+    pub(crate) async fn obtain(
+        &self,
+        facts: &Facts,
+        deadline: Deadline,
+        rendezvous: &Rendezvous<Claimer>,
+    ) -> Result<Served, Unserved> {
+        match &self.kind {
+            Kind::Dialled(pool, park) => pool
+                .dial(facts.peer_ip(), deadline, *park)
+                .await
+                .map(Served::dialled),
+            Kind::Claimed(registered) => {
+                obtain_claimed(registered, facts, deadline, rendezvous).await
+            }
+            Kind::Hello => Ok(Served::built_in(|stream| {
+                hello::serve(stream, facts.clone())
+            })),
+            Kind::Echo => Ok(Served::built_in(echo::serve)),
+        }
+    }
+}
+
+/// Dials while any address is registered, and waits for a claim while none is.
+async fn obtain_claimed(
+    registered: &Pool,
+    facts: &Facts,
+    deadline: Deadline,
+    rendezvous: &Rendezvous<Claimer>,
+) -> Result<Served, Unserved> {
+    loop {
+        if registered.has_addresses() {
+            tokio::select! {
+                biased;
+                dialled = registered.dial(facts.peer_ip(), deadline, Park::Hold) => {
+                    return dialled.map(Served::dialled);
+                }
+                () = registered.until_empty() => continue,
+            }
+        }
+        let mut ticket = rendezvous.announce(facts.clone());
+        let ended = tokio::select! {
+            biased;
+            redeemed = ticket.wait() => return redeemed.map_err(Unserved::from).and_then(claimed),
+            () = registered.until_populated() => Resolution::Dialled,
+            () = deadline.passed() => Resolution::Expired,
+        };
+        // A claim that came first is honoured.
+        match (ticket.withdraw(ended), ended) {
+            (Some(claimer), _) => return claimed(claimer),
+            (None, Resolution::Expired) => return Err(Unserved::Expired),
+            (None, _) => {}
+        }
+    }
+}
+
+fn claimed(claimer: Claimer) -> Result<Served, Unserved> {
+    let stream = claimer.into_stream().ok_or(Unserved::Expired)?;
+    // Fails only when the runtime is shutting down, and the connection with it.
+    let stream = UnixStream::from_std(stream).map_err(|_| Unserved::Drained)?;
+    Ok(Served {
+        stream: Plain::Socket(Socket::Unix(stream)),
+        service: None,
+        lease: None,
+    })
+}
+
+/// A backend's side of a connection.
+pub(crate) struct Served {
+    pub stream: Plain,
+    /// What must run beside the relay for the stream to be served.
+    pub service: Option<Service>,
+    /// The connection's share of its address; dropped when the connection has ended.
+    pub lease: Option<Lease>,
+}
+
+pub(crate) type Service = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Served {
+    fn dialled((socket, lease): (Socket, Lease)) -> Self {
+        Self {
+            stream: Plain::Socket(socket),
+            service: None,
+            lease: Some(lease),
+        }
+    }
+
+    fn built_in<F>(serve: impl FnOnce(tokio::io::DuplexStream) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (ours, theirs) = tokio::io::duplex(BUILT_IN_BUFFER);
+        let service: Service = Box::pin(serve(theirs));
+        Self {
+            stream: Plain::Memory(ours),
+            service: Some(service),
+            lease: None,
+        }
+    }
+}
+
+/// Why nobody serves a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unserved {
+    /// The backend: no address took it, and it is not to be parked.
+    Refused,
+    /// The backend: no address took it in time.
+    TimedOut,
+    /// The workers: nobody claimed it in time.
+    Expired,
+    /// Us: we are ending.
+    Drained,
+}
+
+impl From<Unredeemed> for Unserved {
+    fn from(unredeemed: Unredeemed) -> Self {
+        match unredeemed {
+            Unredeemed::Expired => Self::Expired,
+            // Ids are random and announced by their own connection alone, so a duplicate is ours.
+            Unredeemed::Drained | Unredeemed::Duplicate => Self::Drained,
+        }
+    }
+}
+
+/// One TLS record (RFC 8446 §5.1).
+const BUILT_IN_BUFFER: usize = 16 * 1024;
+
+/// The backends of a proxy, by name.
+pub(crate) type Backends = std::collections::HashMap<String, Arc<Backend>>;

@@ -1,0 +1,64 @@
+//! One attempt to connect to one address.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+
+use crate::address::Address;
+use crate::sys::descriptors::is_exhausted;
+use crate::sys::socket::Socket;
+use crate::sys::tcp;
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// Nobody is at fault for long: the listener's queue is full, or we are out of descriptors.
+    /// To be tried again, and no sign of bad health.
+    Busy,
+    /// The backend does not answer.
+    Down(io::Error),
+}
+
+pub(crate) async fn dial(
+    address: &Address,
+    unacknowledged: Option<Duration>,
+) -> Result<Socket, DialError> {
+    match address {
+        Address::Unix(path) => unix(path).await.map(Socket::Unix),
+        Address::Tcp { host, port } => {
+            let mut last = io::Error::from(io::ErrorKind::NotFound);
+            let addresses = lookup_host((host.as_str(), *port))
+                .await
+                .map_err(classify)?;
+            for address in addresses {
+                match tcp(address, unacknowledged).await {
+                    Ok(stream) => return Ok(Socket::Tcp(stream)),
+                    Err(error) => last = error,
+                }
+            }
+            Err(classify(last))
+        }
+    }
+}
+
+async fn tcp(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tcp::set_options(&SockRef::from(&stream), unacknowledged)?;
+    Ok(stream)
+}
+
+async fn unix(path: &Path) -> Result<UnixStream, DialError> {
+    UnixStream::connect(path).await.map_err(classify)
+}
+
+fn classify(error: io::Error) -> DialError {
+    // A Unix connect does not wait for room in the listener's queue; it says EAGAIN (connect(2)).
+    if error.kind() == io::ErrorKind::WouldBlock || is_exhausted(&error) {
+        return DialError::Busy;
+    }
+    DialError::Down(error)
+}

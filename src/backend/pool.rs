@@ -1,0 +1,294 @@
+//! The addresses of a backend: whose turn it is, who is well, and waiting until somebody is.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+use super::dial::{DialError, dial};
+use super::{Park, Unserved};
+use crate::address::Address;
+use crate::deadline::Deadline;
+use crate::sys::socket::Socket;
+
+/// How the next address is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Balance {
+    /// The one with the fewest open connections; ties in turn.
+    LeastConnections,
+    /// Each in its turn.
+    RoundRobin,
+    /// By the client's IP address; a change of the list moves only the clients it must.
+    Source,
+}
+
+/// When an address counts as down, and as up again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    /// So many failures in a row.
+    pub fall: u32,
+    /// So many connections in a row.
+    pub rise: u32,
+}
+
+/// A backend's addresses.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    balance: Balance,
+    health: Health,
+    unacknowledged: Option<Duration>,
+    targets: watch::Sender<Vec<Arc<Target>>>,
+    turn: AtomicUsize,
+    /// Told when an address answers, so that parked connections need not wait out their pause.
+    answered: Arc<Notify>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        addresses: &[Address],
+        balance: Balance,
+        health: Health,
+        unacknowledged: Option<Duration>,
+    ) -> Self {
+        let targets = addresses
+            .iter()
+            .map(|address| Target::new(address, health))
+            .collect();
+        Self {
+            balance,
+            health,
+            unacknowledged,
+            targets: watch::Sender::new(targets),
+            turn: AtomicUsize::new(0),
+            answered: Arc::default(),
+        }
+    }
+
+    /// Adds an address until the registration is dropped.
+    pub(crate) fn register(&self, address: &Address) -> Registration {
+        let target = Target::new(address, self.health);
+        self.targets
+            .send_modify(|targets| targets.push(Arc::clone(&target)));
+        Registration {
+            targets: self.targets.clone(),
+            target,
+        }
+    }
+
+    pub(crate) fn has_addresses(&self) -> bool {
+        !self.targets.borrow().is_empty()
+    }
+
+    pub(crate) async fn until_empty(&self) {
+        // The sender is ours: waiting cannot fail.
+        let _ = self.targets.subscribe().wait_for(Vec::is_empty).await;
+    }
+
+    pub(crate) async fn until_populated(&self) {
+        let _ = self
+            .targets
+            .subscribe()
+            .wait_for(|targets| !targets.is_empty())
+            .await;
+    }
+
+    /// Connects to an address, at most until `deadline`.
+    ///
+    /// Each is tried once a round, the best choice first. Between rounds of a parked connection
+    /// there is a pause, which an address that answers somebody else ends early.
+    pub(crate) async fn dial(
+        &self,
+        source: Option<IpAddr>,
+        deadline: Deadline,
+        park: Park,
+    ) -> Result<(Socket, Lease), Unserved> {
+        let rounds = async {
+            let mut pause = SHORTEST_PAUSE;
+            loop {
+                let answered = self.answered.notified();
+                match self.round(source, deadline).await {
+                    Round::Connected(socket, lease) => return Ok((socket, lease)),
+                    Round::Down if park == Park::Refuse => return Err(Unserved::Refused),
+                    Round::Down | Round::Busy => {}
+                }
+                tokio::select! {
+                    () = sleep(pause) => pause = (2 * pause).min(LONGEST_PAUSE),
+                    () = answered => {}
+                }
+            }
+        };
+        deadline
+            .bound(rounds)
+            .await
+            .unwrap_or(Err(Unserved::TimedOut))
+    }
+
+    async fn round(&self, source: Option<IpAddr>, deadline: Deadline) -> Round {
+        let mut untried = self.targets.borrow().clone();
+        let mut busy = false;
+        while let Some(lease) = self.pick(source, &mut untried) {
+            // A silent address must not use up the time of those that would answer.
+            let share = deadline
+                .remaining()
+                .map(|left| left / (untried.len() as u32 + 1));
+            let attempt = dial(&lease.target.address, self.unacknowledged);
+            match Deadline::after(share).bound(attempt).await {
+                Ok(Ok(socket)) => {
+                    lease.target.answered();
+                    self.answered.notify_waiters();
+                    return Round::Connected(socket, lease);
+                }
+                Ok(Err(DialError::Busy)) => busy = true,
+                Ok(Err(DialError::Down(error))) => lease.target.failed(&error.to_string()),
+                Err(_) => lease.target.failed("no answer in time"),
+            }
+        }
+        if busy { Round::Busy } else { Round::Down }
+    }
+
+    /// Takes the next choice out of `untried`; addresses that are down come last.
+    fn pick(&self, source: Option<IpAddr>, untried: &mut Vec<Arc<Target>>) -> Option<Lease> {
+        if untried.is_empty() {
+            return None;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % untried.len();
+        let in_turn = |index: usize| (index + untried.len() - turn) % untried.len();
+        let rank = |(index, target): &(usize, &Arc<Target>)| {
+            let preference = match self.balance {
+                Balance::LeastConnections => target.open.load(Ordering::Relaxed) as u64,
+                Balance::RoundRobin => 0,
+                Balance::Source => !weight(source, &target.address),
+            };
+            (target.is_down(), preference, in_turn(*index))
+        };
+        let (index, _) = untried.iter().enumerate().min_by_key(rank)?;
+        Some(Lease::new(untried.swap_remove(index)))
+    }
+}
+
+/// Rendezvous hashing: the address with the highest weight for a client is the client's own.
+fn weight(source: Option<IpAddr>, address: &Address) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one((source, address))
+}
+
+enum Round {
+    Connected(Socket, Lease),
+    /// Nobody answered, but at least one may at once.
+    Busy,
+    Down,
+}
+
+/// One address and what is known of it.
+#[derive(Debug)]
+struct Target {
+    address: Address,
+    limits: Health,
+    open: AtomicUsize,
+    state: Mutex<TargetState>,
+}
+
+#[derive(Debug, Default)]
+struct TargetState {
+    failures: u32,
+    successes: u32,
+    /// When a connection may be tried again. `Some` means down.
+    retry_at: Option<Instant>,
+}
+
+impl Target {
+    fn new(address: &Address, limits: Health) -> Arc<Self> {
+        Arc::new(Self {
+            address: address.clone(),
+            limits,
+            open: AtomicUsize::new(0),
+            state: Mutex::default(),
+        })
+    }
+
+    /// Down, and not due to be tried.
+    fn is_down(&self) -> bool {
+        self.state()
+            .retry_at
+            .is_some_and(|retry_at| Instant::now() < retry_at)
+    }
+
+    fn answered(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        if state.retry_at.is_some() {
+            state.successes += 1;
+            if state.successes >= self.limits.rise {
+                state.retry_at = None;
+                info!(address = %self.address, "backend address is up");
+            }
+        }
+    }
+
+    fn failed(&self, error: &str) {
+        let mut state = self.state();
+        state.successes = 0;
+        state.failures = state.failures.saturating_add(1);
+        if state.failures >= self.limits.fall {
+            if state.retry_at.is_none() {
+                warn!(address = %self.address, error, "backend address is down");
+            }
+            state.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, TargetState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's share of an address. Dropping it says that the connection has ended.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lease {
+    target: Arc<Target>,
+}
+
+impl Lease {
+    /// Counted from the choice on, not from the connect: a burst must not go to one address.
+    fn new(target: Arc<Target>) -> Self {
+        target.open.fetch_add(1, Ordering::Relaxed);
+        Self { target }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.target.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An address that serves for as long as somebody vouches for it. Dropping it withdraws it.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Registration {
+    targets: watch::Sender<Vec<Arc<Target>>>,
+    target: Arc<Target>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.targets
+            .send_modify(|targets| targets.retain(|target| !Arc::ptr_eq(target, &self.target)));
+    }
+}
+
+/// A restarted backend is found within a quarter of a second, and a thousand parked connections
+/// cost four thousand attempts a second, not a busy loop.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long an address that is down is passed over while another one is up.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! The life of one connection, top to bottom.
+//!
+//!     Socket ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
+//!                                                         │
+//!     Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
+//!
+//! The function is the state machine: a state is an await point, what it owns are the locals
+//! that are alive there, and its cleanup is their order of drop.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::debug;
+
+use crate::backend::{Backend, Plain, Served, Service, Unserved};
+use crate::client::{self, Client};
+use crate::deadline::Deadline;
+use crate::facts::{Endpoint, Facts};
+use crate::ledger::Record;
+use crate::limits::{Permit, Slot};
+use crate::outcome::Outcome;
+use crate::relay::{self, Answer, End};
+use crate::route::{Query, Refusal};
+use crate::sys::socket::Socket;
+use crate::tls::{self, HandshakeError, Hello, TlsAcceptor};
+use crate::worker::Shared;
+
+/// How long each phase may take; `None` is unlimited.
+#[derive(Clone, Debug)]
+pub(crate) struct Timeouts {
+    /// From accept to the end of the handshake.
+    pub handshake: Option<Duration>,
+    /// From the end of the handshake until a backend has it.
+    pub backend: Option<Duration>,
+    pub relay: relay::Settings,
+    /// From accept to the end.
+    pub lifetime: Option<Duration>,
+}
+
+/// A connection as it comes from its listener.
+pub(crate) struct Accepted {
+    pub socket: Socket,
+    pub peer: Option<Endpoint>,
+    pub local: Option<Endpoint>,
+    /// Room among the open connections; given back when the connection has ended.
+    pub permit: Permit,
+    /// Room among the pending ones; given back when a backend has it.
+    pub pending: Slot,
+}
+
+/// What the connections of one listener have in common.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub name: String,
+    /// `None` on a plaintext listener.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(
+    accepted: Accepted,
+    front: Arc<Front>,
+    shared: Arc<Shared>,
+    record: Record,
+) {
+    let Accepted {
+        socket,
+        peer,
+        local,
+        permit,
+        pending,
+    } = accepted;
+    let mut facts = Facts::new("");
+    facts.id = record.id;
+    facts.listener = Some(front.name.clone());
+    (facts.peer, facts.local) = (peer, local);
+    let outcome = live(socket, facts, pending, &front, &shared, &record).await;
+    record.close(outcome);
+    drop(permit);
+}
+
+async fn live(
+    socket: Socket,
+    mut facts: Facts,
+    pending: Slot,
+    front: &Front,
+    shared: &Shared,
+    record: &Record,
+) -> Outcome {
+    let lifetime = Deadline::after(shared.timeouts.lifetime);
+    let budget = Deadline::after(shared.timeouts.handshake).earlier(lifetime);
+    let admitted = tokio::select! {
+        biased;
+        admitted = admit(socket, &mut facts, budget, front, shared) => admitted,
+        () = shared.drain.time_is_up() => return Outcome::Drained,
+    };
+    let (mut client, backend) = match admitted {
+        Ok(admitted) => admitted,
+        Err(error) => return refuse(error).await,
+    };
+    record.routed(&facts);
+
+    let budget = Deadline::after(shared.timeouts.backend).earlier(lifetime);
+    let mut early = Vec::new();
+    let served = tokio::select! {
+        biased;
+        served = backend.obtain(&facts, budget, &shared.rendezvous) => served.map_err(Outcome::from),
+        () = client.left(&mut early) => return Outcome::ClientGone,
+        () = shared.drain.time_is_up() => Err(Outcome::Drained),
+    };
+    let Served {
+        mut stream,
+        service,
+        lease,
+    } = match served {
+        Ok(served) => served,
+        Err(outcome) => {
+            client.close().await;
+            return outcome;
+        }
+    };
+    drop(pending);
+
+    let quiet = shared.timeouts.relay;
+    let relay = relay::stream::join(&mut client, &mut stream, early, quiet, &record.traffic);
+    let outcome = tokio::select! {
+        biased;
+        end = lifetime.bound(beside(service, relay)) => match end {
+            Ok(end) => part(client, stream, end).await,
+            Err(_) => cut(client, stream, Outcome::Lifetime).await,
+        },
+        () = shared.drain.time_is_up() => cut(client, stream, Outcome::Drained).await,
+    };
+    drop(lease);
+    outcome
+}
+
+/// From a socket to a client whose facts are known and whose backend is chosen.
+async fn admit<'a>(
+    socket: Socket,
+    facts: &mut Facts,
+    deadline: Deadline,
+    front: &Front,
+    shared: &'a Shared,
+) -> Result<(Client, &'a Backend), HandshakeError<Socket, Refusal>> {
+    let choose = |sni: Option<&str>, alpn: Option<&str>| {
+        let peer = facts.peer_ip();
+        shared.choose(&Query {
+            listener: &front.name,
+            sni,
+            alpn,
+            peer,
+        })
+    };
+    let (client, backend) = match &front.tls {
+        None => match choose(None, None) {
+            Ok(backend) => (Client::Plain(socket), backend),
+            Err(refusal) => return Err(HandshakeError::Refused(refusal, socket)),
+        },
+        Some(acceptor) => {
+            let admit = |hello: &Hello<'_>| choose(hello.server_name(), hello.alpn());
+            let (stream, backend) = acceptor.accept(socket, deadline, admit).await?;
+            facts.tls = Some(tls::facts(stream.get_ref().1));
+            (Client::Tls(Box::new(stream)), backend)
+        }
+    };
+    facts.backend = backend.name().to_owned();
+    Ok((client, backend))
+}
+
+/// Ends a connection that was not admitted, with time for the alert to arrive.
+async fn refuse(error: HandshakeError<Socket, Refusal>) -> Outcome {
+    let (socket, outcome) = match error {
+        HandshakeError::NotTls(socket) => (socket, Outcome::NotTls),
+        HandshakeError::Failed(cause, socket) => {
+            debug!(%cause, "handshake failed");
+            (socket, Outcome::HandshakeFailed)
+        }
+        HandshakeError::Refused(Refusal::NoRoute, socket) => (socket, Outcome::NoRoute),
+        HandshakeError::Refused(Refusal::Denied, socket) => (socket, Outcome::Denied),
+        HandshakeError::Gone => return Outcome::ClientGone,
+        HandshakeError::TimedOut => return Outcome::HandshakeTimeout,
+    };
+    client::close(socket).await;
+    outcome
+}
+
+/// Runs a built-in service for as long as the relay that feeds it.
+async fn beside(service: Option<Service>, relay: impl Future<Output = End>) -> End {
+    let Some(mut service) = service else {
+        return relay.await;
+    };
+    let mut relay = pin!(relay);
+    tokio::select! {
+        biased;
+        end = &mut relay => end,
+        () = &mut service => relay.await,
+    }
+}
+
+/// Ends both sides in the way that tells each what happened to the other.
+async fn part(client: Client, backend: Plain, end: End) -> Outcome {
+    match end {
+        End::Done => Outcome::Done,
+        End::ClientReset => {
+            backend.reset();
+            Outcome::ClientReset
+        }
+        End::ClientTruncated => {
+            backend.reset();
+            Outcome::ClientTruncated
+        }
+        End::BackendReset(Answer::Broken) => {
+            client.reset();
+            Outcome::BackendReset
+        }
+        // The client has its whole answer and was told that it is whole: a reset could still
+        // destroy it on the way.
+        End::BackendReset(Answer::Whole) => cut(client, backend, Outcome::BackendReset).await,
+        End::Idle => cut(client, backend, Outcome::Idle).await,
+        End::HalfClosed => cut(client, backend, Outcome::HalfClosed).await,
+    }
+}
+
+/// Ends a connection that could have gone on: the backend at once, the client in order.
+async fn cut(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
+    drop(backend);
+    client.close().await;
+    outcome
+}
+
+impl From<Unserved> for Outcome {
+    fn from(unserved: Unserved) -> Self {
+        match unserved {
+            Unserved::Refused => Self::BackendRefused,
+            Unserved::TimedOut => Self::BackendTimeout,
+            Unserved::Expired => Self::Expired,
+            Unserved::Drained => Self::Drained,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The record of a connection: kept while it is open, and the one place that says how it ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tracing::{Span, debug, debug_span};
+
+use crate::facts::{Endpoint, Facts};
+use crate::id::Id;
+use crate::outcome::Outcome;
+use crate::traffic::Traffic;
+
+/// Counts what is open and how what was open has ended.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    open: AtomicUsize,
+    ended: [AtomicU64; Outcome::ALL.len()],
+}
+
+impl Ledger {
+    /// Opens the record of a connection that was admitted.
+    pub(crate) fn open(self: &Arc<Self>, listener: &str, peer: Option<&Endpoint>) -> Record {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        let id = Id::random();
+        let peer = peer.map(tracing::field::display);
+        let span = debug_span!(
+            "connection",
+            id = id.short(),
+            listener,
+            peer,
+            backend = tracing::field::Empty
+        );
+        Record {
+            id,
+            ledger: Arc::clone(self),
+            traffic: Traffic::default(),
+            started: Instant::now(),
+            outcome: Outcome::Aborted,
+            span,
+        }
+    }
+
+    /// Counts a connection that was turned away at the door.
+    pub(crate) fn refused(&self, listener: &str, peer: Option<&Endpoint>, limit: &'static str) {
+        self.count(Outcome::OverLimit);
+        let peer = peer.map(tracing::field::display);
+        debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) -> u64 {
+        self.ended[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.ended[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// One open connection.
+///
+/// Dropping it closes the record, so that a count and its log line cannot disagree; without
+/// [`Record::close`] the outcome is `aborted`.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Record {
+    pub id: Id,
+    pub traffic: Traffic,
+    ledger: Arc<Ledger>,
+    started: Instant,
+    outcome: Outcome,
+    span: Span,
+}
+
+impl Record {
+    /// The span in which everything about the connection is logged.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    pub(crate) fn routed(&self, facts: &Facts) {
+        self.span.record("backend", facts.backend.as_str());
+    }
+
+    pub(crate) fn close(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.ledger.open.fetch_sub(1, Ordering::Relaxed);
+        self.ledger.count(self.outcome);
+        let _entered = self.span.enter();
+        debug!(
+            outcome = %self.outcome,
+            bytes_in = self.traffic.from_client.get(),
+            bytes_out = self.traffic.to_client.get(),
+            seconds = self.started.elapsed().as_secs_f64(),
+            "connection closed"
+        );
+    }
+}

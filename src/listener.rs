@@ -1,0 +1,173 @@
+//! The accept loop: admission before work, and patience when descriptors run out.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, warn};
+
+use crate::connection::{self, Accepted, Front};
+use crate::facts::Endpoint;
+use crate::sys::descriptors::is_exhausted;
+use crate::sys::socket::Socket;
+use crate::worker::Shared;
+
+/// A bound listener and what its connections have in common.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub source: Source,
+    pub front: Arc<Front>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// With the address that its connections connect to, where that is the same for all.
+    Tcp(TcpListener, Option<Endpoint>),
+    Unix(UnixListener, Endpoint),
+}
+
+/// A socket fresh from the kernel.
+struct Arrival {
+    socket: Socket,
+    peer: Option<Endpoint>,
+}
+
+impl Listener {
+    /// Accepts until the drain starts. Nothing else ends it.
+    pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
+        let mut complaint = Complaint::default();
+        loop {
+            let arrival = tokio::select! {
+                biased;
+                () = shared.drain.started() => return,
+                arrival = self.source.accept() => arrival,
+            };
+            match arrival {
+                Ok(arrival) => self.admit(arrival, &shared, &connections),
+                Err(error) if is_exhausted(&error) => {
+                    complaint.say(&self.front.name, &error);
+                    self.turn_away_if_full(&shared);
+                    sleep(BACK_OFF).await;
+                    shared.reserve.refill();
+                }
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(error) => {
+                    complaint.say(&self.front.name, &error);
+                    sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Takes the connection in, or closes it before any work is done for it.
+    fn admit(&self, arrival: Arrival, shared: &Arc<Shared>, connections: &TaskTracker) {
+        let Arrival { socket, peer } = arrival;
+        let ip = peer.as_ref().and_then(Endpoint::ip);
+        let (permit, pending) = match shared.limits.admit(ip) {
+            Ok(admitted) => admitted,
+            Err(limit) => {
+                shared
+                    .ledger
+                    .refused(&self.front.name, peer.as_ref(), limit.key());
+                return;
+            }
+        };
+        let local = match &self.source {
+            Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
+            Source::Tcp(_, None) => socket.local(),
+        };
+        let record = shared.ledger.open(&self.front.name, peer.as_ref());
+        let span = record.span();
+        let accepted = Accepted {
+            socket,
+            peer,
+            local,
+            permit,
+            pending,
+        };
+        let life = connection::serve(
+            accepted,
+            Arc::clone(&self.front),
+            Arc::clone(shared),
+            record,
+        );
+        connections.spawn(life.instrument(span));
+    }
+
+    /// At the limit the next connection is closed at once, also when there is no descriptor to
+    /// accept it with: that is what the reserve is for.
+    fn turn_away_if_full(&self, shared: &Shared) {
+        if !shared.limits.is_full() || !shared.reserve.spend() {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx) {
+            shared.ledger.refused(
+                &self.front.name,
+                arrival.peer.as_ref(),
+                "limits.connections",
+            );
+        }
+    }
+}
+
+impl Source {
+    /// # Cancel safety
+    ///
+    /// As that of tokio's listeners: no connection is lost.
+    async fn accept(&self) -> io::Result<Arrival> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Arrival {
+                    socket: Socket::Tcp(stream),
+                    peer: Some(Endpoint::Tcp(peer)),
+                })
+            }
+            Self::Unix(listener, _) => {
+                let (stream, peer) = listener.accept().await?;
+                let peer = peer
+                    .as_pathname()
+                    .map(|path| Endpoint::Unix(path.to_owned()));
+                Ok(Arrival {
+                    socket: Socket::Unix(stream),
+                    peer,
+                })
+            }
+        }
+    }
+}
+
+/// Errors of the one connection that was about to be accepted (accept(2)): the next may be well.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | HostUnreachable | NetworkUnreachable
+    )
+}
+
+/// Says at most once a second that accepting fails.
+#[derive(Default)]
+struct Complaint(Option<Instant>);
+
+impl Complaint {
+    fn say(&mut self, listener: &str, error: &io::Error) {
+        if self
+            .0
+            .is_none_or(|last| last.elapsed() >= Duration::from_secs(1))
+        {
+            self.0 = Some(Instant::now());
+            warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
+        }
+    }
+}
+
+/// Short enough not to be noticed, long enough not to spin.
+const BACK_OFF: Duration = Duration::from_millis(50);
