@@ -5,6 +5,9 @@
 //!                                     resolved exactly once   worker at the gate (any language)
 //!                                                             handler in this process
 //!
+//! [`Proxy`] is the whole of it: built from a [`Config`], bound, started, drained. Its
+//! [`Backend`] accepts [`Connection`]s in this process. [`Rendezvous`] is the hand-over alone,
+//! for programs that terminate TLS themselves.
 
 // Words: what everything else talks about.
 mod address;
@@ -33,9 +36,18 @@ mod connection;
 mod listener;
 mod worker;
 
+// Control: what puts the flow together and steers it.
+mod config;
+mod gate;
+mod handler;
+mod proxy;
+
 pub use address::{Address, ParseAddressError};
+pub use config::{Config, ConfigError, LogFormat, Problem, Sidecar, SidecarError};
 pub use deadline::{Deadline, Elapsed};
 pub use facts::{Endpoint, Facts, Identity, TlsFacts};
+pub use handler::{Backend, Connection};
 pub use id::{Id, ParseIdError};
 pub use outcome::Outcome;
+pub use proxy::{BindError, Builder, Drained, PathError, Proxy, Running, Statistics};
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

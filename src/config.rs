@@ -1,0 +1,252 @@
+//! The configuration: read once into what the mechanisms take, with every problem in one go.
+
+mod decode;
+mod problem;
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use self::problem::{ConfigError, Problem};
+use crate::address::Address;
+use crate::backend::pool::{Balance, Health};
+use crate::backend::{self, Park, To};
+use crate::connection::Timeouts;
+use crate::route::{Action, Routes, Rule};
+use crate::tls::certs::Certificate;
+use crate::tls::{MinVersion, Tickets};
+use crate::{gate, limits, relay, tls};
+
+/// A configuration that has been checked: files read, names resolved, certificates matched.
+///
+/// ```
+/// use vestibule::Config;
+///
+/// let config: Config = r#"
+///     [[listener]]
+///     name = "plain"
+///     address = "tcp:127.0.0.1:0"
+///
+///     [[backend]]
+///     name = "app"
+///     to = "gate"
+/// "#
+/// .parse()?;
+///
+/// let wrong = "[limits]\nconections = 5\n".parse::<Config>().unwrap_err();
+/// assert!(wrong.to_string().contains("did you mean `connections`?"));
+/// # Ok::<(), vestibule::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) runtime: Runtime,
+    pub(crate) limits: limits::Settings,
+    pub(crate) timeouts: Timeouts,
+    /// How long a drain may take; `None` is unlimited.
+    pub(crate) drain: Option<Duration>,
+    /// TCP_USER_TIMEOUT of every TCP connection.
+    pub(crate) unacknowledged: Option<Duration>,
+    pub(crate) gate: Option<gate::Settings>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) routes: Routes,
+    pub(crate) backends: Vec<backend::Settings>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runtime {
+    /// `None`: as many as the process may use CPUs.
+    pub workers: Option<usize>,
+    /// `None`: in the user's runtime directory, or fresh.
+    pub directory: Option<PathBuf>,
+    pub log: Option<String>,
+    pub log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    pub name: String,
+    pub address: Address,
+    pub tls: Option<tls::Settings>,
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file, each with its line and column.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let text =
+            fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        decode::decode(&text, base).map_err(|problems| ConfigError::new(&name, problems))
+    }
+
+    /// TLS on 127.0.0.1:8443 with the development certificate, and the hello page behind it.
+    pub fn demo() -> Self {
+        let certificate =
+            Certificate::for_development().expect("the compiled-in certificate is tested");
+        let address = Address::Tcp {
+            host: "127.0.0.1".into(),
+            port: 8443,
+        };
+        Self::of_one(address, Some(certificate), To::Hello, None)
+    }
+
+    /// One listener in front of one backend: what `vestibule run --listen … --to …` runs.
+    ///
+    /// The listener and the backend are both named `default`.
+    ///
+    /// # Errors
+    ///
+    /// Says which part is wrong and what would be right.
+    pub fn sidecar(sidecar: &Sidecar) -> Result<Self, SidecarError> {
+        let certificate = match &sidecar.certificate {
+            Some((chain, key)) => {
+                let loaded = Certificate::from_files(chain, key);
+                Some(loaded.map_err(|error| {
+                    let file = if error.is_of_the_key() { key } else { chain };
+                    SidecarError::Certificate(file.clone(), error.to_string())
+                })?)
+            }
+            None => None,
+        };
+        let to = decode::to(&sidecar.to).map_err(SidecarError::Backend)?;
+        let gate = match (&sidecar.gate, &to) {
+            (Some(path), _) => Some(gate::Settings {
+                path: path.clone(),
+                ..Default::default()
+            }),
+            (None, To::Gate) => Some(gate::Settings::default()),
+            (None, To::Dialled(_) | To::Hello | To::Echo) => None,
+        };
+        Ok(Self::of_one(sidecar.listen.clone(), certificate, to, gate))
+    }
+
+    /// How long a drain may take, `timeouts.drain`; `None` is unlimited.
+    pub fn drain_timeout(&self) -> Option<Duration> {
+        self.drain
+    }
+
+    /// What to log, `runtime.log`, in the syntax of `RUST_LOG`.
+    pub fn log(&self) -> Option<&str> {
+        self.runtime.log.as_deref()
+    }
+
+    /// How log lines look, `runtime.log_format`.
+    pub fn log_format(&self) -> LogFormat {
+        self.runtime.log_format
+    }
+
+    fn of_one(
+        address: Address,
+        certificate: Option<Certificate>,
+        to: To,
+        gate: Option<gate::Settings>,
+    ) -> Self {
+        let name = String::from("default");
+        let tls = certificate.map(|certificate| tls::Settings {
+            certificate,
+            alpn: Vec::new(),
+            min_version: MinVersion::Tls12,
+            tickets: Tickets::Rotate,
+        });
+        let route = Rule {
+            action: Action::Backend(name.clone()),
+            ..Rule::default()
+        };
+        let backend = backend::Settings {
+            name: name.clone(),
+            to,
+            balance: Balance::LeastConnections,
+            park: Park::Hold,
+            health: Health::default(),
+        };
+        Self {
+            runtime: Runtime::default(),
+            limits: limits::Settings::default(),
+            timeouts: Timeouts::default(),
+            drain: Some(DRAIN),
+            unacknowledged: Some(UNACKNOWLEDGED),
+            gate,
+            listeners: vec![Listener { name, address, tls }],
+            routes: Routes::new(vec![route]),
+            backends: vec![backend],
+        }
+    }
+}
+
+/// Reads a configuration that stands nowhere; relative paths are relative to the working directory.
+impl FromStr for Config {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        decode::decode(text, Path::new(""))
+            .map_err(|problems| ConfigError::new("configuration", problems))
+    }
+}
+
+/// One listener and one backend, as given on a command line.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// Where clients connect.
+    pub listen: Address,
+    /// The certificate chain and private key, in PEM; `None` listens without TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// An address, or `gate`, `hello` or `echo`.
+    pub to: String,
+    /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
+    /// default place if `to` is `gate`, and no gate otherwise.
+    pub gate: Option<PathBuf>,
+}
+
+/// What is wrong with a [`Sidecar`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// The chain or key cannot be used.
+    #[error("{}: {}", .0.display(), .1)]
+    Certificate(PathBuf, String),
+    /// `to` is no backend.
+    #[error("{0}")]
+    Backend(String),
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            handshake: Some(Duration::from_secs(10)),
+            backend: Some(Duration::from_secs(5)),
+            relay: relay::Settings {
+                idle: Some(Duration::from_secs(60 * 60)),
+                half_close: Some(Duration::from_secs(60)),
+            },
+            lifetime: None,
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { fall: 3, rise: 2 }
+    }
+}
+
+const DRAIN: Duration = Duration::from_secs(30);
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);

@@ -1,0 +1,83 @@
+//! What is wrong with a configuration: where, and what would be right.
+
+use std::fmt;
+use std::io;
+
+/// One problem and its place in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl Problem {
+    /// The problem at a byte offset of `text`.
+    pub(super) fn at(text: &str, offset: usize, message: String) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message,
+        }
+    }
+}
+
+/// Every problem of one configuration, in the order of the text.
+///
+/// Displayed as a line a problem: `FILE:LINE:COLUMN: message`.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct ConfigError {
+    file: String,
+    problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        Self {
+            file: file.to_owned(),
+            problems,
+        }
+    }
+
+    pub(super) fn unreadable(file: &str, error: &io::Error) -> Self {
+        let message = format!("cannot read the configuration: {error}");
+        Self::new(
+            file,
+            vec![Problem {
+                line: 1,
+                column: 1,
+                message,
+            }],
+        )
+    }
+
+    /// The problems; there is at least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (
+            index,
+            Problem {
+                line,
+                column,
+                message,
+            },
+        ) in self.problems.iter().enumerate()
+        {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{}:{line}:{column}: {message}", self.file)?;
+        }
+        Ok(())
+    }
+}

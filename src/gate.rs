@@ -1,0 +1,304 @@
+//! The Unix socket where workers come for connections.
+//!
+//!     accept ─► credentials ─► a place ─► one line within 5 s ─► CLAIM, ACCEPT: handed over
+//!                                                              └► WATCH, REGISTER: until closed
+//!
+//! The line is read byte for byte and nothing behind it is touched: what follows is the
+//! connection's stream, and goes with the socket.
+
+mod line;
+mod watch;
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use crate::address::Address;
+use crate::backend::claimer::Claimer;
+use crate::backend::pool::Pool;
+use crate::deadline::Deadline;
+use crate::id::Id;
+use crate::limits::{Gauge, Slot};
+use crate::rendezvous::wire::{Refusal, Request};
+use crate::rendezvous::{Accepted, Rendezvous};
+use crate::sys::descriptors::is_exhausted;
+use crate::worker::Shared;
+
+/// Where the gate is and who may come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Absolute, or relative to the runtime directory.
+    pub path: PathBuf,
+    /// Beyond root and our own.
+    pub allow_uids: HashSet<u32>,
+    pub allow_gids: HashSet<u32>,
+    /// Clients whose line is read, that wait, watch or are registered.
+    pub max_clients: Option<usize>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("gate.sock"),
+            allow_uids: HashSet::new(),
+            allow_gids: HashSet::new(),
+            max_clients: Some(1024),
+        }
+    }
+}
+
+impl Settings {
+    /// The mode of the socket's file.
+    ///
+    /// Users of `allow_uids` are neither owner nor group, so for them it is open to all, and who
+    /// they are is asked of the kernel when they connect.
+    pub(crate) fn mode(&self) -> u32 {
+        match (self.allow_uids.is_empty(), self.allow_gids.is_empty()) {
+            (false, _) => 0o666,
+            (true, false) => 0o660,
+            (true, true) => 0o600,
+        }
+    }
+
+    fn admits(&self, uid: u32, gid: u32) -> bool {
+        uid == 0
+            || uid == rustix::process::geteuid().as_raw()
+            || self.allow_uids.contains(&uid)
+            || self.allow_gids.contains(&gid)
+    }
+}
+
+/// The open gate.
+pub(crate) struct Gate {
+    settings: Settings,
+    shared: Arc<Shared>,
+    places: Arc<Gauge>,
+}
+
+impl Gate {
+    pub(crate) fn new(settings: Settings, shared: Arc<Shared>) -> Self {
+        let places = Gauge::new(settings.max_clients);
+        Self {
+            settings,
+            shared,
+            places,
+        }
+    }
+
+    /// Serves clients until the drain starts, and tells those that wait that it has.
+    pub(crate) async fn run(self, listener: UnixListener) {
+        let gate = Arc::new(self);
+        let clients = TaskTracker::new();
+        let mut tick = interval(PRUNE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = gate.shared.drain.started() => break,
+                _ = tick.tick() => gate.shared.rendezvous.prune(Claimer::is_alive),
+                client = gate.accept(&listener) => {
+                    if let Some(client) = client {
+                        clients.spawn(Arc::clone(&gate).serve(client));
+                    }
+                }
+            }
+        }
+        // Until the last connection has ended: who comes now is told why it gets none.
+        let late = async {
+            while let Ok((stream, _)) = listener.accept().await {
+                refuse(detach(stream), Refusal::Draining);
+            }
+        };
+        tokio::select! {
+            () = late => {}
+            () = gate.shared.drain.time_is_up() => {}
+        }
+        clients.close();
+        clients.wait().await;
+    }
+
+    /// The next client. Out of descriptors, the reserve lets one in at a time.
+    async fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
+        match listener.accept().await {
+            Ok((client, _)) => Some(client),
+            Err(error) if is_exhausted(&error) => {
+                if !self.shared.reserve.spend() {
+                    sleep(BACK_OFF).await;
+                    self.shared.reserve.refill();
+                }
+                None
+            }
+            Err(error) => {
+                warn!(%error, "the gate cannot accept; trying again");
+                sleep(BACK_OFF).await;
+                None
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, mut client: UnixStream) {
+        let admitted = match client.peer_cred() {
+            Ok(peer) if self.settings.admits(peer.uid(), peer.gid()) => self.places.take(),
+            Ok(peer) => {
+                warn!(
+                    uid = peer.uid(),
+                    gid = peer.gid(),
+                    pid = peer.pid(),
+                    "gate client forbidden"
+                );
+                return refuse(detach(client), Refusal::Forbidden);
+            }
+            Err(_) => return,
+        };
+        let Some(place) = admitted else {
+            return refuse(detach(client), Refusal::Busy);
+        };
+        let line = tokio::select! {
+            line = Deadline::after(LINE_BUDGET).bound(line::read(&client)) => line,
+            () = self.shared.drain.time_is_up() => return,
+        };
+        let request = match line {
+            Ok(Ok(Some(line))) => Request::parse(&line),
+            // Too long, or too slow.
+            Ok(Ok(None)) | Err(_) => Err(Refusal::Malformed),
+            // It left before it had said anything.
+            Ok(Err(_)) => return,
+        };
+        let refused = match request {
+            Ok(Request::Claim(id)) => self.claim(id, client, place),
+            Ok(Request::Accept(backend)) => self.wait(&backend, client, place),
+            Ok(Request::Watch(backend)) => match self.registry(&backend) {
+                Ok(_) => return watch::serve(&self.shared, &backend, client).await,
+                Err(refusal) => Err((refusal, detach(client))),
+            },
+            Ok(Request::Register(backend, address)) => {
+                match self.register(&backend, &address, &mut client).await {
+                    Ok(()) => return,
+                    Err(refusal) => Err((refusal, detach(client))),
+                }
+            }
+            Err(refusal) => Err((refusal, detach(client))),
+        };
+        if let Err((refusal, client)) = refused {
+            refuse(client, refusal);
+        }
+    }
+
+    fn claim(&self, id: Id, client: UnixStream, place: Slot) -> Answered {
+        let Some(stream) = detach(client) else {
+            return Ok(());
+        };
+        match self
+            .shared
+            .rendezvous
+            .claim(id, Claimer::Worker(stream, place))
+        {
+            Ok(()) => Ok(()),
+            Err(unclaimed) => Err((Refusal::Unknown, untold(unclaimed.into_stream()))),
+        }
+    }
+
+    fn wait(&self, backend: &str, client: UnixStream, place: Slot) -> Answered {
+        let Some(stream) = detach(client) else {
+            return Ok(());
+        };
+        if let Err(refusal) = self.registry(backend) {
+            return Err((refusal, Some(stream)));
+        }
+        match self
+            .shared
+            .rendezvous
+            .accept(backend, Claimer::Worker(stream, place))
+        {
+            Accepted::Matched(_) | Accepted::Queued => Ok(()),
+            Accepted::Drained(claimer) => Err((Refusal::Draining, untold(claimer))),
+            // It left; there is nobody to tell.
+            Accepted::Gone(_) => Ok(()),
+        }
+    }
+
+    /// Serves at the address for as long as the client keeps its socket open.
+    async fn register(
+        &self,
+        backend: &str,
+        address: &Address,
+        client: &mut UnixStream,
+    ) -> Result<(), Refusal> {
+        let pool = self.registry(backend)?;
+        // Whoever may register could otherwise send the plaintext of others anywhere.
+        if !address.is_local() {
+            return Err(Refusal::Forbidden);
+        }
+        if self.shared.drain.is_started() {
+            return Err(Refusal::Draining);
+        }
+        let registration = pool.register(address);
+        debug!(backend, %address, "address registered");
+        // If the answer cannot be written the client is gone, and the next read says so.
+        let _ = client.write_all(b"OK {}\n").await;
+        let mut rest = tokio::io::sink();
+        tokio::select! {
+            _ = tokio::io::copy(client, &mut rest) => {}
+            () = self.shared.drain.time_is_up() => {}
+        }
+        drop(registration);
+        debug!(backend, %address, "address withdrawn");
+        Ok(())
+    }
+
+    fn registry(&self, backend: &str) -> Result<&Pool, Refusal> {
+        let backend = self.shared.backends.get(backend).ok_or(Refusal::Unknown)?;
+        backend.registry().ok_or(Refusal::Forbidden)
+    }
+}
+
+/// Resolves all that waits at the rendezvous as drained, and sends the waiting workers away.
+pub(crate) fn dismiss(rendezvous: &Rendezvous<Claimer>) {
+    for claimer in rendezvous.drain() {
+        refuse(untold(claimer), Refusal::Draining);
+    }
+}
+
+/// `Err` is who is to be told no, and why.
+type Answered = Result<(), (Refusal, Option<StdUnixStream>)>;
+
+/// Takes the socket off this thread's reactor. `None` when the runtime is shutting down.
+fn detach(client: UnixStream) -> Option<StdUnixStream> {
+    client.into_std().ok()
+}
+
+fn untold(claimer: Claimer) -> Option<StdUnixStream> {
+    match claimer {
+        Claimer::Worker(stream, _) => Some(stream),
+        Claimer::Handler(_) | Claimer::Told(_) => None,
+    }
+}
+
+/// Says no and closes, without waiting for anything.
+fn refuse(client: Option<StdUnixStream>, refusal: Refusal) {
+    let Some(mut client) = client else {
+        return;
+    };
+    debug!(%refusal, "gate client refused");
+    // The first bytes on a socket with room for far more; if they fail the client is gone.
+    let _ = client.write_all(refusal.line().as_bytes());
+    // What the client had sent is read: closing over it would be a reset to the client.
+    let _ = client.read(&mut [0; 4096]);
+}
+
+/// What a client has for its line, from connect on.
+const LINE_BUDGET: Duration = Duration::from_secs(5);
+
+/// How long a claimer that is gone may keep its place.
+const PRUNE_EVERY: Duration = Duration::from_secs(1);
+
+const BACK_OFF: Duration = Duration::from_millis(50);

@@ -1,0 +1,87 @@
+//! A client that watches a backend: a line for each event, until it or the proxy ends.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::interval;
+use tracing::debug;
+
+use crate::deadline::Deadline;
+use crate::rendezvous::Event;
+use crate::worker::Shared;
+
+/// Sends what waits now, then what happens.
+///
+/// A client that does not keep up is dropped: the table drops one that is [`CAPACITY`] events
+/// behind, and this one that takes nothing for [`PATIENCE`].
+pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
+    let (mut reader, mut writer) = client.into_split();
+    let (waiting, mut events) = shared.rendezvous.watch(backend, CAPACITY);
+    let tell = async {
+        for facts in waiting {
+            send(&mut writer, &format!("OFFER {}\n", facts.to_json())).await?;
+        }
+        tell(&mut events, &mut writer).await
+    };
+    // What a watcher says means nothing; only a read can tell that it has failed. One that
+    // closed its sending side may still listen, and is found gone by the next line.
+    let listen = async {
+        let mut chunk = [0; 256];
+        loop {
+            match reader.read(&mut chunk).await {
+                Ok(0) => std::future::pending().await,
+                Ok(_) => {}
+                Err(error) => return error,
+            }
+        }
+    };
+    let ended = tokio::select! {
+        told = tell => told,
+        error = listen => Err(error),
+        () = shared.drain.time_is_up() => Ok(()),
+    };
+    match ended {
+        Ok(()) => debug!(backend, "watch ended"),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => debug!(backend, "watch overrun"),
+        Err(error) => debug!(backend, %error, "watch client gone"),
+    }
+}
+
+/// Ends when the table drops the watcher: it is behind, or the proxy is ending.
+async fn tell(
+    events: &mut mpsc::Receiver<Event>,
+    writer: &mut (impl AsyncWriteExt + Unpin),
+) -> io::Result<()> {
+    let mut ping = interval(PING_EVERY);
+    ping.reset();
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(Event::Offer(facts)) => {
+                    send(writer, &format!("OFFER {}\n", facts.to_json())).await?;
+                }
+                Some(Event::Gone(id, why)) => send(writer, &format!("GONE {id} {why}\n")).await?,
+                None => return Ok(()),
+            },
+            _ = ping.tick() => send(writer, "PING\n").await?,
+        }
+    }
+}
+
+async fn send(writer: &mut (impl AsyncWriteExt + Unpin), line: &str) -> io::Result<()> {
+    let written = Deadline::after(PATIENCE)
+        .bound(writer.write_all(line.as_bytes()))
+        .await;
+    written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Events that a watcher may be behind, beside what its socket holds.
+const CAPACITY: usize = 1024;
+
+/// How long a watcher may take nothing while something is to be told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PING_EVERY: Duration = Duration::from_secs(15);

@@ -1,0 +1,130 @@
+//! Serving connections in-process: the handle that accepts them, and the connection it yields.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::backend::claimer::{Claimer, HandedOver};
+use crate::facts::Facts;
+use crate::rendezvous::Accepted;
+use crate::worker::Shared;
+
+/// Accepts the connections of one backend with `to = "gate"`, in this process.
+///
+/// Several handles, and workers at the gate, may serve one backend: waiting connections go to
+/// them in turn. Dropping the handle closes a connection that it was given and did not accept.
+#[derive(Debug)]
+pub struct Backend {
+    name: String,
+    shared: Arc<Shared>,
+    /// Our place in the queue, kept when `accept` is cancelled.
+    queued: Option<oneshot::Receiver<HandedOver>>,
+}
+
+impl Backend {
+    pub(crate) fn new(name: &str, shared: Arc<Shared>) -> Self {
+        Self {
+            name: name.to_owned(),
+            shared,
+            queued: None,
+        }
+    }
+
+    /// The backend's configured name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for the next connection. `None` when the proxy is draining: there will be no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: a connection that was given to this handle meanwhile is returned by the next call.
+    pub async fn accept(&mut self) -> Option<Connection> {
+        loop {
+            let queued = match &mut self.queued {
+                Some(queued) => queued,
+                None => self.queued.insert(enqueue(&self.name, &self.shared)?),
+            };
+            let handed = queued.await;
+            self.queued = None;
+            match handed {
+                Ok(HandedOver { facts, stream }) => {
+                    // Fails only when the runtime is shutting down.
+                    let stream = UnixStream::from_std(stream).ok()?;
+                    return Some(Connection { facts, stream });
+                }
+                // Not told after all: there was no descriptor for the pair, or a drain began.
+                Err(_) => sleep(BACK_OFF).await,
+            }
+        }
+    }
+}
+
+fn enqueue(name: &str, shared: &Shared) -> Option<oneshot::Receiver<HandedOver>> {
+    let (handler, queued) = oneshot::channel();
+    match shared.rendezvous.accept(name, Claimer::Handler(handler)) {
+        Accepted::Matched(_) | Accepted::Queued | Accepted::Gone(_) => Some(queued),
+        Accepted::Drained(_) => None,
+    }
+}
+
+/// A connection's plaintext, as one end of a socket pair, and its facts.
+///
+/// Shutting down the writing side becomes `close_notify` at the client, and the client's
+/// `close_notify` an end of this stream; the other direction goes on. A client that fails or
+/// truncates its stream is an end here too: a Unix socket has no reset of its own.
+#[derive(Debug)]
+pub struct Connection {
+    facts: Facts,
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// What is known of the connection.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The plain socket, whose descriptor may be passed on to another process.
+    pub fn into_unix_stream(self) -> UnixStream {
+        self.stream
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+const BACK_OFF: Duration = Duration::from_millis(50);

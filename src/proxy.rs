@@ -1,0 +1,295 @@
+//! Puts a proxy together, starts it, and ends it.
+//!
+//!     Config ─► Builder ─ bind ─► Proxy ─ start ─► Running ─ drain ─► Drained
+//!                       addresses known,      accepting      nothing new, then nothing
+//!                       errors early
+
+mod bind;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use self::bind::Assembly;
+pub use self::bind::{BindError, PathError};
+use crate::address::Address;
+use crate::config::Config;
+use crate::deadline::Deadline;
+use crate::gate::{self, Gate};
+use crate::handler::Backend;
+use crate::outcome::Outcome;
+use crate::sys::directory::PrivateDirectory;
+use crate::sys::unix::SocketFile;
+use crate::worker::{Shared, Worker};
+
+/// A proxy whose addresses are bound and which does not accept yet.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// use std::time::Duration;
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let config: vestibule::Config = r#"
+///     [[listener]]
+///     name = "plain"
+///     address = "tcp:127.0.0.1:0"
+///     [[backend]]
+///     name = "app"
+///     to = "gate"
+/// "#
+/// .parse()?;
+///
+/// let proxy = vestibule::Proxy::builder(config).bind().await?;
+/// let address = proxy.addresses()["plain"].to_string();
+/// let mut app = proxy.backend("app");
+/// let running = proxy.start();
+///
+/// let mut client = tokio::net::TcpStream::connect(address.trim_start_matches("tcp:")).await?;
+/// client.write_all(b"hello").await?;
+///
+/// let mut connection = app.accept().await.expect("the proxy is not draining");
+/// let mut word = [0; 5];
+/// connection.read_exact(&mut word).await?;
+/// assert_eq!(&word, b"hello");
+/// assert_eq!(connection.facts().backend, "app");
+///
+/// drop((client, connection));
+/// running.drain(Duration::from_secs(30)).await;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "nothing is accepted before `start`"]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    addresses: HashMap<String, Address>,
+    assembly: Assembly,
+}
+
+/// Prepares a [`Proxy`].
+#[derive(Debug)]
+#[must_use = "nothing is bound before `bind`"]
+pub struct Builder {
+    config: Config,
+    threads: Threads,
+}
+
+/// Where connections are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Threads {
+    Callers,
+    Own,
+}
+
+impl Builder {
+    /// Serves connections on `runtime.workers` threads of their own instead of the caller's
+    /// runtime, and raises the process's limit of file descriptors to what it may be. This is
+    /// what the binary does.
+    pub fn on_worker_threads(mut self) -> Self {
+        self.threads = Threads::Own;
+        self
+    }
+
+    /// Binds every address and the gate. Clients can connect from now on, and wait.
+    ///
+    /// # Errors
+    ///
+    /// Names the address or path that cannot be bound; nothing is left behind then.
+    pub async fn bind(self) -> Result<Proxy, BindError> {
+        let (shared, addresses, assembly) = bind::assemble(self.config, self.threads).await?;
+        Ok(Proxy {
+            shared,
+            addresses,
+            assembly,
+        })
+    }
+}
+
+impl Proxy {
+    /// Begins to prepare a proxy.
+    pub fn builder(config: Config) -> Builder {
+        Builder {
+            config,
+            threads: Threads::Callers,
+        }
+    }
+
+    /// The addresses of the listeners by name, with the port that the system chose for port 0.
+    pub fn addresses(&self) -> &HashMap<String, Address> {
+        &self.addresses
+    }
+
+    /// A handle that accepts the connections of a backend with `to = "gate"` in this process.
+    ///
+    /// # Panics
+    ///
+    /// When the configuration has no such backend: its connections would wait for ever.
+    pub fn backend(&self, name: &str) -> Backend {
+        let backend = self.shared.backends.get(name);
+        assert!(
+            backend.is_some_and(|backend| backend.registry().is_some()),
+            "the configuration has no backend {name:?} with `to = \"gate\"`"
+        );
+        Backend::new(name, Arc::clone(&self.shared))
+    }
+
+    /// Begins to accept.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn start(self) -> Running {
+        let Self {
+            shared,
+            addresses,
+            assembly,
+        } = self;
+        for (name, address) in &addresses {
+            let tls = assembly.tls.contains(name);
+            info!(target: START, listener = name, tls, "listening on {address}");
+        }
+        if let Some((_, listener, file)) = &assembly.gate {
+            let _: &UnixListener = listener;
+            info!(target: START, "gate at unix:{}", file.path().display());
+        }
+        info!(target: START, "{}", assembly.limits);
+        let tasks = TaskTracker::new();
+        let mut files = assembly.files;
+        if let Some((settings, listener, file)) = assembly.gate {
+            tasks.spawn(Gate::new(settings, Arc::clone(&shared)).run(listener));
+            files.push(file);
+        }
+        let workers = TaskTracker::new();
+        if let Some(worker) = assembly.worker {
+            workers.spawn(Worker::run(worker));
+        }
+        for thread in assembly.threads {
+            workers.spawn(thread.start());
+        }
+        workers.close();
+        tasks.close();
+        Running {
+            shared,
+            addresses,
+            workers,
+            tasks,
+            _files: files,
+            _directory: assembly.directory,
+        }
+    }
+}
+
+/// A proxy that accepts. Dropping it closes every connection at once.
+#[derive(Debug)]
+#[must_use = "dropping it closes every connection"]
+pub struct Running {
+    shared: Arc<Shared>,
+    addresses: HashMap<String, Address>,
+    workers: TaskTracker,
+    tasks: TaskTracker,
+    // Removed before the directory that they are in.
+    _files: Vec<SocketFile>,
+    _directory: Option<PrivateDirectory>,
+}
+
+impl Running {
+    /// The addresses of the listeners by name, with the port that the system chose for port 0.
+    pub fn addresses(&self) -> &HashMap<String, Address> {
+        &self.addresses
+    }
+
+    /// How many connections are open, and how those that are not have ended.
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            open: self.shared.ledger.open_connections(),
+            pending: self.shared.limits.pending(),
+            waiting: self.shared.rendezvous.len(),
+            ended: Outcome::ALL.map(|outcome| (outcome, self.shared.ledger.ended(outcome))),
+        }
+    }
+
+    /// Stops accepting, resolves what waits at the rendezvous, and lets the rest end; after
+    /// `timeout` what is left is closed. A `Duration` or `None`, which is without end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes every connection at once.
+    pub async fn drain(self, timeout: impl Into<Option<Duration>>) -> Drained {
+        self.drain_until(timeout, std::future::pending()).await
+    }
+
+    /// As [`Running::drain`], and `now` ends the patience early.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes every connection at once.
+    pub async fn drain_until(
+        self,
+        timeout: impl Into<Option<Duration>>,
+        now: impl Future<Output = ()>,
+    ) -> Drained {
+        let deadline = Deadline::after(timeout);
+        self.start_drain();
+        let cut = tokio::select! {
+            biased;
+            () = self.workers.wait() => 0,
+            () = deadline.passed() => self.shared.ledger.open_connections(),
+            () = now => self.shared.ledger.open_connections(),
+        };
+        self.shared.drain.cut();
+        self.workers.wait().await;
+        self.tasks.wait().await;
+        Drained { cut }
+    }
+
+    fn start_drain(&self) {
+        self.shared.drain.start();
+        gate::dismiss(&self.shared.rendezvous);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.start_drain();
+        self.shared.drain.cut();
+    }
+}
+
+/// What a drain came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// How many connections were closed because time was up.
+    pub cut: usize,
+}
+
+/// A moment's view of a running proxy.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Statistics {
+    /// Connections from accept to close.
+    pub open: usize,
+    /// Of these, those that no backend has yet.
+    pub pending: usize,
+    /// Of these, those that wait at the rendezvous.
+    pub waiting: usize,
+    ended: [(Outcome, u64); Outcome::ALL.len()],
+}
+
+impl Statistics {
+    /// How many connections have ended in this way.
+    pub fn ended(&self, outcome: Outcome) -> u64 {
+        self.ended
+            .iter()
+            .find(|(this, _)| *this == outcome)
+            .map_or(0, |(_, count)| *count)
+    }
+}
+
+/// Start-up is logged under this target, which the binary shows whatever the filter is.
+const START: &str = "vestibule::start";
