@@ -1,3 +1,9 @@
-//! The `vestibule` command.
+//! The `vestibule` command: a thin user of the library.
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

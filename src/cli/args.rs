@@ -1,0 +1,155 @@
+//! What can be asked, in words for people.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args as ArgGroup, Parser, Subcommand};
+use clap_complete::Shell;
+use vestibule::Address;
+
+/// Terminates TLS and hands each connection, as a plain socket, to whoever is to serve it.
+///
+/// Without a command it runs the demo: TLS on 127.0.0.1:8443 with a development certificate, and
+/// a page that shows what is known of your connection.
+#[derive(Debug, Parser)]
+#[command(name = "vestibule", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run with a configuration file, or from flags alone.
+    Run(RunArgs),
+    /// Check a configuration file and print every problem in it.
+    Check(CheckArgs),
+    /// Serve connections with a command: one process each, the connection as stdin and stdout.
+    Claim(ClaimArgs),
+    /// Print a completion script for a shell.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// The shell to complete in.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, ArgGroup)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(super) struct RunArgs {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "gate"])]
+    #[arg(required_unless_present = "listen")]
+    pub config: Option<PathBuf>,
+
+    /// Where clients connect: HOST:PORT, [IPv6]:PORT or unix:/PATH.
+    #[arg(long, value_name = "ADDRESS", requires_all = ["cert", "key", "to"])]
+    pub listen: Option<Address>,
+
+    /// The certificate chain, in PEM, the server's own certificate first.
+    #[arg(long, value_name = "CHAIN.pem", requires = "listen")]
+    pub cert: Option<PathBuf>,
+
+    /// The certificate's private key, in PEM.
+    #[arg(long, value_name = "KEY.pem", requires = "listen")]
+    pub key: Option<PathBuf>,
+
+    /// Who serves: HOST:PORT, unix:/PATH, or `gate`, `hello`, `echo`.
+    #[arg(long, value_name = "BACKEND", requires = "listen")]
+    pub to: Option<String>,
+
+    /// Where workers come to claim connections (with `--to gate`; the backend is `default`).
+    #[arg(long, value_name = "PATH", requires = "listen")]
+    pub gate: Option<PathBuf>,
+}
+
+#[derive(Debug, ArgGroup)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub(super) struct CheckArgs {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, ArgGroup)]
+#[command(after_help = CLAIM_EXAMPLES)]
+pub(super) struct ClaimArgs {
+    /// The gate's socket.
+    #[arg(long, value_name = "PATH")]
+    pub gate: PathBuf,
+
+    /// The backend whose connections to serve.
+    #[arg(long, value_name = "NAME")]
+    pub backend: String,
+
+    /// How many commands may run at a time.
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub max: NonZeroUsize,
+
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  vestibule
+      The demo; try `curl --cacert certs/ca.pem https://localhost:8443/`
+  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080
+      TLS in front of a server on port 8080
+  vestibule run -c /etc/vestibule.toml
+      Everything that the configuration file says
+
+Exit codes: 0 clean end, 1 failed at run time, 2 bad usage or configuration, 3 connections had to
+be cut at the end of a drain.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  vestibule run -c /etc/vestibule.toml
+  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock
+  vestibule run --listen [::]:443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
+
+SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unless configured).
+A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
+
+const CHECK_EXAMPLES: &str = "\
+Example:
+  vestibule check -c /etc/vestibule.toml && systemctl restart vestibule
+
+Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2.";
+
+const CLAIM_EXAMPLES: &str = "\
+Examples:
+  vestibule claim --gate /run/app/gate.sock --backend app -- cat
+      An echo server
+  vestibule claim --gate /run/app/gate.sock --backend app --max 4 -- ./handler.sh --verbose
+      At most four connections at a time; the others wait
+
+The command's environment has VESTIBULE_ID, VESTIBULE_PEER, VESTIBULE_SNI, VESTIBULE_ALPN and
+VESTIBULE_IDENTITY; what is not known is empty.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Example:
+  vestibule completions bash > /etc/bash_completion.d/vestibule";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_short_form_needs_its_four_parts() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        assert!(parse("vestibule run --listen :0").is_err());
+        assert!(parse("vestibule run --listen a:1 --cert c --key k").is_err());
+        assert!(parse("vestibule run --listen a:1 --cert c --key k --to hello").is_ok());
+        assert!(parse("vestibule run -c f --to hello").is_err());
+        assert!(parse("vestibule run").is_err());
+    }
+}

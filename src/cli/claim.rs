@@ -1,0 +1,177 @@
+//! `vestibule claim`: a worker for any program.
+//!
+//!     place among --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, stdin and stdout the socket
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use serde_json::Value;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
+
+use super::args::ClaimArgs;
+use super::{Exit, Failure};
+
+pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make a runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        let running = TaskTracker::new();
+        let worker = work(args, &running);
+        tokio::select! {
+            failure = worker => return Err(failure),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // What runs may end; nothing new is taken.
+        running.close();
+        running.wait().await;
+        Ok(Exit::Clean)
+    })
+}
+
+/// Serves connections until there is a reason to give up.
+async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
+    let places = Arc::new(Semaphore::new(args.max.get()));
+    let mut pause = SHORTEST_PAUSE;
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return anyhow!("the semaphore was closed").into();
+        };
+        match accept(args).await {
+            Ok((stream, facts)) => {
+                pause = SHORTEST_PAUSE;
+                match spawn(args, stream, &facts) {
+                    Ok(mut child) => {
+                        running.spawn(async move {
+                            // How it went is the command's own to say.
+                            let _ = child.wait().await;
+                            drop(place);
+                        });
+                    }
+                    Err(error) => {
+                        return anyhow!(error)
+                            .context(format!("cannot run {:?}", args.command[0]))
+                            .into();
+                    }
+                }
+            }
+            Err(NotAccepted::Final(failure)) => return failure,
+            Err(NotAccepted::ForNow(reason)) => {
+                if pause == SHORTEST_PAUSE {
+                    eprintln!("vestibule: {reason}; trying again");
+                }
+                sleep(pause).await;
+                pause = (2 * pause).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Why there is no connection.
+enum NotAccepted {
+    /// The gate is away, full or about to end: it may be back.
+    ForNow(String),
+    Final(Failure),
+}
+
+/// Waits at the gate for a connection.
+async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted> {
+    let gate = args.gate.display();
+    let mut stream = UnixStream::connect(&args.gate)
+        .await
+        .map_err(|error| NotAccepted::ForNow(format!("cannot reach the gate {gate}: {error}")))?;
+    let request = format!("ACCEPT {}\n", args.backend);
+    // The gate may have said no and closed already; then the answer is there to be read.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let answer = answer(&stream).await;
+    let answer =
+        answer.map_err(|error| NotAccepted::ForNow(format!("lost the gate {gate}: {error}")))?;
+    match answer.split_once(' ') {
+        Some(("OK", facts)) => {
+            let facts = serde_json::from_str(facts).context("the gate's facts are not JSON");
+            let stream = into_blocking(stream).context("cannot take the connection over");
+            match (stream, facts) {
+                (Ok(stream), Ok(facts)) => Ok((stream, facts)),
+                (Err(error), _) | (_, Err(error)) => Err(NotAccepted::Final(error.into())),
+            }
+        }
+        Some(("NO", reason @ ("busy" | "draining"))) => {
+            Err(NotAccepted::ForNow(format!("the gate {gate} is {reason}")))
+        }
+        _ => Err(NotAccepted::Final(Failure::usage(anyhow!(
+            "the gate {gate} refused `{}`: {answer}; is {:?} a backend with `to = \"gate\"`, and \
+             may this user claim?",
+            request.trim_end(),
+            args.backend,
+        )))),
+    }
+}
+
+/// One line, read byte by byte: what follows it is the command's to read.
+async fn answer(stream: &UnixStream) -> io::Result<String> {
+    let mut line = Vec::new();
+    loop {
+        stream.readable().await?;
+        let mut byte = [0];
+        match stream.try_read(&mut byte) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) if byte == *b"\n" => break,
+            Ok(_) => line.push(byte[0]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Commands expect a stdin that waits.
+fn into_blocking(stream: UnixStream) -> io::Result<StdUnixStream> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+fn spawn(
+    args: &ClaimArgs,
+    stream: StdUnixStream,
+    facts: &Value,
+) -> io::Result<tokio::process::Child> {
+    let output: OwnedFd = stream.try_clone()?.into();
+    let input: OwnedFd = stream.into();
+    let text = |pointer: &str| match facts.pointer(pointer) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => other.to_string(),
+    };
+    // The command and its stdio are dropped here: our copies of the socket would keep the
+    // connection open after the child has closed its own.
+    Command::new(&args.command[0])
+        .args(&args.command[1..])
+        .env("VESTIBULE_ID", text("/id"))
+        .env("VESTIBULE_PEER", text("/peer"))
+        .env("VESTIBULE_SNI", text("/tls/sni"))
+        .env("VESTIBULE_ALPN", text("/tls/alpn"))
+        .env("VESTIBULE_IDENTITY", text("/identity"))
+        .stdin(Stdio::from(input))
+        .stdout(Stdio::from(output))
+        .spawn()
+}
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
