@@ -1,0 +1,39 @@
+//! What the tests of the running program share: the program itself, TLS clients, backends, bytes.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+pub mod backend;
+pub mod bytes;
+pub mod client;
+pub mod gate;
+pub mod vestibule;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Fails loudly instead of hanging. The bound is far above what anything here takes: it decides
+/// no test that would otherwise end.
+pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    within(Duration::from_secs(60), what, future).await
+}
+
+pub async fn within<F: Future>(bound: Duration, what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(bound, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("{what}: not within {bound:?}"),
+    }
+}
+
+/// Waits until `is_so` returns true: for what the kernel does in its own time.
+pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    soon(what, async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+}
+
+/// The path of a file of the project.
+pub fn project(path: &str) -> String {
+    format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))
+}

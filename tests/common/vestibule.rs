@@ -1,0 +1,249 @@
+//! The real binary, with a configuration in a directory of its own.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::{project, soon};
+
+/// A running Vestibule. Killed, by its id, when dropped.
+pub struct Vestibule {
+    child: Child,
+    pub directory: Arc<TempDir>,
+    log: watch::Receiver<Vec<Value>>,
+    _reader: JoinHandle<()>,
+}
+
+/// A listener that speaks TLS on a free port, and one without on a Unix socket in the test's
+/// directory: `{dir}` in a configuration stands for that directory.
+pub const LISTENERS: &str = r#"
+[[listener]]
+name = "tcp"
+address = "tcp:127.0.0.1:0"
+[listener.tls]
+certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
+
+[[listener]]
+name = "unix"
+address = "unix:{dir}/front.sock"
+[listener.tls]
+certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
+"#;
+
+impl Vestibule {
+    /// Starts with the two listeners of [`LISTENERS`] and what `config` adds to them.
+    pub async fn start(config: &str) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().expect("a directory")), config).await
+    }
+
+    pub async fn start_in(directory: Arc<TempDir>, config: &str) -> Self {
+        Self::start_whole(directory, &format!("{config}\n{LISTENERS}")).await
+    }
+
+    /// Starts with `config` alone, and waits until it listens.
+    pub async fn start_whole(directory: Arc<TempDir>, config: &str) -> Self {
+        let mut vestibule = Self::spawn(directory, config, |command| command);
+        vestibule.until_started().await;
+        vestibule
+    }
+
+    /// Starts without waiting for anything. `change` may wrap or extend the command.
+    pub fn spawn(
+        directory: Arc<TempDir>,
+        config: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        let path = directory.path().join("vestibule.toml");
+        fs::write(&path, complete(&directory, config)).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
+        command
+            .args(["run", "-c"])
+            .arg(path)
+            .env("RUST_LOG", "vestibule=debug");
+        let mut child = change(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, log) = watch::channel(Vec::new());
+        let reader = tokio::task::spawn(async move {
+            let mut lines = stderr.lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                // What is no JSON is kept as text: a panic, an error before logging is set up.
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                sender.send_modify(|log| log.push(event));
+            }
+        });
+        Self {
+            child,
+            directory,
+            log,
+            _reader: reader,
+        }
+    }
+
+    pub async fn until_started(&mut self) {
+        let started = self.event(|event| message(event).starts_with("limits: "));
+        soon("start", started).await;
+    }
+
+    /// The first event, past or to come, for which `is_it` holds.
+    pub async fn event(&mut self, mut is_it: impl FnMut(&Value) -> bool) -> Value {
+        let mut log = self.log.clone();
+        let found = log.wait_for(|log| log.iter().any(&mut is_it)).await;
+        match found {
+            Ok(log) => log
+                .iter()
+                .find(|event| is_it(event))
+                .expect("just seen")
+                .clone(),
+            Err(_) => panic!(
+                "it ended without the event; its log: {:#?}",
+                *self.log.borrow()
+            ),
+        }
+    }
+
+    /// Everything logged so far.
+    pub fn log(&self) -> Vec<Value> {
+        self.log.borrow().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("not waited for")
+    }
+
+    /// `127.0.0.1:PORT` of the listener `tcp`.
+    pub fn tcp(&self) -> String {
+        self.address("tcp")
+    }
+
+    /// The address of a TCP listener, as it was printed at the start.
+    pub fn address(&self, listener: &str) -> String {
+        let log = self.log.borrow();
+        let line = log.iter().find(|event| {
+            event["listener"] == listener && message(event).starts_with("listening on tcp:")
+        });
+        message(line.expect("a listener"))
+            .trim_start_matches("listening on tcp:")
+            .to_owned()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn gate(&self) -> PathBuf {
+        self.path("run/gate.sock")
+    }
+
+    /// How the connections have ended so far, counted by outcome, the refused ones included.
+    pub fn outcomes(&self) -> HashMap<String, usize> {
+        outcomes(&self.log.borrow())
+    }
+
+    /// Waits until `count` connections have ended with `outcome`.
+    pub async fn ended(&self, outcome: &str, count: usize) {
+        let mut log = self.log.clone();
+        let what = format!("{count} times {outcome}");
+        let seen = soon(
+            &what,
+            log.wait_for(|log| outcomes(log).get(outcome).copied().unwrap_or(0) >= count),
+        )
+        .await;
+        if seen.is_err() {
+            panic!("it ended before {what}: {:?}", self.outcomes());
+        }
+    }
+
+    /// The closing events so far.
+    pub fn closed(&self) -> Vec<Value> {
+        self.log
+            .borrow()
+            .iter()
+            .filter(|event| message(event) == "connection closed")
+            .cloned()
+            .collect()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).expect("a pid");
+        rustix::process::kill_process(pid, signal).expect("our own child");
+    }
+
+    pub async fn wait(&mut self) -> ExitStatus {
+        soon("exit", self.child.wait())
+            .await
+            .expect("our own child")
+    }
+
+    /// SIGTERM, and the exit code.
+    pub async fn terminate(mut self) -> Option<i32> {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait().await.code()
+    }
+
+    /// SIGKILL: no cleanup of its own.
+    pub async fn kill(mut self) -> Arc<TempDir> {
+        self.signal(rustix::process::Signal::KILL);
+        self.wait().await;
+        Arc::clone(&self.directory)
+    }
+
+    /// How many descriptors the process has open.
+    pub fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("a live process")
+            .count()
+    }
+
+    /// Resident memory, in bytes.
+    pub fn memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("alive");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("a VmRSS line");
+        let kib = line.split_whitespace().nth(1).expect("a number");
+        kib.parse::<usize>().expect("a number") * 1024
+    }
+}
+
+/// Fills in the test's directory and the certificates', and where logs and sockets go.
+pub fn complete(directory: &TempDir, config: &str) -> String {
+    let runtime = "[runtime]\nworkers = 2\ndirectory = \"{dir}/run\"\nlog_format = \"json\"\n";
+    let config = if config.contains("[runtime]") {
+        config.into()
+    } else {
+        format!("{runtime}{config}")
+    };
+    config
+        .replace("{dir}", &directory.path().display().to_string())
+        .replace("{certs}", &project("certs"))
+}
+
+pub fn message(event: &Value) -> &str {
+    event["message"].as_str().unwrap_or_default()
+}
+
+fn outcomes(log: &[Value]) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for event in log {
+        if let Some(outcome) = event["outcome"].as_str() {
+            *counts.entry(outcome.to_owned()).or_default() += 1;
+        }
+    }
+    counts
+}

@@ -1,0 +1,344 @@
+//! One connection, one server: the hand-over at the gate.
+
+mod common;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::gate::{self, Answer, Watch};
+use common::vestibule::Vestibule;
+use common::{bytes, client, soon, until, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+
+const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
+
+#[tokio::test]
+async fn competing_workers_serve_each_connection_once_and_whole() {
+    const CONNECTIONS: u64 = 200;
+    const WORKERS: usize = 8;
+    /// With 200 connections 64 MiB each way, and then some.
+    const BYTES: usize = 336 * 1024 + 7;
+
+    let vestibule = Vestibule::start(APP).await;
+    let path = vestibule.gate();
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let losses = Arc::new(Mutex::new(0));
+
+    let mut workers = JoinSet::new();
+    for _ in 0..WORKERS {
+        let mut watch = Watch::new(&path, "app").await;
+        let (path, served, losses) = (path.clone(), Arc::clone(&served), Arc::clone(&losses));
+        workers.spawn(async move {
+            let mut serving = JoinSet::new();
+            while let Ok(event) = watch.next().await {
+                let Some(facts) = event.strip_prefix("OFFER ") else {
+                    continue;
+                };
+                let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
+                let id = facts["id"].as_str().expect("an id").to_owned();
+                match gate::claim(&path, &id).await {
+                    Answer::No(reason) => {
+                        assert_eq!(reason, "unknown");
+                        *losses.lock().expect("no panic") += 1;
+                    }
+                    Answer::Ok(facts, mut socket) => {
+                        assert_eq!(facts["id"], id.as_str());
+                        served.lock().expect("no panic").push(id);
+                        serving.spawn(async move {
+                            // The client says which of the 200 it is.
+                            let seed = socket.read_u64().await.expect("a number");
+                            let (mut reader, mut writer) = socket.split();
+                            let sending = bytes::send(&mut writer, seed, BYTES);
+                            let ((), sent) =
+                                tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
+                            sent.expect("an open connection");
+                        });
+                    }
+                }
+            }
+            while let Some(served) = serving.join_next().await {
+                served.expect("served");
+            }
+        });
+    }
+
+    let mut clients = JoinSet::new();
+    for seed in 0..CONNECTIONS {
+        let address = vestibule.tcp();
+        clients.spawn(async move {
+            let client = client::connect(&address).await.expect("a handshake");
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let say = async {
+                writer.write_u64(seed).await.expect("an open connection");
+                bytes::send(&mut writer, !seed, BYTES)
+                    .await
+                    .expect("an open connection");
+            };
+            tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
+        });
+    }
+    soon("all clients", async {
+        while let Some(client) = clients.join_next().await {
+            client.expect("a client that got all");
+        }
+    })
+    .await;
+
+    vestibule.ended("done", CONNECTIONS as usize).await;
+    let served = served.lock().expect("no panic").clone();
+    assert_eq!(served.len(), CONNECTIONS as usize);
+    assert_eq!(
+        served.iter().collect::<HashSet<_>>().len(),
+        served.len(),
+        "none served twice"
+    );
+    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    // Every watcher saw every offer, and all but one of them lost it.
+    until("every loser was told", || {
+        *losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
+    })
+    .await;
+    assert_eq!(vestibule.terminate().await, Some(0));
+    while let Some(worker) = soon("workers", workers.join_next()).await {
+        worker.expect("a worker that served whole connections");
+    }
+}
+
+#[tokio::test]
+async fn the_facts_at_the_hand_over_are_those_of_the_connection() {
+    let vestibule = Vestibule::start(APP).await;
+    let client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    let (facts, _socket) = soon("a connection", gate::accept(&vestibule.gate(), "app")).await;
+    let client::Socket::Tcp(tcp) = client.get_ref().0 else {
+        panic!("TCP")
+    };
+    assert_eq!(
+        facts["peer"],
+        tcp.local_addr().expect("connected").to_string()
+    );
+    assert_eq!(
+        facts["local"],
+        tcp.peer_addr().expect("connected").to_string()
+    );
+    assert_eq!(facts["listener"], "tcp");
+    assert_eq!(facts["backend"], "app");
+    assert_eq!(facts["tls"]["version"], "1.3");
+    assert_eq!(facts["tls"]["sni"], "localhost");
+    assert_eq!(facts["tls"]["alpn"], serde_json::Value::Null);
+    assert_eq!(facts["tls"]["resumed"], false);
+    assert_eq!(facts["identity"], serde_json::Value::Null);
+    let keys: Vec<&String> = facts.as_object().expect("an object").keys().collect();
+    assert_eq!(keys.len(), 8, "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another() {
+    let vestibule = Vestibule::start(APP).await;
+    let path = vestibule.gate();
+    let mut watch = Watch::new(&path, "app").await;
+    let mut client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    client
+        .write_all(b"hello")
+        .await
+        .expect("an open connection");
+    let id = watch.offer().await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+
+    // Gone before their lines are even read: closed at once, whole and half.
+    for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
+        for _ in 0..20 {
+            drop(gate::send(&path, &line).await);
+        }
+    }
+    let Answer::Ok(_, mut socket) = soon("an answer", gate::claim(&path, &id)).await else {
+        panic!("the connection was lost to a worker that is gone");
+    };
+    let mut word = [0; 5];
+    soon("the client's word", socket.read_exact(&mut word))
+        .await
+        .expect("five bytes");
+    assert_eq!(&word, b"hello");
+}
+
+#[tokio::test]
+async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
+    let vestibule = Vestibule::start(APP).await;
+    let path = vestibule.gate();
+    let mut waiting = Vec::new();
+    for number in 0..6 {
+        let worker = gate::send(&path, "ACCEPT app").await;
+        // Each waits before the next one comes: the gate has then read its line.
+        let mut probe = gate::send(&path, "CLAIM 00000000-0000-4000-8000-000000000000").await;
+        assert_eq!(
+            gate::line(&mut probe).await.expect("an answer"),
+            "NO unknown"
+        );
+        if number % 2 == 0 {
+            drop(worker);
+        } else {
+            waiting.push(worker);
+        }
+    }
+    for mut worker in waiting {
+        let mut client = client::connect(&vestibule.tcp())
+            .await
+            .expect("a handshake");
+        assert!(
+            soon("OK", gate::line(&mut worker))
+                .await
+                .expect("a line")
+                .starts_with("OK {")
+        );
+        worker
+            .write_all(b"served")
+            .await
+            .expect("an open connection");
+        let mut word = [0; 6];
+        soon("the worker's word", client.read_exact(&mut word))
+            .await
+            .expect("six bytes");
+    }
+}
+
+#[tokio::test]
+async fn bytes_around_the_hand_over_are_neither_lost_nor_repeated() {
+    let vestibule = Vestibule::start(APP).await;
+    // The worker speaks in the same write as its line, the client before anyone listens.
+    let mut worker = gate::send(&vestibule.gate(), "ACCEPT app\nfrom the worker").await;
+    let mut client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    client
+        .write_all(b"from the client")
+        .await
+        .expect("an open connection");
+    assert!(
+        soon("OK", gate::line(&mut worker))
+            .await
+            .expect("a line")
+            .starts_with("OK {")
+    );
+
+    worker.shutdown().await.expect("an open connection");
+    let mut said = String::new();
+    soon("the worker's words", client.read_to_string(&mut said))
+        .await
+        .expect("a clean end");
+    assert_eq!(said, "from the worker\n");
+    client.shutdown().await.expect("an open connection");
+    let mut said = String::new();
+    soon("the client's words", worker.read_to_string(&mut said))
+        .await
+        .expect("a clean end");
+    assert_eq!(said, "from the client");
+    vestibule.ended("done", 1).await;
+}
+
+#[tokio::test]
+async fn nobody_comes_and_the_client_gets_a_clean_end() {
+    let vestibule = Vestibule::start(&format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let mut client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    client
+        .write_all(b"GET / HTTP/1.1\r\n\r\n")
+        .await
+        .expect("an open connection");
+    let id = watch.offer().await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let mut answer = Vec::new();
+    let read = soon("an end", client.read_to_end(&mut answer)).await;
+    assert_eq!(read.expect("close_notify, not a truncation"), 0);
+    assert_eq!(
+        watch.next().await.expect("an event"),
+        format!("GONE {id} expired")
+    );
+    assert!(matches!(gate::claim(&vestibule.gate(), &id).await, Answer::No(no) if no == "unknown"));
+    vestibule.ended("expired", 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
+    let vestibule = Vestibule::start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let address = vestibule.tcp();
+    for manner in [
+        "truncated",
+        "reset",
+        "closed without a word",
+        "reset after a word",
+    ] {
+        let mut client = client::connect(&address).await.expect("a handshake");
+        let id = watch.offer().await["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        match manner {
+            "truncated" => drop(client),
+            "reset" => client::reset(client),
+            "closed without a word" => client.shutdown().await.expect("open"),
+            _ => {
+                client
+                    .write_all(&[b'x'; 40_000])
+                    .await
+                    .expect("an open connection");
+                client::reset(client);
+            }
+        }
+        let event = within(Duration::from_secs(3), manner, watch.next()).await;
+        assert_eq!(
+            event.expect("an event"),
+            format!("GONE {id} client_gone"),
+            "{manner}"
+        );
+    }
+    vestibule.ended("client_gone", 4).await;
+}
+
+#[tokio::test]
+async fn a_client_that_asked_and_closed_its_side_is_still_served() {
+    let vestibule = Vestibule::start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let mut client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    client
+        .write_all(b"question")
+        .await
+        .expect("an open connection");
+    client.shutdown().await.expect("an open connection");
+    let id = watch.offer().await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let Answer::Ok(_, mut socket) = gate::claim(&vestibule.gate(), &id).await else {
+        panic!("it was withdrawn");
+    };
+    let mut question = String::new();
+    soon("the question", socket.read_to_string(&mut question))
+        .await
+        .expect("a clean end");
+    assert_eq!(question, "question");
+    socket
+        .write_all(b"answer")
+        .await
+        .expect("an open connection");
+    drop(socket);
+    let mut answer = String::new();
+    soon("the answer", client.read_to_string(&mut answer))
+        .await
+        .expect("a clean end");
+    assert_eq!(answer, "answer");
+    vestibule.ended("done", 1).await;
+}
