@@ -142,28 +142,35 @@ async fn obtain_claimed(
         let mut ticket = rendezvous.announce(facts.clone());
         let ended = tokio::select! {
             biased;
-            redeemed = ticket.wait() => return redeemed.map_err(Unserved::from).and_then(claimed),
-            () = registered.until_populated() => Resolution::Dialled,
-            () = deadline.passed() => Resolution::Expired,
+            redeemed = ticket.wait() => Ok(redeemed?),
+            () = registered.until_populated() => Err(Resolution::Dialled),
+            () = deadline.passed() => Err(Resolution::Expired),
         };
-        // A claim that came first is honoured.
-        match (ticket.withdraw(ended), ended) {
-            (Some(claimer), _) => return claimed(claimer),
-            (None, Resolution::Expired) => return Err(Unserved::Expired),
-            (None, _) => {}
+        let claimer = match ended {
+            Ok(claimer) => claimer,
+            // A claim that came first is honoured.
+            Err(resolution) => match ticket.withdraw(resolution) {
+                Some(claimer) => claimer,
+                None if resolution == Resolution::Expired => return Err(Unserved::Expired),
+                None => continue,
+            },
+        };
+        // A claimer that died before it knew has resolved nothing: the connection waits again.
+        if let Some(stream) = taken(claimer, deadline).await? {
+            return Ok(Served::claimed(stream));
         }
     }
 }
 
-fn claimed(claimer: Claimer) -> Result<Served, Unserved> {
-    let stream = claimer.into_stream().ok_or(Unserved::Expired)?;
-    // Fails only when the runtime is shutting down, and the connection with it.
-    let stream = UnixStream::from_std(stream).map_err(|_| Unserved::Drained)?;
-    Ok(Served {
-        stream: Plain::Socket(Socket::Unix(stream)),
-        service: None,
-        lease: None,
-    })
+/// The stream of a claimer that has read its answer; `None` if it died before.
+async fn taken(claimer: Claimer, deadline: Deadline) -> Result<Option<UnixStream>, Unserved> {
+    let Some(told) = claimer.into_told() else {
+        return Ok(None);
+    };
+    match deadline.bound(told.until_read()).await {
+        Ok(taken) => Ok(taken.ok()),
+        Err(_) => Err(Unserved::Expired),
+    }
 }
 
 /// A backend's side of a connection.
@@ -183,6 +190,14 @@ impl Served {
             stream: Plain::Socket(socket),
             service: None,
             lease: Some(lease),
+        }
+    }
+
+    fn claimed(stream: UnixStream) -> Self {
+        Self {
+            stream: Plain::Socket(Socket::Unix(stream)),
+            service: None,
+            lease: None,
         }
     }
 

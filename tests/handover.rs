@@ -152,15 +152,22 @@ async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another()
         .expect("an id")
         .to_owned();
 
-    // Gone before their lines are even read: closed at once, whole and half.
+    // One is told and dies over its unread answer: the connection is offered again.
+    for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
+        let unaware = gate::send(&path, &line).await;
+        let event = soon("an event", watch.next()).await.expect("an event");
+        assert_eq!(event, format!("GONE {id} claimed"));
+        drop(unaware);
+        assert_eq!(soon("the offer", watch.offer()).await["id"], id.as_str());
+    }
+    // Others are gone at any moment between their line and their answer.
     for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
         for _ in 0..20 {
             drop(gate::send(&path, &line).await);
         }
     }
-    let Answer::Ok(_, mut socket) = soon("an answer", gate::claim(&path, &id)).await else {
-        panic!("the connection was lost to a worker that is gone");
-    };
+    let (facts, mut socket) = soon("the connection", gate::accept(&path, "app")).await;
+    assert_eq!(facts["id"], id.as_str());
     let mut word = [0; 5];
     soon("the client's word", socket.read_exact(&mut word))
         .await

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
+use socket2::SockRef;
 use tokio::sync::oneshot;
 
 use crate::facts::Facts;
@@ -19,7 +20,16 @@ pub(crate) enum Claimer {
     /// A handler in this process, which gets one end of a socket pair.
     Handler(oneshot::Sender<HandedOver>),
     /// It has been told; this end of its stream is the relay's.
-    Told(UnixStream),
+    Told(Told),
+}
+
+/// The relay's end of the stream of a claimer that has been told.
+#[derive(Debug)]
+pub(crate) struct Told {
+    stream: UnixStream,
+    /// The worker's answer is in its socket, which may send so many bytes at a time once the
+    /// worker has read it. `None` for a handler, which was given its end directly.
+    unread: Option<usize>,
 }
 
 /// What an in-process handler gets.
@@ -32,49 +42,100 @@ pub(crate) struct HandedOver {
 impl Claimer {
     /// Tells the claimer that the connection is its own; gives it back if it is gone.
     ///
-    /// Does not block: the answer is less than a kilobyte, and the first thing that is written
-    /// to a socket with room for two hundred.
+    /// Does not block: the answer is the first thing that is written to a socket, and less than
+    /// what any socket has room for.
     pub(crate) fn tell(self, facts: &Facts) -> Result<Self, Self> {
         match self {
-            Self::Worker(mut stream, slot) => {
-                let line = ok_line(facts);
-                match stream.write(line.as_bytes()) {
-                    Ok(written) if written == line.len() => Ok(Self::Told(stream)),
-                    _ => Err(Self::Worker(stream, slot)),
-                }
-            }
+            Self::Worker(mut stream, slot) => match answer(&mut stream, facts) {
+                Ok(buffer) => Ok(Self::Told(Told {
+                    stream,
+                    unread: Some(buffer),
+                })),
+                Err(_) => Err(Self::Worker(stream, slot)),
+            },
             Self::Handler(handler) => match pair() {
                 Ok((ours, theirs)) => {
                     let handed = HandedOver {
                         facts: facts.clone(),
                         stream: theirs,
                     };
+                    let told = Self::Told(Told {
+                        stream: ours,
+                        unread: None,
+                    });
                     match handler.send(handed) {
-                        Ok(()) => Ok(Self::Told(ours)),
+                        Ok(()) => Ok(told),
                         // The handler is gone, and its sender is used up.
-                        Err(_) => Err(Self::Told(ours)),
+                        Err(_) => Err(told),
                     }
                 }
                 Err(_) => Err(Self::Handler(handler)),
             },
-            Self::Told(stream) => Err(Self::Told(stream)),
+            told @ Self::Told(_) => Err(told),
         }
     }
 
     /// Whether somebody is still there to be told.
     pub(crate) fn is_alive(&self) -> bool {
         match self {
-            Self::Worker(stream, _) | Self::Told(stream) => !is_hung_up(stream),
+            Self::Worker(stream, _) | Self::Told(Told { stream, .. }) => !is_hung_up(stream),
             Self::Handler(handler) => !handler.is_closed(),
         }
     }
 
     /// The relay's end, once told.
-    pub(crate) fn into_stream(self) -> Option<UnixStream> {
+    pub(crate) fn into_told(self) -> Option<Told> {
         match self {
-            Self::Told(stream) => Some(stream),
+            Self::Told(told) => Some(told),
             Self::Worker(..) | Self::Handler(_) => None,
         }
+    }
+}
+
+impl Told {
+    /// Waits until the claimer has read that the connection is its own, and gives its stream.
+    ///
+    /// Until then not a byte of the connection is sent to it. So a worker that dies before it
+    /// knew has served nothing, and the connection can go to another.
+    ///
+    /// # Errors
+    ///
+    /// The worker died without having read its answer.
+    pub(crate) async fn until_read(self) -> io::Result<tokio::net::UnixStream> {
+        let stream = tokio::net::UnixStream::from_std(self.stream)?;
+        if let Some(buffer) = self.unread {
+            // The socket has room for nothing but the answer: it is writable once that was
+            // read, or when the worker has closed.
+            stream.writable().await?;
+            // Closing over unread bytes is a reset (unix(7)); closing after reading is not.
+            if let Some(error) = stream.take_error()? {
+                return Err(error);
+            }
+            SockRef::from(&stream).set_send_buffer_size(buffer)?;
+        }
+        Ok(stream)
+    }
+}
+
+/// Writes the answer in such a way that the socket is writable again when it was read.
+///
+/// A Unix socket counts as writable while a quarter of its send buffer holds all that its peer has
+/// not read (unix_writable() in the kernel), with the kernel's own bookkeeping counted in. With
+/// the smallest buffer there is, that is less than what [`SHORTEST_ANSWER`] takes up. Returns the
+/// buffer's size from before.
+fn answer(stream: &mut UnixStream, facts: &Facts) -> io::Result<usize> {
+    let socket = SockRef::from(&*stream);
+    // The kernel reports double of what is set (socket(7)).
+    let buffer = socket.send_buffer_size()? / 2;
+    socket.set_send_buffer_size(0)?;
+    let mut line = ok_line(facts);
+    if line.len() < SHORTEST_ANSWER {
+        // White space after a JSON text is part of it (RFC 8259 §2).
+        line.insert_str(line.len() - 1, &" ".repeat(SHORTEST_ANSWER - line.len()));
+    }
+    match stream.write(line.as_bytes())? {
+        written if written == line.len() => Ok(buffer),
+        _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
 
@@ -83,4 +144,68 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
     ours.set_nonblocking(true)?;
     theirs.set_nonblocking(true)?;
     Ok((ours, theirs))
+}
+
+/// With less than 385 bytes current kernels use a small buffer, four of which fit the smallest
+/// send buffer; the next larger does not. See [`answer`].
+const SHORTEST_ANSWER: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::limits::Gauge;
+
+    /// A worker that has been told, and its own end.
+    fn told() -> (Told, UnixStream) {
+        let (ours, theirs) = pair().expect("a pair");
+        let slot = Gauge::new(None).take().expect("unlimited");
+        let told = Claimer::Worker(ours, slot).tell(&Facts::new("app"));
+        (told.expect("told").into_told().expect("told"), theirs)
+    }
+
+    /// Long enough for a wrong readiness to show; it decides nothing when all is right.
+    const MOMENT: Duration = Duration::from_millis(50);
+
+    #[tokio::test]
+    async fn a_worker_has_the_connection_once_it_has_read_the_whole_answer() {
+        let (told, mut theirs) = told();
+        let mut until_read = std::pin::pin!(told.until_read());
+        assert!(
+            timeout(MOMENT, &mut until_read).await.is_err(),
+            "nothing read"
+        );
+        let mut answer = [0; 4096];
+        let half = theirs.read(&mut answer[..100]).expect("a part");
+        assert!(
+            timeout(MOMENT, &mut until_read).await.is_err(),
+            "a part read"
+        );
+        let whole = half + theirs.read(&mut answer[half..]).expect("the rest");
+        assert_eq!(answer[whole - 1], b'\n');
+        let stream = until_read.await.expect("all read");
+        // The buffer is as it was: room for far more than an answer.
+        assert!(SockRef::from(&stream).send_buffer_size().expect("a size") > 100_000);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_dies_over_its_unread_answer_has_nothing() {
+        let (told, mut theirs) = told();
+        theirs.read_exact(&mut [0; 100]).expect("a part");
+        drop(theirs);
+        let error = told.until_read().await.expect_err("unread");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_read_its_answer_and_closed_has_had_the_connection() {
+        let (told, mut theirs) = told();
+        assert!(theirs.read(&mut [0; 4096]).expect("the answer") > 0);
+        drop(theirs);
+        assert!(told.until_read().await.is_ok());
+    }
 }
