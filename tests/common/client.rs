@@ -33,7 +33,12 @@ pub enum Front {
 impl Front {
     pub async fn socket(&self) -> io::Result<Socket> {
         match self {
-            Self::Tcp(address) => Ok(Socket::Tcp(TcpStream::connect(address).await?)),
+            Self::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                // As every TLS client does: the second half of its handshake would wait 40 ms.
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
             Self::Unix(path) => Ok(Socket::Unix(UnixStream::connect(path).await?)),
         }
     }
@@ -53,6 +58,11 @@ impl Front {
 
 pub async fn connect(address: &str) -> io::Result<Client> {
     Front::Tcp(address.to_owned()).connect().await
+}
+
+/// A finished handshake over a socket that is connected already.
+pub async fn handshake(socket: Socket) -> io::Result<Client> {
+    tls(socket, rustls::ALL_VERSIONS).await
 }
 
 async fn tls(socket: Socket, versions: &[&'static SupportedProtocolVersion]) -> io::Result<Client> {

@@ -1,10 +1,16 @@
 //! What the tests of the running program share: the program itself, TLS clients, backends, bytes.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses its own part of this, as its own crate"
+)]
 
 pub mod backend;
 pub mod bytes;
 pub mod client;
 pub mod gate;
+pub mod process;
+pub mod resources;
 pub mod vestibule;
 
 use std::future::Future;

@@ -51,7 +51,7 @@ impl Vestibule {
 
     /// Starts with `config` alone, and waits until it listens.
     pub async fn start_whole(directory: Arc<TempDir>, config: &str) -> Self {
-        let mut vestibule = Self::spawn(directory, config, |command| command);
+        let vestibule = Self::spawn(directory, config, |command| command);
         vestibule.until_started().await;
         vestibule
     }
@@ -94,15 +94,15 @@ impl Vestibule {
         }
     }
 
-    pub async fn until_started(&mut self) {
+    pub async fn until_started(&self) {
         let started = self.event(|event| message(event).starts_with("limits: "));
         soon("start", started).await;
     }
 
     /// The first event, past or to come, for which `is_it` holds.
-    pub async fn event(&mut self, mut is_it: impl FnMut(&Value) -> bool) -> Value {
+    pub async fn event(&self, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let mut log = self.log.clone();
-        let found = log.wait_for(|log| log.iter().any(&mut is_it)).await;
+        let found = soon("the event", log.wait_for(|log| log.iter().any(&mut is_it))).await;
         match found {
             Ok(log) => log
                 .iter()

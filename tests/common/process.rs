@@ -1,0 +1,243 @@
+//! Programs of other people, and our own commands: started, listened to, ended by their id.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::{project, soon};
+
+/// The command for a program that the tests need, wherever it is installed.
+pub fn tool(name: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        // Not on everybody's PATH, and nginx lives there.
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|directory| directory.join(name))
+        .find(|file| file.is_file());
+    match found {
+        Some(file) => Command::new(file),
+        None => panic!("{name} is not installed; tests/run installs it: `tests/run --quick`"),
+    }
+}
+
+/// curl that trusts certs/ca.pem and says why it failed, whatever this machine's settings are.
+pub fn curl() -> Command {
+    let mut command = tool("curl");
+    command
+        .args(["-q", "-sS", "--noproxy", "*", "--max-time", "50"])
+        .args(["--cacert", &project("certs/ca.pem")]);
+    command
+}
+
+/// `openssl s_client` for `localhost` at `address`, trusting certs/ca.pem.
+pub fn s_client(address: &str) -> Command {
+    let mut command = tool("openssl");
+    command
+        .args(["s_client", "-connect", address])
+        .args(["-servername", "localhost", "-verify_return_error"])
+        .args(["-CAfile", &project("certs/ca.pem")]);
+    command
+}
+
+/// node where it finds the module `ws`.
+pub fn node() -> Command {
+    let directory = project("examples/node");
+    let module = Path::new(&directory).join("node_modules/ws");
+    assert!(
+        module.is_dir(),
+        "{} is missing; run `npm ci --prefix examples/node`",
+        module.display()
+    );
+    let mut command = tool("node");
+    command
+        .current_dir(directory)
+        .env("NODE_EXTRA_CA_CERTS", project("certs/ca.pem"));
+    command
+}
+
+/// The binary under test, without arguments.
+pub fn vestibule() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_vestibule"))
+}
+
+/// Where the binary under test is: for the PATH of scripts that call it by name.
+pub fn path_with_vestibule() -> std::ffi::OsString {
+    let binary = PathBuf::from(env!("CARGO_BIN_EXE_vestibule"));
+    let directory = binary.parent().expect("a directory").to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let paths = std::iter::once(directory).chain(std::env::split_paths(&path));
+    std::env::join_paths(paths).expect("no colon in it")
+}
+
+/// What a program that has ended left behind.
+#[derive(Debug)]
+pub struct Done {
+    pub code: Option<i32>,
+    pub out: Vec<u8>,
+    pub err: String,
+}
+
+impl Done {
+    /// What it printed, if it ended well.
+    #[track_caller]
+    pub fn ok(self) -> Vec<u8> {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        self.out
+    }
+
+    #[track_caller]
+    pub fn text(self) -> String {
+        String::from_utf8(self.ok()).expect("text")
+    }
+}
+
+/// Runs a program to its end, with `input` as its stdin.
+pub async fn run(mut command: Command, input: &[u8]) -> Done {
+    let what = format!("{:?}", command.as_std());
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut stdin = child.stdin.take().expect("piped");
+    let feed = async move {
+        // It may end without having read it all; what it says then is what counts.
+        let _ = stdin.write_all(input).await;
+    };
+    let ended = soon(&what, async {
+        tokio::join!(feed, child.wait_with_output()).1
+    })
+    .await
+    .expect("our own child");
+    Done {
+        code: ended.status.code(),
+        out: ended.stdout,
+        err: String::from_utf8_lossy(&ended.stderr).into_owned(),
+    }
+}
+
+/// Runs a program to its end without input.
+pub async fn output(command: Command) -> Done {
+    run(command, b"").await
+}
+
+/// A program in the background. Killed, by its id, when dropped.
+pub struct Process {
+    child: Child,
+    what: String,
+    said: watch::Receiver<Said>,
+    _readers: JoinSet<()>,
+}
+
+/// What a program has said so far, line by line.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub out: Vec<String>,
+    pub err: Vec<String>,
+}
+
+impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let what = format!("{:?}", command.as_std());
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let (sender, said) = watch::channel(Said::default());
+        let mut readers = JoinSet::new();
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        readers.spawn(listen(out.expect("piped"), sender.clone(), |said| {
+            &mut said.out
+        }));
+        readers.spawn(listen(err.expect("piped"), sender, |said| &mut said.err));
+        Self {
+            child,
+            what,
+            said,
+            _readers: readers,
+        }
+    }
+
+    /// The first line, past or to come, that contains `part`, on stdout or stderr.
+    pub async fn line(&self, part: &str) -> String {
+        self.lines(part, 1).await.remove(0)
+    }
+
+    /// The lines that contain `part`, as soon as there are `count` of them.
+    pub async fn lines(&self, part: &str, count: usize) -> Vec<String> {
+        let find = |said: &Said| -> Vec<String> {
+            let lines = said.out.iter().chain(&said.err);
+            lines.filter(|line| line.contains(part)).cloned().collect()
+        };
+        let mut said = self.said.clone();
+        let what = format!("{count} times {part:?} from {}", self.what);
+        let heard = soon(&what, said.wait_for(|said| find(said).len() >= count)).await;
+        match heard {
+            Ok(said) => find(&said),
+            Err(_) => panic!("{what}: it ended; it said {:#?}", self.said()),
+        }
+    }
+
+    pub fn said(&self) -> Said {
+        self.said.borrow().clone()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("not waited for")
+    }
+
+    /// The processes that it has started and not waited for.
+    pub fn children(&self) -> usize {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        children.expect("alive").split_whitespace().count()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("a pid");
+        kill_process(pid, signal).expect("our own child");
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("our own child").is_none()
+    }
+
+    /// How it ended, and all that it said.
+    pub async fn wait(mut self) -> (ExitStatus, Said) {
+        let status = soon(&self.what, self.child.wait()).await;
+        let mut said = self.said.clone();
+        // Both pipes are read to their ends; then the channel closes.
+        soon("its last words", async {
+            while said.changed().await.is_ok() {}
+        })
+        .await;
+        (status.expect("our own child"), self.said())
+    }
+
+    /// SIGTERM, and the exit code.
+    pub async fn terminate(self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.wait().await.0.code()
+    }
+}
+
+async fn listen(
+    pipe: impl AsyncRead + Unpin,
+    said: watch::Sender<Said>,
+    part: impl Fn(&mut Said) -> &mut Vec<String>,
+) {
+    let mut lines = BufReader::new(pipe).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        said.send_modify(|said| part(said).push(line));
+    }
+}
