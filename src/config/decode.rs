@@ -81,14 +81,6 @@ impl Decoder<'_> {
         let (backends, backend_names) = self.backends(&mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root);
         let routes = routes(&mut root, &backend_names, &listener_names);
-        if let Some(gate_backend) = backends.iter().find(|backend| backend.to == To::Gate)
-            && gate.is_none()
-        {
-            let name = &gate_backend.name;
-            root.problem(format!(
-                "backend `{name}` is claimed at the gate, and `gate.path` is \"none\""
-            ));
-        }
         root.finish();
 
         let routes = routes?;

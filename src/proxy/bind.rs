@@ -13,7 +13,7 @@ use tracing::warn;
 use super::Threads;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::{Backend, Backends};
+use crate::backend::{Backend, Backends, To};
 use crate::config::{Config, Listener, Runtime};
 use crate::connection::Front;
 use crate::drain::Drain;
@@ -57,6 +57,9 @@ pub(super) async fn assemble(
     };
     let limits = EffectiveLimits::new(&config, descriptors, workers);
     limits.warn_if_unreachable();
+    if threads == Threads::Own {
+        warn_if_unclaimable(&config);
+    }
 
     let (gate, directory) = bind_gate(&config)?;
     let shared = Arc::new(share(&config)?);
@@ -241,6 +244,23 @@ fn warn_if_for_development(listener: &Listener) {
             address = %listener.address,
             "the development certificate is in use beyond this machine, and everybody has its \
              private key; set `certificates` to one of your own"
+        );
+    }
+}
+
+/// Without a gate only a program that embeds the proxy can serve a claimed backend.
+fn warn_if_unclaimable(config: &Config) {
+    if config.gate.is_some() {
+        return;
+    }
+    for backend in config
+        .backends
+        .iter()
+        .filter(|backend| backend.to == To::Gate)
+    {
+        warn!(
+            backend = backend.name,
+            "`gate.path` is \"none\", so nobody can claim the connections of this backend"
         );
     }
 }
