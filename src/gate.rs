@@ -6,7 +6,7 @@
 //! The line is read byte for byte and nothing behind it is touched: what follows is the
 //! connection's stream, and goes with the socket.
 
-mod line;
+pub(crate) mod line;
 mod watch;
 
 use std::collections::HashSet;
@@ -114,8 +114,10 @@ impl Gate {
         }
         // Until the last connection has ended: who comes now is told why it gets none.
         let late = async {
-            while let Ok((stream, _)) = listener.accept().await {
-                refuse(detach(stream), Refusal::Draining);
+            loop {
+                if let Some(client) = gate.accept(&listener).await {
+                    refuse(detach(client), Refusal::Draining);
+                }
             }
         };
         tokio::select! {
@@ -149,7 +151,7 @@ impl Gate {
         let admitted = match client.peer_cred() {
             Ok(peer) if self.settings.admits(peer.uid(), peer.gid()) => self.places.take(),
             Ok(peer) => {
-                warn!(
+                debug!(
                     uid = peer.uid(),
                     gid = peer.gid(),
                     pid = peer.pid(),

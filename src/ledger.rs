@@ -105,3 +105,34 @@ impl Drop for Record {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn a_connection_is_counted_once_with_its_own_outcome() {
+        let ledger = Arc::new(Ledger::default());
+        let record = ledger.open("https", None);
+        assert_eq!(ledger.open_connections(), 1);
+        record.close(Outcome::Idle);
+        assert_eq!(ledger.open_connections(), 0);
+        let ended = Outcome::ALL.map(|outcome| ledger.ended(outcome));
+        assert_eq!(ended.iter().sum::<u64>(), 1);
+        assert_eq!(ledger.ended(Outcome::Idle), 1);
+    }
+
+    #[test]
+    fn a_panic_ends_its_connection_as_aborted() {
+        let ledger = Arc::new(Ledger::default());
+        let life = || {
+            let _record = ledger.open("https", None);
+            panic!("in the middle of a connection");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(life)).is_err());
+        assert_eq!(ledger.open_connections(), 0);
+        assert_eq!(ledger.ended(Outcome::Aborted), 1);
+    }
+}

@@ -36,7 +36,8 @@ pub(crate) fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             if logging::is_set_up() {
-                error!("{failure}");
+                // Under the target that no filter hides: it is why the process ends.
+                error!(target: "vestibule::start", "{failure}");
             } else {
                 eprintln!("vestibule: {failure}");
             }

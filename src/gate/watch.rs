@@ -85,3 +85,43 @@ const CAPACITY: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const PING_EVERY: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::id::Id;
+    use crate::rendezvous::Resolution;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_watcher_hears_a_ping_every_fifteen_seconds() {
+        let (sender, mut events) = mpsc::channel(1);
+        let (mut theirs, mut ours) = tokio::io::duplex(64);
+        let began = Instant::now();
+        let listen = async {
+            for number in 1..=3 {
+                let mut line = [0; 5];
+                theirs.read_exact(&mut line).await.expect("a line");
+                assert_eq!(&line, b"PING\n");
+                assert_eq!(began.elapsed(), number * Duration::from_secs(15));
+            }
+            drop(sender);
+        };
+        let (told, ()) = tokio::join!(tell(&mut events, &mut ours), listen);
+        told.expect("the proxy ended it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watcher_that_takes_nothing_is_dropped_in_time() {
+        let (sender, mut events) = mpsc::channel(4);
+        let (_theirs, mut ours) = tokio::io::duplex(8);
+        let event = Event::Gone(Id::random(), Resolution::Expired);
+        sender.send(event).await.expect("room");
+        let began = Instant::now();
+        let error = tell(&mut events, &mut ours).await.expect_err("stuck");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), PATIENCE);
+    }
+}
