@@ -58,6 +58,10 @@ impl Deadline {
             .map(|instant| instant.saturating_duration_since(Instant::now()))
     }
 
+    pub(crate) fn has_passed(self) -> bool {
+        self.remaining() == Some(Duration::ZERO)
+    }
+
     /// The earlier of the two.
     pub fn earlier(self, other: Self) -> Self {
         match (self.0, other.0) {
@@ -94,5 +98,92 @@ impl From<Instant> for Deadline {
 impl From<std::time::Instant> for Deadline {
     fn from(instant: std::time::Instant) -> Self {
         Self(Some(instant.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_ready_wins_over_a_deadline_that_has_passed() {
+        let deadline = Deadline::after(SECOND);
+        advance(2 * SECOND).await;
+        assert_eq!(deadline.bound(ready(1)).await, Ok(1));
+        assert_eq!(deadline.bound(pending::<()>()).await, Err(Elapsed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_ready_at_the_deadline_wins() {
+        let deadline = Deadline::after(SECOND);
+        assert_eq!(deadline.bound(sleep(SECOND)).await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_steps_of_a_phase_share_one_budget() {
+        let start = Instant::now();
+        let deadline = Deadline::after(3 * SECOND);
+        assert_eq!(deadline.bound(sleep(2 * SECOND)).await, Ok(()));
+        assert_eq!(deadline.bound(sleep(2 * SECOND)).await, Err(Elapsed));
+        let late = start.elapsed().checked_sub(3 * SECOND);
+        assert!(late.is_some_and(|late| late < Duration::from_millis(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_does_not_come() {
+        let century = 100 * 365 * 24 * 60 * 60 * SECOND;
+        for never in [
+            Deadline::NEVER,
+            Deadline::after(None),
+            Deadline::after(Duration::MAX),
+        ] {
+            assert_eq!(never, Deadline::NEVER);
+            assert_eq!(never.remaining(), None);
+            assert!(!never.has_passed());
+            assert_eq!(never.bound(sleep(century)).await, Ok(()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_remains_is_never_less_than_nothing() {
+        let deadline = Deadline::after(2 * SECOND);
+        assert_eq!(deadline.remaining(), Some(2 * SECOND));
+        advance(SECOND).await;
+        assert_eq!(deadline.remaining(), Some(SECOND));
+        assert!(!deadline.has_passed());
+        advance(5 * SECOND).await;
+        assert_eq!(deadline.remaining(), Some(Duration::ZERO));
+        assert!(deadline.has_passed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_two_is_the_one_that_comes_first() {
+        let (soon, late) = (Deadline::after(SECOND), Deadline::after(2 * SECOND));
+        let never = Deadline::NEVER;
+        for (a, b, earlier) in [
+            (soon, late, soon),
+            (late, soon, soon),
+            (soon, never, soon),
+            (never, soon, soon),
+            (never, never, never),
+        ] {
+            assert_eq!(a.earlier(b), earlier);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn passed_waits_for_the_deadline() {
+        let start = Instant::now();
+        Deadline::after(SECOND).passed().await;
+        assert!(start.elapsed() >= SECOND);
+        Deadline::from(start).passed().await;
+        Deadline::from(start.into_std()).passed().await;
+        assert!(start.elapsed() < 2 * SECOND);
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,6 @@ struct Arrival {
 impl Listener {
     /// Accepts until the drain starts. Nothing else ends it.
     pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
-        let mut complaint = Complaint::default();
         loop {
             let arrival = tokio::select! {
                 biased;
@@ -51,14 +50,14 @@ impl Listener {
             match arrival {
                 Ok(arrival) => self.admit(arrival, &shared, &connections),
                 Err(error) if is_exhausted(&error) => {
-                    complaint.say(&self.front.name, &error);
+                    shared.complaint.say(&self.front.name, &error);
                     self.turn_away_if_full(&shared);
                     sleep(BACK_OFF).await;
                     shared.reserve.refill();
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    complaint.say(&self.front.name, &error);
+                    shared.complaint.say(&self.front.name, &error);
                     sleep(BACK_OFF).await;
                 }
             }
@@ -153,17 +152,16 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// Says at most once a second that accepting fails.
-#[derive(Default)]
-struct Complaint(Option<Instant>);
+/// Says at most once a second that accepting fails, for all listeners of all workers: out of
+/// descriptors they fail together, and a line for each would be a flood on a large machine.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint(Mutex<Option<Instant>>);
 
 impl Complaint {
-    fn say(&mut self, listener: &str, error: &io::Error) {
-        if self
-            .0
-            .is_none_or(|last| last.elapsed() >= Duration::from_secs(1))
-        {
-            self.0 = Some(Instant::now());
+    fn say(&self, listener: &str, error: &io::Error) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
+            *last = Some(Instant::now());
             warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
         }
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 pub(crate) struct Settings {
     /// While both sides are open.
     pub idle: Option<Duration>,
-    /// Once one side has closed. Counted from the last byte, not from the close: an answer that
-    /// takes its time is not cut while it moves.
+    /// Once one side has closed. Counted from the close or the last byte, whichever was later: an
+    /// answer that takes its time is not cut while it moves.
     pub half_close: Option<Duration>,
 }
 

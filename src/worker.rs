@@ -19,7 +19,7 @@ use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
-use crate::listener::{Listener, Source};
+use crate::listener::{Complaint, Listener, Source};
 use crate::rendezvous::Rendezvous;
 use crate::route::{Query, Refusal, Routes};
 use crate::sys::descriptors::Reserve;
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     pub ledger: Arc<Ledger>,
     pub drain: Drain,
     pub reserve: Reserve,
+    pub complaint: Complaint,
 }
 
 impl Shared {

@@ -21,6 +21,7 @@ use crate::facts::Endpoint;
 use crate::gate;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
+use crate::listener::Complaint;
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::directory::{PrivateDirectory, ensure_private};
@@ -124,6 +125,7 @@ fn share(config: &Config) -> Result<Shared, BindError> {
         ledger: Arc::new(Ledger::default()),
         drain: Drain::default(),
         reserve: Reserve::new().map_err(BindError::Worker)?,
+        complaint: Complaint::default(),
     })
 }
 

@@ -1,0 +1,302 @@
+//! Streams that do to the relay what sockets and TLS may do to it, one habit each.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+macro_rules! reads_as_its_inner_stream {
+    ($name:ident) => {
+        impl<S: Stream> AsyncRead for $name<S> {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+            }
+        }
+    };
+}
+
+macro_rules! ends_as_its_inner_stream {
+    () => {
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        }
+    };
+}
+
+/// Reads and writes no more at a time than the next of `sizes` says.
+pub(super) struct Short<S> {
+    inner: S,
+    sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
+}
+
+impl<S> Short<S> {
+    pub(super) fn new(inner: S, sizes: Vec<usize>) -> Self {
+        let sizes = sizes.into_iter().cycle();
+        Self { inner, sizes }
+    }
+
+    fn size(&mut self, wanted: usize) -> usize {
+        self.sizes.next().map_or(wanted, |size| size.min(wanted))
+    }
+}
+
+impl<S: Stream> AsyncRead for Short<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut bytes = vec![0; this.size(buf.remaining())];
+        let mut part = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+        buf.put_slice(part.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> AsyncWrite for Short<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let size = this.size(bytes.len());
+        Pin::new(&mut this.inner).poll_write(cx, &bytes[..size])
+    }
+
+    ends_as_its_inner_stream!();
+}
+
+/// Is not ready `times` times before each step.
+pub(super) struct Stalling<S> {
+    inner: S,
+    times: usize,
+    reading: usize,
+    writing: usize,
+}
+
+impl<S> Stalling<S> {
+    pub(super) fn new(inner: S, times: usize) -> Self {
+        Self {
+            inner,
+            times,
+            reading: 0,
+            writing: 0,
+        }
+    }
+}
+
+fn stall(done: &mut usize, times: usize, cx: &Context<'_>) -> Poll<()> {
+    if *done < times {
+        *done += 1;
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    *done = 0;
+    Poll::Ready(())
+}
+
+impl<S: Stream> AsyncRead for Stalling<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(stall(&mut this.reading, this.times, cx));
+        Pin::new(&mut this.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: Stream> AsyncWrite for Stalling<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(stall(&mut this.writing, this.times, cx));
+        Pin::new(&mut this.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(stall(&mut this.writing, this.times, cx));
+        Pin::new(&mut this.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(stall(&mut this.writing, this.times, cx));
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}
+
+/// Fails with an error of its kind once so many bytes were read, written, or at the shutdown.
+pub(super) struct Failing<S> {
+    pub inner: S,
+    pub read_after: Option<(usize, io::ErrorKind)>,
+    pub write_after: Option<(usize, io::ErrorKind)>,
+    pub at_shutdown: Option<io::ErrorKind>,
+}
+
+impl<S> Failing<S> {
+    pub(super) fn never(inner: S) -> Self {
+        Self {
+            inner,
+            read_after: None,
+            write_after: None,
+            at_shutdown: None,
+        }
+    }
+
+    pub(super) fn reading(inner: S, after: usize, kind: io::ErrorKind) -> Self {
+        Self {
+            read_after: Some((after, kind)),
+            ..Self::never(inner)
+        }
+    }
+
+    pub(super) fn writing(inner: S, after: usize) -> Self {
+        Self {
+            write_after: Some((after, io::ErrorKind::BrokenPipe)),
+            ..Self::never(inner)
+        }
+    }
+}
+
+impl<S: Stream> AsyncRead for Failing<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some((left, kind)) = &mut this.read_after else {
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        };
+        if *left == 0 {
+            return Poll::Ready(Err((*kind).into()));
+        }
+        let mut bytes = vec![0; buf.remaining().min(*left)];
+        let mut part = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
+        *left -= part.filled().len();
+        buf.put_slice(part.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> AsyncWrite for Failing<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let Some((left, kind)) = &mut this.write_after else {
+            return Pin::new(&mut this.inner).poll_write(cx, bytes);
+        };
+        if *left == 0 {
+            return Poll::Ready(Err((*kind).into()));
+        }
+        let part = &bytes[..bytes.len().min(*left)];
+        let taken = ready!(Pin::new(&mut this.inner).poll_write(cx, part))?;
+        *left -= taken;
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.at_shutdown {
+            Some(kind) => Poll::Ready(Err(kind.into())),
+            None => Pin::new(&mut this.inner).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Keeps what is written until it is flushed or full, as TLS does.
+pub(super) struct Buffering<S> {
+    inner: S,
+    kept: Vec<u8>,
+    most: usize,
+}
+
+impl<S: Stream> Buffering<S> {
+    pub(super) fn new(inner: S, most: usize) -> Self {
+        let kept = Vec::new();
+        Self { inner, kept, most }
+    }
+
+    fn poll_empty(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.kept.is_empty() {
+            let taken = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.kept))?;
+            self.kept.drain(..taken);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+reads_as_its_inner_stream!(Buffering);
+
+impl<S: Stream> AsyncWrite for Buffering<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.kept.len() >= this.most {
+            ready!(this.poll_empty(cx))?;
+        }
+        let taken = bytes.len().min(this.most - this.kept.len());
+        this.kept.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_empty(cx))?;
+        Pin::new(&mut this.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_empty(cx))?;
+        Pin::new(&mut this.inner).poll_shutdown(cx)
+    }
+}
+
+/// Takes nothing, and says nothing about it.
+pub(super) struct Deaf<S> {
+    pub inner: S,
+}
+
+reads_as_its_inner_stream!(Deaf);
+
+impl<S: Stream> AsyncWrite for Deaf<S> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    ends_as_its_inner_stream!();
+}
