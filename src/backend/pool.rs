@@ -113,7 +113,10 @@ impl Pool {
                 let answered = self.answered.notified();
                 match self.round(source, deadline).await {
                     Round::Connected(socket, lease) => return Ok((socket, lease)),
-                    Round::Down if park == Park::Refuse => return Err(Unserved::Refused),
+                    // Silence until the deadline is no refusal, and ends the wait below.
+                    Round::Down if park == Park::Refuse && !deadline.has_passed() => {
+                        return Err(Unserved::Refused);
+                    }
                     Round::Down | Round::Busy => {}
                 }
                 tokio::select! {
@@ -153,20 +156,24 @@ impl Pool {
 
     /// Takes the next choice out of `untried`; addresses that are down come last.
     fn pick(&self, source: Option<IpAddr>, untried: &mut Vec<Arc<Target>>) -> Option<Lease> {
-        if untried.is_empty() {
+        let (mut choices, down): (Vec<usize>, Vec<usize>) =
+            (0..untried.len()).partition(|index| !untried[*index].is_down());
+        if choices.is_empty() {
+            choices = down;
+        }
+        if choices.is_empty() {
             return None;
         }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % untried.len();
-        let in_turn = |index: usize| (index + untried.len() - turn) % untried.len();
-        let rank = |(index, target): &(usize, &Arc<Target>)| {
-            let preference = match self.balance {
-                Balance::LeastConnections => target.open.load(Ordering::Relaxed) as u64,
-                Balance::RoundRobin => 0,
-                Balance::Source => !weight(source, &target.address),
-            };
-            (target.is_down(), preference, in_turn(*index))
+        // Turns are taken among the choices: the turn of one that is down is not its neighbour's.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % choices.len();
+        choices.rotate_left(turn);
+        let rank = |index: &usize| match self.balance {
+            Balance::LeastConnections => untried[*index].open.load(Ordering::Relaxed) as u64,
+            Balance::RoundRobin => 0,
+            Balance::Source => !weight(source, &untried[*index].address),
         };
-        let (index, _) = untried.iter().enumerate().min_by_key(rank)?;
+        // Of equals the first.
+        let index = choices.into_iter().min_by_key(rank)?;
         Some(Lease::new(untried.swap_remove(index)))
     }
 }
@@ -219,14 +226,16 @@ impl Target {
 
     fn answered(&self) {
         let mut state = self.state();
-        state.failures = 0;
         if state.retry_at.is_some() {
             state.successes += 1;
-            if state.successes >= self.limits.rise {
-                state.retry_at = None;
-                info!(address = %self.address, "backend address is up");
+            if state.successes < self.limits.rise {
+                // Its failures stand: one more on its way up, and it is passed over again.
+                return;
             }
+            state.retry_at = None;
+            info!(address = %self.address, "backend address is up");
         }
+        state.failures = 0;
     }
 
     fn failed(&self, error: &str) {

@@ -1,0 +1,152 @@
+//! Who is well, and who is passed over.
+
+use super::*;
+
+fn is_down(pool: &Pool, address: &Address) -> bool {
+    let targets = pool.targets.borrow();
+    let target = targets.iter().find(|target| target.address == *address);
+    target.expect("an address of the pool").is_down()
+}
+
+async fn refuse_times(pool: &Pool, times: u32) {
+    for _ in 0..times {
+        assert_eq!(dial_or_refuse(pool).await.err(), Some(Unserved::Refused));
+    }
+}
+
+/// A pool of which `a` has just failed for the last time, and is back.
+async fn fallen(place: &Place) -> (Pool, [UnixListener; 2]) {
+    let pool = pool(&place.addresses(["a", "b"]), Balance::RoundRobin);
+    let b = place.listen("b");
+    while !is_down(&pool, &place.address("a")) {
+        let (names, _leases) = dial_times(&pool, place, 1).await;
+        assert_eq!(names, ["b"], "tried next");
+    }
+    (pool, [place.listen("a"), b])
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_failed_too_often_is_passed_over_until_it_is_due() {
+    let place = Place::new();
+    let (pool, _listeners) = fallen(&place).await;
+    let (names, _leases) = dial_times(&pool, &place, 4).await;
+    assert_eq!(names, ["b", "b", "b", "b"]);
+
+    tokio::time::advance(RETRY_AFTER).await;
+    let (mut names, _leases) = dial_times(&pool, &place, 4).await;
+    names.sort();
+    assert_eq!(names, ["a", "a", "b", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_up_after_enough_successes() {
+    let place = Place::new();
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    refuse_times(&pool, HEALTH.fall).await;
+    let a = place.listen("a");
+    drop(dial_times(&pool, &place, HEALTH.rise as usize).await);
+    assert!(!is_down(&pool, &place.address("a")));
+
+    // It may fail now and then as before, without being passed over.
+    place.close("a", a);
+    refuse_times(&pool, HEALTH.fall - 1).await;
+    assert!(!is_down(&pool, &place.address("a")));
+    refuse_times(&pool, 1).await;
+    assert!(is_down(&pool, &place.address("a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_fails_on_its_way_up_is_passed_over_again() {
+    let place = Place::new();
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    refuse_times(&pool, HEALTH.fall).await;
+    tokio::time::advance(RETRY_AFTER).await;
+    assert!(!is_down(&pool, &place.address("a")), "it is due");
+    let a = place.listen("a");
+    drop(dial_times(&pool, &place, HEALTH.rise as usize - 1).await);
+    place.close("a", a);
+    refuse_times(&pool, 1).await;
+    assert!(is_down(&pool, &place.address("a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_due_and_fails_is_passed_over_again() {
+    let place = Place::new();
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    refuse_times(&pool, HEALTH.fall).await;
+    tokio::time::advance(RETRY_AFTER).await;
+    refuse_times(&pool, 1).await;
+    assert!(is_down(&pool, &place.address("a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_failures_in_a_row_count() {
+    let place = Place::new();
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    for _ in 0..3 {
+        refuse_times(&pool, HEALTH.fall - 1).await;
+        let listener = place.listen("a");
+        assert!(dial_or_refuse(&pool).await.is_ok());
+        place.close("a", listener);
+    }
+    assert!(!is_down(&pool, &place.address("a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_are_down_they_are_tried_nevertheless() {
+    let place = Place::new();
+    let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
+    refuse_times(&pool, HEALTH.fall).await;
+    let addresses = place.addresses(["a", "b"]);
+    assert!(addresses.iter().all(|address| is_down(&pool, address)));
+    let _b = place.listen("b");
+    let lease = dial_or_refuse(&pool).await.expect("it answers again");
+    assert_eq!(place.name_of(&lease), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_address_leaves_time_for_those_that_answer() {
+    let place = Place::new();
+    let _listener = place.listen("b");
+    let (silent, _queue, _queued) = silent();
+    let pool = pool(&[silent.clone(), place.address("b")], Balance::RoundRobin);
+    let start = Instant::now();
+    let lease = dial_or_refuse(&pool).await.expect("one that answers");
+    assert_eq!(place.name_of(&lease), "b");
+    assert_after(start, BUDGET / 2);
+
+    for _ in 1..HEALTH.fall {
+        drop(dial_times(&pool, &place, 2).await);
+    }
+    assert!(is_down(&pool, &silent), "silence is a failure");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_is_waited_for_and_is_no_failure() {
+    let place = Place::new();
+    let (listener, _queued) = place.full("a");
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    let make_room = async {
+        tokio::time::sleep(BUDGET / 2).await;
+        listener.accept().expect("the queued one")
+    };
+    // Even where connections are not parked: the backend is there.
+    let (dialled, _accepted) = tokio::join!(dial_or_refuse(&pool), make_room);
+    assert!(dialled.is_ok());
+    assert_eq!(pool.targets.borrow()[0].state().failures, 0);
+
+    assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::TimedOut));
+    assert_eq!(pool.targets.borrow()[0].state().failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_with_room_is_taken_before_a_full_one_is_waited_for() {
+    let place = Place::new();
+    let (_listener, _queued) = place.full("a");
+    let _b = place.listen("b");
+    let pool = pool(&place.addresses(["a", "b"]), Balance::RoundRobin);
+    let start = Instant::now();
+    let (names, _leases) = dial_times(&pool, &place, 4).await;
+    assert_eq!(names, ["b", "b", "b", "b"]);
+    assert_after(start, Duration::ZERO);
+}
