@@ -1,9 +1,11 @@
 //! Terminates TLS at the door and hands each connection, as a plain socket, to whoever is to
 //! serve it.
 //!
-//!     client ══ TLS ══► Vestibule ── waits under its UUID ──► dialled backend (unix:, tcp:)
-//!                                     resolved exactly once   worker at the gate (any language)
-//!                                                             handler in this process
+//! ```text
+//! client ══ TLS ══► Vestibule ── waits under its UUID ──► dialled backend (unix:, tcp:)
+//!                                 resolved exactly once   worker at the gate (any language)
+//!                                                         handler in this process
+//! ```
 //!
 //! [`Proxy`] is the whole of it: built from a [`Config`], bound, started, drained. Its
 //! [`Backend`] accepts [`Connection`]s in this process. [`Rendezvous`] is the hand-over alone,
@@ -41,6 +43,11 @@ mod config;
 mod gate;
 mod handler;
 mod proxy;
+
+// What fuzz/ runs.
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 
 pub use address::{Address, ParseAddressError};
 pub use config::{Config, ConfigError, LogFormat, Problem, Sidecar, SidecarError};

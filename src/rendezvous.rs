@@ -1,8 +1,10 @@
 //! Where a connection waits under its id until exactly one claimer has it.
 //!
-//!     announce(facts) ─► Ticket ── redeem ─► the claimer's stream
-//!                          ▲  └── expired, withdrawn, dropped, drained ─► nobody's
-//!     claim(id, stream) ───┘ one gets it, every other has its stream back
+//! ```text
+//! announce(facts) ─► Ticket ── redeem ─► the claimer's stream
+//!                      ▲  └── expired, withdrawn, dropped, drained ─► nobody's
+//! claim(id, stream) ───┘ one gets it, every other has its stream back
+//! ```
 //!
 //! One lock decides (see [`table`]): whether a claim or the deadline came first has one answer,
 //! and there is no moment at which both or neither have happened.
@@ -80,7 +82,7 @@ impl<S> Rendezvous<S> {
         Ticket {
             rendezvous: self.clone(),
             id,
-            refused,
+            over: refused,
         }
     }
 
@@ -185,7 +187,9 @@ impl<S> fmt::Debug for Rendezvous<S> {
 pub struct Ticket<S> {
     rendezvous: Rendezvous<S>,
     id: Id,
-    refused: Option<Unredeemed>,
+    /// Set once nothing waits for this ticket: it was refused, or has been resolved. The id may
+    /// then be that of another ticket, whose place this one must not touch.
+    over: Option<Unredeemed>,
 }
 
 impl<S> Ticket<S> {
@@ -211,15 +215,17 @@ impl<S> Ticket<S> {
 
     /// Waits for a claim without giving the place up when cancelled.
     pub(crate) async fn wait(&mut self) -> Result<S, Unredeemed> {
-        if let Some(refused) = self.refused {
-            return Err(refused);
+        if let Some(over) = self.over {
+            return Err(over);
         }
-        poll_fn(|cx| self.rendezvous.lock().poll(self.id, cx.waker())).await
+        let resolved = poll_fn(|cx| self.rendezvous.lock().poll(self.id, cx.waker())).await;
+        self.over = Some(Unredeemed::Drained);
+        resolved
     }
 
     /// Ends the waiting, unless a claim came first: then the claimer's stream is returned.
-    pub(crate) fn withdraw(self, resolution: Resolution) -> Option<S> {
-        match self.refused {
+    pub(crate) fn withdraw(mut self, resolution: Resolution) -> Option<S> {
+        match self.over.replace(Unredeemed::Expired) {
             None => self.rendezvous.lock().withdraw(self.id, resolution),
             Some(_) => None,
         }
@@ -228,7 +234,7 @@ impl<S> Ticket<S> {
 
 impl<S> Drop for Ticket<S> {
     fn drop(&mut self) {
-        if self.refused.is_none() {
+        if self.over.is_none() {
             let claimed = self
                 .rendezvous
                 .lock()

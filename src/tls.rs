@@ -11,7 +11,8 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    self, HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion,
+    self, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig, ServerConnection,
+    SupportedProtocolVersion,
 };
 pub(crate) use tokio_rustls::server::TlsStream;
 
@@ -122,10 +123,14 @@ impl TlsAcceptor {
             Err(error) => {
                 // The acceptor has sent its alert by now.
                 return Err(match (tls_error(&error), acceptor.take_io()) {
-                    (Some(rustls::Error::InvalidMessage(_)), Some(io)) => {
-                        HandshakeError::NotTls(io)
-                    }
-                    (Some(cause), Some(io)) => HandshakeError::Failed(cause.clone(), io),
+                    (
+                        Some(rustls::Error::InvalidMessage(
+                            InvalidMessage::InvalidContentType
+                            | InvalidMessage::UnknownProtocolVersion,
+                        )),
+                        Some(io),
+                    ) => HandshakeError::NotTls(io),
+                    (Some(cause), Some(io)) => HandshakeError::Failed(cause, io),
                     _ => HandshakeError::Gone,
                 });
             }
@@ -150,7 +155,7 @@ impl TlsAcceptor {
         {
             Ok(stream) => Ok((stream, admitted)),
             Err((error, io)) => Err(match tls_error(&error) {
-                Some(cause) => HandshakeError::Failed(cause.clone(), io),
+                Some(cause) => HandshakeError::Failed(cause, io),
                 None => HandshakeError::Gone,
             }),
         }
@@ -204,7 +209,7 @@ pub(crate) fn facts(connection: &ServerConnection) -> TlsFacts {
 /// Why there is no TLS connection.
 #[derive(Debug)]
 pub(crate) enum HandshakeError<IO, R> {
-    /// The peer: its first bytes are no TLS record with a ClientHello.
+    /// The peer: its first bytes are no TLS record.
     NotTls(IO),
     /// Both: nothing could be agreed on, or the peer broke the protocol.
     Failed(rustls::Error, IO),
@@ -216,8 +221,18 @@ pub(crate) enum HandshakeError<IO, R> {
     TimedOut,
 }
 
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref()?.downcast_ref()
+/// `None` when it is the stream that failed.
+fn tls_error(error: &io::Error) -> Option<rustls::Error> {
+    let inner = error.get_ref()?;
+    match inner.downcast_ref::<rustls::Error>() {
+        Some(cause) => Some(cause.clone()),
+        // A message that outgrows rustls's buffer is an error in words alone, of a kind that no
+        // socket has.
+        None if error.kind() == io::ErrorKind::InvalidData => {
+            Some(rustls::Error::General(inner.to_string()))
+        }
+        None => None,
+    }
 }
 
 /// rustls's defaults, with the hybrid post-quantum group first.

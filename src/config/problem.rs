@@ -23,9 +23,22 @@ impl Problem {
         Self {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            message,
+            message: printable(&message),
         }
     }
+}
+
+/// Keys and paths may hold line breaks and escape sequences; a problem is one line on a terminal.
+fn printable(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    for c in message.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Every problem of one configuration, in the order of the text.

@@ -18,7 +18,7 @@ use crate::rendezvous::wire::LONGEST_LINE;
 /// # Errors
 ///
 /// The client closed or failed before its line was whole.
-pub(super) async fn read(client: &UnixStream) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read(client: &UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
         client.readable().await?;

@@ -1,8 +1,10 @@
 //! The rendezvous as plain data: every operation is one step, taken under one lock.
 //!
-//!              announce               claim, accept
-//!     (nothing) ─────► Waiting(waker) ─────────────► Claimed(stream) ─ poll ─► (nothing)
-//!                          └── withdraw, drain ─► (nothing)
+//! ```text
+//!          announce               claim, accept
+//! (nothing) ─────► Waiting(waker) ─────────────► Claimed(stream) ─ poll ─► (nothing)
+//!                      └── withdraw, drain ─► (nothing)
+//! ```
 //!
 //! An offer is resolved when it leaves `Waiting`, and only these arrows leave it. Nothing here
 //! waits or wakes: what is to be woken or dropped is returned, for after the lock.
@@ -164,7 +166,10 @@ impl<S> Table<S> {
     pub(super) fn watch(&mut self, backend: &str, watcher: mpsc::Sender<Event>) -> Vec<Arc<Facts>> {
         let queue = queue(&mut self.queues, backend);
         queue.watchers.retain(|watcher| !watcher.is_closed());
-        queue.watchers.push(watcher);
+        // After a drain nothing happens any more: the channel ends at once.
+        if !self.drained {
+            queue.watchers.push(watcher);
+        }
         let facts = |id| self.offers.get(id).map(|offer| Arc::clone(&offer.facts));
         queue.waiting.values().filter_map(facts).collect()
     }

@@ -1,0 +1,89 @@
+//! What the fuzz targets run, and the replay of their seeds as plain tests.
+//!
+//! A target of fuzz/ hands its input to the function of the same name here. An input that once
+//! failed is a file below fuzz/seeds, and so a test for every toolchain.
+
+mod config;
+mod front;
+mod gate_line;
+mod rendezvous;
+
+pub use self::config::config;
+pub use self::front::front;
+pub use self::gate_line::gate_line;
+pub use self::rendezvous::rendezvous;
+
+/// Splits an input into the pieces in which it is to be sent.
+///
+/// The first byte says how many pieces come before the last one, and as many bytes after it say
+/// how long these are. So an input that starts with a zero is one piece: all that follows.
+fn pieces(data: &[u8]) -> Vec<&[u8]> {
+    let Some((&count, rest)) = data.split_first() else {
+        return Vec::new();
+    };
+    let (lengths, mut rest) = rest.split_at(rest.len().min(count.into()));
+    let mut pieces = Vec::new();
+    for &length in lengths {
+        let (piece, behind) = rest.split_at(rest.len().min(length.into()));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Runs every file of `fuzz/seeds/<target>` and says which one it was that failed.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/seeds")
+            .join(target);
+        let mut count = 0;
+        for entry in fs::read_dir(&seeds).expect("a folder of seeds") {
+            let path = entry.expect("an entry").path();
+            let data = fs::read(&path).expect("a seed");
+            // Shown only when the test fails: the last one is the culprit.
+            println!("{}", path.display());
+            run(&data);
+            count += 1;
+        }
+        assert!(count > 0, "no seeds in {}", seeds.display());
+    }
+
+    #[test]
+    fn the_seeds_of_gate_line_hold() {
+        replay("gate_line", super::gate_line);
+    }
+
+    #[test]
+    fn the_seeds_of_rendezvous_hold() {
+        replay("rendezvous", super::rendezvous);
+    }
+
+    #[test]
+    fn the_seeds_of_config_hold() {
+        replay("config", super::config);
+    }
+
+    #[test]
+    fn the_seeds_of_front_hold() {
+        replay("front", super::front);
+    }
+
+    #[test]
+    fn an_input_is_cut_where_its_lengths_say() {
+        for (input, pieces) in [
+            (&b""[..], &[][..]),
+            (b"\0whole", &[&b"whole"[..]]),
+            (b"\x02\x01\x00abc", &[&b"a"[..], b"", b"bc"]),
+            (b"\x01\x09abc", &[&b"abc"[..], b""]),
+            (b"\x09\x01", &[&b""[..], b""]),
+        ] {
+            assert_eq!(super::pieces(input), pieces, "{input:?}");
+        }
+    }
+}

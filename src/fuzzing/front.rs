@@ -1,0 +1,249 @@
+//! Any bytes, in any pieces, at the TLS front of a listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::yield_now;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+
+use super::pieces;
+use crate::deadline::Deadline;
+use crate::tls::certs::Certificate;
+use crate::tls::{HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
+
+/// Performs a handshake with a client that the input describes.
+///
+/// The first byte has a bit for each manner below, and the rest is cut by [`pieces`]; for a
+/// genuine client it is three bytes for each byte of the client's stream that is to be changed:
+/// its offset, and what to XOR it with.
+///
+/// # Panics
+///
+/// A promise of the front is broken.
+pub fn front(data: &[u8]) {
+    let (&manner, rest) = data.split_first().unwrap_or((&0, &[]));
+    RUNTIME.with(|runtime| runtime.block_on(meet(manner, rest)));
+}
+
+/// The client says nothing more, and does not close.
+const SILENT: u8 = 1;
+/// No route admits the client.
+const REFUSED: u8 = 2;
+/// What the client says it says over and over.
+const REPEATED: u8 = 4;
+/// The client is a real one, with a disturbance on its line.
+const GENUINE: u8 = 8;
+/// The genuine client knows TLS 1.2 at most.
+const OLD: u8 = 16;
+
+async fn meet(manner: u8, rest: &[u8]) {
+    let is = |bit| manner & bit != 0;
+    let (ours, theirs) = duplex(PIPE);
+    let (mut from_us, to_us) = split(theirs);
+    let server = async {
+        let acceptor = ACCEPTOR.with(TlsAcceptor::clone);
+        let admit = |_: &Hello<'_>| if is(REFUSED) { Err(()) } else { Ok(()) };
+        let accepted = acceptor.accept(ours, Deadline::after(BUDGET), admit).await;
+        // Whatever stream there is ends here.
+        accepted.map(drop).map_err(|error| match error {
+            HandshakeError::NotTls(_) => HandshakeError::NotTls(()),
+            HandshakeError::Failed(cause, _) => HandshakeError::Failed(cause, ()),
+            HandshakeError::Refused(reason, _) => HandshakeError::Refused(reason, ()),
+            HandshakeError::Gone => HandshakeError::Gone,
+            HandshakeError::TimedOut => HandshakeError::TimedOut,
+        })
+    };
+    let client = async {
+        if is(GENUINE) {
+            return converse(manner, rest, from_us, to_us).await;
+        }
+        let (pieces, mut answer) = (pieces(rest), Vec::new());
+        let (said, read) = tokio::join!(
+            send(manner, &pieces, to_us),
+            from_us.read_to_end(&mut answer)
+        );
+        read.expect("a pipe in memory");
+        (said, answer)
+    };
+    let meeting = async { tokio::join!(server, client) };
+    // The clock moves only while everybody waits.
+    let (ended, (said, answer)) = Deadline::after(2 * BUDGET)
+        .bound(meeting)
+        .await
+        .expect("the front keeps to its deadline");
+
+    assert!(said.bytes <= MOST_TAKEN + PIPE, "too much taken: {said:?}");
+    let records = records(&answer);
+    match ended {
+        _ if is(GENUINE) && !is(REFUSED) && rest.is_empty() => ended.expect("a handshake"),
+        Ok(()) => assert!(is(GENUINE) && !is(REFUSED), "a handshake with nobody"),
+        Err(HandshakeError::NotTls(())) => {
+            assert!(matches!(records[..], [] | [(ALERT, _)]), "{answer:?}");
+        }
+        Err(HandshakeError::Refused((), ())) => {
+            assert!(is(REFUSED));
+            assert!(matches!(records[..], [(ALERT, [2, 49])]), "{answer:?}");
+        }
+        // An alert is not answered.
+        Err(HandshakeError::Failed(..)) => {}
+        Err(HandshakeError::TimedOut) => assert!(is(SILENT) || is(GENUINE)),
+        Err(HandshakeError::Gone) => assert!(said.closed, "it is still there"),
+    }
+}
+
+/// What the client could say before the front had enough.
+#[derive(Debug, Default)]
+struct Said {
+    bytes: usize,
+    /// Whether it said all, and then closed.
+    closed: bool,
+}
+
+async fn send(manner: u8, pieces: &[&[u8]], mut to_us: impl AsyncWrite + Unpin) -> Said {
+    let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let rounds = match manner & REPEATED {
+        0 => 1,
+        _ => (2 * MOST_TAKEN).checked_div(length).unwrap_or(0),
+    };
+    let mut said = Said::default();
+    for piece in std::iter::repeat_n(pieces, rounds).flatten() {
+        if to_us.write_all(piece).await.is_err() {
+            return said;
+        }
+        said.bytes += piece.len();
+        yield_now().await;
+    }
+    said.closed = close(manner, &mut to_us).await;
+    said
+}
+
+/// Whether that is what the client does.
+async fn close(manner: u8, to_us: &mut (impl AsyncWrite + Unpin)) -> bool {
+    manner & SILENT == 0 && to_us.shutdown().await.is_ok()
+}
+
+/// As [`send`], with the client's part of a handshake, and with what was answered.
+async fn converse(
+    manner: u8,
+    changes: &[u8],
+    mut from_us: impl AsyncRead + Unpin,
+    mut to_us: impl AsyncWrite + Unpin,
+) -> (Said, Vec<u8>) {
+    let mut client = client(manner);
+    let (mut said, mut answer, mut alive) = (Said::default(), Vec::new(), true);
+    loop {
+        let mut flight = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut flight).expect("a Vec takes all");
+        }
+        disturb(&mut flight, said.bytes, changes);
+        if to_us.write_all(&flight).await.is_err() {
+            break;
+        }
+        said.bytes += flight.len();
+        if !alive {
+            said.closed = close(manner, &mut to_us).await;
+            break;
+        }
+        let mut chunk = [0; 4096];
+        let length = from_us.read(&mut chunk).await.expect("a pipe in memory");
+        if length == 0 {
+            break;
+        }
+        answer.extend_from_slice(&chunk[..length]);
+        alive = understand(&mut client, &chunk[..length]);
+    }
+    let read = from_us.read_to_end(&mut answer).await;
+    read.expect("a pipe in memory");
+    (said, answer)
+}
+
+/// Whether the client goes on.
+fn understand(client: &mut ClientConnection, mut received: &[u8]) -> bool {
+    while !received.is_empty() {
+        if client.read_tls(&mut received).is_err() || client.process_new_packets().is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Applies the changes that fall into the bytes which start at `offset` of the stream.
+fn disturb(flight: &mut [u8], offset: usize, changes: &[u8]) {
+    for change in changes.chunks_exact(3) {
+        let place = usize::from(u16::from_be_bytes([change[0], change[1]]));
+        let inside = place.checked_sub(offset);
+        if let Some(byte) = inside.and_then(|inside| flight.get_mut(inside)) {
+            *byte ^= change[2];
+        }
+    }
+}
+
+fn client(manner: u8) -> ClientConnection {
+    let versions = if manner & OLD == 0 { &TLS13 } else { &TLS12 };
+    let mut roots = RootCertStore::empty();
+    let mut root = &include_bytes!("../../certs/ca.pem")[..];
+    roots.add_parsable_certificates(rustls_pemfile::certs(&mut root).filter_map(Result::ok));
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[versions])
+        .expect("the provider speaks both")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::new(config), name).expect("a client")
+}
+
+/// The records in what was written to a client (RFC 8446 §5.1), each with its type.
+fn records(mut answer: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut records = Vec::new();
+    while let [kind, 3, 0..=4, high, low, rest @ ..] = answer {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        assert!((1..=LARGEST_RECORD).contains(&length), "{answer:?}");
+        let (content, behind) = rest.split_at_checked(length).expect("a whole record");
+        assert!((CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(kind));
+        records.push((*kind, content));
+        answer = behind;
+    }
+    assert!(answer.is_empty(), "no TLS: {answer:?}");
+    let first = records.first().map(|(kind, _)| *kind);
+    assert!(matches!(first, None | Some(ALERT | HANDSHAKE)), "{first:?}");
+    records
+}
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+/// With what encryption may add (RFC 5246 §6.2.3).
+const LARGEST_RECORD: usize = (1 << 14) + 2048;
+
+/// The clock is virtual.
+const BUDGET: Duration = Duration::from_secs(10);
+
+/// The room in a pipe, each way.
+const PIPE: usize = 4096;
+
+/// A handshake message has at most 64 KiB, and a client without a certificate sends three.
+const MOST_TAKEN: usize = 256 * 1024;
+
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without descriptors");
+
+    static ACCEPTOR: TlsAcceptor = TlsAcceptor::new(&Settings {
+        certificate: Certificate::for_development().expect("it is tested"),
+        alpn: vec!["h2".into(), "http/1.1".into()],
+        min_version: MinVersion::Tls12,
+        tickets: Tickets::Rotate,
+    })
+    .expect("the development certificate and its key");
+}
