@@ -5,6 +5,8 @@ mod problem;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod value;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,7 +129,7 @@ impl Config {
             }
             None => None,
         };
-        let to = decode::to(&sidecar.to).map_err(SidecarError::Backend)?;
+        let to = words::to(&sidecar.to).map_err(SidecarError::Backend)?;
         let gate = match (&sidecar.gate, &to) {
             (Some(path), _) => Some(gate::Settings {
                 path: path.clone(),

@@ -1,10 +1,13 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
-use std::collections::HashSet;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::problem::Problem;
-use super::reader::{Document, Table, Value};
+use super::reader::{Document, Table};
+use super::value::{Expected, Value};
+use super::words::{Named, name, network, protocol, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
@@ -25,28 +28,8 @@ pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     }
 }
 
-/// What `to` may say: an address, or one of three words.
-pub(super) fn to(text: &str) -> Result<To, String> {
-    match text {
-        "gate" => Ok(To::Gate),
-        "hello" => Ok(To::Hello),
-        "echo" => Ok(To::Echo),
-        address => match address.parse::<Address>() {
-            Ok(Address::Tcp { port: 0, .. }) => Err("a backend's port is not 0".into()),
-            Ok(address) => Ok(To::Dialled(vec![address])),
-            Err(error) => Err(format!("{error}; or one of the words gate, hello, echo")),
-        },
-    }
-}
-
 struct Decoder<'b> {
     base: &'b Path,
-}
-
-/// A name with its place, to be checked against the names that exist.
-struct Named {
-    name: String,
-    offset: usize,
 }
 
 impl Decoder<'_> {
@@ -72,13 +55,11 @@ impl Decoder<'_> {
         }
         if let Some(mut audit) = root.table("audit") {
             audit.later("path", Some("none"));
-            audit.read("rotate", |value| {
-                value.parsed(str::parse::<bytesize::ByteSize>)
-            });
+            audit.read("rotate", Value::size);
             audit.read("keep", Value::count);
             audit.finish();
         }
-        let (backends, backend_names) = self.backends(&mut root);
+        let (backends, backend_names) = backends(&mut root, gate.is_some());
         let (mut listeners, listener_names) = self.listeners(&mut root);
         let routes = routes(&mut root, &backend_names, &listener_names);
         root.finish();
@@ -107,7 +88,7 @@ impl Decoder<'_> {
     fn runtime(&self, mut table: Table<'_>) -> Runtime {
         let runtime = Runtime {
             workers: table.read("workers", Value::count),
-            directory: table.read("directory", |value| Ok(self.base.join(value.string()?))),
+            directory: table.read("directory", |value| Ok(self.base.join(value.path()?))),
             log: table.read("log", |value| value.string().map(str::to_owned)),
             log_format: table
                 .read("log_format", |value| {
@@ -115,59 +96,21 @@ impl Decoder<'_> {
                 })
                 .unwrap_or_default(),
         };
-        table.later("max_memory", Some("none"));
+        table.read("max_memory", |value| value.or_off(Value::unsupported));
         // There is one relay in this version, and both words mean it.
         table.read("relay", |value| value.word(&[("auto", ()), ("stream", ())]));
         table.finish();
         runtime
     }
 
-    fn backends(&self, root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
-        let mut backends = Vec::new();
-        let mut names = Vec::new();
-        let tables = root.tables("backend");
-        if tables.is_empty() {
-            root.problem("there is no `[[backend]]`; it needs a `name` and a `to`".into());
-        }
-        for mut table in tables {
-            let name = table.require("name", name);
-            let to = table.require("to", addresses);
-            let balance = table.read("balance", |value| {
-                value.word(&[
-                    ("least_connections", Balance::LeastConnections),
-                    ("round_robin", Balance::RoundRobin),
-                    ("source", Balance::Source),
-                ])
-            });
-            let park = table.read("park", Value::boolean).unwrap_or(true);
-            let health = table.table("health").map(health).unwrap_or_default();
-            table.later("proxy_protocol", Some("none"));
-            table.later("tls", None);
-            if let Some(name) = &name {
-                unique(&table, name, &mut names);
-            }
-            table.finish();
-            if let (Some(name), Some(to)) = (name, to) {
-                backends.push(backend::Settings {
-                    name: name.name,
-                    to,
-                    balance: balance.unwrap_or(Balance::LeastConnections),
-                    park: if park { Park::Hold } else { Park::Refuse },
-                    health,
-                });
-            }
-        }
-        (backends, names)
-    }
-
     fn listeners(&self, root: &mut Table<'_>) -> (Vec<Listener>, Vec<String>) {
         let mut listeners = Vec::new();
         let mut names = Vec::new();
         let tables = root.tables("listener");
-        if tables.is_empty() {
+        if tables.as_ref().is_some_and(Vec::is_empty) {
             root.problem("there is no `[[listener]]`; it needs a `name` and an `address`".into());
         }
-        for mut table in tables {
+        for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
             let address = table.require("address", |value| value.parsed(str::parse::<Address>));
             table.later("accept_proxy_protocol", Some("none"));
@@ -195,12 +138,12 @@ impl Decoder<'_> {
     fn tls(&self, mut table: Table<'_>) -> Option<tls::Settings> {
         let mut certificates: Vec<Option<Certificate>> = Vec::new();
         let entries = table.tables("certificates");
-        if entries.is_empty() {
+        if entries.as_ref().is_some_and(Vec::is_empty) {
             table.problem(
                 "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
             );
         }
-        for entry in entries {
+        for entry in entries.unwrap_or_default() {
             if !certificates.is_empty() {
                 entry.problem("more than one certificate is not supported in this version".into());
             }
@@ -210,9 +153,15 @@ impl Decoder<'_> {
             value.word(&[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
         });
         let tickets = table.read("tickets", |value| {
+            if value.is_table() {
+                return Err(
+                    "`secret_file` is not supported in this version; \"rotate\" and \"none\" are"
+                        .into(),
+                );
+            }
             value.word(&[("rotate", Tickets::Rotate), ("none", Tickets::None)])
         });
-        let alpn = table.read("alpn", protocols);
+        let alpn = table.list("alpn", protocol);
         table.later("unknown_sni", Some("first"));
         table.later("client_auth", Some("none"));
         table.later("client_ca", None);
@@ -227,34 +176,48 @@ impl Decoder<'_> {
     }
 
     fn certificate(&self, mut entry: Table<'_>) -> Option<Certificate> {
-        let path = |value: &Value<'_>| -> Result<(PathBuf, usize), String> {
-            Ok((self.base.join(value.string()?), value.offset))
-        };
-        let chain = entry.require("chain", path);
-        let key = entry.require("key", path);
+        let chain = entry.require("chain", |value| self.file(value));
+        let key = entry.require("key", |value| self.file(value));
         entry.later("ocsp", None);
-        let loaded = match (chain, key) {
-            (Some((chain, chain_offset)), Some((key, key_offset))) => {
-                let loaded = Certificate::from_files(&chain, &key);
-                if let Err(error) = &loaded {
-                    let (file, offset) = if error.is_of_the_key() {
-                        (&key, key_offset)
-                    } else {
-                        (&chain, chain_offset)
-                    };
-                    entry.problem_at(offset, certificate_problem(file, error));
+        let certificate = match (chain, key) {
+            (Some(chain), Some(key)) => {
+                let certificate = Certificate::from_pem(&chain.content, &key.content);
+                if let Err(error) = &certificate {
+                    let file = if error.is_of_the_key() { key } else { chain };
+                    file.problem(&entry, error);
                 }
-                loaded.ok()
+                certificate.ok()
             }
             _ => None,
         };
         entry.finish();
-        loaded
+        certificate
+    }
+
+    fn file(&self, value: &Value<'_>) -> Result<File, Expected> {
+        let path = self.base.join(value.path()?);
+        match fs::read(&path) {
+            Ok(content) => Ok(File {
+                content,
+                path,
+                offset: value.offset,
+            }),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        }
     }
 }
 
-fn certificate_problem(file: &Path, error: &CertificateError) -> String {
-    format!("{}: {error}", file.display())
+/// A file that the configuration names, and where.
+struct File {
+    content: Vec<u8>,
+    path: PathBuf,
+    offset: usize,
+}
+
+impl File {
+    fn problem(&self, table: &Table<'_>, error: &CertificateError) {
+        table.problem_at(self.offset, format!("{}: {error}", self.path.display()));
+    }
 }
 
 fn limits(mut table: Table<'_>) -> limits::Settings {
@@ -271,20 +234,15 @@ fn limits(mut table: Table<'_>) -> limits::Settings {
     };
     // No client has an identity in this version, so this one binds nobody.
     limit("connections_per_identity", None);
-    table.later("handshakes_per_second", Some("unlimited"));
-    table.later("handshakes_per_second_per_ip", Some("unlimited"));
+    for key in ["handshakes_per_second", "handshakes_per_second_per_ip"] {
+        table.read(key, |value| value.or_off(Value::unsupported));
+    }
     table.finish();
     settings
 }
 
 /// With `drain` and `unacknowledged`, which are not a connection's.
-fn timeouts(
-    mut table: Table<'_>,
-) -> (
-    Timeouts,
-    Option<std::time::Duration>,
-    Option<std::time::Duration>,
-) {
+fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duration>) {
     let mut timeouts = Timeouts::default();
     let mut timeout = |key, default| {
         table
@@ -297,7 +255,9 @@ fn timeouts(
     timeouts.relay.half_close = timeout("half_close", timeouts.relay.half_close);
     timeouts.lifetime = timeout("lifetime", timeouts.lifetime);
     let drain = timeout("drain", Some(DRAIN));
-    let unacknowledged = timeout("unacknowledged", Some(UNACKNOWLEDGED));
+    let unacknowledged = table
+        .read("unacknowledged", |value| value.or_off(tcp_timeout))
+        .unwrap_or(Some(UNACKNOWLEDGED));
     table.finish();
     (timeouts, drain, unacknowledged)
 }
@@ -307,23 +267,23 @@ fn gate(mut table: Table<'_>) -> Option<gate::Settings> {
     let default = gate::Settings::default();
     let path = table.read("path", |value| match value.string()? {
         "none" => Ok(None),
-        path => Ok(Some(PathBuf::from(path))),
+        _ => value.path().map(|path| Some(path.to_owned())),
     });
-    let allow_uids = table.read("allow_uids", ids);
-    let allow_gids = table.read("allow_gids", ids);
+    let allow_uids = table.list("allow_uids", Value::system_id);
+    let allow_gids = table.list("allow_gids", Value::system_id);
     let max_clients = table.read("max_clients", |value| value.or_off(Value::count));
     table.finish();
     Some(gate::Settings {
         path: path.unwrap_or(Some(default.path))?,
-        allow_uids: allow_uids.unwrap_or_default(),
-        allow_gids: allow_gids.unwrap_or_default(),
+        allow_uids: allow_uids.into_iter().flatten().collect(),
+        allow_gids: allow_gids.into_iter().flatten().collect(),
         max_clients: max_clients.unwrap_or(default.max_clients),
     })
 }
 
 fn health(mut table: Table<'_>) -> Health {
     let default = Health::default();
-    table.later("interval", Some("none"));
+    table.read("interval", |value| value.or_off(Value::unsupported));
     let fall = table
         .read("fall", Value::count)
         .map_or(default.fall, |count| count as u32);
@@ -334,9 +294,47 @@ fn health(mut table: Table<'_>) -> Health {
     Health { fall, rise }
 }
 
+fn backends(root: &mut Table<'_>, has_gate: bool) -> (Vec<backend::Settings>, Vec<String>) {
+    let mut backends = Vec::new();
+    let mut names = Vec::new();
+    let tables = root.tables("backend");
+    if tables.as_ref().is_some_and(Vec::is_empty) {
+        root.problem("there is no `[[backend]]`; it needs a `name` and a `to`".into());
+    }
+    for mut table in tables.unwrap_or_default() {
+        let name = table.require("name", name);
+        let to = addresses(&mut table, has_gate);
+        let balance = table.read("balance", |value| {
+            value.word(&[
+                ("least_connections", Balance::LeastConnections),
+                ("round_robin", Balance::RoundRobin),
+                ("source", Balance::Source),
+            ])
+        });
+        let park = table.read("park", Value::boolean).unwrap_or(true);
+        let health = table.table("health").map(health).unwrap_or_default();
+        table.later("proxy_protocol", Some("none"));
+        table.later("tls", None);
+        if let Some(name) = &name {
+            unique(&table, name, &mut names);
+        }
+        table.finish();
+        if let (Some(name), Some(to)) = (name, to) {
+            backends.push(backend::Settings {
+                name: name.name,
+                to,
+                balance: balance.unwrap_or(Balance::LeastConnections),
+                park: if park { Park::Hold } else { Park::Refuse },
+                health,
+            });
+        }
+    }
+    (backends, names)
+}
+
 /// `None` only with a problem that was reported.
 fn routes(root: &mut Table<'_>, backends: &[String], listeners: &[String]) -> Option<Routes> {
-    let tables = root.tables("route");
+    let tables = root.tables("route")?;
     if tables.is_empty() {
         return match backends {
             [only] => Some(Routes::new(vec![Rule {
@@ -352,51 +350,41 @@ fn routes(root: &mut Table<'_>, backends: &[String], listeners: &[String]) -> Op
             }
         };
     }
-    let mut rules = Vec::new();
-    for mut table in tables {
-        let listener = table.read("listener", |value| {
-            list(value, |value| known(value, "listener", listeners))
-        });
-        let sni = table.read("sni", |value| {
-            list(value, |v| v.parsed(str::parse::<NamePattern>))
-        });
-        let alpn = table.read("alpn", protocols);
-        let from = table.read("from", |value| list(value, network));
-        table.later("identity", None);
-        let backend = table.read("backend", |value| known(value, "backend", backends));
-        let deny = table.read("deny", Value::boolean);
-        let action = match (backend, deny) {
-            (Some(backend), None | Some(false)) => Some(Action::Backend(backend)),
-            (None, Some(true)) => Some(Action::Deny),
-            _ => {
-                table.problem("a route has either `backend = \"…\"` or `deny = true`".into());
-                None
-            }
-        };
-        table.finish();
-        rules.push(action.map(|action| Rule {
-            listener: listener.unwrap_or_default(),
-            sni: sni.unwrap_or_default(),
-            alpn: alpn.unwrap_or_default(),
-            from: from.unwrap_or_default(),
-            action,
-        }));
-    }
+    let rules: Vec<Option<Rule>> = tables
+        .into_iter()
+        .map(|table| rule(table, backends, listeners))
+        .collect();
     rules.into_iter().collect::<Option<_>>().map(Routes::new)
 }
 
-/// A name for lines, labels and messages: short, and nothing that would need quoting.
-fn name(value: &Value<'_>) -> Result<Named, String> {
-    let text = value.string()?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(plain) {
-        return Err(format!(
-            "expected a name of 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, found {text:?}"
-        ));
-    }
-    Ok(Named {
-        name: text.to_owned(),
-        offset: value.offset,
+/// `None` only with a problem that was reported.
+fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Option<Rule> {
+    let listener = table.list("listener", |value| value.one_of("listener", listeners));
+    let sni = table.list("sni", |value| value.parsed(str::parse::<NamePattern>));
+    let alpn = table.list("alpn", protocol);
+    let from = table.list("from", network);
+    table.later("identity", None);
+    let has_backend = table.place("backend").is_some();
+    let has_deny = table.place("deny").is_some();
+    let backend = table.read("backend", |value| value.one_of("backend", backends));
+    let deny = table.read("deny", Value::boolean);
+    let action = match (backend, deny) {
+        (Some(backend), None | Some(false)) => Some(Action::Backend(backend)),
+        (None, Some(true)) if !has_backend => Some(Action::Deny),
+        // What is wrong with the one that is given was reported.
+        (None, None) if has_backend || has_deny => None,
+        _ => {
+            table.problem("a route has either `backend = \"…\"` or `deny = true`".into());
+            None
+        }
+    };
+    table.finish();
+    Some(Rule {
+        listener: listener.unwrap_or_default(),
+        sni: sni.unwrap_or_default(),
+        alpn: alpn.unwrap_or_default(),
+        from: from.unwrap_or_default(),
+        action: action?,
     })
 }
 
@@ -408,68 +396,31 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     }
 }
 
-fn known(value: &Value<'_>, what: &str, names: &[String]) -> Result<String, String> {
-    let words: Vec<(&str, &String)> = names.iter().map(|name| (name.as_str(), name)).collect();
-    match value.word(&words) {
-        Ok(name) => Ok(name.clone()),
-        Err(error) => Err(format!("no such {what}: {error}")),
-    }
-}
-
 /// One or several addresses, or one word.
-fn addresses(value: &Value<'_>) -> Result<To, String> {
-    if !value.is_array() {
-        return value.parsed(to);
-    }
+fn addresses(table: &mut Table<'_>, has_gate: bool) -> Option<To> {
+    let place = table.needs("to");
+    let targets = table.list("to", |value| match value.parsed(to)? {
+        To::Gate if !has_gate => Err("a gate is needed, and `gate.path` is \"none\"".into()),
+        target => Ok((target, value.offset)),
+    })?;
+    let is_alone = targets.len() == 1;
     let mut addresses = Vec::new();
-    for element in value.elements() {
-        match element.parsed(to)? {
+    for (target, offset) in targets {
+        match target {
             To::Dialled(one) => addresses.extend(one),
+            word if is_alone => return Some(word),
             To::Gate | To::Hello | To::Echo => {
-                return Err("gate, hello and echo stand alone, as in `to = \"gate\"`".into());
+                table.problem_at(
+                    offset,
+                    "`backend.to`: gate, hello and echo stand alone".into(),
+                );
+                return None;
             }
         }
     }
     if addresses.is_empty() {
-        return Err("expected an address, or a list of at least one".into());
+        table.problem_at(place?, "`backend.to`: expected at least one address".into());
+        return None;
     }
-    Ok(To::Dialled(addresses))
+    Some(To::Dialled(addresses))
 }
-
-fn list<T>(
-    value: &Value<'_>,
-    read: impl Fn(&Value<'_>) -> Result<T, String>,
-) -> Result<Vec<T>, String> {
-    if value.is_array() {
-        value.elements().map(|element| read(&element)).collect()
-    } else {
-        read(value).map(|one| vec![one])
-    }
-}
-
-fn protocols(value: &Value<'_>) -> Result<Vec<String>, String> {
-    list(value, |value| match value.string()? {
-        // RFC 7301 §3.1: 1 to 255 bytes.
-        name if (1..=255).contains(&name.len()) => Ok(name.to_owned()),
-        name => Err(format!(
-            "a protocol's name has 1 to 255 bytes, found {}",
-            name.len()
-        )),
-    })
-}
-
-fn network(value: &Value<'_>) -> Result<ipnet::IpNet, String> {
-    value.parsed(|text| {
-        let address = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
-        address
-            .or_else(|_| text.parse::<ipnet::IpNet>())
-            .map_err(|_| "expected a network such as 192.0.2.0/24 or 2001:db8::/32, or one address")
-    })
-}
-
-fn ids(value: &Value<'_>) -> Result<HashSet<u32>, String> {
-    list(value, |id| id.system_id()).map(HashSet::from_iter)
-}
-
-/// Names stand in the gate's lines, which are bounded, and in metric labels.
-const LONGEST_NAME: usize = 64;

@@ -5,12 +5,11 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::time::Duration;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::Problem;
+use super::value::{Expected, Value, closest, found};
 
 /// The text and what was found wrong with it.
 pub(super) struct Document<'a> {
@@ -61,19 +60,13 @@ pub(super) struct Table<'d> {
     known: Vec<&'static str>,
 }
 
-/// A value and where it stands.
-pub(super) struct Value<'d> {
-    document: &'d Document<'d>,
-    key: String,
-    value: DeValue<'d>,
-    pub offset: usize,
-}
-
-/// What a value must be, in words, when it is not.
-type Expected = String;
-
 impl<'d> Table<'d> {
-    fn new(document: &'d Document<'d>, path: String, entries: DeTable<'d>, offset: usize) -> Self {
+    pub(super) fn new(
+        document: &'d Document<'d>,
+        path: String,
+        entries: DeTable<'d>,
+        offset: usize,
+    ) -> Self {
         Self {
             document,
             path,
@@ -115,29 +108,64 @@ impl<'d> Table<'d> {
         key: &'static str,
         read: impl FnOnce(&Value<'d>) -> Result<T, Expected>,
     ) -> Option<T> {
-        if !self.entries.contains_key(key) {
+        self.needs(key);
+        self.read(key, read)
+    }
+
+    /// Where a key's value stands, if it was not taken yet.
+    pub(super) fn place(&self, key: &str) -> Option<usize> {
+        self.entries.get(key).map(|value| value.span().start)
+    }
+
+    /// As [`Table::place`], for a key that must be given.
+    pub(super) fn needs(&self, key: &str) -> Option<usize> {
+        let place = self.place(key);
+        if place.is_none() {
             let table = self.path.trim_end_matches('.');
             self.problem(format!("`{table}` needs the key `{key}`"));
         }
-        self.read(key, read)
+        place
+    }
+
+    /// As [`Table::read`], for a key that has one value or a list of them; each wrong one is
+    /// remembered at its own place.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Value<'d>) -> Result<T, Expected>,
+    ) -> Option<Vec<T>> {
+        let read = |value: &Value<'d>| {
+            read(value)
+                .map_err(|expected| value.problem(&expected))
+                .ok()
+        };
+        let value = self.take(key)?;
+        if !value.is_array() {
+            return Some(vec![read(&value)?]);
+        }
+        let elements: Vec<Option<T>> = value.elements().map(|element| read(&element)).collect();
+        elements.into_iter().collect()
     }
 
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
         self.take(key)?.into_table()
     }
 
-    /// Takes an array of tables.
-    pub(super) fn tables(&mut self, key: &'static str) -> Vec<Table<'d>> {
+    /// Takes an array of tables. `None` only with a problem that was reported.
+    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Table<'d>>> {
         let Some(value) = self.take(key) else {
-            return Vec::new();
+            return Some(Vec::new());
         };
-        match value.value {
-            DeValue::Array(_) => value.elements().filter_map(Value::into_table).collect(),
-            _ => {
-                value.problem(&format!("expected tables, each under `[[{}]]`", value.key));
-                Vec::new()
-            }
+        if !value.is_array() {
+            value.problem(&format!(
+                "expected a list of tables, as under `[[{}]]`, found {}",
+                value.key,
+                found(&value.value)
+            ));
+            return None;
         }
+        let tables: Vec<Option<Table<'d>>> = value.elements().map(Value::into_table).collect();
+        tables.into_iter().collect()
     }
 
     /// Takes a key of the contract that this version does not build. It may stand there with the
@@ -182,158 +210,4 @@ impl<'d> Table<'d> {
             self.document.problem(start, message);
         }
     }
-}
-
-impl<'d> Value<'d> {
-    pub(super) fn problem(&self, expected: &str) {
-        self.document
-            .problem(self.offset, format!("`{}`: {expected}", self.key));
-    }
-
-    pub(super) fn into_table(self) -> Option<Table<'d>> {
-        let Self {
-            document,
-            key,
-            value,
-            offset,
-        } = self;
-        match value {
-            DeValue::Table(entries) => {
-                Some(Table::new(document, format!("{key}."), entries, offset))
-            }
-            other => {
-                document.problem(
-                    offset,
-                    format!("`{key}`: expected a table, found {}", found(&other)),
-                );
-                None
-            }
-        }
-    }
-
-    /// The elements of an array.
-    pub(super) fn elements(&self) -> impl Iterator<Item = Value<'d>> {
-        let elements: &[Spanned<DeValue<'d>>] = match &self.value {
-            DeValue::Array(elements) => elements,
-            _ => &[],
-        };
-        elements.iter().map(|element| Value {
-            document: self.document,
-            key: self.key.clone(),
-            offset: element.span().start,
-            value: element.get_ref().clone(),
-        })
-    }
-
-    pub(super) fn is_array(&self) -> bool {
-        matches!(self.value, DeValue::Array(_))
-    }
-
-    pub(super) fn string(&self) -> Result<&str, Expected> {
-        match &self.value {
-            DeValue::String(text) => Ok(text),
-            other => Err(format!("expected a string, found {}", found(other))),
-        }
-    }
-
-    /// A string that `parse` makes something of.
-    pub(super) fn parsed<T, E: ToString>(
-        &self,
-        parse: impl FnOnce(&str) -> Result<T, E>,
-    ) -> Result<T, Expected> {
-        let text = self.string()?;
-        parse(text).map_err(|error| format!("{text:?}: {}", error.to_string()))
-    }
-
-    pub(super) fn boolean(&self) -> Result<bool, Expected> {
-        match self.value {
-            DeValue::Boolean(value) => Ok(value),
-            ref other => Err(format!("expected true or false, found {}", found(other))),
-        }
-    }
-
-    /// A whole number from 1 to `u32::MAX`.
-    pub(super) fn count(&self) -> Result<usize, Expected> {
-        let number = match &self.value {
-            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
-            other => return Err(format!("expected a whole number, found {}", found(other))),
-        };
-        match number {
-            Some(0) => Err("0 is refused, so that it cannot be mistaken for no limit".into()),
-            Some(number) => Ok(number as usize),
-            None => Err(format!("expected a whole number from 1 to {}", u32::MAX)),
-        }
-    }
-
-    /// A user or group id.
-    pub(super) fn system_id(&self) -> Result<u32, Expected> {
-        match &self.value {
-            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix())
-                .map_err(|_| format!("expected a number from 0 to {}", u32::MAX)),
-            other => Err(format!("expected a numeric id, found {}", found(other))),
-        }
-    }
-
-    /// A duration above zero.
-    pub(super) fn duration(&self) -> Result<Duration, Expected> {
-        const EXPECTED: &str = "expected a duration such as \"10s\", \"500ms\" or \"1h\"";
-        let DeValue::String(text) = &self.value else {
-            return Err(format!("{EXPECTED}, found {}", found(&self.value)));
-        };
-        match humantime::parse_duration(text) {
-            Ok(Duration::ZERO) => Err("0 is refused; \"unlimited\" turns it off".into()),
-            Ok(duration) => Ok(duration),
-            Err(_) => Err(format!("{EXPECTED}, found {text:?}")),
-        }
-    }
-
-    /// What `read` reads, or `None` for the words that mean off.
-    pub(super) fn or_off<T>(
-        &self,
-        read: impl FnOnce(&Self) -> Result<T, Expected>,
-    ) -> Result<Option<T>, Expected> {
-        match &self.value {
-            DeValue::String(word) if word == "unlimited" || word == "none" => Ok(None),
-            _ => match read(self) {
-                Ok(value) => Ok(Some(value)),
-                Err(expected) if expected.contains("unlimited") => Err(expected),
-                Err(expected) => Err(format!("{expected} (\"unlimited\" turns it off)")),
-            },
-        }
-    }
-
-    /// One of a few words.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Expected> {
-        let text = self.string()?;
-        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
-            return Ok(*meaning);
-        }
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-        Err(match closest(text, &known) {
-            Some(meant) => format!("unknown value {text:?}, did you mean {meant:?}?"),
-            None => format!("unknown value {text:?}; one of: {}", known.join(", ")),
-        })
-    }
-}
-
-fn found(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// The known word that was probably meant: at most a third of its letters differ.
-fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
-        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
-        .min()
-        .map(|(_, candidate)| candidate)
 }

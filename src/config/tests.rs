@@ -1,1 +1,46 @@
+//! The promises of the configuration: what each key takes, and what is said when it is wrong.
 
+mod certificates;
+mod files;
+mod keys;
+mod meaning;
+
+use super::*;
+
+const LISTENER: &str = "\
+[[listener]]
+name = \"front\"
+address = \"tcp:127.0.0.1:8443\"
+";
+
+const BACKEND: &str = "\
+[[backend]]
+name = \"app\"
+to = \"tcp:127.0.0.1:9000\"
+";
+
+/// A file whose other parts are right.
+fn with(part: &str) -> String {
+    format!("{part}\n{LISTENER}{BACKEND}")
+}
+
+fn parse(text: &str) -> Config {
+    text.parse()
+        .unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+/// The problems as they are shown, without the file's name.
+fn problems(text: &str) -> Vec<String> {
+    let Err(error) = text.parse::<Config>() else {
+        return Vec::new();
+    };
+    assert!(!error.problems().is_empty(), "refused without a word");
+    error
+        .to_string()
+        .lines()
+        .map(|line| {
+            let line = line.strip_prefix("configuration:");
+            line.expect("the file comes first").to_owned()
+        })
+        .collect()
+}

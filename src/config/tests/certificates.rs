@@ -1,0 +1,219 @@
+//! Certificates are checked when they are read, and the key of the file at fault is pointed at.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+
+const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
+
+/// A directory with a configuration, of which line 5 names the two files.
+fn directory(chain: &str, key: &str) -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let files = format!("certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]");
+    let text = format!("{LISTENER}[listener.tls]\n{files}\n{BACKEND}");
+    fs::write(directory.path().join("vestibule.toml"), text).expect("a file");
+    directory
+}
+
+fn load(directory: &Path) -> Result<Config, ConfigError> {
+    Config::from_file(directory.join("vestibule.toml"))
+}
+
+/// Where and what the problems are; `DIR` stands for the directory.
+fn problems(directory: &Path) -> Vec<(usize, usize, String)> {
+    let error = load(directory).expect_err("a problem");
+    let name = directory.display().to_string();
+    error
+        .problems()
+        .iter()
+        .map(|p| (p.line, p.column, p.message.replace(&name, "DIR")))
+        .collect()
+}
+
+fn copy(name: &str, directory: &Path) {
+    fs::copy(Path::new(CERTS).join(name), directory.join(name)).expect("a certificate");
+}
+
+/// The column of the chain's file in a configuration of this module.
+const CHAIN: usize = 27;
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let directory = directory("tls/server.pem", "server-key.pem");
+    let path = directory.path();
+    fs::create_dir(path.join("tls")).expect("a directory");
+    copy("server.pem", path);
+    fs::rename(path.join("server.pem"), path.join("tls/server.pem")).expect("a file");
+    copy("server-key.pem", path);
+    let config = load(path).expect("a configuration");
+    assert!(config.listeners[0].tls.is_some());
+
+    let text = format!("[runtime]\ndirectory = \"run\"\n[gate]\npath = \"g\"\n{LISTENER}{BACKEND}");
+    fs::write(path.join("vestibule.toml"), text).expect("a file");
+    let config = load(path).expect("a configuration");
+    assert_eq!(config.runtime.directory, Some(path.join("run")));
+    let gate = config.gate.expect("a gate").path;
+    assert_eq!(gate, Path::new("g"), "relative to the runtime directory");
+}
+
+#[test]
+fn absolute_paths_stay_what_they_are() {
+    let chain = format!("{CERTS}/server.pem");
+    let directory = directory(&chain, &format!("{CERTS}/server-key.pem"));
+    assert!(load(directory.path()).is_ok());
+}
+
+#[test]
+fn missing_files_are_all_named() {
+    let directory = directory("chain.pem", "key.pem");
+    let missing = "No such file or directory (os error 2)";
+    assert_eq!(
+        problems(directory.path()),
+        [
+            (
+                5,
+                CHAIN,
+                format!("`listener.tls.certificates.chain`: cannot read DIR/chain.pem: {missing}")
+            ),
+            (
+                5,
+                CHAIN + 19,
+                format!("`listener.tls.certificates.key`: cannot read DIR/key.pem: {missing}")
+            ),
+        ]
+    );
+}
+
+#[test]
+fn the_file_at_fault_is_pointed_at() {
+    let chain_at = |chain: &str| (5, CHAIN, chain.to_owned());
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let read = |name: &str| fs::read_to_string(Path::new(CERTS).join(name)).expect("a file");
+    let (chain, key) = (read("server.pem"), read("server-key.pem"));
+    let key_at = |key: &str| (5, CHAIN + 19, key.to_owned());
+    let garbage = |label: &str| format!("-----BEGIN {label}-----\n!!!\n-----END {label}-----\n");
+    let not_a_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    for (chain, key, expected) in [
+        (
+            String::new(),
+            key.clone(),
+            chain_at(
+                "DIR/chain.pem: there is no certificate in the chain file; it starts with \
+                 -----BEGIN CERTIFICATE-----",
+            ),
+        ),
+        (
+            key.clone(),
+            key.clone(),
+            chain_at(
+                "DIR/chain.pem: there is no certificate in the chain file; it starts with \
+                 -----BEGIN CERTIFICATE-----",
+            ),
+        ),
+        (
+            garbage("CERTIFICATE"),
+            key.clone(),
+            chain_at("DIR/chain.pem: the certificate chain is not PEM: "),
+        ),
+        (
+            chain.clone(),
+            String::new(),
+            key_at(
+                "DIR/key.pem: there is no private key in the key file; PKCS#8, PKCS#1 and SEC1 \
+                 are read, unencrypted",
+            ),
+        ),
+        (
+            chain.clone(),
+            garbage("PRIVATE KEY"),
+            key_at("DIR/key.pem: the private key is not PEM: "),
+        ),
+        (
+            chain.clone(),
+            not_a_key.into(),
+            key_at("DIR/key.pem: the private key cannot be used"),
+        ),
+        (
+            chain.clone(),
+            read("client-key.pem"),
+            key_at(
+                "DIR/key.pem: the private key does not belong to the first certificate of the \
+                 chain",
+            ),
+        ),
+    ] {
+        fs::write(path.join("chain.pem"), chain).expect("a file");
+        fs::write(path.join("key.pem"), key).expect("a file");
+        let [(line, column, message)] = &problems(path)[..] else {
+            panic!("one problem, found {:?}", problems(path));
+        };
+        assert_eq!((*line, *column), (expected.0, expected.1), "{message}");
+        assert!(message.starts_with(&expected.2), "{message}");
+    }
+    fs::write(path.join("chain.pem"), read("server.pem")).expect("a file");
+    fs::write(path.join("key.pem"), read("server-key.pem")).expect("a file");
+    assert!(load(path).is_ok());
+}
+
+#[test]
+fn no_private_key_is_in_a_message() {
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let key = fs::read_to_string(Path::new(CERTS).join("server-key.pem")).expect("a file");
+    let secret = key.lines().nth(1).expect("a line");
+    for (chain, key) in [(&key, &key), (&key, &key.replace("KEY", "KEX"))] {
+        fs::write(path.join("chain.pem"), chain).expect("a file");
+        fs::write(path.join("key.pem"), key).expect("a file");
+        let error = load(path).expect_err("a problem").to_string();
+        assert!(!error.contains(&secret[..8]), "{error}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_not_supported_in_an_entry_is_said() {
+    let entry = |entry: &str| format!("{LISTENER}[listener.tls]\n{entry}\n{BACKEND}");
+    let one = "{ chain = \"certs/server.pem\", key = \"certs/server-key.pem\" }";
+    for (text, expected) in [
+        (
+            entry(""),
+            vec!["4:1: a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`"],
+        ),
+        (
+            entry("certificates = []"),
+            vec!["4:1: a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`"],
+        ),
+        (
+            entry("certificates = [{}]"),
+            vec![
+                "5:17: `listener.tls.certificates` needs the key `chain`",
+                "5:17: `listener.tls.certificates` needs the key `key`",
+            ],
+        ),
+        (
+            entry("certificates = [{ chain = \"\", key = 5 }]"),
+            vec![
+                "5:27: `listener.tls.certificates.chain`: expected a path, found nothing",
+                "5:37: `listener.tls.certificates.key`: expected a string, found an integer",
+            ],
+        ),
+        (
+            entry(&format!("certificates = [\n{one},\n{one}]")),
+            vec!["7:1: more than one certificate is not supported in this version"],
+        ),
+        (
+            entry(&format!(
+                "certificates = [{}]",
+                one.replace(" }", ", ocsp = \"staple.der\" }")
+            )),
+            vec![
+                "5:84: `listener.tls.certificates.ocsp`: not supported in this version; leave it \
+                 out",
+            ],
+        ),
+    ] {
+        assert_eq!(super::problems(&text), expected, "{text}");
+    }
+}

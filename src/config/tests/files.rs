@@ -1,0 +1,231 @@
+//! Whole files: everything that is wrong in one go, and nothing that makes the reader fall.
+
+use super::*;
+
+#[test]
+fn every_problem_is_reported_in_the_order_of_the_file() {
+    let text = r#"lisener = 3
+[runtime]
+workers = 0
+[limits]
+conections = 5
+[[listener]]
+name = "https"
+address = ":1"
+[[listener]]
+name = "https"
+adress = "127.0.0.1:1"
+[[route]]
+listener = ["htps", "gopher"]
+backend = "app"
+[[backend]]
+name = "api"
+to = ["x", "a:0"]
+[[backend]]
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "1:1: unknown key `lisener`, did you mean `listener`?",
+            "3:11: `runtime.workers`: expected a whole number from 1 to 4294967295, found 0",
+            "5:1: unknown key `limits.conections`, did you mean `connections`?",
+            "8:11: `listener.address`: \":1\": the host is a name or an IP address, as in \
+             `localhost:8443` or `[::1]:8443`",
+            "9:1: `listener` needs the key `address`",
+            "10:8: the name \"https\" is taken",
+            "11:1: unknown key `listener.adress`, did you mean `address`?",
+            "13:13: `route.listener`: there is no listener \"htps\", did you mean \"https\"?",
+            "13:21: `route.listener`: there is no listener \"gopher\"; there are: https",
+            "14:11: `route.backend`: there is no backend \"app\", did you mean \"api\"?",
+            "17:7: `backend.to`: \"x\": an address needs a port, as in `127.0.0.1:8443`, or is \
+             `unix:/path`; or one of the words gate, hello, echo",
+            "17:12: `backend.to`: \"a:0\": a backend's port is not 0",
+            "18:1: `backend` needs the key `name`",
+            "18:1: `backend` needs the key `to`",
+        ]
+    );
+}
+
+#[test]
+fn unknown_keys_are_told_in_every_table() {
+    for (part, expected) in [
+        (
+            "limit = 1",
+            "1:1: unknown key `limit`, did you mean `limits`?",
+        ),
+        (
+            "gopher = 1",
+            "1:1: unknown key `gopher`; known here: runtime, limits, timeouts, gate, admin, \
+             audit, backend, listener, route",
+        ),
+        (
+            "[runtime]\nwrokers = 1",
+            "2:1: unknown key `runtime.wrokers`, did you mean `workers`?",
+        ),
+        (
+            "[limits]\nconctions = 1",
+            "2:1: unknown key `limits.conctions`, did you mean `connections`?",
+        ),
+        (
+            "[gate]\ngopher = 1",
+            "2:1: unknown key `gate.gopher`; known here: path, allow_uids, allow_gids, max_clients",
+        ),
+        (
+            "[admin]\nadress = \"none\"",
+            "2:1: unknown key `admin.adress`, did you mean `address`?",
+        ),
+        (
+            "[timeouts.idle]\nx = 1",
+            "1:1: `timeouts.idle`: expected a duration such as \"10s\", \"500ms\" or \"1h\", \
+             found a table; \"unlimited\" turns it off",
+        ),
+    ] {
+        assert_eq!(problems(&with(part)), [expected]);
+    }
+    assert_eq!(
+        problems(&with("").replace("to =", "health = { fal = 1 }\nto =")),
+        ["7:12: unknown key `backend.health.fal`, did you mean `fall`?"]
+    );
+}
+
+#[test]
+fn what_is_not_there_is_asked_for() {
+    const NO_LISTENER: &str = "1:1: there is no `[[listener]]`; it needs a `name` and an `address`";
+    const NO_BACKEND: &str = "1:1: there is no `[[backend]]`; it needs a `name` and a `to`";
+    assert_eq!(problems(""), [NO_BACKEND, NO_LISTENER]);
+    assert_eq!(
+        problems("listener = []\nbackend = []"),
+        [NO_BACKEND, NO_LISTENER]
+    );
+    assert_eq!(problems(LISTENER), [NO_BACKEND]);
+    assert_eq!(problems(BACKEND), [NO_LISTENER]);
+    let two = format!("{LISTENER}{BACKEND}{}", BACKEND.replace("app", "api"));
+    assert_eq!(
+        problems(&two),
+        ["1:1: with several backends, `[[route]]`s say which connection goes where"]
+    );
+    let routes = "[[route]]\nlistener = \"x\"\nbackend = \"y\"\n";
+    assert_eq!(
+        problems(routes),
+        [NO_BACKEND, NO_LISTENER],
+        "names are not held against nothing"
+    );
+}
+
+#[test]
+fn a_wrong_type_is_one_problem_and_not_the_lack_of_it_too() {
+    for (text, expected) in [
+        (
+            format!("limits = 5\n{LISTENER}{BACKEND}"),
+            "1:10: `limits`: expected a table, found an integer",
+        ),
+        (
+            format!("{LISTENER}{}", BACKEND.replace("[[backend]]", "[backend]")),
+            "4:1: `backend`: expected a list of tables, as under `[[backend]]`, found a table",
+        ),
+        (
+            format!("listener = [ 5 ]\n{BACKEND}"),
+            "1:14: `listener`: expected a table, found an integer",
+        ),
+        (
+            format!("{LISTENER}{BACKEND}[route]\nbackend = \"app\"\n"),
+            "7:1: `route`: expected a list of tables, as under `[[route]]`, found a table",
+        ),
+    ] {
+        assert_eq!(problems(&text), [expected]);
+    }
+}
+
+#[test]
+fn names_are_unique_among_their_kind() {
+    let text = format!("{LISTENER}{LISTENER}{}", BACKEND.replace("app", "front"));
+    assert_eq!(problems(&text), ["5:8: the name \"front\" is taken"]);
+    let route = "[[route]]\nbackend = \"app\"\n";
+    let text = format!("{LISTENER}{BACKEND}{BACKEND}{route}");
+    assert_eq!(problems(&text), ["8:8: the name \"app\" is taken"]);
+}
+
+#[test]
+fn a_name_has_at_most_64_bytes() {
+    let longest = "n".repeat(64);
+    parse(&with("").replace("front", &longest));
+    let problem = problems(&with("").replace("front", &format!("{longest}n")));
+    assert!(problem[0].starts_with("3:8: `listener.name`: expected a name of 1 to 64"));
+}
+
+#[test]
+fn what_is_not_toml_is_said_with_its_place() {
+    for (text, place) in [
+        ("[limits]\nconnections = \n", "2:15: not TOML: "),
+        ("[limits\n", "1:8: not TOML: "),
+        (
+            "[limits]\npending = 1\npending = 2\n",
+            "3:1: not TOML: duplicate key",
+        ),
+        ("e = \"ü\" x\n", "1:9: not TOML: "),
+        ("a = 1\r\nb = \"\r\n", "2:"),
+        ("\0", "1:1: not TOML: "),
+    ] {
+        let problems = problems(text);
+        assert!(problems[0].starts_with(place), "{text:?}: {problems:?}");
+        let about_toml = |problem: &String| problem.contains("not TOML: ");
+        assert!(problems.iter().all(about_toml), "{text:?}: {problems:?}");
+    }
+}
+
+#[test]
+fn columns_count_characters() {
+    assert_eq!(
+        problems(&with("audit = { path = \"none\", keep = 1, \"ü日\" = 1 }")),
+        ["1:36: unknown key `audit.ü日`; known here: path, rotate, keep"]
+    );
+    assert_eq!(
+        problems(&with("gate = { path = \"ü日\", max_clients = 0 }")),
+        [
+            "1:37: `gate.max_clients`: expected a whole number from 1 to 4294967295, found 0; \
+             \"unlimited\" turns it off"
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = directory.path().join("vestibule.toml");
+    let error = Config::from_file(&missing).expect_err("no file");
+    let expected = "1:1: cannot read the configuration: No such file or directory (os error 2)";
+    assert_eq!(
+        error.to_string(),
+        format!("{}:{expected}", missing.display())
+    );
+
+    fs::write(&missing, b"log = \"\xff\"").expect("a file");
+    let error = Config::from_file(&missing).expect_err("not UTF-8");
+    assert!(
+        error
+            .to_string()
+            .ends_with("stream did not contain valid UTF-8")
+    );
+}
+
+#[test]
+fn a_file_that_ends_anywhere_is_read_or_refused_with_a_word() {
+    let whole = meaning::EVERYTHING;
+    assert_eq!(problems(whole), [""; 0]);
+    let mut refused = 0;
+    for (end, _) in whole.char_indices() {
+        refused += usize::from(!problems(&whole[..end]).is_empty());
+    }
+    assert!(refused > whole.len() / 2);
+}
+
+#[test]
+fn a_file_with_any_one_character_changed_is_read_or_refused_with_a_word() {
+    let whole = meaning::EVERYTHING;
+    for (index, c) in whole.char_indices() {
+        for other in ['"', '[', '\n', 'ü'] {
+            let rest = &whole[index + c.len_utf8()..];
+            problems(&format!("{}{other}{rest}", &whole[..index]));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Each key of the contract with right values, and with wrong ones and the exact answer.
+
+mod lists;
+mod tables;
+
+use super::*;
+
+/// The file in which `line` stands in `section`, and is all that may be wrong.
+fn file(section: &str, line: &str) -> String {
+    let unless_given = |keys: &[&str], text: &str| {
+        if keys.iter().any(|key| line.starts_with(&format!("{key} ="))) {
+            String::new()
+        } else {
+            format!("{text}\n")
+        }
+    };
+    let listener = |line: &str| {
+        let name = unless_given(&["name"], "name = \"front\"");
+        let address = unless_given(&["address"], "address = \"127.0.0.1:0\"");
+        format!("[[listener]]\n{name}{address}{line}\n")
+    };
+    let certificates =
+        "certificates = [ { chain = \"certs/server.pem\", key = \"certs/server-key.pem\" } ]";
+    match section {
+        "listener" => format!("{}{BACKEND}", listener(line)),
+        "listener.tls" => {
+            let rest = unless_given(&["certificates"], certificates);
+            format!("{LISTENER}[listener.tls]\n{rest}{line}\n{BACKEND}")
+        }
+        "route" => {
+            let rest = unless_given(&["backend", "deny"], "backend = \"app\"");
+            format!("{LISTENER}{BACKEND}[[route]]\n{rest}{line}\n")
+        }
+        "backend" => {
+            let name = unless_given(&["name"], "name = \"app\"");
+            let to = unless_given(&["to"], "to = \"echo\"");
+            format!("{LISTENER}[[backend]]\n{name}{to}{line}\n")
+        }
+        table => with(&format!("[{table}]\n{line}")),
+    }
+}
+
+type Wrong = (&'static str, usize, &'static str);
+
+/// Checks each line in its section: the right ones are taken, and a wrong one has the one problem
+/// of which the column and the words are given.
+fn check(section: &str, right: &[&str], wrong: &[Wrong]) {
+    for line in right {
+        let text = file(section, line);
+        assert_eq!(problems(&text), [""; 0], "{text}");
+    }
+    for (line, column, message) in wrong {
+        let text = file(section, line);
+        let number = text.lines().position(|l| l == *line).expect("a line") + 1;
+        let expected = format!("{number}:{column}: {message}");
+        assert_eq!(problems(&text), [expected], "{text}");
+    }
+}

@@ -1,0 +1,321 @@
+//! The tables of which there may be several.
+
+use super::*;
+
+#[test]
+fn listener() {
+    check(
+        "listener",
+        &[
+            "name = \"a-B_9.c\"",
+            "address = \"tcp:0.0.0.0:8443\"",
+            "address = \"[::]:0\"",
+            "address = \"unix:/run/front.sock\"",
+            "accept_proxy_protocol = \"none\"",
+            "trusted_proxies = []",
+        ],
+        &[
+            (
+                "name = \"\"",
+                8,
+                "`listener.name`: expected a name of 1 to 64 letters, digits, `-`, `_` and `.`, \
+                 found \"\"",
+            ),
+            (
+                "name = \"a b\"",
+                8,
+                "`listener.name`: expected a name of 1 to 64 letters, digits, `-`, `_` and `.`, \
+                 found \"a b\"",
+            ),
+            (
+                "address = \"0.0.0.0\"",
+                11,
+                "`listener.address`: \"0.0.0.0\": an address needs a port, as in \
+                 `127.0.0.1:8443`, or is `unix:/path`",
+            ),
+            (
+                "address = \"::1:80\"",
+                11,
+                "`listener.address`: \"::1:80\": an IPv6 address stands in brackets, as in \
+                 `[::1]:8443`",
+            ),
+            (
+                "address = \"systemd:https\"",
+                11,
+                "`listener.address`: \"systemd:https\": `systemd:` addresses are not supported in \
+                 this version; use `tcp:` or `unix:`",
+            ),
+            (
+                "accept_proxy_protocol = \"required\"",
+                25,
+                "`listener.accept_proxy_protocol`: not supported in this version; only \"none\" is",
+            ),
+            (
+                "trusted_proxies = [\"10.0.0.0/8\"]",
+                19,
+                "`listener.trusted_proxies`: not supported in this version; leave it out",
+            ),
+            (
+                "tls = true",
+                7,
+                "`listener.tls`: expected a table, found a boolean",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn listener_tls() {
+    check(
+        "listener.tls",
+        &[
+            "unknown_sni = \"first\"",
+            "client_auth = \"none\"",
+            "client_ca = []",
+            "crl = []",
+            "alpn = []",
+            "alpn = [\"h2\", \"http/1.1\"]",
+            "alpn = \"h2\"",
+            "min_version = \"1.2\"",
+            "min_version = \"1.3\"",
+            "tickets = \"rotate\"",
+            "tickets = \"none\"",
+        ],
+        &[
+            (
+                "certificates = \"certs/server.pem\"",
+                16,
+                "`listener.tls.certificates`: expected a list of tables, as under \
+                 `[[listener.tls.certificates]]`, found a string",
+            ),
+            (
+                "certificates = [ \"certs/server.pem\" ]",
+                18,
+                "`listener.tls.certificates`: expected a table, found a string",
+            ),
+            (
+                "unknown_sni = \"refuse\"",
+                15,
+                "`listener.tls.unknown_sni`: not supported in this version; only \"first\" is",
+            ),
+            (
+                "client_auth = \"required\"",
+                15,
+                "`listener.tls.client_auth`: not supported in this version; only \"none\" is",
+            ),
+            (
+                "client_ca = [\"certs/ca.pem\"]",
+                13,
+                "`listener.tls.client_ca`: not supported in this version; leave it out",
+            ),
+            (
+                "crl = [\"crl.pem\"]",
+                7,
+                "`listener.tls.crl`: not supported in this version; leave it out",
+            ),
+            (
+                "alpn = [\"h2\", \"\"]",
+                15,
+                "`listener.tls.alpn`: a protocol's name has 1 to 255 bytes, found 0",
+            ),
+            (
+                "min_version = \"1.1\"",
+                15,
+                "`listener.tls.min_version`: unknown value \"1.1\", did you mean \"1.2\"?",
+            ),
+            (
+                "min_version = 1.3",
+                15,
+                "`listener.tls.min_version`: expected a string, found a float",
+            ),
+            (
+                "tickets = { secret_file = \"secret\" }",
+                11,
+                "`listener.tls.tickets`: `secret_file` is not supported in this version; \
+                 \"rotate\" and \"none\" are",
+            ),
+            (
+                "tickets = \"rotated\"",
+                11,
+                "`listener.tls.tickets`: unknown value \"rotated\", did you mean \"rotate\"?",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn route() {
+    check(
+        "route",
+        &[
+            "listener = [\"front\"]",
+            "listener = \"front\"",
+            "sni = [\"api.example.com\", \"*.example.com\"]",
+            "alpn = [\"h2\"]",
+            "from = [\"192.0.2.0/24\", \"2001:db8::/32\", \"192.0.2.1\"]",
+            "identity = []",
+            "backend = \"app\"",
+            "deny = true",
+            "deny = false\nbackend = \"app\"",
+        ],
+        &[
+            (
+                "listener = [\"frnt\"]",
+                13,
+                "`route.listener`: there is no listener \"frnt\", did you mean \"front\"?",
+            ),
+            (
+                "listener = [\"front\", \"gopher\"]",
+                22,
+                "`route.listener`: there is no listener \"gopher\"; there are: front",
+            ),
+            (
+                "sni = [\"a*.example.com\"]",
+                8,
+                "`route.sni`: \"a*.example.com\": not a name pattern; it is a DNS name in which \
+                 `*` may stand for one label and, once, `**` for one or more, as in \
+                 `*.example.com`",
+            ),
+            (
+                "alpn = [2]",
+                9,
+                "`route.alpn`: expected a string, found an integer",
+            ),
+            (
+                "from = [\"192.0.2.0/33\"]",
+                9,
+                "`route.from`: \"192.0.2.0/33\": expected a network such as 192.0.2.0/24 or \
+                 2001:db8::/32, or one address",
+            ),
+            (
+                "identity = [\"cn:alice\"]",
+                12,
+                "`route.identity`: not supported in this version; leave it out",
+            ),
+            (
+                "backend = \"ap\"",
+                11,
+                "`route.backend`: there is no backend \"ap\", did you mean \"app\"?",
+            ),
+            (
+                "deny = 1",
+                8,
+                "`route.deny`: expected true or false, found an integer",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_route_either_names_a_backend_or_denies() {
+    for line in [
+        "deny = false",
+        "deny = true\nbackend = \"app\"",
+        "sni = \"a\"",
+    ] {
+        let text = format!("{LISTENER}{BACKEND}[[route]]\n{line}\n");
+        assert_eq!(
+            problems(&text),
+            ["7:1: a route has either `backend = \"…\"` or `deny = true`"]
+        );
+    }
+}
+
+#[test]
+fn backend() {
+    check(
+        "backend",
+        &[
+            "to = \"unix:/run/api.sock\"",
+            "to = \"tcp:localhost:9000\"",
+            "to = [\"unix:/run/api.sock\", \"tcp:127.0.0.1:9000\"]",
+            "to = \"gate\"",
+            "to = \"hello\"",
+            "to = \"echo\"",
+            "balance = \"least_connections\"",
+            "balance = \"round_robin\"",
+            "balance = \"source\"",
+            "proxy_protocol = \"none\"",
+            "park = true",
+            "park = false",
+            "health = { interval = \"none\", fall = 3, rise = 2 }",
+        ],
+        &[
+            (
+                "name = \"a/b\"",
+                8,
+                "`backend.name`: expected a name of 1 to 64 letters, digits, `-`, `_` and `.`, \
+                 found \"a/b\"",
+            ),
+            (
+                "to = \"gat\"",
+                6,
+                "`backend.to`: \"gat\": an address needs a port, as in `127.0.0.1:8443`, or is \
+                 `unix:/path`; or one of the words gate, hello, echo",
+            ),
+            (
+                "to = \"a:0\"",
+                6,
+                "`backend.to`: \"a:0\": a backend's port is not 0",
+            ),
+            ("to = []", 6, "`backend.to`: expected at least one address"),
+            (
+                "to = [\"a:1\", \"gate\"]",
+                14,
+                "`backend.to`: gate, hello and echo stand alone",
+            ),
+            (
+                "to = 9000",
+                6,
+                "`backend.to`: expected a string, found an integer",
+            ),
+            (
+                "balance = \"roundrobin\"",
+                11,
+                "`backend.balance`: unknown value \"roundrobin\", did you mean \"round_robin\"?",
+            ),
+            (
+                "proxy_protocol = \"v2\"",
+                18,
+                "`backend.proxy_protocol`: not supported in this version; only \"none\" is",
+            ),
+            (
+                "park = \"no\"",
+                8,
+                "`backend.park`: expected true or false, found a string",
+            ),
+            (
+                "health = { interval = \"5s\" }",
+                23,
+                "`backend.health.interval`: not supported in this version; \"unlimited\" turns it \
+                 off",
+            ),
+            (
+                "health = { fall = 0 }",
+                19,
+                "`backend.health.fall`: expected a whole number from 1 to 4294967295, found 0",
+            ),
+            (
+                "health = { rise = \"2\" }",
+                19,
+                "`backend.health.rise`: expected a whole number from 1 to 4294967295, found a \
+                 string",
+            ),
+            (
+                "tls = { server_name = \"api.internal\" }",
+                7,
+                "`backend.tls`: not supported in this version; leave it out",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_backend_of_the_gate_needs_a_gate() {
+    let backend = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
+    let text = format!("[gate]\npath = \"none\"\n{LISTENER}{backend}");
+    assert_eq!(
+        problems(&text),
+        ["8:6: `backend.to`: a gate is needed, and `gate.path` is \"none\""]
+    );
+}

@@ -1,0 +1,284 @@
+//! The tables of which there is one.
+
+use super::*;
+
+#[test]
+fn runtime() {
+    check(
+        "runtime",
+        &[
+            "workers = 1",
+            "workers = 0x10",
+            "directory = \"run\"",
+            "log = \"vestibule=debug,info\"",
+            "log_format = \"text\"",
+            "log_format = \"json\"",
+            "max_memory = \"none\"",
+            "max_memory = \"unlimited\"",
+            "relay = \"auto\"",
+            "relay = \"stream\"",
+        ],
+        &[
+            (
+                "workers = 0",
+                11,
+                "`runtime.workers`: expected a whole number from 1 to 4294967295, found 0",
+            ),
+            (
+                "workers = \"two\"",
+                11,
+                "`runtime.workers`: expected a whole number from 1 to 4294967295, found a string",
+            ),
+            (
+                "directory = \"\"",
+                13,
+                "`runtime.directory`: expected a path, found nothing",
+            ),
+            (
+                "directory = true",
+                13,
+                "`runtime.directory`: expected a string, found a boolean",
+            ),
+            (
+                "log = 3",
+                7,
+                "`runtime.log`: expected a string, found an integer",
+            ),
+            (
+                "log_format = \"jsn\"",
+                14,
+                "`runtime.log_format`: unknown value \"jsn\", did you mean \"json\"?",
+            ),
+            (
+                "log_format = \"yaml\"",
+                14,
+                "`runtime.log_format`: unknown value \"yaml\"; one of: text, json",
+            ),
+            (
+                "max_memory = \"512MiB\"",
+                14,
+                "`runtime.max_memory`: not supported in this version; \"unlimited\" turns it off",
+            ),
+            (
+                "relay = \"record\"",
+                9,
+                "`runtime.relay`: unknown value \"record\"; one of: auto, stream",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn limits() {
+    check(
+        "limits",
+        &[
+            "connections = 1",
+            "connections = 4294967295",
+            "connections = 10_000",
+            "connections = \"unlimited\"",
+            "connections_per_ip = 5",
+            "connections_per_ip = \"none\"",
+            "connections_per_identity = 1000",
+            "connections_per_identity = \"unlimited\"",
+            "pending = 5",
+            "pending = \"unlimited\"",
+            "handshakes_per_second = \"unlimited\"",
+            "handshakes_per_second_per_ip = \"none\"",
+        ],
+        &[
+            (
+                "connections = 0",
+                15,
+                "`limits.connections`: expected a whole number from 1 to 4294967295, found 0; \
+                 \"unlimited\" turns it off",
+            ),
+            (
+                "connections = 4294967296",
+                15,
+                "`limits.connections`: expected a whole number from 1 to 4294967295, found \
+                 4294967296; \"unlimited\" turns it off",
+            ),
+            (
+                "connections_per_ip = -1",
+                22,
+                "`limits.connections_per_ip`: expected a whole number from 1 to 4294967295, found \
+                 -1; \"unlimited\" turns it off",
+            ),
+            (
+                "connections_per_identity = 0",
+                28,
+                "`limits.connections_per_identity`: expected a whole number from 1 to 4294967295, \
+                 found 0; \"unlimited\" turns it off",
+            ),
+            (
+                "pending = 1.5",
+                11,
+                "`limits.pending`: expected a whole number from 1 to 4294967295, found a float; \
+                 \"unlimited\" turns it off",
+            ),
+            (
+                "pending = \"off\"",
+                11,
+                "`limits.pending`: expected a whole number from 1 to 4294967295, found a string; \
+                 \"unlimited\" turns it off",
+            ),
+            (
+                "handshakes_per_second = 100",
+                25,
+                "`limits.handshakes_per_second`: not supported in this version; \"unlimited\" \
+                 turns it off",
+            ),
+            (
+                "handshakes_per_second_per_ip = 100",
+                32,
+                "`limits.handshakes_per_second_per_ip`: not supported in this version; \
+                 \"unlimited\" turns it off",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn timeouts() {
+    for key in [
+        "handshake",
+        "backend",
+        "idle",
+        "half_close",
+        "lifetime",
+        "drain",
+        "unacknowledged",
+    ] {
+        for right in ["10s", "500ms", "1h 30m", "unlimited", "none"] {
+            parse(&file("timeouts", &format!("{key} = \"{right}\"")));
+        }
+        for (wrong, found) in [
+            ("\"0s\"", "\"0s\""),
+            ("\"10\"", "\"10\""),
+            ("\"10 parsecs\"", "\"10 parsecs\""),
+            ("\"\"", "\"\""),
+            ("\"-1s\"", "\"-1s\""),
+            ("\"off\"", "\"off\""),
+            ("10", "an integer"),
+            ("12:00:00", "a date"),
+            ("[\"1s\"]", "an array"),
+        ] {
+            let line = format!("{key} = {wrong}");
+            let expected = format!(
+                "2:{}: `timeouts.{key}`: expected a duration such as \"10s\", \"500ms\" or \
+                 \"1h\", found {found}; \"unlimited\" turns it off",
+                key.len() + 4
+            );
+            assert_eq!(problems(&file("timeouts", &line)), [expected]);
+        }
+    }
+    const RANGE: &str = "`timeouts.unacknowledged`: expected a duration from \"1ms\" to \
+                         \"24days\"; \"unlimited\" turns it off";
+    check(
+        "timeouts",
+        &["unacknowledged = \"1ms\"", "unacknowledged = \"24days\""],
+        &[
+            ("unacknowledged = \"999us\"", 18, RANGE),
+            ("unacknowledged = \"25days\"", 18, RANGE),
+        ],
+    );
+}
+
+#[test]
+fn gate() {
+    check(
+        "gate",
+        &[
+            "path = \"gate.sock\"",
+            "path = \"/run/vestibule/gate.sock\"",
+            "path = \"none\"",
+            "allow_uids = []",
+            "allow_uids = [0, 1000]",
+            "allow_uids = 1000",
+            "allow_gids = [33]",
+            "max_clients = 1",
+            "max_clients = \"unlimited\"",
+        ],
+        &[
+            (
+                "path = \"\"",
+                8,
+                "`gate.path`: expected a path, found nothing",
+            ),
+            (
+                "path = 5",
+                8,
+                "`gate.path`: expected a string, found an integer",
+            ),
+            (
+                "allow_uids = [\"www-data\"]",
+                15,
+                "`gate.allow_uids`: expected a numeric id from 0 to 4294967295, found a string",
+            ),
+            (
+                "allow_gids = [1, -1]",
+                18,
+                "`gate.allow_gids`: expected a numeric id from 0 to 4294967295, found -1",
+            ),
+            (
+                "max_clients = 0",
+                15,
+                "`gate.max_clients`: expected a whole number from 1 to 4294967295, found 0; \
+                 \"unlimited\" turns it off",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn admin_and_audit_are_off() {
+    check(
+        "admin",
+        &["address = \"none\"", "allow_writes_over_tcp = false"],
+        &[
+            (
+                "address = \"unix:admin.sock\"",
+                11,
+                "`admin.address`: not supported in this version; only \"none\" is",
+            ),
+            (
+                "allow_writes_over_tcp = true",
+                25,
+                "`admin.allow_writes_over_tcp`: not supported in this version; leave it out",
+            ),
+        ],
+    );
+    check(
+        "audit",
+        &["path = \"none\"", "rotate = \"64MiB\"", "keep = 10"],
+        &[
+            (
+                "path = \"audit.log\"",
+                8,
+                "`audit.path`: not supported in this version; only \"none\" is",
+            ),
+            (
+                "rotate = \"0B\"",
+                10,
+                "`audit.rotate`: expected a size such as \"64KiB\" or \"512MiB\", found \"0B\"",
+            ),
+            (
+                "rotate = \"64 stones\"",
+                10,
+                "`audit.rotate`: expected a size such as \"64KiB\" or \"512MiB\", found \
+                 \"64 stones\"",
+            ),
+            (
+                "rotate = 64",
+                10,
+                "`audit.rotate`: expected a size such as \"64KiB\" or \"512MiB\", found an integer",
+            ),
+            (
+                "keep = 0",
+                8,
+                "`audit.keep`: expected a whole number from 1 to 4294967295, found 0",
+            ),
+        ],
+    );
+}

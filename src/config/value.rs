@@ -1,0 +1,220 @@
+//! What a single value may be, and what is said when it is something else.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::reader::{Document, Table};
+
+/// A value and where it stands.
+pub(super) struct Value<'d> {
+    pub document: &'d Document<'d>,
+    /// The dotted path.
+    pub key: String,
+    pub value: DeValue<'d>,
+    pub offset: usize,
+}
+
+/// What a value must be, in words, when it is not.
+pub(super) type Expected = String;
+
+impl<'d> Value<'d> {
+    pub(super) fn problem(&self, expected: &str) {
+        self.document
+            .problem(self.offset, format!("`{}`: {expected}", self.key));
+    }
+
+    pub(super) fn into_table(self) -> Option<Table<'d>> {
+        let Self {
+            document,
+            key,
+            value,
+            offset,
+        } = self;
+        match value {
+            DeValue::Table(entries) => {
+                Some(Table::new(document, format!("{key}."), entries, offset))
+            }
+            other => {
+                document.problem(
+                    offset,
+                    format!("`{key}`: expected a table, found {}", found(&other)),
+                );
+                None
+            }
+        }
+    }
+
+    /// The elements of an array.
+    pub(super) fn elements(&self) -> impl Iterator<Item = Value<'d>> {
+        let elements: &[Spanned<DeValue<'d>>] = match &self.value {
+            DeValue::Array(elements) => elements,
+            _ => &[],
+        };
+        elements.iter().map(|element| Value {
+            document: self.document,
+            key: self.key.clone(),
+            offset: element.span().start,
+            value: element.get_ref().clone(),
+        })
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.value, DeValue::Table(_))
+    }
+
+    pub(super) fn is_array(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
+    }
+
+    pub(super) fn string(&self) -> Result<&str, Expected> {
+        match &self.value {
+            DeValue::String(text) => Ok(text),
+            other => Err(format!("expected a string, found {}", found(other))),
+        }
+    }
+
+    /// A path that names something.
+    pub(super) fn path(&self) -> Result<&Path, Expected> {
+        match self.string()? {
+            "" => Err("expected a path, found nothing".into()),
+            path => Ok(Path::new(path)),
+        }
+    }
+
+    /// A string that `parse` makes something of.
+    pub(super) fn parsed<T, E: ToString>(
+        &self,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, Expected> {
+        let text = self.string()?;
+        parse(text).map_err(|error| format!("{text:?}: {}", error.to_string()))
+    }
+
+    pub(super) fn boolean(&self) -> Result<bool, Expected> {
+        match self.value {
+            DeValue::Boolean(value) => Ok(value),
+            ref other => Err(format!("expected true or false, found {}", found(other))),
+        }
+    }
+
+    /// A whole number from 1 to `u32::MAX`.
+    pub(super) fn count(&self) -> Result<usize, Expected> {
+        let expected = format!("expected a whole number from 1 to {}", u32::MAX);
+        let DeValue::Integer(number) = &self.value else {
+            return Err(format!("{expected}, found {}", found(&self.value)));
+        };
+        match u32::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number @ 1..) => Ok(number as usize),
+            _ => Err(format!("{expected}, found {number}")),
+        }
+    }
+
+    /// A user or group id.
+    pub(super) fn system_id(&self) -> Result<u32, Expected> {
+        let expected = format!("expected a numeric id from 0 to {}", u32::MAX);
+        let DeValue::Integer(number) = &self.value else {
+            return Err(format!("{expected}, found {}", found(&self.value)));
+        };
+        u32::from_str_radix(number.as_str(), number.radix())
+            .map_err(|_| format!("{expected}, found {number}"))
+    }
+
+    /// A duration above zero.
+    pub(super) fn duration(&self) -> Result<Duration, Expected> {
+        const EXPECTED: &str = "expected a duration such as \"10s\", \"500ms\" or \"1h\"";
+        let DeValue::String(text) = &self.value else {
+            return Err(format!("{EXPECTED}, found {}", found(&self.value)));
+        };
+        match humantime::parse_duration(text) {
+            Ok(duration) if !duration.is_zero() => Ok(duration),
+            Ok(_) | Err(_) => Err(format!("{EXPECTED}, found {text:?}")),
+        }
+    }
+
+    /// A size above zero, in bytes.
+    pub(super) fn size(&self) -> Result<u64, Expected> {
+        const EXPECTED: &str = "expected a size such as \"64KiB\" or \"512MiB\"";
+        let DeValue::String(text) = &self.value else {
+            return Err(format!("{EXPECTED}, found {}", found(&self.value)));
+        };
+        match text.parse() {
+            Ok(bytesize::ByteSize(bytes @ 1..)) => Ok(bytes),
+            _ => Err(format!("{EXPECTED}, found {text:?}")),
+        }
+    }
+
+    /// A limit of the contract that this version does not build; for [`Value::or_off`].
+    pub(super) fn unsupported(&self) -> Result<Infallible, Expected> {
+        Err("not supported in this version".into())
+    }
+
+    /// What `read` reads, or `None` for the words that mean off.
+    pub(super) fn or_off<T>(
+        &self,
+        read: impl FnOnce(&Self) -> Result<T, Expected>,
+    ) -> Result<Option<T>, Expected> {
+        match &self.value {
+            DeValue::String(word) if word == "unlimited" || word == "none" => Ok(None),
+            _ => match read(self) {
+                Ok(value) => Ok(Some(value)),
+                Err(expected) => Err(format!("{expected}; \"unlimited\" turns it off")),
+            },
+        }
+    }
+
+    /// One of a few words.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Expected> {
+        let text = self.string()?;
+        if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
+            return Ok(*meaning);
+        }
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        Err(match closest(text, &known) {
+            Some(meant) => format!("unknown value {text:?}, did you mean {meant:?}?"),
+            None => format!("unknown value {text:?}; one of: {}", known.join(", ")),
+        })
+    }
+
+    /// The name of one of the things that there are.
+    pub(super) fn one_of(&self, what: &str, names: &[String]) -> Result<String, Expected> {
+        let name = self.string()?;
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        // That there is none at all was reported already.
+        if known.is_empty() || known.contains(&name) {
+            return Ok(name.to_owned());
+        }
+        Err(match closest(name, &known) {
+            Some(meant) => format!("there is no {what} {name:?}, did you mean {meant:?}?"),
+            None => format!(
+                "there is no {what} {name:?}; there are: {}",
+                known.join(", ")
+            ),
+        })
+    }
+}
+
+pub(super) fn found(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The known word that was probably meant: at most a third of its letters differ.
+pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), *candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().div_ceil(3))
+        .min()
+        .map(|(_, candidate)| candidate)
+}

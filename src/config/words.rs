@@ -1,0 +1,75 @@
+//! What the words of the contract may say: names, addresses, protocols, networks.
+
+use std::time::Duration;
+
+use super::value::{Expected, Value};
+use crate::address::Address;
+use crate::backend::To;
+
+/// What `to` may say: an address, or one of three words.
+pub(super) fn to(text: &str) -> Result<To, Expected> {
+    match text {
+        "gate" => Ok(To::Gate),
+        "hello" => Ok(To::Hello),
+        "echo" => Ok(To::Echo),
+        address => match address.parse::<Address>() {
+            Ok(Address::Tcp { port: 0, .. }) => Err("a backend's port is not 0".into()),
+            Ok(address) => Ok(To::Dialled(vec![address])),
+            Err(error) => Err(format!("{error}; or one of the words gate, hello, echo")),
+        },
+    }
+}
+
+/// A name with its place, to be checked against the names that exist.
+pub(super) struct Named {
+    pub name: String,
+    pub offset: usize,
+}
+
+/// A name for lines, labels and messages: short, and nothing that would need quoting.
+pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
+    let text = value.string()?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > LONGEST_NAME || !text.chars().all(plain) {
+        return Err(format!(
+            "expected a name of 1 to {LONGEST_NAME} letters, digits, `-`, `_` and `.`, found {text:?}"
+        ));
+    }
+    Ok(Named {
+        name: text.to_owned(),
+        offset: value.offset,
+    })
+}
+
+pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {
+    match value.string()? {
+        // RFC 7301 §3.1: 1 to 255 bytes.
+        name if (1..=255).contains(&name.len()) => Ok(name.to_owned()),
+        name => Err(format!(
+            "a protocol's name has 1 to 255 bytes, found {}",
+            name.len()
+        )),
+    }
+}
+
+pub(super) fn network(value: &Value<'_>) -> Result<ipnet::IpNet, Expected> {
+    value.parsed(|text| {
+        let address = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+        address
+            .or_else(|_| text.parse::<ipnet::IpNet>())
+            .map_err(|_| "expected a network such as 192.0.2.0/24 or 2001:db8::/32, or one address")
+    })
+}
+
+/// What TCP_USER_TIMEOUT can say: milliseconds, and 0 would turn it off.
+pub(super) fn tcp_timeout(value: &Value<'_>) -> Result<Duration, Expected> {
+    let timeout = value.duration()?;
+    if (1..=i32::MAX as u128).contains(&timeout.as_millis()) {
+        Ok(timeout)
+    } else {
+        Err("expected a duration from \"1ms\" to \"24days\"".into())
+    }
+}
+
+/// Names stand in the gate's lines, which are bounded, and in metric labels.
+const LONGEST_NAME: usize = 64;
