@@ -87,7 +87,10 @@ fn parse_unix(path: &str) -> Result<Address, ParseAddressError> {
 
 fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
     let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError::NoPort)?;
-    let port = port.parse().map_err(|_| ParseAddressError::BadPort)?;
+    // `parse` alone would also take `+80`.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits);
+    let port = port.ok_or(ParseAddressError::BadPort)?;
     let host = match host
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
@@ -165,6 +168,7 @@ mod tests {
             ("localhost:", BadPort),
             ("localhost:65536", BadPort),
             ("localhost:-1", BadPort),
+            ("localhost:+80", BadPort),
             (":80", BadHost),
             ("a b:80", BadHost),
             ("[localhost]:80", BadHost),

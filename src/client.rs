@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -138,7 +138,18 @@ impl AsyncWrite for Client {
         delegate!(self, stream => stream.poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_shutdown(cx))
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.as_mut();
+        let closed = delegate!(this, stream => stream.poll_shutdown(cx));
+        match ready!(closed) {
+            // It took everything and left; what a Unix socket refuses is our close_notify alone.
+            // TCP would have taken that as well.
+            Err(error)
+                if error.kind() == io::ErrorKind::BrokenPipe && self.socket().was_read_out() =>
+            {
+                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+            }
+            closed => Poll::Ready(closed),
+        }
     }
 }

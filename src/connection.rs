@@ -1,8 +1,10 @@
 //! The life of one connection, top to bottom.
 //!
-//!     Socket ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
-//!                                                         │
-//!     Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
+//! ```text
+//! Socket ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
+//!                                                     │
+//! Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
+//! ```
 //!
 //! The function is the state machine: a state is an await point, what it owns are the locals
 //! that are alive there, and its cleanup is their order of drop.
@@ -76,8 +78,9 @@ pub(crate) async fn serve(
     facts.listener = Some(front.name.clone());
     (facts.peer, facts.local) = (peer, local);
     let outcome = live(socket, facts, pending, &front, &shared, &record).await;
-    record.close(outcome);
+    // First: whoever reads that a connection has ended may count on its room.
     drop(permit);
+    record.close(outcome);
 }
 
 async fn live(

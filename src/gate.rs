@@ -1,7 +1,9 @@
 //! The Unix socket where workers come for connections.
 //!
-//!     accept ─► credentials ─► a place ─► one line within 5 s ─► CLAIM, ACCEPT: handed over
-//!                                                              └► WATCH, REGISTER: until closed
+//! ```text
+//! accept ─► credentials ─► a place ─► one line within 5 s ─► CLAIM, ACCEPT: handed over
+//!                                                          └► WATCH, REGISTER: until closed
+//! ```
 //!
 //! The line is read byte for byte and nothing behind it is touched: what follows is the
 //! connection's stream, and goes with the socket.

@@ -1,7 +1,9 @@
 //! Admission: how many connections may be open and pending, exact under concurrency.
 //!
-//!     accept ─► Permit (total, ip) ─► … until the connection is closed
-//!            └► Slot (pending)     ─► … until a backend has it
+//! ```text
+//! accept ─► Permit (total, ip) ─► … until the connection is closed
+//!        └► Slot (pending)     ─► … until a backend has it
+//! ```
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

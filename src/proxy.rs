@@ -1,8 +1,10 @@
 //! Puts a proxy together, starts it, and ends it.
 //!
-//!     Config ─► Builder ─ bind ─► Proxy ─ start ─► Running ─ drain ─► Drained
-//!                       addresses known,      accepting      nothing new, then nothing
-//!                       errors early
+//! ```text
+//! Config ─► Builder ─ bind ─► Proxy ─ start ─► Running ─ drain ─► Drained
+//!                   addresses known,      accepting      nothing new, then nothing
+//!                   errors early
+//! ```
 
 mod bind;
 

@@ -1,6 +1,8 @@
 //! `vestibule claim`: a worker for any program.
 //!
-//!     place among --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, stdin and stdout the socket
+//! ```text
+//! place among --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, stdin and stdout the socket
+//! ```
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -41,6 +41,16 @@ impl Socket {
         drop(readiness);
     }
 
+    /// Whether a peer that is gone had read all that it was sent.
+    ///
+    /// A Unix socket knows: it has an error pending if not. TCP does not, and says no.
+    pub(crate) fn was_read_out(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Unix(stream) => matches!(stream.take_error(), Ok(None)),
+        }
+    }
+
     pub(crate) fn local(&self) -> Option<Endpoint> {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok().map(Endpoint::Tcp),

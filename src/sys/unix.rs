@@ -1,6 +1,8 @@
 //! Unix listeners that come to their path without a gap and never take a live one's place.
 //!
-//!     lock PATH.lock ─► remove a stale PATH ─► bind ─► chmod ─► listen
+//! ```text
+//! lock PATH.lock ─► remove a stale PATH ─► bind ─► chmod ─► listen
+//! ```
 //!
 //! The lock says whether the path is free: nothing is probed, so there is no window between a
 //! probe and its use. Whoever else binds the path in between makes the bind fail, and nobody can
