@@ -45,7 +45,7 @@ impl Front {
 
     /// A finished handshake for the name `localhost`.
     pub async fn connect(&self) -> io::Result<Client> {
-        tls(self.socket().await?, &rustls::ALL_VERSIONS.to_vec()).await
+        tls(self.socket().await?, rustls::ALL_VERSIONS).await
     }
 
     pub async fn connect_with(

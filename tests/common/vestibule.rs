@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::{project, soon};
 
@@ -20,7 +20,7 @@ pub struct Vestibule {
     child: Child,
     pub directory: Arc<TempDir>,
     log: watch::Receiver<Vec<Value>>,
-    _reader: JoinHandle<()>,
+    _reader: JoinSet<()>,
 }
 
 /// A listener that speaks TLS on a free port, and one without on a Unix socket in the test's
@@ -78,7 +78,8 @@ impl Vestibule {
             .expect("the binary");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (sender, log) = watch::channel(Vec::new());
-        let reader = tokio::task::spawn(async move {
+        let mut reader = JoinSet::new();
+        reader.spawn(async move {
             let mut lines = stderr.lines();
             while let Ok(Some(line)) = lines.next_line().await {
                 // What is no JSON is kept as text: a panic, an error before logging is set up.
