@@ -175,6 +175,18 @@ impl Process {
 
     /// The lines that contain `part`, as soon as there are `count` of them.
     pub async fn lines(&self, part: &str, count: usize) -> Vec<String> {
+        match self.heard(part, count).await {
+            Some(lines) => lines,
+            None => panic!(
+                "{} ended without {count} times {part:?}; it said {:#?}",
+                self.what,
+                self.said()
+            ),
+        }
+    }
+
+    /// As [`Process::lines`]; `None` if it ended without them.
+    pub async fn heard(&self, part: &str, count: usize) -> Option<Vec<String>> {
         let find = |said: &Said| -> Vec<String> {
             let lines = said.out.iter().chain(&said.err);
             lines.filter(|line| line.contains(part)).cloned().collect()
@@ -182,10 +194,7 @@ impl Process {
         let mut said = self.said.clone();
         let what = format!("{count} times {part:?} from {}", self.what);
         let heard = soon(&what, said.wait_for(|said| find(said).len() >= count)).await;
-        match heard {
-            Ok(said) => find(&said),
-            Err(_) => panic!("{what}: it ended; it said {:#?}", self.said()),
-        }
+        heard.ok().map(|said| find(&said))
     }
 
     pub fn said(&self) -> Said {

@@ -122,6 +122,16 @@ impl Vestibule {
         self.log.borrow().clone()
     }
 
+    /// Everything that it logged, once it has ended.
+    pub async fn whole_log(&self) -> Vec<Value> {
+        let mut log = self.log.clone();
+        soon("the end of the log", async {
+            while log.changed().await.is_ok() {}
+        })
+        .await;
+        self.log()
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id().expect("not waited for")
     }

@@ -1,0 +1,348 @@
+//! `vestibule claim`, the worker for any program, and the shell examples that use it.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::client::{self, Client, Socket};
+use common::gate::{self, Watch};
+use common::process::{self, Process, output, path_with_vestibule, run, s_client, tool};
+use common::vestibule::Vestibule;
+use common::{bytes, project, soon, until};
+use rustix::process::Signal;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixListener;
+use tokio::process::Command;
+
+const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n[timeouts]\nbackend = \"50s\"\n";
+
+#[tokio::test]
+async fn the_shell_echo_gives_a_client_all_its_bytes_back() {
+    const BYTES: usize = 3 * 1024 * 1024 + 11;
+    let vestibule = Vestibule::start(APP).await;
+    let worker = Process::start(echo(&vestibule.gate(), "app"));
+    for _ in 0..3 {
+        let client = client::connect(&vestibule.tcp()).await;
+        let (mut reader, mut writer) = tokio::io::split(client.expect("a handshake"));
+        let (sent, ()) = soon("the echo", async {
+            tokio::join!(
+                bytes::send(&mut writer, 5, BYTES),
+                bytes::expect(&mut reader, 5, BYTES)
+            )
+        })
+        .await;
+        sent.expect("an open connection");
+    }
+    vestibule.ended("done", 3).await;
+    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn openssl_talks_to_a_command_that_ends_the_connection() {
+    let vestibule = Vestibule::start(APP).await;
+    let script = "read -r line; echo \"you said $line\"; echo 'and here is the log' >&2";
+    let worker = claim(&vestibule.gate(), &["--", "sh", "-c", script]);
+    for (version, word) in [("-tls1_2", "good"), ("-tls1_3", "evening")] {
+        let mut command = s_client(&vestibule.tcp());
+        command.args(["-quiet", version]);
+        let said = run(command, format!("{word}\n").as_bytes()).await;
+        assert_eq!(said.text(), format!("you said {word}\n"));
+    }
+    // Stderr is not the connection.
+    worker.lines("and here is the log", 2).await;
+    vestibule.ended("done", 2).await;
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_command_has_the_facts_in_its_environment() {
+    let vestibule = Vestibule::start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let _worker = claim(&vestibule.gate(), &["--", &whoami()]);
+    let mut client = Visitor::connect(&vestibule).await;
+    let id = watch.offer().await["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    let peer = client.peer();
+    assert_eq!(
+        client.greeting().await,
+        [
+            format!("id        {id}"),
+            format!("peer      {peer}"),
+            "sni       localhost".to_owned(),
+            "alpn      none".to_owned(),
+            "identity  none".to_owned(),
+        ]
+    );
+    client.is_echoed().await;
+    client.leave().await;
+    vestibule.ended("done", 1).await;
+}
+
+#[tokio::test]
+async fn no_more_commands_run_than_max_and_the_other_connections_wait() {
+    const CLIENTS: usize = 6;
+    const OTHERS: usize = 20;
+    let vestibule = Vestibule::start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let worker = claim(&vestibule.gate(), &["--max", "2", "--", &whoami()]);
+    let mut served = Vec::new();
+    for _ in 0..2 {
+        let mut client = Visitor::connect(&vestibule).await;
+        client.greeting().await;
+        served.push(client);
+        watch.offer().await;
+    }
+    // A third place would be waiting at the gate, and soon get one of these.
+    for _ in 0..OTHERS {
+        let mut client = Visitor::connect(&vestibule).await;
+        let id = watch.offer().await["id"].clone();
+        let (facts, mut socket) = soon("it", gate::accept(&vestibule.gate(), "app")).await;
+        assert_eq!(facts["id"], id);
+        let said = socket.write_all(b"served by another\n").await;
+        said.expect("an open connection");
+        assert_eq!(client.line().await, "served by another");
+        drop(socket);
+        client.leave().await;
+    }
+    let mut waiting = Vec::new();
+    for _ in 2..CLIENTS {
+        waiting.push(Visitor::connect(&vestibule).await);
+        watch.offer().await;
+    }
+    assert_eq!(worker.children(), 2);
+
+    // For each that leaves the next one comes, in the order in which they came.
+    for mut next in waiting {
+        served.remove(0).leave().await;
+        next.greeting().await;
+        assert!(worker.children() <= 2, "{} commands", worker.children());
+        served.push(next);
+        for client in &mut served {
+            client.is_echoed().await;
+        }
+    }
+    for client in served {
+        client.leave().await;
+    }
+    vestibule.ended("done", CLIENTS + OTHERS).await;
+    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connection() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let vestibule = Vestibule::start(APP).await;
+        let mut worker = claim(&vestibule.gate(), &["--", &whoami()]);
+        let mut served = Vec::new();
+        for _ in 0..2 {
+            let mut client = Visitor::connect(&vestibule).await;
+            client.greeting().await;
+            served.push(client);
+        }
+        until("a third place waits", || connected(&vestibule.gate()) == 3).await;
+        worker.signal(signal);
+        // It has heard the signal when it waits at the gate no more.
+        until("it has left the gate", || connected(&vestibule.gate()) == 2).await;
+
+        let mut late = Visitor::connect(&vestibule).await;
+        let (_, mut socket) = soon("the late one", gate::accept(&vestibule.gate(), "app")).await;
+        let word = socket.write_all(b"served by another\n").await;
+        word.expect("an open connection");
+        assert_eq!(late.line().await, "served by another");
+
+        for mut client in served {
+            assert!(worker.is_running(), "it left its commands behind");
+            client.is_echoed().await;
+            client.leave().await;
+        }
+        let (status, said) = worker.wait().await;
+        assert_eq!(status.code(), Some(0), "{:?}", said.err);
+        assert!(said.err.is_empty(), "{:?}", said.err);
+        vestibule.ended("done", 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
+    let dialled = "[[backend]]\nname = \"web\"\nto = \"tcp:127.0.0.1:9\"\n\
+                   [[route]]\nbackend = \"app\"\n";
+    let vestibule = Vestibule::start(&format!("{APP}{dialled}")).await;
+    for backend in ["nobody", "web", "App"] {
+        let mut command = process::vestibule();
+        command.args(["claim", "--gate"]).arg(vestibule.gate());
+        command.args(["--backend", backend, "--", "cat"]);
+        for command in [command, echo(&vestibule.gate(), backend)] {
+            let done = output(command).await;
+            assert_eq!(done.code, Some(2), "{backend}: {}", done.err);
+            assert!(done.out.is_empty(), "{backend}");
+            assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+            let gate = vestibule.gate().display().to_string();
+            for part in [&gate, backend, "to = \"gate\""] {
+                assert!(done.err.contains(part), "no {part} in {}", done.err);
+            }
+        }
+    }
+    // And so do arguments that make no sense.
+    let mut command = tool("sh");
+    command.arg(project("examples/shell/echo.sh"));
+    let done = output(command).await;
+    assert_eq!(done.code, Some(2));
+    assert!(done.err.starts_with("usage: echo.sh"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_there_ends_claim_with_1_and_its_name() {
+    let vestibule = Vestibule::start(APP).await;
+    let worker = claim(&vestibule.gate(), &["--", "/nowhere/handler"]);
+    let mut client = Visitor::connect(&vestibule).await;
+    let (status, said) = worker.wait().await;
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(said.err.len(), 1, "{:?}", said.err);
+    assert!(said.err[0].contains("/nowhere/handler"), "{:?}", said.err);
+    client.ends().await;
+}
+
+#[tokio::test]
+async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let gate: PathBuf = directory.path().join("run/gate.sock");
+    let mut worker = claim(&gate, &["--", &whoami()]);
+    let said = worker.line("trying again").await;
+    assert!(said.contains(&gate.display().to_string()), "{said}");
+
+    // A gate that is no use yet: three attempts, each with its answer.
+    std::fs::create_dir(gate.parent().expect("a directory")).expect("a directory");
+    let useless = UnixListener::bind(&gate).expect("a path");
+    for answer in ["", "NO busy\n", "NO draining\n"] {
+        let (mut attempt, _) = soon("an attempt", useless.accept()).await.expect("one");
+        let mut line = [0; 11];
+        attempt.read_exact(&mut line).await.expect("a line");
+        assert_eq!(&line, b"ACCEPT app\n");
+        attempt.write_all(answer.as_bytes()).await.expect("room");
+    }
+    drop(useless);
+    std::fs::remove_dir_all(directory.path().join("run")).expect("ours");
+
+    // It comes, goes without a word, and comes again.
+    let mut directory = directory;
+    for _ in 0..3 {
+        let vestibule = Vestibule::start_in(Arc::clone(&directory), APP).await;
+        let mut client = Visitor::connect(&vestibule).await;
+        client.greeting().await;
+        client.leave().await;
+        vestibule.ended("done", 1).await;
+        directory = vestibule.kill().await;
+        assert!(worker.is_running());
+    }
+    worker.line("lost the gate").await;
+    // While it waits between two attempts, too, it ends when it is told to.
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_command_that_dies_resets_nothing_but_its_own_connection() {
+    let vestibule = Vestibule::start(APP).await;
+    let script = "read -r word; if [ \"$word\" = die ]; then kill -9 $$; fi; exec cat";
+    let worker = claim(&vestibule.gate(), &["--", "sh", "-c", script]);
+    let mut other = Visitor::connect(&vestibule).await;
+    other.say("live\n").await;
+    other.is_echoed().await;
+    let mut client = Visitor::connect(&vestibule).await;
+    client.say("die\n").await;
+    client.ends().await;
+    other.is_echoed().await;
+    other.leave().await;
+    vestibule.ended("done", 1).await;
+    until("the dead one is waited for", || worker.children() == 0).await;
+    assert_eq!(worker.terminate().await, Some(0));
+}
+
+/// A client of whoami.sh or another that echoes lines.
+struct Visitor(BufReader<Client>);
+
+impl Visitor {
+    async fn connect(vestibule: &Vestibule) -> Self {
+        let client = client::connect(&vestibule.tcp()).await;
+        Self(BufReader::new(client.expect("a handshake")))
+    }
+
+    fn peer(&self) -> String {
+        match self.0.get_ref().get_ref().0 {
+            Socket::Tcp(tcp) => tcp.local_addr().expect("connected").to_string(),
+            Socket::Unix(_) => panic!("TCP"),
+        }
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = soon("a line", self.0.read_line(&mut line)).await;
+        assert_ne!(read.expect("an open connection"), 0, "no more lines");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// The five lines of whoami.sh.
+    async fn greeting(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for _ in 0..5 {
+            lines.push(self.line().await);
+        }
+        lines
+    }
+
+    async fn say(&mut self, words: &str) {
+        let said = self.0.get_mut().write_all(words.as_bytes()).await;
+        said.expect("an open connection");
+    }
+
+    async fn is_echoed(&mut self) {
+        self.say("still there?\n").await;
+        assert_eq!(self.line().await, "still there?");
+    }
+
+    /// Closes its side, and is closed to.
+    async fn leave(mut self) {
+        self.0.get_mut().shutdown().await.expect("open");
+        let mut rest = Vec::new();
+        let end = soon("the end", self.0.read_to_end(&mut rest)).await;
+        assert_eq!(end.expect("a clean end"), 0);
+    }
+
+    /// Is closed to, in whatever way.
+    async fn ends(&mut self) {
+        let mut rest = Vec::new();
+        let _ = soon("the end", self.0.read_to_end(&mut rest)).await;
+        assert!(rest.is_empty(), "{rest:?}");
+    }
+}
+
+fn claim(gate: &Path, arguments: &[&str]) -> Process {
+    let mut command = process::vestibule();
+    command.args(["claim", "--gate"]).arg(gate);
+    command.args(["--backend", "app"]).args(arguments);
+    Process::start(command)
+}
+
+fn whoami() -> String {
+    project("examples/shell/whoami.sh")
+}
+
+fn echo(gate: &Path, backend: &str) -> Command {
+    let mut command = Command::new(project("examples/shell/echo.sh"));
+    command.arg(gate).arg(backend);
+    command.env("PATH", path_with_vestibule());
+    command
+}
+
+/// How many connections a gate has: waiting, and handed over.
+fn connected(gate: &Path) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/unix").expect("Linux");
+    let gate = gate.display().to_string();
+    let of_gate = sockets.lines().filter(|line| line.ends_with(&gate));
+    // One is the gate itself.
+    of_gate.count() - 1
+}

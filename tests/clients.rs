@@ -1,0 +1,377 @@
+//! The clients that people have: curl, openssl, Python, Node, against the demo and against relays.
+
+mod common;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use common::backend::Backend;
+use common::client::{Front, Socket};
+use common::process::{self, Process, curl, node, output, run, s_client, tool};
+use common::vestibule::Vestibule;
+use common::{bytes, project, soon, until};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use uuid::Uuid;
+
+const HELLO: &str = "[[backend]]\nname = \"hello\"\nto = \"hello\"\n";
+const TEN_MIB: usize = 10 * 1024 * 1024;
+
+/// The one test of the demo, because the demo has one port.
+#[tokio::test]
+async fn the_demo_runs_from_any_directory_and_shows_a_client_its_connection() {
+    const ADDRESS: &str = "127.0.0.1:8443";
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let demo = || {
+        let mut command = process::vestibule();
+        command.current_dir(elsewhere.path()).env_remove("RUST_LOG");
+        command
+    };
+    let running = soon("the demo's port", async {
+        loop {
+            let running = Process::start(demo());
+            if running.heard("limits: ", 1).await.is_some() {
+                return running;
+            }
+            // Another run of the tests on this machine may have the port.
+            let (_, said) = running.wait().await;
+            assert!(said.err[0].contains("in use"), "{:?}", said.err);
+            until("the port is free", || TcpListener::bind(ADDRESS).is_ok()).await;
+        }
+    })
+    .await;
+    let said = running.line("listening on tcp:127.0.0.1:8443").await;
+    assert!(said.contains("listening on tcp:127.0.0.1:8443"), "{said}");
+
+    // As the README has it, word for word.
+    let get = |arguments: &[&str]| {
+        let mut command = tool("curl");
+        command
+            .current_dir(project(""))
+            .args(["-q", "--noproxy", "*"])
+            .args(["--cacert", "certs/ca.pem", "https://localhost:8443/"])
+            .args(arguments);
+        command
+    };
+    let page = output(get(&[])).await.text();
+    let row = |name: &str| -> String {
+        let row = page
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(name))
+            .unwrap_or_else(|| panic!("no {name} in {page}"));
+        row.trim().to_owned()
+    };
+    assert_is_random_uuid(&row("id "));
+    assert_eq!(row("TLS version"), "1.3");
+    assert!(row("cipher").starts_with("TLS13_"), "{page}");
+    assert_eq!(row("SNI"), "localhost");
+    assert_eq!(row("local "), ADDRESS);
+
+    let what = "%{stderr}%{local_ip}:%{local_port} %{http_code} %{content_type}";
+    let done = output(get(&["-H", "accept: application/json", "-s", "-w", what])).await;
+    let (peer, form) = done.err.split_once(' ').expect("two words");
+    assert_eq!(form, "200 application/json");
+    let facts: Value = serde_json::from_slice(&done.out).expect("JSON");
+    assert_is_random_uuid(facts["id"].as_str().expect("an id"));
+    assert_ne!(facts["id"], row("id ").as_str(), "one id a connection");
+    assert_eq!(facts["peer"], peer);
+    assert_eq!(facts["local"], ADDRESS);
+    assert_eq!(facts["listener"], "default");
+    assert_eq!(facts["backend"], "default");
+    assert_is_recent(facts["accepted_at"].as_str().expect("a time"));
+    assert_eq!(facts["identity"], Value::Null);
+    let tls = facts["tls"].as_object().expect("TLS facts");
+    assert_eq!(tls["version"], "1.3");
+    assert_eq!(tls["sni"], "localhost");
+    assert_eq!(tls["alpn"], Value::Null);
+    assert_eq!(tls["resumed"], false);
+    let cipher = tls["cipher"].as_str().expect("a cipher");
+    assert!(cipher.starts_with("TLS13_"), "{cipher}");
+    assert!(tls["group"].is_string(), "{tls:?}");
+    assert_eq!(
+        (tls.len(), facts.as_object().map(|o| o.len())),
+        (6, Some(8))
+    );
+
+    let done = output(get(&["-H", "accept: text/html", "-s", "-w", what])).await;
+    assert!(done.err.ends_with(" 200 text/html; charset=utf-8"));
+    let page = done.text();
+    assert!(page.starts_with("<!doctype html>"), "{page}");
+    for fact in ["localhost", "1.3", cipher, ADDRESS] {
+        assert!(page.contains(&format!("<td>{fact}</td>")), "{fact}: {page}");
+    }
+
+    // A second one finds the port taken, says so in one line, and leaves the first alone.
+    let second = output(demo()).await;
+    assert_eq!(second.code, Some(1), "{}", second.err);
+    assert!(second.err.contains(ADDRESS), "{}", second.err);
+    assert_eq!(second.err.trim().lines().count(), 1, "{}", second.err);
+    output(get(&["-s"])).await.ok();
+
+    running.signal(rustix::process::Signal::TERM);
+    let (status, said) = running.wait().await;
+    assert_eq!(status.code(), Some(0), "{:?}", said.err);
+    assert!(said.out.is_empty(), "nobody asked for {:?}", said.out);
+    let left = std::fs::read_dir(elsewhere.path()).expect("the directory");
+    assert_eq!(left.count(), 0, "it left something where it was started");
+}
+
+#[tokio::test]
+async fn curl_gets_the_tls_version_that_it_asks_for() {
+    let vestibule = Vestibule::start(HELLO).await;
+    let url = format!(
+        "https://{}/",
+        vestibule.tcp().replace("127.0.0.1", "localhost")
+    );
+    let ask = async |arguments: &[&str]| -> Value {
+        let mut command = curl();
+        command.args(["-H", "accept: application/json", &url]);
+        command.args(arguments);
+        serde_json::from_slice(&output(command).await.ok()).expect("JSON")
+    };
+    for (arguments, version) in [
+        (&["--tls-max", "1.2"][..], "1.2"),
+        (&["--tlsv1.3"], "1.3"),
+        (&[], "1.3"),
+    ] {
+        let facts = ask(arguments).await;
+        assert_eq!(facts["tls"]["version"], version, "{arguments:?}");
+        assert_eq!(facts["tls"]["sni"], "localhost", "{arguments:?}");
+    }
+    // By address there is no name to ask for, and the certificate still holds.
+    let mut by_address = curl();
+    by_address
+        .args(["-H", "accept: application/json"])
+        .arg(format!("https://{}/", vestibule.tcp()));
+    let facts: Value = serde_json::from_slice(&output(by_address).await.ok()).expect("JSON");
+    assert_eq!(facts["tls"]["sni"], Value::Null);
+    // The same through a Unix socket: a client without an address.
+    let socket = vestibule.path("front.sock").display().to_string();
+    let facts = ask(&["--unix-socket", &socket]).await;
+    assert_eq!(facts["listener"], "unix");
+    assert_eq!(facts["tls"]["version"], "1.3");
+    vestibule.ended("done", 5).await;
+}
+
+#[tokio::test]
+async fn openssl_gets_the_tls_version_that_it_asks_for() {
+    let vestibule = Vestibule::start(HELLO).await;
+    for (argument, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let mut command = s_client(&vestibule.tcp());
+        command.args(["-brief", argument]);
+        let done = run(command, b"").await;
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        let protocol = format!("Protocol version: {version}");
+        assert!(done.err.contains(&protocol), "{}", done.err);
+        assert!(done.err.contains("Verification: OK"), "{}", done.err);
+
+        let mut command = s_client(&vestibule.tcp());
+        command.args(["-quiet", argument]);
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let answer = run(command, request).await.text();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let number = version.trim_start_matches("TLSv");
+        assert!(
+            answer.contains(&format!("TLS version  {number}")),
+            "{answer}"
+        );
+    }
+}
+
+/// At the end of its stdin `s_client -quiet` sends nothing more, but no `close_notify` either: it
+/// waits for the server's.
+#[tokio::test]
+async fn openssl_whose_input_has_ended_gets_the_whole_answer() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        let (vestibule, _serving) = answering(kind, After::FirstByte).await;
+        for version in ["-tls1_2", "-tls1_3"] {
+            let mut command = s_client(&vestibule.tcp());
+            command.args(["-quiet", version]);
+            let answer = run(command, b"x").await.ok();
+            assert_is_answer(&answer).await;
+        }
+        vestibule.ended("done", 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        let (vestibule, _serving) = answering(kind, After::End).await;
+        let fronts = [
+            Front::Tcp(vestibule.tcp()),
+            Front::Unix(vestibule.path("front.sock")),
+        ];
+        for front in fronts {
+            for version in [&TLS12, &TLS13] {
+                let mut client = front.connect_with(version).await.expect("a handshake");
+                client.write_all(b"x").await.expect("an open connection");
+                client.shutdown().await.expect("an open connection");
+                let answer = bytes::expect(&mut client, SEED, TEN_MIB);
+                soon("the whole answer", answer).await;
+            }
+        }
+        vestibule.ended("done", 4).await;
+        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    }
+}
+
+/// A Unix socket refuses our `close_notify` at once when the client is gone; TCP takes it.
+#[tokio::test]
+async fn a_client_that_has_its_answer_says_goodbye_and_leaves_is_done() {
+    const TIMES: usize = 20;
+    let vestibule = Vestibule::start("[[backend]]\nname = \"echo\"\nto = \"echo\"\n").await;
+    let fronts = [
+        Front::Tcp(vestibule.tcp()),
+        Front::Unix(vestibule.path("front.sock")),
+    ];
+    for front in &fronts {
+        for _ in 0..TIMES {
+            let mut client = front.connect().await.expect("a handshake");
+            client.write_all(b"x").await.expect("an open connection");
+            assert_eq!(client.read_u8().await.expect("an echo"), b'x');
+            client.shutdown().await.expect("an open connection");
+        }
+    }
+    vestibule.ended("done", 2 * TIMES).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_whole_answer_is_not_done() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        let (vestibule, _serving) = answering(kind, After::End).await;
+        let fronts = [
+            Front::Tcp(vestibule.tcp()),
+            Front::Unix(vestibule.path("front.sock")),
+        ];
+        for front in fronts {
+            let mut client = front.connect().await.expect("a handshake");
+            client.write_all(b"x").await.expect("an open connection");
+            client.shutdown().await.expect("an open connection");
+            client.read_u8().await.expect("the first of many");
+        }
+        vestibule.ended("client_reset", 2).await;
+        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    }
+}
+
+#[tokio::test]
+async fn python_and_node_that_have_closed_their_side_get_the_whole_answer() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        let (vestibule, _serving) = answering(kind, After::End).await;
+        let port = vestibule.tcp().replace("127.0.0.1:", "");
+        for version in ["1.2", "1.3"] {
+            let mut python = tool("python3");
+            python.args(["-c", PYTHON, &port, version, &project("certs/ca.pem")]);
+            assert_is_answer(&output(python).await.ok()).await;
+            let mut javascript: Command = node();
+            javascript
+                .args(["--input-type=module", "--eval", NODE, "--"])
+                .args([&port, version]);
+            assert_is_answer(&output(javascript).await.ok()).await;
+        }
+        vestibule.ended("done", 4).await;
+        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    }
+}
+
+/// `unwrap` sends the `close_notify`; the FIN stays unsent, so that TLS alone has to tell.
+const PYTHON: &str = r#"
+import socket, ssl, sys
+port, version, ca = sys.argv[1:]
+context = ssl.create_default_context(cafile=ca)
+version = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}[version]
+context.minimum_version = context.maximum_version = version
+tcp = socket.create_connection(("127.0.0.1", int(port)))
+client = context.wrap_socket(tcp, server_hostname="localhost")
+client.sendall(b"x")
+client.setblocking(False)
+try:
+    client.unwrap()
+except ssl.SSLWantReadError:
+    pass
+client.settimeout(50)
+try:
+    while data := client.recv(65536):
+        sys.stdout.buffer.write(data)
+except ssl.SSLZeroReturnError:
+    pass  # the server's close_notify
+"#;
+
+/// Without a certificate that it trusts, or without `close_notify` at the end, node fails.
+const NODE: &str = r#"
+import tls from 'node:tls';
+const [port, version] = process.argv.slice(1);
+const client = tls.connect({
+  host: '127.0.0.1', port, servername: 'localhost', allowHalfOpen: true,
+  minVersion: `TLSv${version}`, maxVersion: `TLSv${version}`,
+}, () => client.end('x'));
+client.pipe(process.stdout);
+"#;
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Tcp,
+    Unix,
+}
+
+/// What a backend waits for before it answers.
+#[derive(Clone, Copy)]
+enum After {
+    FirstByte,
+    End,
+}
+
+const SEED: u64 = 7;
+
+/// Vestibule before a backend that answers `x` with ten MiB.
+async fn answering(kind: Kind, after: After) -> (Vestibule, tokio::task::JoinSet<()>) {
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let backend = match kind {
+        Kind::Tcp => Backend::tcp().await,
+        Kind::Unix => Backend::unix(&directory.path().join("app.sock")),
+    };
+    let to = backend.address();
+    let serving = backend.serve(move |socket| answer(socket, after));
+    let config = format!("[[backend]]\nname = \"app\"\nto = \"{to}\"\n");
+    (Vestibule::start_in(directory, &config).await, serving)
+}
+
+async fn answer(mut socket: Socket, after: After) {
+    let mut asked = Vec::new();
+    match after {
+        After::FirstByte => asked.push(socket.read_u8().await.expect("a byte")),
+        After::End => {
+            let end = socket.read_to_end(&mut asked).await;
+            end.expect("a clean end");
+        }
+    }
+    assert_eq!(asked, b"x");
+    let sent = bytes::send(&mut socket, SEED, TEN_MIB).await;
+    sent.expect("a client that listens");
+    // A Unix socket that is closed with bytes unread would reset its peer.
+    let _ = socket.read_to_end(&mut asked).await;
+}
+
+async fn assert_is_answer(mut answer: &[u8]) {
+    assert_eq!(answer.len(), TEN_MIB);
+    bytes::expect(&mut answer, SEED, TEN_MIB).await;
+}
+
+#[track_caller]
+fn assert_is_random_uuid(text: &str) {
+    let id = Uuid::parse_str(text).expect("a UUID");
+    assert_eq!(id.get_version_num(), 4, "{text}");
+    assert_eq!(id.hyphenated().to_string(), text);
+}
+
+/// RFC 3339 with milliseconds, in UTC, and of this minute or the last.
+#[track_caller]
+fn assert_is_recent(text: &str) {
+    assert!(text.ends_with('Z') && text.len() == 24, "{text}");
+    let time = humantime::parse_rfc3339(text).expect("a time");
+    let age = time.elapsed().expect("a time in the past");
+    assert!(age.as_secs() < 60, "{age:?}");
+}

@@ -1,0 +1,215 @@
+//! Which backend a client gets to, and what it is told when there is none for it.
+
+mod common;
+
+use common::process::{Done, curl, output, run, s_client, tool};
+use common::vestibule::Vestibule;
+use serde_json::Value;
+
+/// Every backend answers with the facts, in which its name is.
+fn backends(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("[[backend]]\nname = \"{name}\"\nto = \"hello\"\n"))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_client_without_a_route_is_told_access_denied() {
+    let routes = "
+        [[route]]
+        sni = [\"welcome.example\"]
+        backend = \"hello\"
+        [[route]]
+        sni = [\"*.evil.example\", \"evil.example\"]
+        deny = true
+    ";
+    let vestibule = Vestibule::start(&(routes.to_owned() + &backends(&["hello"]))).await;
+    for (version, name, outcome, count) in [
+        ("-tls1_2", "unknown.example", "no_route", 1),
+        ("-tls1_3", "unknown.example", "no_route", 2),
+        ("-tls1_2", "evil.example", "denied", 1),
+        ("-tls1_3", "a.evil.example", "denied", 2),
+        ("-tls1_3", "a.b.evil.example", "no_route", 3),
+    ] {
+        let done = openssl(&vestibule, &[version, "-servername", name]).await;
+        assert_ne!(done.code, Some(0), "{name}");
+        assert!(done.err.contains("access denied"), "{name}: {}", done.err);
+        assert!(done.err.contains("SSL alert number 49"), "{}", done.err);
+        vestibule.ended(outcome, count).await;
+    }
+    // No name at all.
+    let mut command = tool("openssl");
+    command.args(["s_client", "-noservername", "-connect", &vestibule.tcp()]);
+    let done = output(command).await;
+    assert!(done.err.contains("access denied"), "{}", done.err);
+    vestibule.ended("no_route", 4).await;
+    // Curl calls it a failed TLS connection.
+    let mut command = curl();
+    command.arg(format!("https://{}/", vestibule.tcp()));
+    assert_eq!(output(command).await.code, Some(35));
+    vestibule.ended("no_route", 5).await;
+
+    assert_eq!(
+        ask(&vestibule, "welcome.example", &[]).await["backend"],
+        "hello"
+    );
+    vestibule.ended("done", 1).await;
+    assert_eq!(vestibule.outcomes().len(), 3, "{:?}", vestibule.outcomes());
+}
+
+#[tokio::test]
+async fn a_name_chooses_the_backend_and_the_first_route_that_matches_wins() {
+    let routes = "
+        [[route]]
+        sni = [\"api.example.com\", \"rpc.example.com\"]
+        backend = \"api\"
+        [[route]]
+        sni = [\"*.example.com\"]
+        backend = \"one\"
+        [[route]]
+        sni = [\"**.example.com\"]
+        backend = \"more\"
+        [[route]]
+        backend = \"rest\"
+    ";
+    let backends = backends(&["api", "one", "more", "rest"]);
+    let vestibule = Vestibule::start(&format!("{routes}{backends}")).await;
+    for (name, backend) in [
+        ("api.example.com", "api"),
+        ("rpc.example.com", "api"),
+        ("API.Example.COM", "api"),
+        ("www.example.com", "one"),
+        ("a.b.example.com", "more"),
+        ("a.api.example.com", "more"),
+        ("example.com", "rest"),
+        ("api.example.com.evil", "rest"),
+        ("apiXexample.com", "rest"),
+    ] {
+        let facts = ask(&vestibule, name, &[]).await;
+        assert_eq!(facts["backend"], backend, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_protocol_chooses_the_backend_and_is_the_one_agreed_on() {
+    let routes = "
+        [[route]]
+        alpn = [\"h2\"]
+        backend = \"h2\"
+        [[route]]
+        alpn = [\"http/1.1\", \"http/1.0\"]
+        backend = \"http\"
+        [[route]]
+        backend = \"rest\"
+    ";
+    let vestibule =
+        Vestibule::start(&format!("{routes}{}", backends(&["h2", "http", "rest"]))).await;
+    for (arguments, backend, alpn) in [
+        (&["--http1.1"][..], "http", "http/1.1".into()),
+        (&["--http1.0"], "http", "http/1.0".into()),
+        (&["--no-alpn"], "rest", Value::Null),
+    ] {
+        let facts = ask(&vestibule, "localhost", arguments).await;
+        assert_eq!(facts["backend"], backend, "{arguments:?}");
+        assert_eq!(facts["tls"]["alpn"], alpn, "{arguments:?}");
+    }
+    // The order is the routes', not the client's: RFC 7301 leaves the choice to the server.
+    for (offer, backend, agreed) in [
+        ("h2", "h2", "h2"),
+        ("http/1.1,h2", "h2", "h2"),
+        ("foreign,http/1.0", "http", "http/1.0"),
+    ] {
+        let mut command = s_client(&vestibule.tcp());
+        command.args(["-quiet", "-alpn", offer]);
+        let answer = run(command, REQUEST).await.text();
+        let (_, facts) = answer.split_once("\r\n\r\n").expect("an answer");
+        let facts: Value = serde_json::from_str(facts).expect("JSON");
+        assert_eq!(facts["backend"], backend, "{offer}");
+        assert_eq!(facts["tls"]["alpn"], agreed, "{offer}");
+        let done = openssl(&vestibule, &["-alpn", offer]).await;
+        let said = String::from_utf8_lossy(&done.out).into_owned();
+        assert!(said.contains(&format!("ALPN protocol: {agreed}")), "{said}");
+    }
+}
+
+const REQUEST: &[u8] =
+    b"GET / HTTP/1.1\r\nhost: localhost\r\naccept: application/json\r\nconnection: close\r\n\r\n";
+
+#[tokio::test]
+async fn an_address_and_a_listener_choose_the_backend() {
+    let routes = "
+        [[route]]
+        listener = [\"unix\"]
+        backend = \"local\"
+        [[route]]
+        from = [\"127.0.0.2/32\", \"2001:db8::/32\"]
+        backend = \"two\"
+        [[route]]
+        from = [\"127.3.0.0/16\"]
+        listener = [\"tcp\"]
+        backend = \"net\"
+        [[route]]
+        from = [\"127.4.0.0/16\"]
+        listener = [\"unix\"]
+        backend = \"local\"
+    ";
+    let backends = backends(&["local", "two", "net"]);
+    let vestibule = Vestibule::start(&format!("{routes}{backends}")).await;
+    for (from, backend) in [
+        ("127.0.0.2", "two"),
+        ("127.3.0.1", "net"),
+        ("127.3.255.254", "net"),
+    ] {
+        let facts = ask(&vestibule, "localhost", &["--interface", from]).await;
+        assert_eq!(facts["backend"], backend, "{from}");
+        let peer = facts["peer"].as_str().expect("an address");
+        assert!(peer.starts_with(&format!("{from}:")), "{facts}");
+    }
+    let socket = vestibule.path("front.sock").display().to_string();
+    let facts = ask(&vestibule, "localhost", &["--unix-socket", &socket]).await;
+    assert_eq!(facts["backend"], "local");
+    // Every key must match: the network's neighbours, and the right network at the wrong door.
+    for (before, from) in ["127.0.0.3", "127.2.0.1", "127.4.0.1"]
+        .into_iter()
+        .enumerate()
+    {
+        let done = openssl(&vestibule, &["-bind", from]).await;
+        assert!(done.err.contains("access denied"), "{from}: {}", done.err);
+        vestibule.ended("no_route", before + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_without_an_address_is_in_no_network() {
+    let routes = "[[route]]\nfrom = [\"0.0.0.0/0\", \"::/0\"]\nbackend = \"hello\"\n";
+    let vestibule = Vestibule::start(&format!("{routes}{}", backends(&["hello"]))).await;
+    assert_eq!(ask(&vestibule, "localhost", &[]).await["backend"], "hello");
+    let mut command = tool("openssl");
+    command
+        .args(["s_client", "-unix"])
+        .arg(vestibule.path("front.sock"));
+    let done = output(command).await;
+    assert!(done.err.contains("access denied"), "{}", done.err);
+    vestibule.ended("no_route", 1).await;
+}
+
+/// The facts that the backend shows to curl, which asks for `name` and does not check who answers:
+/// the certificate is for `localhost`.
+async fn ask(vestibule: &Vestibule, name: &str, arguments: &[&str]) -> Value {
+    let address = vestibule.tcp();
+    let port = address.rsplit(':').next().expect("a port");
+    let mut command = curl();
+    command
+        .args(["--insecure", "-H", "accept: application/json"])
+        .args(["--connect-to", &format!("::{address}")])
+        .args(arguments)
+        .arg(format!("https://{name}:{port}/"));
+    serde_json::from_slice(&output(command).await.ok()).expect("JSON")
+}
+
+async fn openssl(vestibule: &Vestibule, arguments: &[&str]) -> Done {
+    let mut command = s_client(&vestibule.tcp());
+    command.args(arguments);
+    output(command).await
+}
