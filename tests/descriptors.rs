@@ -1,0 +1,329 @@
+//! Out of file descriptors Vestibule waits and goes on: it neither dies, nor spins, nor goes silent.
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use common::backend::Backend;
+use common::client::{Client, Front, Socket};
+use common::gate::{self, Answer};
+use common::resources::{cpu_seconds, limited};
+use common::vestibule::{LISTENERS, Vestibule, message};
+use common::{bytes, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+const DESCRIPTORS: usize = 100;
+const ECHO: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
+const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
+
+#[tokio::test]
+async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
+    const MOST: usize = DESCRIPTORS / 2;
+    let vestibule = start(MOST, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(2 * MOST, &front);
+    for _ in 0..MOST {
+        clients.served().await;
+    }
+    vestibule.ended("over_limit", MOST).await;
+    clients.leave().await;
+    vestibule.ended("done", MOST).await;
+    assert_eq!(complaints(&vestibule), 0);
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
+    // More than fits beside the program's own descriptors, and fewer than twice as many.
+    let free = DESCRIPTORS - used(&start(1, ECHO).await);
+    let vestibule = start(free, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(free, &front);
+    for _ in 0..free {
+        clients.served().await;
+    }
+    assert_eq!(used(&vestibule), DESCRIPTORS);
+    for refused in 1..=5 {
+        // There is no descriptor to accept it with, and it is closed none the less.
+        assert!(soon("a close", front.connect()).await.is_err());
+        vestibule.ended("over_limit", refused).await;
+    }
+    clients.leave().await;
+    vestibule.ended("done", free).await;
+    finish(front.connect().await.expect("room")).await;
+}
+
+#[tokio::test]
+async fn with_built_in_backends_the_rest_waits_its_turn() {
+    let vestibule = start(2 * DESCRIPTORS, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(2 * DESCRIPTORS, &front);
+    // As many as there are descriptors for, and these leave some to the program itself.
+    for _ in 0..DESCRIPTORS / 2 {
+        clients.served().await;
+    }
+    assert_calm(&vestibule).await;
+    clients.leave().await;
+    vestibule.ended("done", 2 * DESCRIPTORS).await;
+    assert_recovered(vestibule, &front).await;
+}
+
+#[tokio::test]
+async fn with_claimed_backends_offers_expire_and_the_gate_goes_on() {
+    let config = format!("[timeouts]\nbackend = \"4s\"\n{GATE}");
+    let vestibule = start(2 * DESCRIPTORS, &config).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = JoinSet::new();
+    for _ in 0..2 * DESCRIPTORS {
+        let front = front.clone();
+        clients.spawn(async move {
+            let mut client = front.connect().await.expect("a handshake, in the end");
+            let mut answer = Vec::new();
+            let read = client.read_to_end(&mut answer).await;
+            // Fails where Vestibule has closed both ways.
+            let _ = client.shutdown().await;
+            read.map(|_| answer)
+        });
+    }
+    assert_calm(&vestibule).await;
+    // A worker comes through, and gets a connection.
+    let (_, mut worker) = soon("a connection", gate::accept(&vestibule.gate(), "app")).await;
+    worker.write_all(b"served").await.expect("open");
+    drop(worker);
+
+    let answers = soon("every client's end", clients.join_all()).await;
+    let answers: Vec<Vec<u8>> = answers
+        .into_iter()
+        .map(|answer| answer.expect("close_notify"))
+        .collect();
+    let served = answers.iter().filter(|answer| *answer == b"served").count();
+    assert_eq!(served, 1);
+    vestibule.ended("expired", 2 * DESCRIPTORS - 1).await;
+    vestibule.ended("done", 1).await;
+
+    let gate = vestibule.gate();
+    let serve = async {
+        let (_, mut worker) = gate::accept(&gate, "app").await;
+        let (mut reader, mut writer) = worker.split();
+        tokio::io::copy(&mut reader, &mut writer).await
+    };
+    let come = async { finish(front.connect().await.expect("room")).await };
+    let ((), served) = soon("service as ever", async { tokio::join!(come, serve) }).await;
+    served.expect("open");
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn with_dialled_backends_who_waits_for_a_descriptor_is_served_when_there_is_one() {
+    const MOST: usize = DESCRIPTORS / 2;
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let backend = Backend::unix(&directory.path().join("app.sock"));
+    let config = format!(
+        "[timeouts]\nbackend = \"30s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n",
+        backend.address()
+    );
+    let _serving = backend.serve(echo);
+    let vestibule = start_in(directory, MOST, &config).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(MOST, &front);
+    // Two descriptors each: some are served, and not all can be.
+    for _ in 0..MOST / 4 {
+        clients.served().await;
+    }
+    common::until("there is no descriptor left", || {
+        used(&vestibule) == DESCRIPTORS
+    })
+    .await;
+    clients.leave().await;
+    vestibule.ended("done", MOST).await;
+    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    assert_recovered(vestibule, &front).await;
+}
+
+#[tokio::test]
+async fn with_dialled_backends_who_gets_no_descriptor_in_time_is_told() {
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let backend = Backend::unix(&directory.path().join("app.sock"));
+    let config = format!(
+        "[timeouts]\nbackend = \"3s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n",
+        backend.address()
+    );
+    let _serving = backend.serve(echo);
+    let vestibule = start_in(directory, 2 * DESCRIPTORS, &config).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let clients = Crowd::of(2 * DESCRIPTORS, &front);
+    assert_calm(&vestibule).await;
+    let fates = clients.leave().await;
+    let count = |fate| fates.iter().filter(|this| **this == fate).count();
+    let (served, unserved) = (count(Fate::Served), count(Fate::Unserved));
+    assert_eq!(served + unserved, 2 * DESCRIPTORS);
+    vestibule.ended("done", served).await;
+    vestibule.ended("backend_timeout", unserved).await;
+    assert_recovered(vestibule, &front).await;
+}
+
+async fn start(connections: usize, config: &str) -> Vestibule {
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    start_in(directory, connections, config).await
+}
+
+async fn start_in(
+    directory: Arc<tempfile::TempDir>,
+    connections: usize,
+    config: &str,
+) -> Vestibule {
+    let config = format!("[limits]\nconnections = {connections}\n{config}{LISTENERS}");
+    let vestibule = Vestibule::spawn(directory, &config, |command| limited(command, DESCRIPTORS));
+    vestibule.until_started().await;
+    vestibule
+}
+
+/// What became of a client. Nothing else may: no byte is lost, and no end is a surprise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// No handshake.
+    TurnedAway,
+    /// A handshake, and a clean end without an answer.
+    Unserved,
+    Served,
+}
+
+/// Clients that connect, are served with an echo, and stay until they are told to leave.
+struct Crowd {
+    clients: JoinSet<Fate>,
+    served: mpsc::Receiver<()>,
+    leave: watch::Sender<bool>,
+}
+
+impl Crowd {
+    fn of(size: usize, front: &Front) -> Self {
+        let (leave, told) = watch::channel(false);
+        let (report, served) = mpsc::channel(size);
+        let mut clients = JoinSet::new();
+        for _ in 0..size {
+            let (front, report, mut told) = (front.clone(), report.clone(), told.clone());
+            clients.spawn(async move {
+                let Ok(mut client) = front.connect().await else {
+                    return Fate::TurnedAway;
+                };
+                client.write_all(b"x").await.expect("open");
+                client.flush().await.expect("open");
+                if client.read(&mut [0]).await.expect("a byte or a clean end") == 0 {
+                    return Fate::Unserved;
+                }
+                report.send(()).await.expect("the test goes on");
+                told.wait_for(|told| *told).await.expect("the test goes on");
+                finish(client).await;
+                Fate::Served
+            });
+        }
+        Self {
+            clients,
+            served,
+            leave,
+        }
+    }
+
+    /// One more of them is served.
+    async fn served(&mut self) {
+        soon("a served client", self.served.recv())
+            .await
+            .expect("a client");
+    }
+
+    /// Everybody leaves: who is served now, and who is served later, when it has been.
+    async fn leave(self) -> Vec<Fate> {
+        let Self {
+            clients,
+            mut served,
+            leave,
+        } = self;
+        leave.send(true).expect("clients");
+        let report = async { while served.recv().await.is_some() {} };
+        soon("everybody's end", async {
+            tokio::join!(clients.join_all(), report).0
+        })
+        .await
+    }
+}
+
+/// Out of descriptors, it says so once a second, answers at the gate, and is idle meanwhile.
+async fn assert_calm(vestibule: &Vestibule) {
+    soon("a complaint", complained(vestibule, 1)).await;
+    let (started, cpu) = (Instant::now(), cpu_seconds(vestibule.pid()));
+    for _ in 0..5 {
+        let unknown = "00000000-0000-4000-8000-000000000000";
+        let answer = soon("an answer", gate::claim(&vestibule.gate(), unknown)).await;
+        assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
+    }
+    soon("another complaint", complained(vestibule, 3)).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let used = cpu_seconds(vestibule.pid()) - cpu;
+    assert!(used < seconds / 2.0, "{used} s of CPU in {seconds} s");
+    let complaints = complaints(vestibule);
+    assert!(
+        complaints as f64 <= seconds + 2.0,
+        "{complaints} lines in {seconds} s"
+    );
+}
+
+async fn assert_recovered(vestibule: Vestibule, front: &Front) {
+    for _ in 0..10 {
+        finish(front.connect().await.expect("room")).await;
+    }
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+/// How many of the descriptors that it may have are in use. One that it was born with may be
+/// above its limit, and then costs none.
+fn used(vestibule: &Vestibule) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", vestibule.pid())).expect("alive");
+    let number = |entry: io::Result<std::fs::DirEntry>| {
+        let name = entry.expect("alive").file_name();
+        name.to_string_lossy().parse::<usize>().expect("a number")
+    };
+    descriptors.map(number).filter(|n| *n < DESCRIPTORS).count()
+}
+
+fn complaints(vestibule: &Vestibule) -> usize {
+    vestibule.log().iter().filter(|e| is_complaint(e)).count()
+}
+
+fn is_complaint(event: &serde_json::Value) -> bool {
+    message(event).starts_with("cannot accept") && event["level"] == "WARN"
+}
+
+async fn complained(vestibule: &Vestibule, times: usize) {
+    let mut seen = std::collections::HashSet::new();
+    vestibule
+        .event(|event| {
+            if is_complaint(event) {
+                seen.insert(event["timestamp"].to_string());
+            }
+            seen.len() >= times
+        })
+        .await;
+}
+
+async fn finish(mut client: Client) {
+    const BYTES: usize = 100;
+    bytes::send(&mut client, 7, BYTES).await.expect("open");
+    soon("the echo", bytes::expect(&mut client, 7, BYTES)).await;
+}
+
+async fn echo(mut socket: Socket) {
+    let _: io::Result<()> = async {
+        let mut chunk = [0; 1024];
+        loop {
+            match socket.read(&mut chunk).await? {
+                0 => return socket.shutdown().await,
+                read => socket.write_all(&chunk[..read]).await?,
+            }
+        }
+    }
+    .await;
+}

@@ -1,0 +1,287 @@
+//! Limits are exact: N means N, and the one after it is closed before any work is done for it.
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::client::{self, Client, Front, Socket};
+use common::gate::{self, Answer, Watch};
+use common::vestibule::Vestibule;
+use common::{bytes, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
+use tokio_rustls::rustls::{self, ClientConnection};
+
+const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
+const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
+const MOST: usize = 100;
+
+#[tokio::test]
+async fn the_connection_over_the_limit_is_closed_before_a_byte_is_answered() {
+    let vestibule = Vestibule::start(&format!("[limits]\nconnections = {MOST}\n{ECHO}")).await;
+    for front in fronts(&vestibule) {
+        let before = over_limit(&vestibule);
+        let done = vestibule.outcomes().get("done").copied().unwrap_or(0);
+        let mut open = Vec::new();
+        for _ in 0..MOST {
+            open.push(front.connect().await.expect("room"));
+        }
+        assert_turned_away(front.socket().await).await;
+        assert!(front.connect().await.is_err(), "{front:?}");
+        vestibule.ended("over_limit", before + 2).await;
+        assert_eq!(last_limit(&vestibule), "limits.connections");
+
+        // One ends, one is admitted: not two.
+        let last = open.pop().expect("a hundred");
+        finish(last).await;
+        vestibule.ended("done", done + 1).await;
+        open.push(front.connect().await.expect("room"));
+        assert_turned_away(front.socket().await).await;
+        vestibule.ended("over_limit", before + 3).await;
+
+        // Nobody who was admitted was hurt by it.
+        for client in open {
+            finish(client).await;
+        }
+        vestibule.ended("done", done + MOST + 1).await;
+        assert_eq!(over_limit(&vestibule), before + 3);
+    }
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_limit_counts_the_connections_of_all_listeners() {
+    let vestibule = Vestibule::start(&format!("[limits]\nconnections = 2\n{ECHO}")).await;
+    let [tcp, unix] = fronts(&vestibule);
+    let _one = tcp.connect().await.expect("room");
+    let _two = unix.connect().await.expect("room");
+    for front in [tcp, unix] {
+        assert_turned_away(front.socket().await).await;
+    }
+    vestibule.ended("over_limit", 2).await;
+}
+
+#[tokio::test]
+async fn each_address_has_its_own_share() {
+    let config = format!("[limits]\nconnections_per_ip = {MOST}\n{ECHO}");
+    let vestibule = Vestibule::start(&config).await;
+    let address = vestibule.tcp();
+    let mut open = Vec::new();
+    for source in ["127.0.0.1", "127.0.0.2"] {
+        for _ in 0..MOST {
+            let socket = from(source, &address).await.expect("a socket");
+            open.push(client::handshake(socket).await.expect("room"));
+        }
+        assert_turned_away(from(source, &address).await).await;
+    }
+    vestibule.ended("over_limit", 2).await;
+    assert_eq!(last_limit(&vestibule), "limits.connections_per_ip");
+
+    // Room at one address is none at the other.
+    finish(open.pop().expect("one of the second address")).await;
+    vestibule.ended("done", 1).await;
+    assert_turned_away(from("127.0.0.1", &address).await).await;
+    let again = from("127.0.0.2", &address).await.expect("a socket");
+    let again = client::handshake(again).await.expect("room");
+    // A Unix client has no address, and so no share to use up.
+    let [_, unix] = fronts(&vestibule);
+    for _ in 0..=MOST {
+        open.push(unix.connect().await.expect("room"));
+    }
+    vestibule.ended("over_limit", 3).await;
+    for client in open {
+        finish(client).await;
+    }
+    finish(again).await;
+    assert_eq!(over_limit(&vestibule), 3);
+}
+
+#[tokio::test]
+async fn pending_counts_those_that_shake_hands_or_wait_and_not_those_that_are_served() {
+    let config = format!("[limits]\npending = {MOST}\n[timeouts]\nbackend = \"60s\"\n{GATE}");
+    let vestibule = Vestibule::start(&config).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    for (round, front) in fronts(&vestibule).into_iter().enumerate() {
+        let (mut waiting, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..MOST / 2 {
+            waiting.push(front.connect().await.expect("room"));
+            ids.push(offered(&mut watch).await);
+        }
+        // The other half has said hello, was answered, and says no more.
+        let mut shaking = Vec::new();
+        for _ in 0..MOST / 2 {
+            let mut socket = front.socket().await.expect("a socket");
+            socket.write_all(&client_hello()).await.expect("room");
+            soon("the server's hello", socket.read_u8())
+                .await
+                .expect("room");
+            shaking.push(socket);
+        }
+        assert_turned_away(front.socket().await).await;
+        vestibule.ended("over_limit", 2 * round + 1).await;
+        assert_eq!(last_limit(&vestibule), "limits.pending");
+
+        // A claimed one makes room, though it is still open.
+        let id = ids.pop().expect("an id");
+        let mut served = waiting.pop().expect("a client");
+        let Answer::Ok(_, mut worker) = gate::claim(&vestibule.gate(), &id).await else {
+            panic!("it was not there");
+        };
+        relay_a_byte(&mut served, &mut worker).await;
+        let _again = front.connect().await.expect("room");
+        offered(&mut watch).await;
+        assert_turned_away(front.socket().await).await;
+        vestibule.ended("over_limit", 2 * round + 2).await;
+
+        // So that the next round begins with none.
+        let left = waiting.len() + 1;
+        drop((waiting, shaking, _again));
+        vestibule.ended("client_gone", (round + 1) * left).await;
+        let unfinished = || {
+            let ends = vestibule.outcomes();
+            let count = |outcome| ends.get(outcome).copied().unwrap_or(0);
+            count("client_gone") + count("handshake_failed") - (round + 1) * left
+        };
+        common::until("the half-done handshakes ended", || {
+            unfinished() == (round + 1) * MOST / 2
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn of_a_burst_exactly_so_many_are_served_as_the_limit_says() {
+    const BURST: usize = 400;
+    let vestibule = Vestibule::start(&format!("[limits]\nconnections = {MOST}\n{ECHO}")).await;
+    for (round, front) in fronts(&vestibule).into_iter().enumerate() {
+        let mut connecting = JoinSet::new();
+        for _ in 0..BURST {
+            let front = front.clone();
+            connecting.spawn(async move { front.connect().await });
+        }
+        let attempts = soon("all answers", connecting.join_all()).await;
+        let open: Vec<Client> = attempts.into_iter().filter_map(Result::ok).collect();
+        assert_eq!(open.len(), MOST, "{front:?}");
+        vestibule
+            .ended("over_limit", (round + 1) * (BURST - MOST))
+            .await;
+        for client in open {
+            finish(client).await;
+        }
+        vestibule.ended("done", (round + 1) * MOST).await;
+    }
+    let expected = [("done", 2 * MOST), ("over_limit", 2 * (BURST - MOST))];
+    assert_eq!(
+        vestibule.outcomes(),
+        expected.map(|(outcome, n)| (outcome.to_owned(), n)).into()
+    );
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn clients_that_come_and_go_are_never_more_than_the_limit() {
+    const MOST: usize = 10;
+    const CLIENTS: usize = 100;
+    let vestibule = Vestibule::start(&format!("[limits]\nconnections = {MOST}\n{ECHO}")).await;
+    let [front, _] = fronts(&vestibule);
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut clients = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let (front, now, most) = (front.clone(), Arc::clone(&now), Arc::clone(&most));
+        clients.spawn(async move {
+            let client = loop {
+                if let Ok(client) = front.connect().await {
+                    break client;
+                }
+            };
+            // Counted from when it is known to be open until before it begins to close.
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            finish(client).await;
+        });
+    }
+    soon("all clients", async {
+        while let Some(client) = clients.join_next().await {
+            client.expect("a client that was served");
+        }
+    })
+    .await;
+    vestibule.ended("done", CLIENTS).await;
+    assert!(most.load(Ordering::SeqCst) <= MOST, "{most:?}");
+}
+
+fn fronts(vestibule: &Vestibule) -> [Front; 2] {
+    [
+        Front::Tcp(vestibule.tcp()),
+        Front::Unix(vestibule.path("front.sock")),
+    ]
+}
+
+/// A TCP connection from an address of our choice.
+async fn from(source: &str, to: &str) -> io::Result<Socket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{source}:0").parse().expect("an address"))?;
+    let stream = socket.connect(to.parse().expect("an address")).await?;
+    stream.set_nodelay(true)?;
+    Ok(Socket::Tcp(stream))
+}
+
+/// What a TLS client says first.
+fn client_hello() -> Vec<u8> {
+    let name = "localhost".try_into().expect("a name");
+    let config = client::config(rustls::ALL_VERSIONS);
+    let mut connection = ClientConnection::new(config, name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    hello
+}
+
+/// Speaks first, and gets an end or a reset and nothing else.
+async fn assert_turned_away(socket: io::Result<Socket>) {
+    let mut socket = socket.expect("the kernel accepts for the listener");
+    // It may be closed already.
+    let _ = socket.write_all(&client_hello()).await;
+    let mut answer = Vec::new();
+    let _ = soon("a close", socket.read_to_end(&mut answer)).await;
+    assert!(answer.is_empty(), "answered with {} bytes", answer.len());
+}
+
+/// Uses the connection and ends it in order.
+async fn finish(mut client: Client) {
+    const BYTES: usize = 100;
+    bytes::send(&mut client, 7, BYTES).await.expect("open");
+    soon("the echo", bytes::expect(&mut client, 7, BYTES)).await;
+}
+
+async fn relay_a_byte(
+    client: &mut (impl AsyncWriteExt + Unpin),
+    worker: &mut (impl AsyncReadExt + Unpin),
+) {
+    client.write_u8(b'x').await.expect("open");
+    client.flush().await.expect("open");
+    let byte = soon("a byte", worker.read_u8()).await.expect("open");
+    assert_eq!(byte, b'x');
+}
+
+async fn offered(watch: &mut Watch) -> String {
+    let facts = soon("an offer", watch.offer()).await;
+    facts["id"].as_str().expect("an id").to_owned()
+}
+
+fn over_limit(vestibule: &Vestibule) -> usize {
+    vestibule.outcomes().get("over_limit").copied().unwrap_or(0)
+}
+
+/// The configured key that the last refusal named.
+fn last_limit(vestibule: &Vestibule) -> String {
+    let log = vestibule.log();
+    let refused = log
+        .iter()
+        .rfind(|event| event["outcome"] == "over_limit")
+        .expect("a refusal");
+    refused["limit"].as_str().expect("a key").to_owned()
+}
