@@ -1,0 +1,299 @@
+//! The end of a Vestibule: nothing new, what runs may end in peace, and what is left is cut.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::client::{Client, Front};
+use common::gate::{self, Answer, Watch};
+use common::vestibule::{LISTENERS, Vestibule, message};
+use common::{bytes, soon};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// TCP goes to an echo, Unix to workers; nobody comes to `quiet`.
+const CONFIG: &str = r#"
+[[backend]]
+name = "echo"
+to = "echo"
+[[backend]]
+name = "app"
+to = "gate"
+[[backend]]
+name = "quiet"
+to = "gate"
+[[route]]
+listener = ["tcp"]
+backend = "echo"
+[[route]]
+listener = ["unix"]
+backend = "app"
+"#;
+
+#[tokio::test]
+async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
+    let vestibule = Vestibule::start(CONFIG).await;
+    let (tcp, unix) = fronts(&vestibule);
+    let gate = vestibule.gate();
+    let mut echoed = tcp.connect().await.expect("a handshake");
+    echo_a_byte(&mut echoed).await;
+    let (mut claimed, mut worker) = claimed(&vestibule).await;
+    let mut watch = Watch::new(&gate, "app").await;
+    let mut waiting = unix.connect().await.expect("a handshake");
+    let id = offered(&mut watch).await;
+    let mut idle = idle_worker(&gate).await;
+
+    vestibule.signal(Signal::TERM);
+    vestibule
+        .event(|e| message(e).starts_with("draining: 3 open"))
+        .await;
+    for front in [&tcp, &unix] {
+        refuses(front).await;
+    }
+    // Who waited is told, on all three sides.
+    let event = soon("an event", watch.next()).await.expect("an event");
+    assert_eq!(event, format!("GONE {id} drained"));
+    assert!(soon("the end of the watch", watch.next()).await.is_err());
+    assert_clean_end(&mut waiting).await;
+    let told = soon("an answer", gate::line(&mut idle)).await;
+    assert_eq!(told.expect("an answer"), "NO draining");
+    for line in [
+        format!("CLAIM {id}"),
+        "ACCEPT app".into(),
+        "WATCH app".into(),
+    ] {
+        let answer = soon("an answer", gate::ask(&gate, &line)).await;
+        assert!(
+            matches!(&answer, Answer::No(reason) if reason == "draining"),
+            "{line}: {answer:?}"
+        );
+    }
+
+    // Who was served still is, for as long as it likes.
+    echo_a_byte(&mut echoed).await;
+    claimed.write_u8(b'y').await.expect("open");
+    claimed.flush().await.expect("open");
+    let byte = soon("a byte", worker.read_u8()).await;
+    assert_eq!(byte.expect("open"), b'y');
+    finish(echoed).await;
+    drop(worker);
+    assert_clean_end(&mut claimed).await;
+    claimed.shutdown().await.expect("open");
+    drop((waiting, claimed));
+
+    let files = files(&vestibule);
+    assert!(files.iter().all(|file| file.exists()), "until the end");
+    let mut vestibule = vestibule;
+    assert_eq!(vestibule.wait().await.code(), Some(0));
+    let outcomes = vestibule.outcomes();
+    assert_eq!(
+        (outcomes["done"], outcomes["drained"]),
+        (2, 1),
+        "{outcomes:?}"
+    );
+    assert!(
+        !files.iter().any(|file| file.exists()),
+        "nothing is left behind"
+    );
+}
+
+#[tokio::test]
+async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
+    const DRAIN: Duration = Duration::from_millis(1500);
+    let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{CONFIG}");
+    let mut vestibule = Vestibule::start(&config).await;
+    let (tcp, _) = fronts(&vestibule);
+    let mut echoed = tcp.connect().await.expect("a handshake");
+    echo_a_byte(&mut echoed).await;
+    let (mut claimed, mut worker) = claimed(&vestibule).await;
+    let files = files(&vestibule);
+
+    let started = Instant::now();
+    vestibule.signal(Signal::TERM);
+    soon("the cut", async {
+        tokio::join!(
+            assert_clean_end(&mut echoed),
+            assert_clean_end(&mut claimed),
+            async { assert_eq!(worker.read(&mut [0]).await.expect("an end"), 0) }
+        )
+    })
+    .await;
+    assert!(started.elapsed() >= DRAIN, "cut too early");
+    drop((echoed, claimed));
+    assert_eq!(vestibule.wait().await.code(), Some(3));
+    assert_eq!(
+        vestibule.outcomes(),
+        [("drained".to_owned(), 2)].into(),
+        "every one that was cut"
+    );
+    assert!(!files.iter().any(|file| file.exists()));
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_at_once() {
+    for (first, second) in [
+        (Signal::TERM, Signal::TERM),
+        (Signal::TERM, Signal::INT),
+        (Signal::INT, Signal::TERM),
+        (Signal::INT, Signal::INT),
+    ] {
+        let config = format!("[timeouts]\ndrain = \"unlimited\"\n{CONFIG}");
+        let mut vestibule = Vestibule::start(&config).await;
+        let mut client = fronts(&vestibule).0.connect().await.expect("a handshake");
+        echo_a_byte(&mut client).await;
+        vestibule.signal(first);
+        vestibule
+            .event(|e| message(e).starts_with("draining: 1 open"))
+            .await;
+        echo_a_byte(&mut client).await;
+        vestibule.signal(second);
+        assert_clean_end(&mut client).await;
+        drop(client);
+        assert_eq!(vestibule.wait().await.code(), Some(3));
+    }
+}
+
+#[tokio::test]
+async fn with_nothing_open_it_ends_at_once() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let config = format!("[timeouts]\ndrain = \"10m\"\n{CONFIG}");
+        let mut vestibule = Vestibule::start(&config).await;
+        // Who waits at the gate holds nothing up.
+        let _watch = Watch::new(&vestibule.gate(), "app").await;
+        let _worker = idle_worker(&vestibule.gate()).await;
+        let mut registered = gate::send(&vestibule.gate(), "REGISTER quiet tcp:127.0.0.1:9").await;
+        let answer = soon("an answer", gate::line(&mut registered)).await;
+        assert_eq!(answer.expect("an answer"), "OK {}");
+        vestibule.signal(signal);
+        assert_eq!(vestibule.wait().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn the_signals_of_reload_and_upgrade_do_not_kill() {
+    let vestibule = Vestibule::start(CONFIG).await;
+    let (tcp, _) = fronts(&vestibule);
+    let mut open = tcp.connect().await.expect("a handshake");
+    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR2, "SIGUSR2")] {
+        vestibule.signal(signal);
+        vestibule.event(|e| message(e).contains(name)).await;
+        echo_a_byte(&mut open).await;
+        finish(tcp.connect().await.expect("a handshake")).await;
+    }
+    finish(open).await;
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_directory_that_it_made_up_goes_with_it() {
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let temporary = directory.path().join("tmp");
+    fs::create_dir(&temporary).expect("a directory");
+    let config = format!("[runtime]\nlog_format = \"json\"\n{CONFIG}{LISTENERS}");
+    let mut vestibule = Vestibule::spawn(directory, &config, |mut command| {
+        command
+            .env_remove("XDG_RUNTIME_DIR")
+            .env("TMPDIR", &temporary);
+        command
+    });
+    vestibule.until_started().await;
+    let line = vestibule
+        .event(|e| message(e).starts_with("gate at unix:"))
+        .await;
+    let gate = PathBuf::from(message(&line).trim_start_matches("gate at unix:"));
+    let fresh = gate.parent().expect("a directory");
+    assert_eq!(fresh.parent(), Some(temporary.as_path()));
+    let mode = fs::metadata(fresh).expect("a directory").permissions();
+    assert_eq!(mode.mode() & 0o777, 0o700);
+    let _client = fronts(&vestibule).0.connect().await.expect("a handshake");
+    // However it ends: here with a cut.
+    vestibule.signal(Signal::TERM);
+    vestibule
+        .event(|e| message(e).starts_with("draining"))
+        .await;
+    vestibule.signal(Signal::TERM);
+    assert_eq!(vestibule.wait().await.code(), Some(3));
+    assert_eq!(fs::read_dir(&temporary).expect("a directory").count(), 0);
+}
+
+fn fronts(vestibule: &Vestibule) -> (Front, Front) {
+    (
+        Front::Tcp(vestibule.tcp()),
+        Front::Unix(vestibule.path("front.sock")),
+    )
+}
+
+/// What it has put into the file system.
+fn files(vestibule: &Vestibule) -> Vec<PathBuf> {
+    [
+        "run/gate.sock",
+        "run/gate.sock.lock",
+        "front.sock",
+        "front.sock.lock",
+    ]
+    .map(|name| vestibule.path(name))
+    .into()
+}
+
+/// A client and the worker that serves it.
+async fn claimed(vestibule: &Vestibule) -> (Client, UnixStream) {
+    let mut client = fronts(vestibule).1.connect().await.expect("a handshake");
+    let path = vestibule.gate();
+    let (_, mut worker) = soon("a connection", gate::accept(&path, "app")).await;
+    client.write_u8(b'x').await.expect("open");
+    client.flush().await.expect("open");
+    let byte = soon("a byte", worker.read_u8()).await;
+    assert_eq!(byte.expect("open"), b'x');
+    (client, worker)
+}
+
+/// A worker that waits for a connection, and whose line has been read.
+async fn idle_worker(gate: &Path) -> UnixStream {
+    let worker = gate::send(gate, "ACCEPT quiet").await;
+    // The gate serves its clients in turn on one thread: this one after that one.
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    let answer = soon("an answer", gate::claim(gate, unknown)).await;
+    assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
+    worker
+}
+
+/// Waits until nobody listens; who slips in before that is closed without an answer.
+async fn refuses(front: &Front) {
+    soon("a refusal", async {
+        while let Ok(mut socket) = front.socket().await {
+            let mut answer = Vec::new();
+            let _ = socket.read_to_end(&mut answer).await;
+            assert!(answer.is_empty());
+        }
+    })
+    .await;
+}
+
+async fn assert_clean_end(client: &mut Client) {
+    let mut rest = Vec::new();
+    let read = soon("an end", client.read_to_end(&mut rest)).await;
+    assert_eq!(read.expect("close_notify, not a truncation"), 0);
+}
+
+async fn echo_a_byte(client: &mut Client) {
+    client.write_u8(b'x').await.expect("open");
+    client.flush().await.expect("open");
+    let byte = soon("an echo", client.read_u8()).await;
+    assert_eq!(byte.expect("open"), b'x');
+}
+
+async fn finish(mut client: Client) {
+    const BYTES: usize = 100;
+    bytes::send(&mut client, 7, BYTES).await.expect("open");
+    soon("the echo", bytes::expect(&mut client, 7, BYTES)).await;
+}
+
+async fn offered(watch: &mut Watch) -> String {
+    let facts = soon("an offer", watch.offer()).await;
+    facts["id"].as_str().expect("an id").to_owned()
+}
