@@ -129,7 +129,8 @@ impl Config {
             }
             None => None,
         };
-        let to = words::to(&sidecar.to).map_err(SidecarError::Backend)?;
+        let to = words::to(&sidecar.to)
+            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error))?;
         let gate = match (&sidecar.gate, &to) {
             (Some(path), _) => Some(gate::Settings {
                 path: path.clone(),
@@ -226,8 +227,8 @@ pub enum SidecarError {
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, String),
     /// `to` is no backend.
-    #[error("{0}")]
-    Backend(String),
+    #[error("backend {0:?}: {1}")]
+    Backend(String, String),
 }
 
 impl Default for Timeouts {

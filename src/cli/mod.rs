@@ -7,30 +7,33 @@ mod logging;
 mod run;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use tracing::error;
+use vestibule::ConfigError;
 
 use self::args::{Args, Command};
 
 pub(crate) fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
-        // clap prints help and version to stdout with 0, and usage errors to stderr with 2.
-        Err(usage) => usage.exit(),
+        // Help and version, which go to stdout.
+        Err(asked) if !asked.use_stderr() => asked.exit(),
+        Err(usage) => {
+            eprintln!("vestibule: {}", one_line(&usage));
+            return Exit::Usage.into();
+        }
     };
     let result = match args.command {
         None => run::demo(),
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Claim(args)) => claim::claim(&args),
-        Some(Command::Completions { shell }) => {
-            let mut command = Args::command();
-            clap_complete::generate(shell, &mut command, "vestibule", &mut io::stdout());
-            Ok(Exit::Clean)
-        }
+        Some(Command::Completions { shell }) => completions(shell),
     };
     match result {
         Ok(exit) => exit.into(),
@@ -38,11 +41,39 @@ pub(crate) fn main() -> ExitCode {
             if logging::is_set_up() {
                 // Under the target that no filter hides: it is why the process ends.
                 error!(target: "vestibule::start", "{failure}");
+            } else if failure.error.is::<ConfigError>() {
+                // Each line begins with its place in the file, as editors expect it.
+                eprintln!("{failure}");
             } else {
                 eprintln!("vestibule: {failure}");
             }
             failure.exit.into()
         }
+    }
+}
+
+/// clap's message without its usage and its line breaks.
+fn one_line(usage: &clap::Error) -> String {
+    let text = usage.to_string();
+    let message: Vec<&str> = text
+        .trim_start_matches("error: ")
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    format!("{}; see `vestibule help`", message.join(" "))
+}
+
+fn completions(shell: Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "vestibule", &mut script);
+    match io::stdout().write_all(&script) {
+        // It has read as much as it wanted.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Clean),
+        written => Ok(written
+            .context("cannot write to stdout")
+            .map(|()| Exit::Clean)?),
     }
 }
 

@@ -59,7 +59,7 @@ impl Decoder<'_> {
             audit.read("keep", Value::count);
             audit.finish();
         }
-        let (backends, backend_names) = backends(&mut root, gate.is_some());
+        let (backends, backend_names) = backends(&mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root);
         let routes = routes(&mut root, &backend_names, &listener_names);
         root.finish();
@@ -294,7 +294,7 @@ fn health(mut table: Table<'_>) -> Health {
     Health { fall, rise }
 }
 
-fn backends(root: &mut Table<'_>, has_gate: bool) -> (Vec<backend::Settings>, Vec<String>) {
+fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
     let mut backends = Vec::new();
     let mut names = Vec::new();
     let tables = root.tables("backend");
@@ -303,7 +303,7 @@ fn backends(root: &mut Table<'_>, has_gate: bool) -> (Vec<backend::Settings>, Ve
     }
     for mut table in tables.unwrap_or_default() {
         let name = table.require("name", name);
-        let to = addresses(&mut table, has_gate);
+        let to = addresses(&mut table);
         let balance = table.read("balance", |value| {
             value.word(&[
                 ("least_connections", Balance::LeastConnections),
@@ -397,12 +397,9 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
 }
 
 /// One or several addresses, or one word.
-fn addresses(table: &mut Table<'_>, has_gate: bool) -> Option<To> {
+fn addresses(table: &mut Table<'_>) -> Option<To> {
     let place = table.needs("to");
-    let targets = table.list("to", |value| match value.parsed(to)? {
-        To::Gate if !has_gate => Err("a gate is needed, and `gate.path` is \"none\"".into()),
-        target => Ok((target, value.offset)),
-    })?;
+    let targets = table.list("to", |value| Ok((value.parsed(to)?, value.offset)))?;
     let is_alone = targets.len() == 1;
     let mut addresses = Vec::new();
     for (target, offset) in targets {

@@ -283,6 +283,13 @@ fn off_is_off() {
 }
 
 #[test]
+fn without_a_gate_a_claimed_backend_is_left_to_the_program() {
+    let gateless = with("[gate]\npath = \"none\"").replace("tcp:127.0.0.1:9000", "gate");
+    let config = parse(&gateless);
+    assert_eq!((config.gate, &config.backends[0].to), (None, &To::Gate));
+}
+
+#[test]
 fn the_demo_is_on_this_machine_and_says_hello() {
     let demo = Config::demo();
     assert!(demo.listeners[0].address.is_local());

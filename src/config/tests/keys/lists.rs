@@ -309,13 +309,3 @@ fn backend() {
         ],
     );
 }
-
-#[test]
-fn a_backend_of_the_gate_needs_a_gate() {
-    let backend = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
-    let text = format!("[gate]\npath = \"none\"\n{LISTENER}{backend}");
-    assert_eq!(
-        problems(&text),
-        ["8:6: `backend.to`: a gate is needed, and `gate.path` is \"none\""]
-    );
-}
