@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::problem::Problem;
 use super::reader::{Document, Table};
 use super::value::{Expected, Value};
-use super::words::{Named, name, network, protocol, tcp_timeout, to};
+use super::words::{Named, log_filter, name, network, protocol, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
@@ -89,7 +89,7 @@ impl Decoder<'_> {
         let runtime = Runtime {
             workers: table.read("workers", Value::count),
             directory: table.read("directory", |value| Ok(self.base.join(value.path()?))),
-            log: table.read("log", |value| value.string().map(str::to_owned)),
+            log: table.read("log", log_filter),
             log_format: table
                 .read("log_format", |value| {
                     value.word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])

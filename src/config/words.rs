@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tracing_subscriber::EnvFilter;
+
 use super::value::{Expected, Value};
 use crate::address::Address;
 use crate::backend::To;
@@ -38,6 +40,14 @@ pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
     Ok(Named {
         name: text.to_owned(),
         offset: value.offset,
+    })
+}
+
+/// A log filter, as `RUST_LOG` takes it.
+pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
+    value.parsed(|text| match EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("expected a log filter such as \"info\" or \"info,vestibule=debug\""),
     })
 }
 

@@ -45,6 +45,12 @@ fn runtime() {
                 "`runtime.log`: expected a string, found an integer",
             ),
             (
+                "log = \"vestibule=loud\"",
+                7,
+                "`runtime.log`: \"vestibule=loud\": expected a log filter such as \"info\" or \
+                 \"info,vestibule=debug\"",
+            ),
+            (
                 "log_format = \"jsn\"",
                 14,
                 "`runtime.log_format`: unknown value \"jsn\", did you mean \"json\"?",
