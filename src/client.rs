@@ -53,7 +53,12 @@ impl Client {
                 Err(_) => return,
             }
         }
-        self.socket().failed().await;
+        self.socket().gone().await;
+    }
+
+    /// Whether the connection is known to have failed, without reading from it.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.socket().has_failed()
     }
 
     fn socket(&self) -> &Socket {

@@ -22,6 +22,7 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
+use crate::relay::stream::Relay;
 use crate::relay::{self, Answer, End};
 use crate::route::{Query, Refusal};
 use crate::sys::socket::Socket;
@@ -100,7 +101,7 @@ async fn live(
     };
     let (mut client, backend) = match admitted {
         Ok(admitted) => admitted,
-        Err(error) => return refuse(error).await,
+        Err(error) => return over(lifetime, refuse(error).await),
     };
     record.routed(&facts);
 
@@ -120,23 +121,38 @@ async fn live(
         Ok(served) => served,
         Err(outcome) => {
             client.close().await;
-            return outcome;
+            return over(lifetime, outcome);
         }
     };
     drop(pending);
 
-    let quiet = shared.timeouts.relay;
-    let relay = relay::stream::join(&mut client, &mut stream, early, quiet, &record.traffic);
+    let relay = Relay {
+        settings: shared.timeouts.relay,
+        traffic: &record.traffic,
+    };
+    let relay = relay.join(&mut client, &mut stream, early, Client::has_failed);
     let outcome = tokio::select! {
         biased;
         end = lifetime.bound(beside(service, relay)) => match end {
             Ok(end) => part(client, stream, end).await,
-            Err(_) => cut(client, stream, Outcome::Lifetime).await,
+            Err(_) => interrupt(client, stream, Outcome::Lifetime).await,
         },
-        () = shared.drain.time_is_up() => cut(client, stream, Outcome::Drained).await,
+        () = shared.drain.time_is_up() => interrupt(client, stream, Outcome::Drained).await,
     };
     drop(lease);
     outcome
+}
+
+/// A phase whose budget was cut short by the connection's lifetime ended for that.
+fn over(lifetime: Deadline, outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::HandshakeTimeout | Outcome::BackendTimeout | Outcome::Expired
+            if lifetime.has_passed() =>
+        {
+            Outcome::Lifetime
+        }
+        outcome => outcome,
+    }
 }
 
 /// From a socket to a client whose facts are known and whose backend is chosen.
@@ -226,7 +242,15 @@ async fn part(client: Client, backend: Plain, end: End) -> Outcome {
     }
 }
 
-/// Ends a connection that could have gone on: the backend at once, the client in order.
+/// Ends a connection in the middle of what it may be saying: to the backend half a request must
+/// not look like a whole one.
+async fn interrupt(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
+    backend.reset();
+    client.close().await;
+    outcome
+}
+
+/// Ends a connection on which nothing moves: the backend at once, the client in order.
 async fn cut(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
     drop(backend);
     client.close().await;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use crate::facts::Facts;
 use crate::limits::Slot;
 use crate::rendezvous::wire::ok_line;
-use crate::sys::unix::is_hung_up;
+use crate::sys::socket::is_hung_up;
 
 /// A claimer, before and after it was told that a connection is its own.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub(crate) struct HandedOver {
 impl Claimer {
     /// Tells the claimer that the connection is its own; gives it back if it is gone.
     ///
-    /// Does not block: the answer is the first thing that is written to a socket, and less than
-    /// what any socket has room for.
+    /// Does not block: the answer is the first thing that is written to its socket, whose buffer
+    /// is made for it.
     pub(crate) fn tell(self, facts: &Facts) -> Result<Self, Self> {
         match self {
             Self::Worker(mut stream, slot) => match answer(&mut stream, facts) {
@@ -120,19 +120,20 @@ impl Told {
 /// Writes the answer in such a way that the socket is writable again when it was read.
 ///
 /// A Unix socket counts as writable while a quarter of its send buffer holds all that its peer has
-/// not read (unix_writable() in the kernel), with the kernel's own bookkeeping counted in. With
-/// the smallest buffer there is, that is less than what [`SHORTEST_ANSWER`] takes up. Returns the
-/// buffer's size from before.
+/// not read (unix_writable() in the kernel), with the kernel's own bookkeeping counted in. The
+/// buffer is made just large enough for the line, or is the smallest there is, of which a quarter
+/// is less than what [`SHORTEST_ANSWER`] takes up. Returns the buffer's size from before.
 fn answer(stream: &mut UnixStream, facts: &Facts) -> io::Result<usize> {
     let socket = SockRef::from(&*stream);
     // The kernel reports double of what is set (socket(7)).
     let buffer = socket.send_buffer_size()? / 2;
-    socket.set_send_buffer_size(0)?;
     let mut line = ok_line(facts);
     if line.len() < SHORTEST_ANSWER {
         // White space after a JSON text is part of it (RFC 8259 §2).
         line.insert_str(line.len() - 1, &" ".repeat(SHORTEST_ANSWER - line.len()));
     }
+    // Just enough to take the line in one piece: half of the buffer less 64 (unix(7)).
+    socket.set_send_buffer_size(line.len() + 64)?;
     match stream.write(line.as_bytes())? {
         written if written == line.len() => Ok(buffer),
         _ => Err(io::ErrorKind::WriteZero.into()),
@@ -161,10 +162,12 @@ mod tests {
     use crate::limits::Gauge;
 
     /// A worker that has been told, and its own end.
-    fn told() -> (Told, UnixStream) {
+    fn told(listener: &str) -> (Told, UnixStream) {
         let (ours, theirs) = pair().expect("a pair");
         let slot = Gauge::new(None).take().expect("unlimited");
-        let told = Claimer::Worker(ours, slot).tell(&Facts::new("app"));
+        let mut facts = Facts::new("app");
+        facts.listener = Some(listener.to_owned());
+        let told = Claimer::Worker(ours, slot).tell(&facts);
         (told.expect("told").into_told().expect("told"), theirs)
     }
 
@@ -173,28 +176,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_has_the_connection_once_it_has_read_the_whole_answer() {
-        let (told, mut theirs) = told();
-        let mut until_read = std::pin::pin!(told.until_read());
-        assert!(
-            timeout(MOMENT, &mut until_read).await.is_err(),
-            "nothing read"
-        );
-        let mut answer = [0; 4096];
-        let half = theirs.read(&mut answer[..100]).expect("a part");
-        assert!(
-            timeout(MOMENT, &mut until_read).await.is_err(),
-            "a part read"
-        );
-        let whole = half + theirs.read(&mut answer[half..]).expect("the rest");
-        assert_eq!(answer[whole - 1], b'\n');
-        let stream = until_read.await.expect("all read");
-        // The buffer is as it was: room for far more than an answer.
-        assert!(SockRef::from(&stream).send_buffer_size().expect("a size") > 100_000);
+        for length in [0, 300, 1_000, 2_000, 4_000, 8_000, 16_000] {
+            let (told, mut theirs) = told(&"x".repeat(length));
+            let mut until_read = std::pin::pin!(told.until_read());
+            let unread = timeout(MOMENT, &mut until_read).await;
+            assert!(unread.is_err(), "nothing of {length} read");
+            let mut answer = vec![0; length + 1_000];
+            let part = theirs.read(&mut answer[..length.max(500)]).expect("a part");
+            let unread = timeout(MOMENT, &mut until_read).await;
+            assert!(unread.is_err(), "{part} of {length} read");
+            let whole = part + theirs.read(&mut answer[part..]).expect("the rest");
+            assert_eq!(answer[whole - 1], b'\n');
+            let stream = until_read.await.expect("all read");
+            // The buffer is as it was: room for far more than an answer.
+            assert!(SockRef::from(&stream).send_buffer_size().expect("a size") > 100_000);
+        }
     }
 
     #[tokio::test]
     async fn a_worker_that_dies_over_its_unread_answer_has_nothing() {
-        let (told, mut theirs) = told();
+        let (told, mut theirs) = told("https");
         theirs.read_exact(&mut [0; 100]).expect("a part");
         drop(theirs);
         let error = told.until_read().await.expect_err("unread");
@@ -203,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_that_read_its_answer_and_closed_has_had_the_connection() {
-        let (told, mut theirs) = told();
+        let (told, mut theirs) = told("https");
         assert!(theirs.read(&mut [0; 4096]).expect("the answer") > 0);
         drop(theirs);
         assert!(told.until_read().await.is_ok());

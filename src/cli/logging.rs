@@ -27,7 +27,10 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        .with_ansi(io::stderr().is_terminal())
+        // Otherwise a line that cannot be written is reported on stderr, with a panic if that is
+        // what is gone: a log shipper that dies must not take a worker with it.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber.json().flatten_event(true).init(),

@@ -13,73 +13,102 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::{Answer, End, Settings};
 use crate::traffic::{Counter, Traffic};
 
-/// Joins two streams until both have ended, one has failed, or nothing moves any more.
-///
-/// `early` are bytes that were read from the client already. The streams are not closed beyond
-/// the shutdowns that their ends called for: how to end a failed connection is for the caller.
-///
-/// # Cancel safety
-///
-/// Dropping the future loses the bytes that were read and not written; both streams stay usable.
-pub(crate) async fn join<C, B>(
-    client: &mut C,
-    backend: &mut B,
-    early: Vec<u8>,
-    settings: Settings,
-    traffic: &Traffic,
-) -> End
+/// What a relay goes by, and where it counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Relay<'a> {
+    pub settings: Settings,
+    pub traffic: &'a Traffic,
+}
+
+impl Relay<'_> {
+    /// Joins two streams until both have ended, one has failed, or nothing moves any more.
+    ///
+    /// `early` are bytes that were read from the client already. The streams are not closed beyond
+    /// the shutdowns that their ends called for: how to end a failed connection is for the caller.
+    ///
+    /// While the backend takes nothing the client is not read, and a reset of it would not be
+    /// heard: `has_failed` is then asked once a second.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses the bytes that were read and not written; both streams stay
+    /// usable.
+    pub(crate) async fn join<C, B>(
+        self,
+        client: &mut C,
+        backend: &mut B,
+        early: Vec<u8>,
+        has_failed: impl Fn(&C) -> bool,
+    ) -> End
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut up = Pump::new(early, &self.traffic.from_client);
+        let mut down = Pump::new(Vec::new(), &self.traffic.to_client);
+        let mut quiet = pin!(Quiet::new(self.settings));
+        let mut stalled = Stalled::default();
+        poll_fn(|cx| {
+            let moved = up.moved() + down.moved();
+            if let Poll::Ready(end) = poll_both(cx, (&mut up, client), (&mut down, backend)) {
+                return Poll::Ready(end);
+            }
+            if stalled.is_due(cx, up.is_blocked()) && has_failed(client) {
+                return Poll::Ready(End::ClientReset);
+            }
+            let phase = match (up.is_closed(), down.is_closed()) {
+                (true, true) => return Poll::Ready(End::Done),
+                (false, false) => Phase::Open,
+                (true, false) | (false, true) => Phase::HalfClosed,
+            };
+            let moved = up.moved() + down.moved() != moved;
+            quiet.as_mut().poll(cx, phase, moved)
+        })
+        .await
+    }
+}
+
+/// Moves what can be moved both ways. Ready when that ends the relay.
+fn poll_both<C, B>(
+    cx: &mut Context<'_>,
+    (up, client): (&mut Pump<'_>, &mut C),
+    (down, backend): (&mut Pump<'_>, &mut B),
+) -> Poll<End>
 where
     C: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut up = Pump::new(early, &traffic.from_client);
-    let mut down = Pump::new(Vec::new(), &traffic.to_client);
-    let mut quiet = pin!(Quiet::new(settings));
-    poll_fn(|cx| {
-        let moved = up.moved() + down.moved();
-        // A backend that reads no more may still have an answer on its way; only the other
-        // direction can say when that is over.
-        let refused = match up.poll(cx, client, backend) {
-            Poll::Ready(Err(Fault::Read(error))) => return Poll::Ready(client_fault(&error)),
-            Poll::Ready(Err(Fault::Write)) => true,
-            Poll::Ready(Ok(())) | Poll::Pending => false,
-        };
-        match down.poll(cx, backend, client) {
-            Poll::Ready(Err(Fault::Read(_))) => {
-                return Poll::Ready(End::BackendReset(Answer::Broken));
-            }
-            Poll::Ready(Err(Fault::Write)) => return Poll::Ready(End::ClientReset),
-            Poll::Ready(Ok(())) if refused => {
-                return Poll::Ready(End::BackendReset(Answer::Whole));
-            }
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
-        let closed = (up.is_closed(), down.is_closed());
-        if closed == (true, true) {
-            return Poll::Ready(End::Done);
-        }
-        let phase = if closed == (false, false) {
-            Phase::Open
-        } else {
-            Phase::HalfClosed
-        };
-        quiet
-            .as_mut()
-            .poll(cx, phase, up.moved() + down.moved() != moved)
-    })
-    .await
+    // A backend that reads no more may still have an answer on its way; only the other direction
+    // can say when that is over.
+    let refused = match up.poll(cx, client, backend) {
+        Poll::Ready(Err(Fault::Read(error))) => return Poll::Ready(client_fault(&error)),
+        Poll::Ready(Err(Fault::Write(answer))) => Some(answer),
+        Poll::Ready(Ok(())) | Poll::Pending => None,
+    };
+    if refused == Some(Answer::Broken) {
+        // The write has taken the socket's error with it: to a read it looks like an end.
+        down.on_end = OnEnd::Fail;
+    }
+    match (down.poll(cx, backend, client), refused) {
+        (Poll::Ready(Err(Fault::Read(_))), _) => Poll::Ready(End::BackendReset(Answer::Broken)),
+        (Poll::Ready(Err(Fault::Write(_))), _) => Poll::Ready(End::ClientReset),
+        (Poll::Ready(Ok(())), Some(answer)) => Poll::Ready(End::BackendReset(answer)),
+        (Poll::Ready(Ok(())), None) | (Poll::Pending, _) => Poll::Pending,
+    }
 }
 
 /// One direction: bytes first, then the end.
 struct Pump<'a> {
     state: State,
+    on_end: OnEnd,
     /// Read, and not taken by the writer yet.
     unsent: Vec<u8>,
     sent: usize,
@@ -95,19 +124,40 @@ enum State {
     Ending,
     Closed,
     /// The writer failed. Nothing is read any more.
-    Refused,
+    Refused(Answer),
+}
+
+/// What the reader's end means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnEnd {
+    PassOn,
+    /// Its connection is known to have failed.
+    Fail,
 }
 
 /// Which end of a direction failed.
 enum Fault {
     Read(io::Error),
-    Write,
+    /// With what it says of the answer, if it is the backend that reads no more.
+    Write(Answer),
+}
+
+impl Fault {
+    /// A broken pipe is what a socket says whose peer had ended its own stream in order; any other
+    /// failure may have cut it short.
+    fn write(error: io::Error) -> Self {
+        Self::Write(match error.kind() {
+            io::ErrorKind::BrokenPipe => Answer::Whole,
+            _ => Answer::Broken,
+        })
+    }
 }
 
 impl<'a> Pump<'a> {
     fn new(unsent: Vec<u8>, counter: &'a Counter) -> Self {
         Self {
             state: State::Open,
+            on_end: OnEnd::PassOn,
             unsent,
             sent: 0,
             unflushed: false,
@@ -123,6 +173,11 @@ impl<'a> Pump<'a> {
         self.state == State::Closed
     }
 
+    /// Whether the writer has not taken what was read.
+    fn is_blocked(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     /// Moves what can be moved, but no more than a share of it at a time.
     fn poll<R, W>(
         &mut self,
@@ -135,8 +190,8 @@ impl<'a> Pump<'a> {
         W: AsyncWrite + Unpin,
     {
         let moved = ready!(self.pump(cx, reader, writer));
-        if matches!(moved, Err(Fault::Write)) {
-            self.state = State::Refused;
+        if let Err(Fault::Write(answer)) = moved {
+            self.state = State::Refused(answer);
             self.unsent = Vec::new();
         }
         Poll::Ready(moved)
@@ -153,32 +208,30 @@ impl<'a> Pump<'a> {
         W: AsyncWrite + Unpin,
     {
         for _ in 0..SHARE {
-            ready!(self.poll_send(cx, writer)).map_err(|_| Fault::Write)?;
+            ready!(self.poll_send(cx, writer)).map_err(Fault::write)?;
             match self.state {
                 State::Open => match self.poll_move(cx, reader, writer)? {
                     Poll::Ready(()) => {}
                     Poll::Pending => {
                         // Flush before parking: the peer may be waiting for just these bytes.
-                        ready!(self.poll_flush(cx, writer)).map_err(|_| Fault::Write)?;
+                        ready!(self.poll_flush(cx, writer)).map_err(Fault::write)?;
                         return Poll::Pending;
                     }
                 },
                 State::Ending => {
                     // Apart, so that an error below is about the end and not about bytes.
-                    ready!(self.poll_flush(cx, writer)).map_err(|_| Fault::Write)?;
+                    ready!(self.poll_flush(cx, writer)).map_err(Fault::write)?;
                     match ready!(Pin::new(&mut *writer).poll_shutdown(cx)) {
                         Ok(()) => {}
                         // It has gone since; if that cut its own stream short, the other
                         // direction says so.
                         Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        Err(_) => return Poll::Ready(Err(Fault::Write)),
+                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
                     }
                     self.state = State::Closed;
                 }
                 State::Closed => return Poll::Ready(Ok(())),
-                State::Refused => {
-                    return Poll::Ready(Err(Fault::Write));
-                }
+                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
             }
         }
         cx.waker().wake_by_ref();
@@ -204,13 +257,16 @@ impl<'a> Pump<'a> {
                 Poll::Pending => return Ok(Poll::Pending),
             }
             let bytes = buffer.filled();
+            if bytes.is_empty() && self.on_end == OnEnd::Fail {
+                return Err(Fault::Read(io::ErrorKind::ConnectionReset.into()));
+            }
             if bytes.is_empty() {
                 self.state = State::Ending;
                 return Ok(Poll::Ready(()));
             }
             let taken = match Pin::new(writer).poll_write(cx, bytes) {
                 Poll::Ready(Ok(taken)) => taken,
-                Poll::Ready(Err(_)) => return Err(Fault::Write),
+                Poll::Ready(Err(error)) => return Err(Fault::write(error)),
                 Poll::Pending => 0,
             };
             self.count(taken);
@@ -322,6 +378,28 @@ impl Quiet {
         }
     }
 }
+
+/// Says once a second, while a direction is blocked, that it is time to look.
+#[derive(Default)]
+struct Stalled(Option<Pin<Box<Sleep>>>);
+
+impl Stalled {
+    fn is_due(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
+        if !blocked {
+            self.0 = None;
+            return false;
+        }
+        let timer = self.0.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
+        let mut due = false;
+        while timer.as_mut().poll(cx).is_ready() {
+            due = true;
+            timer.as_mut().reset(Instant::now() + LOOK_EVERY);
+        }
+        due
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads in a row. A direction that went on for as long as it can would use up the task's whole
 /// cooperative budget at each turn, and the other one would never move.

@@ -1,11 +1,16 @@
 //! A connected stream socket, TCP or Unix: the two have one face here and differ only at the end.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::sleep;
 
 use crate::facts::Endpoint;
 
@@ -28,17 +33,29 @@ impl Socket {
         }
     }
 
-    /// Resolves when the connection has failed: reset, or given up by the kernel.
+    /// Resolves when nobody is there any more: the connection was reset or given up, or, which only
+    /// a Unix socket can know, the peer has closed it whole.
     ///
-    /// Reading tells as much, but a side that is not read (the other one is full) would hear of
-    /// a reset only when the other one moves again.
-    pub(crate) async fn failed(&self) {
-        let readiness = match self {
-            Self::Tcp(stream) => stream.ready(Interest::ERROR).await,
-            Self::Unix(stream) => stream.ready(Interest::ERROR).await,
-        };
-        // An error here means that the runtime is going away, and with it the connection.
-        drop(readiness);
+    /// Reading tells as much, but a side that is not read would hear of it only when the other
+    /// one moves again.
+    pub(crate) async fn gone(&self) {
+        match self {
+            // An error here means that the runtime is going away, and with it the connection.
+            Self::Tcp(stream) => drop(stream.ready(Interest::ERROR).await),
+            Self::Unix(stream) => {
+                while !is_hung_up(stream) {
+                    sleep(LOOK_EVERY).await;
+                }
+            }
+        }
+    }
+
+    /// Whether a reset or an error waits to be reported.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => condition(stream).contains(PollFlags::ERR),
+            Self::Unix(stream) => condition(stream).contains(PollFlags::ERR),
+        }
     }
 
     /// Whether a peer that is gone had read all that it was sent.
@@ -58,6 +75,28 @@ impl Socket {
         }
     }
 }
+
+/// Whether the peer of a Unix stream has closed it whole; one that closed its writing side alone
+/// still listens.
+pub(crate) fn is_hung_up(stream: impl AsFd) -> bool {
+    condition(stream).contains(PollFlags::HUP)
+}
+
+/// What is the matter with a socket, reported whether or not it is asked for (poll(2)).
+fn condition(socket: impl AsFd) -> PollFlags {
+    let mut fds = [PollFd::new(&socket, PollFlags::empty())];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut fds, Some(&now)) {
+        Ok(_) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
+/// A Unix socket's hang-up is no event of its own: it is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn unix_endpoint(address: io::Result<tokio::net::unix::SocketAddr>) -> Option<Endpoint> {
     Some(Endpoint::Unix(address.ok()?.as_pathname()?.to_owned()))
@@ -115,5 +154,24 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         delegate!(self, stream => stream.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn only_a_whole_close_is_a_hang_up() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        assert!(!is_hung_up(&ours));
+        theirs
+            .shutdown(std::net::Shutdown::Write)
+            .expect("a half-close");
+        assert!(!is_hung_up(&ours));
+        drop(theirs);
+        assert!(is_hung_up(&ours));
     }
 }

@@ -14,7 +14,6 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -106,18 +105,6 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Whether the peer of a Unix stream has closed it whole; one that closed its writing side alone
-/// still listens.
-pub(crate) fn is_hung_up(stream: &std::os::unix::net::UnixStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::empty())];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // POLLHUP is reported whether or not it was asked for.
-    matches!(poll(&mut fds, Some(&now)), Ok(1..))
-}
-
 /// The kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
@@ -188,17 +175,5 @@ mod tests {
         let _successor = UnixListener::bind(&path).expect("a socket");
         drop(bound);
         assert_eq!(entries(directory.path()), ["front.sock"]);
-    }
-
-    #[test]
-    fn only_a_whole_close_is_a_hang_up() {
-        let (ours, theirs) = UnixStream::pair().expect("a pair");
-        assert!(!is_hung_up(&ours));
-        theirs
-            .shutdown(std::net::Shutdown::Write)
-            .expect("a half-close");
-        assert!(!is_hung_up(&ours));
-        drop(theirs);
-        assert!(is_hung_up(&ours));
     }
 }

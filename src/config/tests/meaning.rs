@@ -326,8 +326,8 @@ fn a_sidecar_is_one_listener_and_one_backend() {
     };
     assert_eq!(
         wrong(sidecar("9000", None)),
-        "an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`; or one of the words \
-         gate, hello, echo"
+        "backend \"9000\": an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`; or \
+         one of the words gate, hello, echo"
     );
     let files = Some(("certs/server.pem".into(), "certs/client-key.pem".into()));
     let message = wrong(Sidecar {

@@ -22,6 +22,17 @@ const PATIENT: Settings = Settings {
 /// Room for everything that a small test says.
 const ROOM: usize = 4096;
 
+async fn join<C: Stream, B: Stream>(
+    client: &mut C,
+    backend: &mut B,
+    early: Vec<u8>,
+    settings: Settings,
+    traffic: &Traffic,
+) -> End {
+    let relay = Relay { settings, traffic };
+    relay.join(client, backend, early, |_| false).await
+}
+
 async fn relay(client: impl Stream, backend: impl Stream, settings: Settings) -> End {
     relay_after(b"", client, backend, settings).await
 }

@@ -314,7 +314,11 @@ async fn a_side_that_never_pauses_does_not_hold_up_the_other() {
 fn a_relay_at_rest_is_small() {
     let ((mut client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
     let traffic = Traffic::default();
-    let future = join(&mut client, &mut backend, Vec::new(), PATIENT, &traffic);
+    let relay = Relay {
+        settings: PATIENT,
+        traffic: &traffic,
+    };
+    let future = relay.join(&mut client, &mut backend, Vec::new(), |_| false);
     // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
     let size = size_of_val(&future);
     assert!((200..=400).contains(&size), "{size} bytes");
