@@ -12,6 +12,7 @@ pub mod gate;
 pub mod process;
 pub mod resources;
 pub mod vestibule;
+pub mod world;
 
 use std::future::Future;
 use std::time::Duration;

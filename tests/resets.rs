@@ -1,0 +1,181 @@
+//! Connections that fail: what is no end is passed on as none.
+
+mod common;
+
+use std::io;
+
+use common::client::{self, Client, Socket};
+use common::world::{KINDS, To, World, everywhere};
+use common::{bytes, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test]
+async fn a_client_that_ends_without_close_notify_is_a_truncation_and_aborts_the_backend() {
+    everywhere("", "client_truncated", |client, mut server| async move {
+        // What it sent before is in the backend's hands or is not; there is no clean end after.
+        let (mut socket, _) = client.into_inner();
+        socket.shutdown().await.expect("an open connection");
+        aborted(&mut server).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_of_the_client_resets_the_backend() {
+    for to in KINDS {
+        let world = World::new(to, "").await;
+        let (client, mut server) = world.pair(&world.fronts()[0]).await;
+        client::reset(client);
+        soon("the backend's end", aborted(&mut server)).await;
+        world.vestibule.ended("client_reset", 1).await;
+    }
+}
+
+/// TCP says reset. A Unix socket has no reset but the one that closing over unread bytes makes, and
+/// the relay reads everything: there it is an end.
+async fn aborted(server: &mut Socket) {
+    let read = server.read(&mut [0; 16]).await;
+    match server {
+        Socket::Tcp(_) => {
+            assert_eq!(
+                read.expect_err("a reset").kind(),
+                io::ErrorKind::ConnectionReset
+            );
+        }
+        Socket::Unix(_) => assert!(matches!(read, Ok(0) | Err(_)), "{read:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_reset_of_the_backend_resets_the_client() {
+    for to in KINDS {
+        let world = World::new(to, "").await;
+        let (mut client, server) = world.pair(&world.fronts()[0]).await;
+        fail(server, &mut client).await;
+        // Neither a clean end nor a truncation that could be taken for one: the socket is reset.
+        let end = soon("the client's end", client.read_to_end(&mut Vec::new())).await;
+        let kind = end.map_err(|error| error.kind());
+        assert_eq!(
+            kind,
+            Err(io::ErrorKind::ConnectionReset),
+            "{to:?} {:?}",
+            world.vestibule.closed()
+        );
+        world.vestibule.ended("backend_reset", 1).await;
+    }
+}
+
+/// Ends the backend's side with a reset: by itself on TCP, over unread bytes on a Unix socket.
+async fn fail(server: Socket, client: &mut Client) {
+    match server {
+        Socket::Tcp(stream) => stream.set_zero_linger().expect("an open socket"),
+        Socket::Unix(mut stream) => {
+            client
+                .write_all(b"unread")
+                .await
+                .expect("an open connection");
+            // The first byte is here, and the others with it.
+            stream.read_u8().await.expect("an open socket");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_given_before_the_question_was_heard_out_arrives_whole() {
+    // What a server has not sent when it closes over unread bytes is lost in its own kernel.
+    const ANSWER: usize = 16 * 1024;
+    // On a Unix socket a close over unread bytes is a reset to whoever reads the answer, and no
+    // end can be told from a broken one.
+    let world = World::new(To::Tcp, "").await;
+    for (number, front) in world.fronts().iter().enumerate() {
+        let (client, mut server) = world.pair(front).await;
+        let (mut reader, mut writer) = tokio::io::split(client);
+        // An upload that nobody reads, as a server treats one that is too large: it answers,
+        // closes its side, and leaves.
+        let upload = async {
+            while writer.write_all(&[0; 64 * 1024]).await.is_ok() {}
+            // Sent away; the answer is still to be read.
+            std::future::pending::<()>().await;
+        };
+        let answer = async {
+            bytes::send(&mut server, 5, ANSWER)
+                .await
+                .expect("an open connection");
+            drop(server);
+        };
+        let read = bytes::expect(&mut reader, 5, ANSWER);
+        soon("the answer", async {
+            tokio::select! {
+                ((), ()) = async { tokio::join!(read, answer) } => {}
+                () = upload => {}
+            }
+        })
+        .await;
+        world.vestibule.ended("backend_reset", number + 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
+    for to in KINDS {
+        let world = World::new(to, "").await;
+        let (client, mut server) = world.pair(&world.fronts()[0]).await;
+        let (mut reader, mut writer) = tokio::io::split(client);
+        // The client is writing when the backend dies: the relay hears of it by a failed write.
+        let upload = async {
+            while writer.write_all(&[0; 64 * 1024]).await.is_ok() {}
+            std::future::pending::<()>().await;
+        };
+        let answer = async {
+            // The rest of the upload is here, and unread.
+            server.read_u8().await.expect("a byte");
+            let half = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhalf";
+            server.write_all(half).await.expect("an open connection");
+            if let Socket::Tcp(stream) = &server {
+                stream.set_zero_linger().expect("an open socket");
+            }
+            drop(server);
+        };
+        let mut had = Vec::new();
+        let read = async { tokio::join!(reader.read_to_end(&mut had), answer).0 };
+        let end = soon("the client's end", async {
+            tokio::select! {
+                end = read => end,
+                () = upload => panic!("pending"),
+            }
+        })
+        .await;
+        assert!(
+            end.is_err(),
+            "{to:?}: a clean end after {} bytes",
+            had.len()
+        );
+        world.vestibule.ended("backend_reset", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
+    for to in KINDS {
+        let world = World::new(to, "").await;
+        let (mut client, mut server) = world.pair(&world.fronts()[0]).await;
+        // Until every socket in between is full.
+        let block = [0; 64 * 1024];
+        while let Ok(written) = tokio::time::timeout(MOMENT, client.write(&block)).await {
+            assert!(written.expect("an open connection") > 0);
+        }
+        client::reset(client);
+        world.vestibule.ended("client_reset", 1).await;
+        // To the backend it is the failure that it is, behind what it had not read.
+        let read = soon("the backend's end", server.read_to_end(&mut Vec::new())).await;
+        if to == To::Tcp {
+            assert_eq!(
+                read.map_err(|error| error.kind()),
+                Err(io::ErrorKind::ConnectionReset)
+            );
+        }
+    }
+}
+
+/// Long enough for a socket that has room to say so; it ends a loop and decides nothing.
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(500);
