@@ -129,6 +129,7 @@ async fn obtain_claimed(
     deadline: Deadline,
     rendezvous: &Rendezvous<Claimer>,
 ) -> Result<Served, Unserved> {
+    let mut place = None;
     loop {
         if registered.has_addresses() {
             tokio::select! {
@@ -139,7 +140,8 @@ async fn obtain_claimed(
                 () = registered.until_empty() => continue,
             }
         }
-        let mut ticket = rendezvous.announce(facts.clone());
+        let mut ticket = rendezvous.announce_again(facts.clone(), place);
+        place = ticket.place();
         let ended = tokio::select! {
             biased;
             redeemed = ticket.wait() => Ok(redeemed?),
@@ -155,19 +157,22 @@ async fn obtain_claimed(
                 None => continue,
             },
         };
-        // A claimer that died before it knew has resolved nothing: the connection waits again.
-        if let Some(stream) = taken(claimer, deadline).await? {
+        // A claimer that died before it knew has resolved nothing: the connection waits again,
+        // in its old place.
+        if let Some(stream) = taken(claimer).await? {
             return Ok(Served::claimed(stream));
         }
     }
 }
 
 /// The stream of a claimer that has read its answer; `None` if it died before.
-async fn taken(claimer: Claimer, deadline: Deadline) -> Result<Option<UnixStream>, Unserved> {
+///
+/// It has time of its own for that: a claim at the last moment is a claim.
+async fn taken(claimer: Claimer) -> Result<Option<UnixStream>, Unserved> {
     let Some(told) = claimer.into_told() else {
         return Ok(None);
     };
-    match deadline.bound(told.until_read()).await {
+    match Deadline::after(READ_BUDGET).bound(told.until_read()).await {
         Ok(taken) => Ok(taken.ok()),
         Err(_) => Err(Unserved::Expired),
     }
@@ -237,6 +242,9 @@ impl From<Unredeemed> for Unserved {
         }
     }
 }
+
+/// What a worker has to read that a connection is its own, before it counts as hung.
+const READ_BUDGET: Duration = Duration::from_secs(5);
 
 /// One TLS record (RFC 8446 §5.1).
 const BUILT_IN_BUFFER: usize = 16 * 1024;

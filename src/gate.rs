@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
@@ -30,7 +30,7 @@ use crate::backend::pool::Pool;
 use crate::deadline::Deadline;
 use crate::id::Id;
 use crate::limits::{Gauge, Slot};
-use crate::rendezvous::wire::{Refusal, Request};
+use crate::rendezvous::wire::{LONGEST_LINE, Refusal, Request};
 use crate::rendezvous::{Accepted, Rendezvous};
 use crate::sys::descriptors::is_exhausted;
 use crate::worker::Shared;
@@ -61,13 +61,13 @@ impl Default for Settings {
 impl Settings {
     /// The mode of the socket's file.
     ///
-    /// Users of `allow_uids` are neither owner nor group, so for them it is open to all, and who
-    /// they are is asked of the kernel when they connect.
+    /// A file has one owner and one group. For users of `allow_uids`, or of a second group, it is
+    /// open to all, and who they are is asked of the kernel when they connect.
     pub(crate) fn mode(&self) -> u32 {
-        match (self.allow_uids.is_empty(), self.allow_gids.is_empty()) {
-            (false, _) => 0o666,
-            (true, false) => 0o660,
-            (true, true) => 0o600,
+        match (self.allow_uids.len(), self.allow_gids.len()) {
+            (0, 0) => 0o600,
+            (0, 1) => 0o660,
+            _ => 0o666,
         }
     }
 
@@ -84,6 +84,8 @@ pub(crate) struct Gate {
     settings: Settings,
     shared: Arc<Shared>,
     places: Arc<Gauge>,
+    /// Those that are being told that they have no place.
+    leaving: Arc<Gauge>,
 }
 
 impl Gate {
@@ -93,6 +95,7 @@ impl Gate {
             settings,
             shared,
             places,
+            leaving: Gauge::new(Some(MOST_LEAVING)),
         }
     }
 
@@ -118,7 +121,8 @@ impl Gate {
         let late = async {
             loop {
                 if let Some(client) = gate.accept(&listener).await {
-                    refuse(detach(client), Refusal::Draining);
+                    let gate = Arc::clone(&gate);
+                    clients.spawn(async move { gate.turn_away(client, Refusal::Draining).await });
                 }
             }
         };
@@ -159,12 +163,12 @@ impl Gate {
                     pid = peer.pid(),
                     "gate client forbidden"
                 );
-                return refuse(detach(client), Refusal::Forbidden);
+                return self.turn_away(client, Refusal::Forbidden).await;
             }
             Err(_) => return,
         };
         let Some(place) = admitted else {
-            return refuse(detach(client), Refusal::Busy);
+            return self.turn_away(client, Refusal::Busy).await;
         };
         let line = tokio::select! {
             line = Deadline::after(LINE_BUDGET).bound(line::read(&client)) => line,
@@ -180,8 +184,8 @@ impl Gate {
         let refused = match request {
             Ok(Request::Claim(id)) => self.claim(id, client, place),
             Ok(Request::Accept(backend)) => self.wait(&backend, client, place),
-            Ok(Request::Watch(backend)) => match self.registry(&backend) {
-                Ok(_) => return watch::serve(&self.shared, &backend, client).await,
+            Ok(Request::Watch(backend)) => match self.watchable(&backend) {
+                Ok(()) => return watch::serve(&self.shared, &backend, client).await,
                 Err(refusal) => Err((refusal, detach(client))),
             },
             Ok(Request::Register(backend, address)) => {
@@ -197,6 +201,22 @@ impl Gate {
         }
     }
 
+    /// Says no to a client that has not said its line yet. For a moment the line is still read: a
+    /// client that writes into a closed socket would get a signal and not the answer.
+    async fn turn_away(&self, mut client: UnixStream, refusal: Refusal) {
+        let Some(_place) = self.leaving.take() else {
+            return refuse(detach(client), refusal);
+        };
+        let goodbye = async {
+            client.write_all(refusal.line().as_bytes()).await?;
+            client.shutdown().await?;
+            let mut line = client.take(LONGEST_LINE as u64);
+            tokio::io::copy(&mut line, &mut tokio::io::sink()).await
+        };
+        // Whatever it says, the socket is closed next.
+        let _ = Deadline::after(GOODBYE).bound(goodbye).await;
+    }
+
     fn claim(&self, id: Id, client: UnixStream, place: Slot) -> Answered {
         let Some(stream) = detach(client) else {
             return Ok(());
@@ -207,7 +227,13 @@ impl Gate {
             .claim(id, Claimer::Worker(stream, place))
         {
             Ok(()) => Ok(()),
-            Err(unclaimed) => Err((Refusal::Unknown, untold(unclaimed.into_stream()))),
+            Err(unclaimed) => {
+                let refusal = match self.shared.drain.is_started() {
+                    true => Refusal::Draining,
+                    false => Refusal::Unknown,
+                };
+                Err((refusal, untold(unclaimed.into_stream())))
+            }
         }
     }
 
@@ -259,6 +285,14 @@ impl Gate {
         Ok(())
     }
 
+    fn watchable(&self, backend: &str) -> Result<(), Refusal> {
+        self.registry(backend)?;
+        match self.shared.drain.is_started() {
+            true => Err(Refusal::Draining),
+            false => Ok(()),
+        }
+    }
+
     fn registry(&self, backend: &str) -> Result<&Pool, Refusal> {
         let backend = self.shared.backends.get(backend).ok_or(Refusal::Unknown)?;
         backend.registry().ok_or(Refusal::Forbidden)
@@ -301,6 +335,10 @@ fn refuse(client: Option<StdUnixStream>, refusal: Refusal) {
 
 /// What a client has for its line, from connect on.
 const LINE_BUDGET: Duration = Duration::from_secs(5);
+
+/// What a client that is turned away has to hear so.
+const GOODBYE: Duration = Duration::from_millis(500);
+const MOST_LEAVING: usize = 64;
 
 /// How long a claimer that is gone may keep its place.
 const PRUNE_EVERY: Duration = Duration::from_secs(1);

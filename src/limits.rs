@@ -35,6 +35,9 @@ pub(crate) struct Limits {
     open: Arc<Gauge>,
     pending: Arc<Gauge>,
     per_ip: Arc<PerIp>,
+    /// One is admitted at a time: a connection that one limit refuses must not be counted by
+    /// another even for a moment, or it would refuse one that had room.
+    door: Mutex<()>,
 }
 
 impl Limits {
@@ -46,11 +49,13 @@ impl Limits {
                 most: settings.connections_per_ip,
                 open: Mutex::default(),
             }),
+            door: Mutex::default(),
         }
     }
 
     /// Admits one more connection, or says which limit stands in its way.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<(Permit, Slot), Exceeded> {
+        let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         let open = self.open.take().ok_or(Exceeded::Connections)?;
         let ip = match ip {
             Some(ip) => Some(self.per_ip.take(ip).ok_or(Exceeded::ConnectionsPerIp)?),
@@ -121,7 +126,7 @@ impl Gauge {
     /// One more, or `None` when the most is in use.
     ///
     /// Compare and swap, not add and look: an attempt that is refused must not be counted even for
-    /// a moment, or it would refuse another one that had room.
+    /// a moment.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
         let most = self.most.unwrap_or(usize::MAX);
         self.used

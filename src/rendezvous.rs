@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use self::sync::{Arc, Mutex, MutexGuard};
 use self::table::Table;
-pub(crate) use self::table::{Accepted, Event, Resolution};
+pub(crate) use self::table::{Accepted, Event, Place, Resolution};
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::id::Id;
@@ -74,15 +74,19 @@ impl<S> Rendezvous<S> {
 
     /// Lets a connection wait under `facts.id` for a claimer.
     pub fn announce(&self, facts: Facts) -> Ticket<S> {
+        self.announce_again(facts, None)
+    }
+
+    /// As [`Rendezvous::announce`], in the place of an earlier announcement if there was one.
+    pub(crate) fn announce_again(&self, facts: Facts, place: Option<Place>) -> Ticket<S> {
         let id = facts.id;
-        let refused = self
-            .lock()
-            .announce(std::sync::Arc::new(facts), self.confirm)
-            .err();
+        let facts = std::sync::Arc::new(facts);
+        let announced = self.lock().announce(facts, place, self.confirm);
         Ticket {
             rendezvous: self.clone(),
             id,
-            over: refused,
+            place: announced.ok(),
+            over: announced.err(),
         }
     }
 
@@ -187,6 +191,7 @@ impl<S> fmt::Debug for Rendezvous<S> {
 pub struct Ticket<S> {
     rendezvous: Rendezvous<S>,
     id: Id,
+    place: Option<Place>,
     /// Set once nothing waits for this ticket: it was refused, or has been resolved. The id may
     /// then be that of another ticket, whose place this one must not touch.
     over: Option<Unredeemed>,
@@ -211,6 +216,11 @@ impl<S> Ticket<S> {
                 .withdraw(Resolution::Expired)
                 .ok_or(Unredeemed::Expired),
         }
+    }
+
+    /// Where in the queue of its backend it waits, or waited.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.place
     }
 
     /// Waits for a claim without giving the place up when cancelled.

@@ -86,7 +86,6 @@ class Worker:
             try:
                 self.serve_next()
                 pause = RETRY_SECONDS[0]
-                self._trouble = None
                 continue
             except Refused as refusal:
                 if refusal.is_final():
@@ -116,6 +115,7 @@ class Worker:
                 return
             sock.settimeout(LINE_SECONDS)
             facts = parse_answer(read_line(sock))
+            self._trouble = None  # not before: a wait that a stop has ended says nothing of the gate
             sock.settimeout(None)
             self.serve(sock, facts)
 

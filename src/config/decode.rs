@@ -359,10 +359,10 @@ fn routes(root: &mut Table<'_>, backends: &[String], listeners: &[String]) -> Op
 
 /// `None` only with a problem that was reported.
 fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Option<Rule> {
-    let listener = table.list("listener", |value| value.one_of("listener", listeners));
-    let sni = table.list("sni", |value| value.parsed(str::parse::<NamePattern>));
-    let alpn = table.list("alpn", protocol);
-    let from = table.list("from", network);
+    let listener = table.any_of("listener", |value| value.one_of("listener", listeners));
+    let sni = table.any_of("sni", |value| value.parsed(str::parse::<NamePattern>));
+    let alpn = table.any_of("alpn", protocol);
+    let from = table.any_of("from", network);
     table.later("identity", None);
     let has_backend = table.place("backend").is_some();
     let has_deny = table.place("deny").is_some();

@@ -147,6 +147,26 @@ impl<'d> Table<'d> {
         elements.into_iter().collect()
     }
 
+    /// As [`Table::list`], for what a connection must match: an empty list would match nothing,
+    /// and is refused before somebody takes it for everything.
+    pub(super) fn any_of<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&Value<'d>) -> Result<T, Expected>,
+    ) -> Option<Vec<T>> {
+        let place = self.place(key);
+        let list = self.list(key, read)?;
+        if list.is_empty() {
+            let message = format!(
+                "`{}{key}`: an empty list matches nothing; leave the key out to match everything",
+                self.path
+            );
+            self.problem_at(place?, message);
+            return None;
+        }
+        Some(list)
+    }
+
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
         self.take(key)?.into_table()
     }

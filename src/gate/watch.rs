@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 use tracing::debug;
 
 use crate::deadline::Deadline;
 use crate::rendezvous::Event;
+use crate::sys::socket::is_hung_up;
 use crate::worker::Shared;
 
 /// Sends what waits now, then what happens.
@@ -20,19 +21,23 @@ use crate::worker::Shared;
 pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     let (mut reader, mut writer) = client.into_split();
     let (waiting, mut events) = shared.rendezvous.watch(backend, CAPACITY);
+    let is_over = || shared.drain.is_started();
     let tell = async {
         for facts in waiting {
             send(&mut writer, &format!("OFFER {}\n", facts.to_json())).await?;
         }
-        tell(&mut events, &mut writer).await
+        tell(&mut events, &mut writer, is_over).await
     };
-    // What a watcher says means nothing; only a read can tell that it has failed. One that
-    // closed its sending side may still listen, and is found gone by the next line.
+    // What a watcher says means nothing; only a read can tell that it has failed. One that closed
+    // its sending side may still listen, until it has closed whole.
     let listen = async {
         let mut chunk = [0; 256];
         loop {
             match reader.read(&mut chunk).await {
-                Ok(0) => std::future::pending().await,
+                Ok(0) if is_hung_up(reader.as_ref()) => {
+                    return io::Error::from(io::ErrorKind::ConnectionAborted);
+                }
+                Ok(0) => sleep(LOOK_EVERY).await,
                 Ok(_) => {}
                 Err(error) => return error,
             }
@@ -50,23 +55,32 @@ pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     }
 }
 
-/// Ends when the table drops the watcher: it is behind, or the proxy is ending.
+/// Ends with the proxy, or as timed out when the table has dropped the watcher for being behind.
 async fn tell(
     events: &mut mpsc::Receiver<Event>,
     writer: &mut (impl AsyncWriteExt + Unpin),
+    is_over: impl Fn() -> bool,
 ) -> io::Result<()> {
     let mut ping = interval(PING_EVERY);
     ping.reset();
     loop {
-        tokio::select! {
-            event = events.recv() => match event {
-                Some(Event::Offer(facts)) => {
-                    send(writer, &format!("OFFER {}\n", facts.to_json())).await?;
-                }
-                Some(Event::Gone(id, why)) => send(writer, &format!("GONE {id} {why}\n")).await?,
-                None => return Ok(()),
-            },
-            _ = ping.tick() => send(writer, "PING\n").await?,
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = ping.tick() => {
+                send(writer, "PING\n").await?;
+                continue;
+            }
+        };
+        // What is left in a channel that the table has let go of is old, and has a gap behind it.
+        if events.is_closed() && !is_over() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        match event {
+            Some(Event::Offer(facts)) => {
+                send(writer, &format!("OFFER {}\n", facts.to_json())).await?;
+            }
+            Some(Event::Gone(id, why)) => send(writer, &format!("GONE {id} {why}\n")).await?,
+            None => return Ok(()),
         }
     }
 }
@@ -83,6 +97,9 @@ const CAPACITY: usize = 1024;
 
 /// How long a watcher may take nothing while something is to be told.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A hang-up is no event of its own: it is looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const PING_EVERY: Duration = Duration::from_secs(15);
 
@@ -109,18 +126,19 @@ mod tests {
             }
             drop(sender);
         };
-        let (told, ()) = tokio::join!(tell(&mut events, &mut ours), listen);
+        let (told, ()) = tokio::join!(tell(&mut events, &mut ours, || true), listen);
         told.expect("the proxy ended it");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_watcher_that_takes_nothing_is_dropped_in_time() {
         let (sender, mut events) = mpsc::channel(4);
+        let _still_told = sender.clone();
         let (_theirs, mut ours) = tokio::io::duplex(8);
         let event = Event::Gone(Id::random(), Resolution::Expired);
         sender.send(event).await.expect("room");
         let began = Instant::now();
-        let error = tell(&mut events, &mut ours).await.expect_err("stuck");
+        let error = tell(&mut events, &mut ours, || false).await.expect_err("stuck");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), PATIENCE);
     }

@@ -30,7 +30,7 @@ pub(super) struct Table<S> {
 
 struct Offer<S> {
     facts: Arc<Facts>,
-    place: u64,
+    place: Place,
     state: State<S>,
 }
 
@@ -42,7 +42,7 @@ enum State<S> {
 /// What belongs to one backend.
 struct Queue<S> {
     /// The offers in the state `Waiting`, oldest first.
-    waiting: BTreeMap<u64, Id>,
+    waiting: BTreeMap<Place, Id>,
     /// The claimers that wait for any offer; empty while an offer waits.
     claimers: VecDeque<S>,
     watchers: Vec<mpsc::Sender<Event>>,
@@ -61,14 +61,19 @@ impl<S> Table<S> {
     pub(super) fn announce(
         &mut self,
         facts: Arc<Facts>,
+        place: Option<Place>,
         confirm: Confirm<S>,
-    ) -> Result<(), Unredeemed> {
+    ) -> Result<Place, Unredeemed> {
         if self.drained {
             return Err(Unredeemed::Drained);
         }
         if self.offers.contains_key(&facts.id) {
             return Err(Unredeemed::Duplicate);
         }
+        let place = place.unwrap_or_else(|| {
+            self.next_place += 1;
+            Place(self.next_place)
+        });
         let queue = queue(&mut self.queues, &facts.backend);
         queue.tell(&Event::Offer(Arc::clone(&facts)));
         let state = match queue.next_alive(&facts, confirm) {
@@ -77,7 +82,7 @@ impl<S> Table<S> {
                 State::Claimed(claimer)
             }
             None => {
-                queue.waiting.insert(self.next_place, facts.id);
+                queue.waiting.insert(place, facts.id);
                 State::Waiting(None)
             }
         };
@@ -85,12 +90,11 @@ impl<S> Table<S> {
             facts.id,
             Offer {
                 facts,
-                place: self.next_place,
+                place,
                 state,
             },
         );
-        self.next_place += 1;
-        Ok(())
+        Ok(place)
     }
 
     /// Hands the offer to the claimer, or gives the claimer back.
@@ -252,6 +256,11 @@ fn queue<'a, S>(queues: &'a mut HashMap<String, Queue<S>>, backend: &str) -> &'a
     }
     queues.get_mut(backend).expect("inserted above")
 }
+
+/// A place in the order of waiting. Given to one announcement, and to the same again if its
+/// claimer turns out to be dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(u64);
 
 /// What became of a claimer that takes any offer of its backend.
 #[derive(Debug)]

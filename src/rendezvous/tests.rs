@@ -140,6 +140,21 @@ mod examples {
     }
 
     #[tokio::test]
+    async fn an_offer_that_comes_back_has_its_old_place() {
+        let rendezvous = rendezvous();
+        let (id, mut first) = announce(&rendezvous);
+        let (_, second) = announce(&rendezvous);
+        assert_eq!(rendezvous.claim(id, Alive(1)), Ok(()));
+        assert_eq!(first.wait().await, Ok(Alive(1)));
+        let mut facts = Facts::new("app");
+        facts.id = id;
+        let again = rendezvous.announce_again(facts, first.place());
+        assert!(matches!(rendezvous.accept("app", Alive(2)), Accepted::Matched(_)));
+        assert_eq!(again.redeem(BUDGET).await, Ok(Alive(2)));
+        drop(second);
+    }
+
+    #[tokio::test]
     async fn pruning_takes_the_dead_claimers_alone() {
         let rendezvous = rendezvous();
         for claimer in [Gone(1), Alive(2), Gone(3)] {

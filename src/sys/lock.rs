@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 /// The exclusive right to a path, held through a locked file beside it (`PATH.lock`).
 ///
 /// Dropping it removes the lock file and gives up the right. A killed process leaves the file
@@ -20,13 +22,15 @@ impl PathLock {
     /// Takes the right to `path`, or says who has it.
     pub(crate) fn acquire(path: &Path) -> Result<Self, LockError> {
         let path = PathBuf::from(format!("{}.lock", path.display()));
-        loop {
+        for _ in 0..ROUNDS {
             let mut file = OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create(true)
                 .truncate(false)
                 .mode(0o600)
+                // A link would lead to a file that is never the one at the path.
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
@@ -41,6 +45,7 @@ impl PathLock {
                 return Ok(Self { path, _file: file });
             }
         }
+        Err(LockError::Held(None))
     }
 }
 
@@ -60,6 +65,9 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
         Err(error) => Err(error),
     }
 }
+
+/// Each round but the last is lost to a holder that ended between two steps of ours.
+const ROUNDS: usize = 100;
 
 /// The process id that the holder wrote; `None` if it has not come to that yet.
 fn holder(file: &mut File) -> Option<u32> {
@@ -97,6 +105,15 @@ mod tests {
             0
         );
         drop(PathLock::acquire(&path).expect("the lock again"));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_lock_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gate.sock");
+        let link = directory.path().join("gate.sock.lock");
+        std::os::unix::fs::symlink("/dev/null", link).expect("a link");
+        assert!(matches!(PathLock::acquire(&path), Err(LockError::Io(_))));
     }
 
     #[test]
