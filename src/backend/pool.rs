@@ -44,8 +44,9 @@ pub(crate) struct Pool {
     unacknowledged: Option<Duration>,
     targets: watch::Sender<Vec<Arc<Target>>>,
     turn: AtomicUsize,
-    /// Told when an address answers, so that parked connections need not wait out their pause.
-    answered: Arc<Notify>,
+    /// Told when an address answers again, so that parked connections need not wait out their
+    /// pause.
+    recovered: Arc<Notify>,
 }
 
 impl Pool {
@@ -65,7 +66,7 @@ impl Pool {
             unacknowledged,
             targets: watch::Sender::new(targets),
             turn: AtomicUsize::new(0),
-            answered: Arc::default(),
+            recovered: Arc::default(),
         }
     }
 
@@ -100,7 +101,7 @@ impl Pool {
     /// Connects to an address, at most until `deadline`.
     ///
     /// Each is tried once a round, the best choice first. Between rounds of a parked connection
-    /// there is a pause, which an address that answers somebody else ends early.
+    /// there is a pause, which an address that answers again ends early.
     pub(crate) async fn dial(
         &self,
         source: Option<IpAddr>,
@@ -110,19 +111,22 @@ impl Pool {
         let rounds = async {
             let mut pause = SHORTEST_PAUSE;
             loop {
-                let answered = self.answered.notified();
-                match self.round(source, deadline).await {
+                let recovered = self.recovered.notified();
+                let round = self.round(source, deadline).await;
+                match round {
                     Round::Connected(socket, lease) => return Ok((socket, lease)),
                     // Silence until the deadline is no refusal, and ends the wait below.
                     Round::Down if park == Park::Refuse && !deadline.has_passed() => {
                         return Err(Unserved::Refused);
                     }
-                    Round::Down | Round::Busy => {}
+                    Round::Down => tokio::select! {
+                        () = sleep(pause) => {}
+                        () = recovered => {}
+                    },
+                    // Its queue is full of others like this one: all at once would not help.
+                    Round::Busy => sleep(self.apart(pause)).await,
                 }
-                tokio::select! {
-                    () = sleep(pause) => pause = (2 * pause).min(LONGEST_PAUSE),
-                    () = answered => {}
-                }
+                pause = (2 * pause).min(LONGEST_PAUSE);
             }
         };
         deadline
@@ -142,8 +146,9 @@ impl Pool {
             let attempt = dial(&lease.target.address, self.unacknowledged);
             match Deadline::after(share).bound(attempt).await {
                 Ok(Ok(socket)) => {
-                    lease.target.answered();
-                    self.answered.notify_waiters();
+                    if lease.target.answered() == Answered::Again {
+                        self.recovered.notify_waiters();
+                    }
                     return Round::Connected(socket, lease);
                 }
                 Ok(Err(DialError::Busy)) => busy = true,
@@ -152,6 +157,12 @@ impl Pool {
             }
         }
         if busy { Round::Busy } else { Round::Down }
+    }
+
+    /// A pause between a half and the whole of `pause`, another for each that asks.
+    fn apart(&self, pause: Duration) -> Duration {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % 16;
+        pause / 2 + pause / 32 * turn as u32
     }
 
     /// Takes the next choice out of `untried`; addresses that are down come last.
@@ -174,7 +185,9 @@ impl Pool {
         };
         // Of equals the first.
         let index = choices.into_iter().min_by_key(rank)?;
-        Some(Lease::new(untried.swap_remove(index)))
+        let target = untried.swap_remove(index);
+        target.begin();
+        Some(Lease::new(target))
     }
 }
 
@@ -188,6 +201,14 @@ enum Round {
     /// Nobody answered, but at least one may at once.
     Busy,
     Down,
+}
+
+/// What an answer says of its address.
+#[derive(PartialEq, Eq)]
+enum Answered {
+    Still,
+    /// It had failed before.
+    Again,
 }
 
 /// One address and what is known of it.
@@ -224,18 +245,34 @@ impl Target {
             .is_some_and(|retry_at| Instant::now() < retry_at)
     }
 
-    fn answered(&self) {
+    /// One connection at a time finds out whether an address that is down answers again: if it is
+    /// silent, the others do not wait for it.
+    fn begin(&self) {
         let mut state = self.state();
+        if state.retry_at.is_some() {
+            state.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    fn answered(&self) -> Answered {
+        let mut state = self.state();
+        let answered = match state.failures {
+            0 => Answered::Still,
+            _ => Answered::Again,
+        };
         if state.retry_at.is_some() {
             state.successes += 1;
             if state.successes < self.limits.rise {
-                // Its failures stand: one more on its way up, and it is passed over again.
-                return;
+                // Its failures stand: one more on its way up, and it is passed over again. Until
+                // then it is due at once.
+                state.retry_at = Some(Instant::now());
+                return answered;
             }
             state.retry_at = None;
             info!(address = %self.address, "backend address is up");
         }
         state.failures = 0;
+        answered
     }
 
     fn failed(&self, error: &str) {
