@@ -18,6 +18,7 @@ pub(crate) use self::plain::Plain;
 use self::pool::{Balance, Health, Lease, Pool};
 use crate::address::Address;
 use crate::deadline::Deadline;
+use crate::drain::Drain;
 use crate::facts::Facts;
 use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
 use crate::sys::socket::Socket;
@@ -61,20 +62,24 @@ enum Kind {
     Dialled(Pool, Park),
     /// The pool has the addresses that workers have registered.
     Claimed(Pool),
-    Hello,
+    Hello(Drain),
     Echo,
 }
 
 impl Backend {
     /// `unacknowledged` is TCP_USER_TIMEOUT of the connections that it dials.
-    pub(crate) fn new(settings: &Settings, unacknowledged: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        unacknowledged: Option<Duration>,
+        drain: &Drain,
+    ) -> Self {
         let pool = |addresses: &[Address]| {
             Pool::new(addresses, settings.balance, settings.health, unacknowledged)
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
             To::Gate => Kind::Claimed(pool(&[])),
-            To::Hello => Kind::Hello,
+            To::Hello => Kind::Hello(drain.clone()),
             To::Echo => Kind::Echo,
         };
         Self {
@@ -91,7 +96,7 @@ impl Backend {
     pub(crate) fn registry(&self) -> Option<&Pool> {
         match &self.kind {
             Kind::Claimed(pool) => Some(pool),
-            Kind::Dialled(..) | Kind::Hello | Kind::Echo => None,
+            Kind::Dialled(..) | Kind::Hello(_) | Kind::Echo => None,
         }
     }
 
@@ -114,8 +119,8 @@ impl Backend {
             Kind::Claimed(registered) => {
                 obtain_claimed(registered, facts, deadline, rendezvous).await
             }
-            Kind::Hello => Ok(Served::built_in(|stream| {
-                hello::serve(stream, facts.clone())
+            Kind::Hello(drain) => Ok(Served::built_in(|stream| {
+                hello::serve(stream, facts.clone(), drain.clone())
             })),
             Kind::Echo => Ok(Served::built_in(echo::serve)),
         }

@@ -196,15 +196,13 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_there_ends_claim_with_1_and_its_name() {
+async fn a_command_that_is_not_there_ends_claim_before_it_takes_a_connection() {
     let vestibule = Vestibule::start(APP).await;
     let worker = claim(&vestibule.gate(), &["--", "/nowhere/handler"]);
-    let mut client = Visitor::connect(&vestibule).await;
     let (status, said) = worker.wait().await;
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(2));
     assert_eq!(said.err.len(), 1, "{:?}", said.err);
     assert!(said.err[0].contains("/nowhere/handler"), "{:?}", said.err);
-    client.ends().await;
 }
 
 #[tokio::test]

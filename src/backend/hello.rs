@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt::Write;
+use std::pin::pin;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -12,21 +13,31 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::DuplexStream;
 
+use crate::drain::Drain;
 use crate::facts::Facts;
 
-/// Answers HTTP/1.1 requests until the client leaves.
-pub(crate) async fn serve(stream: DuplexStream, facts: Facts) {
+/// Answers HTTP/1.1 requests until the client leaves, and once a drain begins no more than the one
+/// that is under way.
+pub(crate) async fn serve(stream: DuplexStream, facts: Facts, drain: Drain) {
     let answer = service_fn(|request| {
         let response = answer(&request, &facts);
         async move { Ok::<_, Infallible>(response) }
     });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), answer)
+    );
     // A client that speaks no HTTP is answered with 400 by hyper; how the connection ended is in
     // its record.
-    let _ = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), answer)
-        .await;
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 fn answer(request: &Request<Incoming>, facts: &Facts) -> Response<Full<Bytes>> {

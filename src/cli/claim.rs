@@ -6,7 +6,9 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +32,7 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .context("cannot make a runtime")?;
+    ensure_runnable(&args.command[0])?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
@@ -42,8 +45,12 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
         }
         // What runs may end; nothing new is taken.
         running.close();
-        running.wait().await;
-        Ok(Exit::Clean)
+        tokio::select! {
+            () = running.wait() => Ok(Exit::Clean),
+            // A second signal: what runs is left to itself.
+            _ = terminate.recv() => Ok(Exit::Cut),
+            _ = interrupt.recv() => Ok(Exit::Cut),
+        }
     })
 }
 
@@ -66,6 +73,14 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
                             drop(place);
                         });
                     }
+                    // The connection is lost with it, but the next one need not be.
+                    Err(error) if is_for_now(&error) => {
+                        eprintln!(
+                            "vestibule: cannot run {:?}: {error}; trying again",
+                            args.command[0]
+                        );
+                        sleep(LONGEST_PAUSE).await;
+                    }
                     Err(error) => {
                         return anyhow!(error)
                             .context(format!("cannot run {:?}", args.command[0]))
@@ -83,6 +98,33 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
             }
         }
     }
+}
+
+/// A command that cannot run would cost a connection each time it is tried.
+fn ensure_runnable(command: &str) -> Result<(), Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Box<dyn Iterator<Item = PathBuf>> = match command.contains('/') {
+        true => Box::new(std::iter::once(PathBuf::from(command))),
+        false => Box::new(std::env::split_paths(&path).map(|directory| directory.join(command))),
+    };
+    let is_runnable = |file: PathBuf| {
+        let metadata = file.metadata();
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+    };
+    if places.any(is_runnable) {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow!(
+        "cannot run {command:?}: there is no such program; name one in PATH, or give its path"
+    )))
+}
+
+/// Whether there is merely no room for a process at the moment.
+fn is_for_now(error: &io::Error) -> bool {
+    use io::ErrorKind::{OutOfMemory, ResourceBusy, WouldBlock};
+    const EMFILE: i32 = 24;
+    matches!(error.kind(), OutOfMemory | ResourceBusy | WouldBlock)
+        || error.raw_os_error() == Some(EMFILE)
 }
 
 /// Why there is no connection.

@@ -108,11 +108,12 @@ pub(super) async fn assemble(
 }
 
 fn share(config: &Config) -> Result<Shared, BindError> {
+    let drain = Drain::default();
     let backends: Backends = config
         .backends
         .iter()
         .map(|settings| {
-            let backend = Backend::new(settings, config.unacknowledged);
+            let backend = Backend::new(settings, config.unacknowledged, &drain);
             (settings.name.clone(), Arc::new(backend))
         })
         .collect();
@@ -123,7 +124,7 @@ fn share(config: &Config) -> Result<Shared, BindError> {
         backends,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         ledger: Arc::new(Ledger::default()),
-        drain: Drain::default(),
+        drain,
         reserve: Reserve::new().map_err(BindError::Worker)?,
         complaint: Complaint::default(),
     })
