@@ -68,6 +68,9 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_unix(path);
         }
+        if text.contains("://") {
+            return Err(ParseAddressError::Url);
+        }
         if text.starts_with("systemd:") {
             return Err(ParseAddressError::Systemd);
         }
@@ -114,6 +117,9 @@ fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseAddressError {
+    /// It is a URL.
+    #[error("not a URL; write only the host and port, as in `127.0.0.1:8443`, or `unix:/path`")]
+    Url,
     /// There is no `:port` at the end.
     #[error("an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`")]
     NoPort,
@@ -138,7 +144,7 @@ pub enum ParseAddressError {
 }
 
 /// `sun_path` has 108 bytes with its terminating zero (unix(7)).
-const LONGEST_UNIX_PATH: usize = 107;
+pub(crate) const LONGEST_UNIX_PATH: usize = 107;
 
 #[cfg(test)]
 mod tests {
@@ -165,6 +171,7 @@ mod tests {
         for (text, error) in [
             ("", NoPort),
             ("localhost", NoPort),
+            ("http://localhost:80", Url),
             ("localhost:", BadPort),
             ("localhost:65536", BadPort),
             ("localhost:-1", BadPort),

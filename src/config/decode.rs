@@ -9,7 +9,7 @@ use super::reader::{Document, Table};
 use super::value::{Expected, Value};
 use super::words::{Named, log_filter, name, network, protocol, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
-use crate::address::Address;
+use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
@@ -45,7 +45,7 @@ impl Decoder<'_> {
             None => (Timeouts::default(), Some(DRAIN), Some(UNACKNOWLEDGED)),
         };
         let gate = match root.table("gate") {
-            Some(table) => gate(table),
+            Some(table) => gate(table, runtime.directory.as_deref()),
             None => Some(gate::Settings::default()),
         };
         if let Some(mut admin) = root.table("admin") {
@@ -263,11 +263,26 @@ fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duratio
 }
 
 /// `None` when the gate is switched off.
-fn gate(mut table: Table<'_>) -> Option<gate::Settings> {
+fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings> {
     let default = gate::Settings::default();
     let path = table.read("path", |value| match value.string()? {
         "none" => Ok(None),
-        _ => value.path().map(|path| Some(path.to_owned())),
+        _ => {
+            let path = value.path()?;
+            // Where the directory is not configured it is short.
+            match directory
+                .unwrap_or(Path::new(""))
+                .join(path)
+                .as_os_str()
+                .len()
+            {
+                ..=LONGEST_UNIX_PATH => Ok(Some(path.to_owned())),
+                length => Err(format!(
+                    "a Unix socket's path has at most {LONGEST_UNIX_PATH} bytes, and with \
+                     `runtime.directory` this one has {length}"
+                )),
+            }
+        }
     });
     let allow_uids = table.list("allow_uids", Value::system_id);
     let allow_gids = table.list("allow_gids", Value::system_id);

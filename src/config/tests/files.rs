@@ -229,3 +229,34 @@ fn a_file_with_any_one_character_changed_is_read_or_refused_with_a_word() {
         }
     }
 }
+
+#[test]
+fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut seen = 0;
+    for entry in fs::read_dir(&examples).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            Config::from_file(&path).unwrap_or_else(|problems| panic!("{problems}"));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4, "{seen} examples");
+
+    let reference = Config::from_file(examples.join("reference.toml")).expect("just read");
+    let default = Config::demo();
+    assert_eq!(reference.limits, default.limits);
+    assert_eq!(
+        format!("{:?}", reference.timeouts),
+        format!("{:?}", default.timeouts)
+    );
+    assert_eq!(reference.drain, default.drain);
+    assert_eq!(reference.unacknowledged, default.unacknowledged);
+    assert_eq!(reference.gate, Some(gate::Settings::default()));
+    assert_eq!(reference.backends[0].balance, default.backends[0].balance);
+    assert_eq!(reference.backends[0].park, default.backends[0].park);
+    assert_eq!(reference.backends[0].health, default.backends[0].health);
+}

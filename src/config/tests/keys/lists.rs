@@ -177,6 +177,12 @@ fn route() {
                  `*.example.com`",
             ),
             (
+                "from = []",
+                8,
+                "`route.from`: an empty list matches nothing; leave the key out to match \
+                 everything",
+            ),
+            (
                 "alpn = [2]",
                 9,
                 "`route.alpn`: expected a string, found an integer",
