@@ -80,14 +80,14 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
     claimed.flush().await.expect("open");
     let byte = soon("a byte", worker.read_u8()).await;
     assert_eq!(byte.expect("open"), b'y');
+    let files = files(&vestibule);
+    assert!(files.iter().all(|file| file.exists()), "until the end");
     finish(echoed).await;
     drop(worker);
     assert_clean_end(&mut claimed).await;
     claimed.shutdown().await.expect("open");
     drop((waiting, claimed));
 
-    let files = files(&vestibule);
-    assert!(files.iter().all(|file| file.exists()), "until the end");
     let mut vestibule = vestibule;
     assert_eq!(vestibule.wait().await.code(), Some(0));
     let outcomes = vestibule.outcomes();

@@ -248,12 +248,19 @@ async fn a_watcher_that_does_not_read_is_dropped_and_delays_nobody() {
     let mut awake = Watch::new(&path, "app").await;
     // More events than its socket and its queue hold: 200 KiB and 1024 lines of about 500 bytes.
     for _ in 0..1_000 {
-        let accept = gate::send(&path, "ACCEPT app").await;
+        let mut worker = gate::send(&path, "ACCEPT app").await;
         let client = soon("a handshake", client::connect(&vestibule.tcp()))
             .await
             .expect("served");
+        // Read, so that it counts as served and is not offered again.
+        assert!(
+            gate::line(&mut worker)
+                .await
+                .expect("OK")
+                .starts_with("OK ")
+        );
         awake.offer().await;
-        drop((accept, client));
+        drop((worker, client));
     }
     vestibule
         .event(|event| common::vestibule::message(event) == "watch overrun")

@@ -33,7 +33,11 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
         .log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
+        LogFormat::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .init(),
     }
     SET_UP.store(true, Ordering::Relaxed);
     Ok(())

@@ -138,7 +138,9 @@ mod tests {
         let event = Event::Gone(Id::random(), Resolution::Expired);
         sender.send(event).await.expect("room");
         let began = Instant::now();
-        let error = tell(&mut events, &mut ours, || false).await.expect_err("stuck");
+        let error = tell(&mut events, &mut ours, || false)
+            .await
+            .expect_err("stuck");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), PATIENCE);
     }

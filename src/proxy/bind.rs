@@ -246,7 +246,7 @@ fn warn_if_for_development(listener: &Listener) {
             listener = listener.name,
             address = %listener.address,
             "the development certificate is in use beyond this machine, and everybody has its \
-             private key; set `certificates` to one of your own"
+             private key; use a certificate of your own"
         );
     }
 }
@@ -276,6 +276,8 @@ pub(super) struct EffectiveLimits {
     pending: Option<usize>,
     descriptors: Option<u64>,
     workers: usize,
+    /// What one connection takes, at most.
+    descriptors_each: u64,
 }
 
 impl EffectiveLimits {
@@ -286,6 +288,14 @@ impl EffectiveLimits {
             pending: config.limits.pending,
             descriptors,
             workers,
+            descriptors_each: match config
+                .backends
+                .iter()
+                .any(|b| matches!(b.to, To::Dialled(_)))
+            {
+                true => 2,
+                false => 1,
+            },
         }
     }
 
@@ -297,11 +307,11 @@ impl EffectiveLimits {
         let connections = self
             .connections
             .map_or(u64::MAX, |connections| connections as u64);
-        if connections >= descriptors {
+        if connections.saturating_mul(self.descriptors_each) >= descriptors {
             warn!(
                 descriptors,
-                "limits.connections cannot be reached: each connection needs one file descriptor, \
-                 or two with a dialled backend; raise `ulimit -n` or lower the limit"
+                "limits.connections cannot be reached: a connection needs one file descriptor, or \
+                 two with a dialled backend; raise `ulimit -n` or lower the limit"
             );
         }
     }
@@ -329,7 +339,7 @@ impl fmt::Display for EffectiveLimits {
 #[non_exhaustive]
 pub enum BindError {
     /// A listener's address cannot be bound.
-    #[error("cannot listen on {address} (listener {listener:?}): {source}")]
+    #[error("cannot listen on {address} (listener {listener:?})")]
     Listener {
         /// The listener's name.
         listener: String,
@@ -339,7 +349,7 @@ pub enum BindError {
         source: PathError,
     },
     /// The gate cannot be bound.
-    #[error("cannot open the gate at {}: {source}", path.display())]
+    #[error("cannot open the gate at {}", path.display())]
     Gate {
         /// The socket's path.
         path: PathBuf,
@@ -347,7 +357,7 @@ pub enum BindError {
         source: PathError,
     },
     /// The runtime directory cannot be used.
-    #[error("cannot use the directory {}: {source}", path.display())]
+    #[error("cannot use the directory {}", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -355,7 +365,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// TLS cannot be set up.
-    #[error("cannot set up TLS (listener {listener:?}): {source}")]
+    #[error("cannot set up TLS (listener {listener:?})")]
     Tls {
         /// The listener's name.
         listener: String,
@@ -363,8 +373,8 @@ pub enum BindError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A worker cannot be started.
-    #[error("cannot start a worker: {0}")]
-    Worker(io::Error),
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
 }
 
 impl BindError {

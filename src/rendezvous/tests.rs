@@ -149,7 +149,10 @@ mod examples {
         let mut facts = Facts::new("app");
         facts.id = id;
         let again = rendezvous.announce_again(facts, first.place());
-        assert!(matches!(rendezvous.accept("app", Alive(2)), Accepted::Matched(_)));
+        assert!(matches!(
+            rendezvous.accept("app", Alive(2)),
+            Accepted::Matched(_)
+        ));
         assert_eq!(again.redeem(BUDGET).await, Ok(Alive(2)));
         drop(second);
     }
