@@ -3,6 +3,7 @@
 mod decode;
 mod problem;
 mod reader;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod value;

@@ -7,6 +7,8 @@
 //! ```
 
 mod bind;
+mod error;
+mod limits;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::info;
 
 use self::bind::Assembly;
-pub use self::bind::{BindError, PathError};
+pub use self::error::{BindError, PathError};
 use crate::address::Address;
 use crate::config::Config;
 use crate::deadline::Deadline;

@@ -1,5 +1,6 @@
 //! Moving bytes both ways between a client and its backend until both have closed.
 
+mod quiet;
 pub(crate) mod stream;
 
 use std::time::Duration;

@@ -1,9 +1,7 @@
 //! From a configuration to bound sockets, all or nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
@@ -11,6 +9,8 @@ use tokio::net::UnixListener;
 use tracing::warn;
 
 use super::Threads;
+use super::error::BindError;
+use super::limits::EffectiveLimits;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
 use crate::backend::{Backend, Backends, To};
@@ -265,158 +265,6 @@ fn warn_if_unclaimable(config: &Config) {
             backend = backend.name,
             "`gate.path` is \"none\", so nobody can claim the connections of this backend"
         );
-    }
-}
-
-/// What limits this process, configured or not.
-#[derive(Debug)]
-pub(super) struct EffectiveLimits {
-    connections: Option<usize>,
-    connections_per_ip: Option<usize>,
-    pending: Option<usize>,
-    descriptors: Option<u64>,
-    workers: usize,
-    /// What one connection takes, at most.
-    descriptors_each: u64,
-}
-
-impl EffectiveLimits {
-    fn new(config: &Config, descriptors: Option<u64>, workers: usize) -> Self {
-        Self {
-            connections: config.limits.connections,
-            connections_per_ip: config.limits.connections_per_ip,
-            pending: config.limits.pending,
-            descriptors,
-            workers,
-            descriptors_each: match config
-                .backends
-                .iter()
-                .any(|b| matches!(b.to, To::Dialled(_)))
-            {
-                true => 2,
-                false => 1,
-            },
-        }
-    }
-
-    /// The limits stay as they are: a lower one that nobody asked for would be a surprise.
-    fn warn_if_unreachable(&self) {
-        let Some(descriptors) = self.descriptors else {
-            return;
-        };
-        let connections = self
-            .connections
-            .map_or(u64::MAX, |connections| connections as u64);
-        if connections.saturating_mul(self.descriptors_each) >= descriptors {
-            warn!(
-                descriptors,
-                "limits.connections cannot be reached: a connection needs one file descriptor, or \
-                 two with a dialled backend; raise `ulimit -n` or lower the limit"
-            );
-        }
-    }
-}
-
-impl fmt::Display for EffectiveLimits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |n| n.to_string());
-        let count = |count: Option<usize>| limit(count.map(|n| n as u64));
-        write!(
-            f,
-            "limits: connections={} connections_per_ip={} pending={} descriptors={} \
-             memory=unlimited workers={}",
-            count(self.connections),
-            count(self.connections_per_ip),
-            count(self.pending),
-            limit(self.descriptors),
-            self.workers
-        )
-    }
-}
-
-/// Why a proxy cannot start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// A listener's address cannot be bound.
-    #[error("cannot listen on {address} (listener {listener:?})")]
-    Listener {
-        /// The listener's name.
-        listener: String,
-        /// Its address.
-        address: Address,
-        /// What stands in the way.
-        source: PathError,
-    },
-    /// The gate cannot be bound.
-    #[error("cannot open the gate at {}", path.display())]
-    Gate {
-        /// The socket's path.
-        path: PathBuf,
-        /// What stands in the way.
-        source: PathError,
-    },
-    /// The runtime directory cannot be used.
-    #[error("cannot use the directory {}", path.display())]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What stands in the way.
-        source: io::Error,
-    },
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS (listener {listener:?})")]
-    Tls {
-        /// The listener's name.
-        listener: String,
-        /// What rustls says.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A worker cannot be started.
-    #[error("cannot start a worker")]
-    Worker(#[source] io::Error),
-}
-
-impl BindError {
-    fn directory(path: &Path, source: io::Error) -> Self {
-        Self::Directory {
-            path: path.to_owned(),
-            source,
-        }
-    }
-
-    /// Whether another live process has the path: a matter of configuration, not of luck.
-    pub fn is_held_by_another(&self) -> bool {
-        match self {
-            Self::Listener { source, .. } | Self::Gate { source, .. } => {
-                matches!(source, PathError::Held(_))
-            }
-            Self::Directory { .. } | Self::Tls { .. } | Self::Worker(_) => false,
-        }
-    }
-}
-
-/// What stands in the way of binding an address.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PathError {
-    /// A live process has the path; its id, where it is known.
-    #[error(
-        "{} is using it; stop that one, or give this one a path or runtime directory of its own",
-        .0.map_or("another process".into(), |pid| format!("process {pid}"))
-    )]
-    Held(Option<u32>),
-    /// The system says no.
-    #[error(transparent)]
-    Io(io::Error),
-}
-
-impl From<LockError> for PathError {
-    fn from(error: LockError) -> Self {
-        match error {
-            LockError::Held(pid) => Self::Held(pid),
-            LockError::Io(error) => Self::Io(error),
-        }
     }
 }
 

@@ -9,15 +9,14 @@
 //! side did not take at once, and then it reads no more until it has: that is the backpressure.
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
+use super::quiet::{Phase, Quiet, Stalled};
 use super::{Answer, End, Settings};
 use crate::traffic::{Counter, Traffic};
 
@@ -318,88 +317,6 @@ fn client_fault(error: &io::Error) -> End {
         _ => End::ClientReset,
     }
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Open,
-    HalfClosed,
-}
-
-/// Notices when nothing has moved for too long.
-///
-/// The timer is moved when it fires, not with every byte: it then looks when bytes last moved.
-struct Quiet {
-    settings: Settings,
-    phase: Phase,
-    /// When bytes last moved, or the phase began: a close after a long silence must leave the
-    /// other side its time.
-    since: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Quiet {
-    fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            phase: Phase::Open,
-            since: Instant::now(),
-            timer: None,
-        }
-    }
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        phase: Phase,
-        moved: bool,
-    ) -> Poll<End> {
-        if phase != self.phase {
-            self.phase = phase;
-            self.timer = None;
-            self.since = Instant::now();
-        }
-        if moved {
-            self.since = Instant::now();
-        }
-        let (limit, end) = match phase {
-            Phase::Open => (self.settings.idle, End::Idle),
-            Phase::HalfClosed => (self.settings.half_close, End::HalfClosed),
-        };
-        let Some(due) = limit.and_then(|limit| self.since.checked_add(limit)) else {
-            return Poll::Pending;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= due {
-                return Poll::Ready(end);
-            }
-            timer.as_mut().reset(due);
-        }
-    }
-}
-
-/// Says once a second, while a direction is blocked, that it is time to look.
-#[derive(Default)]
-struct Stalled(Option<Pin<Box<Sleep>>>);
-
-impl Stalled {
-    fn is_due(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
-        if !blocked {
-            self.0 = None;
-            return false;
-        }
-        let timer = self.0.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
-        let mut due = false;
-        while timer.as_mut().poll(cx).is_ready() {
-            due = true;
-            timer.as_mut().reset(Instant::now() + LOOK_EVERY);
-        }
-        due
-    }
-}
-
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads in a row. A direction that went on for as long as it can would use up the task's whole
 /// cooperative budget at each turn, and the other one would never move.

@@ -1,0 +1,66 @@
+//! The `[[route]]`s, and the one that need not be written.
+
+use super::reader::Table;
+use super::value::Value;
+use super::words::{network, protocol};
+use crate::route::{Action, NamePattern, Routes, Rule};
+
+/// `None` only with a problem that was reported.
+pub(super) fn routes(
+    root: &mut Table<'_>,
+    backends: &[String],
+    listeners: &[String],
+) -> Option<Routes> {
+    let tables = root.tables("route")?;
+    if tables.is_empty() {
+        return match backends {
+            [only] => Some(Routes::new(vec![Rule {
+                action: Action::Backend(only.clone()),
+                ..Rule::default()
+            }])),
+            [] => None,
+            _ => {
+                root.problem(
+                    "with several backends, `[[route]]`s say which connection goes where".into(),
+                );
+                None
+            }
+        };
+    }
+    let rules: Vec<Option<Rule>> = tables
+        .into_iter()
+        .map(|table| rule(table, backends, listeners))
+        .collect();
+    rules.into_iter().collect::<Option<_>>().map(Routes::new)
+}
+
+/// `None` only with a problem that was reported.
+fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Option<Rule> {
+    let listener = table.any_of("listener", |value| value.one_of("listener", listeners));
+    let sni = table.any_of("sni", |value| value.parsed(str::parse::<NamePattern>));
+    let alpn = table.any_of("alpn", protocol);
+    let from = table.any_of("from", network);
+    table.later("identity", None);
+    let has_backend = table.place("backend").is_some();
+    let has_deny = table.place("deny").is_some();
+    let backend = table.read("backend", |value| value.one_of("backend", backends));
+    let deny = table.read("deny", Value::boolean);
+    let action = match (backend, deny) {
+        (Some(backend), None | Some(false)) => Some(Action::Backend(backend)),
+        (None, Some(true)) if !has_backend => Some(Action::Deny),
+        // What is wrong with the one that is given was reported.
+        (None, None) if has_backend || has_deny => None,
+        _ => {
+            table.problem("a route has either `backend = \"…\"` or `deny = true`".into());
+            None
+        }
+    };
+    table.finish();
+    Some(Rule {
+        listener: listener.unwrap_or_default(),
+        sni: sni.unwrap_or_default(),
+        alpn: alpn.unwrap_or_default(),
+        from: from.unwrap_or_default(),
+        action: action?,
+    })
+}

@@ -1,0 +1,93 @@
+//! Why a proxy cannot start, and whether another one is the reason.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::address::Address;
+use crate::sys::lock::LockError;
+
+/// Why a proxy cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// A listener's address cannot be bound.
+    #[error("cannot listen on {address} (listener {listener:?})")]
+    Listener {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: Address,
+        /// What stands in the way.
+        source: PathError,
+    },
+    /// The gate cannot be bound.
+    #[error("cannot open the gate at {}", path.display())]
+    Gate {
+        /// The socket's path.
+        path: PathBuf,
+        /// What stands in the way.
+        source: PathError,
+    },
+    /// The runtime directory cannot be used.
+    #[error("cannot use the directory {}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What stands in the way.
+        source: io::Error,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS (listener {listener:?})")]
+    Tls {
+        /// The listener's name.
+        listener: String,
+        /// What rustls says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A worker cannot be started.
+    #[error("cannot start a worker")]
+    Worker(#[source] io::Error),
+}
+
+impl BindError {
+    pub(super) fn directory(path: &Path, source: io::Error) -> Self {
+        Self::Directory {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether another live process has the path: a matter of configuration, not of luck.
+    pub fn is_held_by_another(&self) -> bool {
+        match self {
+            Self::Listener { source, .. } | Self::Gate { source, .. } => {
+                matches!(source, PathError::Held(_))
+            }
+            Self::Directory { .. } | Self::Tls { .. } | Self::Worker(_) => false,
+        }
+    }
+}
+
+/// What stands in the way of binding an address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// A live process has the path; its id, where it is known.
+    #[error(
+        "{} is using it; stop that one, or give this one a path or runtime directory of its own",
+        .0.map_or("another process".into(), |pid| format!("process {pid}"))
+    )]
+    Held(Option<u32>),
+    /// The system says no.
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+impl From<LockError> for PathError {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::Held(pid) => Self::Held(pid),
+            LockError::Io(error) => Self::Io(error),
+        }
+    }
+}
