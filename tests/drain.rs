@@ -90,6 +90,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
 
     let mut vestibule = vestibule;
     assert_eq!(vestibule.wait().await.code(), Some(0));
+    vestibule.whole_log().await;
     let outcomes = vestibule.outcomes();
     assert_eq!(
         (outcomes["done"], outcomes["drained"]),
@@ -126,6 +127,7 @@ async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
     assert!(started.elapsed() >= DRAIN, "cut too early");
     drop((echoed, claimed));
     assert_eq!(vestibule.wait().await.code(), Some(3));
+    vestibule.whole_log().await;
     assert_eq!(
         vestibule.outcomes(),
         [("drained".to_owned(), 2)].into(),
