@@ -21,7 +21,7 @@ use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::route::{Action, Routes, Rule};
 use crate::tls::certs::Certificate;
-use crate::tls::{MinVersion, Tickets};
+use crate::tls::{Alpn, MinVersion, Tickets};
 use crate::{gate, limits, relay, tls};
 
 /// A configuration that has been checked: files read, names resolved, certificates matched.
@@ -167,7 +167,7 @@ impl Config {
         let name = String::from("default");
         let tls = certificate.map(|certificate| tls::Settings {
             certificate,
-            alpn: Vec::new(),
+            alpn: Alpn::OfRoutes(Vec::new()),
             min_version: MinVersion::Tls12,
             tickets: Tickets::Rotate,
         });

@@ -24,10 +24,18 @@ use crate::facts::TlsFacts;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub certificate: Certificate,
-    /// The protocols offered, in order of preference.
-    pub alpn: Vec<String>,
+    pub alpn: Alpn,
     pub min_version: MinVersion,
     pub tickets: Tickets,
+}
+
+/// The protocols offered, in order of preference, and what if a client names none of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Alpn {
+    /// Configured: the handshake fails (RFC 7301 §3.2).
+    Offered(Vec<String>),
+    /// Those that the routes name: a route that names none takes the client without ALPN.
+    OfRoutes(Vec<String>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +56,8 @@ pub(crate) enum Tickets {
 #[derive(Clone, Debug)]
 pub(crate) struct TlsAcceptor {
     config: Arc<ServerConfig>,
+    /// For a client that names none of the routes' protocols.
+    without_alpn: Option<Arc<ServerConfig>>,
 }
 
 impl TlsAcceptor {
@@ -63,11 +73,6 @@ impl TlsAcceptor {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(settings.certificate.resolver());
-        config.alpn_protocols = settings
-            .alpn
-            .iter()
-            .map(|name| name.clone().into_bytes())
-            .collect();
         match settings.tickets {
             Tickets::Rotate => {
                 config.ticketer = aws_lc_rs::Ticketer::new()?;
@@ -80,8 +85,17 @@ impl TlsAcceptor {
                 config.send_tls13_tickets = 0;
             }
         }
+        let (protocols, without_alpn) = match &settings.alpn {
+            Alpn::Offered(protocols) => (protocols, None),
+            Alpn::OfRoutes(protocols) => (protocols, Some(Arc::new(config.clone()))),
+        };
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.clone().into_bytes())
+            .collect();
         Ok(Self {
             config: Arc::new(config),
+            without_alpn,
         })
     }
 
@@ -148,11 +162,12 @@ impl TlsAcceptor {
                 return Err(HandshakeError::Refused(reason, io));
             }
         };
-        match start
-            .into_stream(Arc::clone(&self.config))
-            .into_fallible()
-            .await
-        {
+        let config = match &self.without_alpn {
+            Some(without_alpn) if hello.alpn().is_none() => without_alpn,
+            _ => &self.config,
+        };
+        let config = Arc::clone(config);
+        match start.into_stream(config).into_fallible().await {
             Ok(stream) => Ok((stream, admitted)),
             Err((error, io)) => Err(match tls_error(&error) {
                 Some(cause) => HandshakeError::Failed(cause, io),

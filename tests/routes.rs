@@ -114,6 +114,16 @@ async fn a_protocol_chooses_the_backend_and_is_the_one_agreed_on() {
         assert_eq!(facts["backend"], backend, "{arguments:?}");
         assert_eq!(facts["tls"]["alpn"], alpn, "{arguments:?}");
     }
+    // A protocol that no route names is no reason to turn a client away that a route takes.
+    let mut command = s_client(&vestibule.tcp());
+    command.args(["-quiet", "-alpn", "foreign"]);
+    let answer = run(command, REQUEST).await.text();
+    let (_, facts) = answer.split_once("\r\n\r\n").expect("an answer");
+    let facts: Value = serde_json::from_str(facts).expect("JSON");
+    assert_eq!(
+        (&facts["backend"], &facts["tls"]["alpn"]),
+        (&"rest".into(), &Value::Null)
+    );
     // The order is the routes', not the client's: RFC 7301 leaves the choice to the server.
     for (offer, backend, agreed) in [
         ("h2", "h2", "h2"),

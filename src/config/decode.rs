@@ -15,7 +15,7 @@ use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::tls::certs::{Certificate, CertificateError};
-use crate::tls::{MinVersion, Tickets};
+use crate::tls::{Alpn, MinVersion, Tickets};
 use crate::{gate, limits, tls};
 
 /// Reads a configuration; relative paths in it are relative to `base`.
@@ -67,9 +67,9 @@ impl Decoder<'_> {
         let routes = routes?;
         for listener in &mut listeners {
             if let Some(tls) = &mut listener.tls
-                && tls.alpn.is_empty()
+                && let Alpn::OfRoutes(protocols) = &mut tls.alpn
             {
-                tls.alpn = routes.protocols(&listener.name);
+                *protocols = routes.protocols(&listener.name);
             }
         }
         Some(Config {
@@ -169,7 +169,10 @@ impl Decoder<'_> {
         table.finish();
         Some(tls::Settings {
             certificate: certificates.into_iter().next()??,
-            alpn: alpn.unwrap_or_default(),
+            alpn: match alpn {
+                Some(protocols) if !protocols.is_empty() => Alpn::Offered(protocols),
+                _ => Alpn::OfRoutes(Vec::new()),
+            },
             min_version: min_version.unwrap_or(MinVersion::Tls12),
             tickets: tickets.unwrap_or(Tickets::Rotate),
         })

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::pieces;
 use crate::deadline::Deadline;
 use crate::tls::certs::Certificate;
-use crate::tls::{HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
+use crate::tls::{Alpn, HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
 
 /// Performs a handshake with a client that the input describes.
 ///
@@ -241,7 +241,7 @@ thread_local! {
 
     static ACCEPTOR: TlsAcceptor = TlsAcceptor::new(&Settings {
         certificate: Certificate::for_development().expect("it is tested"),
-        alpn: vec!["h2".into(), "http/1.1".into()],
+        alpn: Alpn::Offered(vec!["h2".into(), "http/1.1".into()]),
         min_version: MinVersion::Tls12,
         tickets: Tickets::Rotate,
     })

@@ -149,7 +149,7 @@ fn every_listener_and_backend_arrives() {
         ("https", "tcp:0.0.0.0:8443".into())
     );
     let tls = https.tls.as_ref().expect("TLS");
-    assert_eq!(tls.alpn, ["http/1.1"]);
+    assert_eq!(tls.alpn, Alpn::Offered(vec!["http/1.1".into()]));
     assert_eq!(
         (tls.min_version, tls.tickets),
         (MinVersion::Tls13, Tickets::None)
@@ -229,7 +229,7 @@ fn the_defaults_are_those_of_the_contract() {
         );
         assert!(gate.allow_uids.is_empty() && gate.allow_gids.is_empty());
         let tls = config.listeners[0].tls.as_ref().expect("TLS");
-        assert!(tls.alpn.is_empty());
+        assert_eq!(tls.alpn, Alpn::OfRoutes(Vec::new()));
         assert_eq!(
             (tls.min_version, tls.tickets),
             (MinVersion::Tls12, Tickets::Rotate)
@@ -257,7 +257,7 @@ fn without_routes_everything_goes_to_the_one_backend() {
 fn without_protocols_of_its_own_a_listener_offers_those_of_its_routes() {
     let text = EVERYTHING.replace("alpn = [\"http/1.1\"]", "alpn = []");
     let tls = parse(&text).listeners.remove(0).tls.expect("TLS");
-    assert_eq!(tls.alpn, ["h2"]);
+    assert_eq!(tls.alpn, Alpn::OfRoutes(vec!["h2".into()]));
 }
 
 #[test]
