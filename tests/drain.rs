@@ -104,6 +104,25 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
 }
 
 #[tokio::test]
+async fn an_idle_keep_alive_connection_does_not_hold_the_drain_up() {
+    let config = "[timeouts]\ndrain = \"50s\"\n[[backend]]\nname = \"app\"\nto = \"hello\"\n";
+    let vestibule = Vestibule::start(config).await;
+    let mut client = fronts(&vestibule).0.connect().await.expect("a handshake");
+    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    client.write_all(request).await.expect("an open connection");
+    assert_eq!(client.read_u8().await.expect("an answer"), b'H');
+
+    vestibule.signal(Signal::TERM);
+    let mut answer = Vec::new();
+    soon("its end", client.read_to_end(&mut answer))
+        .await
+        .expect("close_notify");
+    client.shutdown().await.expect("an open connection");
+    drop(client);
+    vestibule.ended("done", 1).await;
+}
+
+#[tokio::test]
 async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
     const DRAIN: Duration = Duration::from_millis(1500);
     let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{CONFIG}");
