@@ -176,10 +176,8 @@ impl Gate {
         };
         let request = match line {
             Ok(Ok(Some(line))) => Request::parse(&line),
-            // Too long, or too slow.
-            Ok(Ok(None)) | Err(_) => Err(Refusal::Malformed),
-            // It left before it had said anything.
-            Ok(Err(_)) => return,
+            // Too long, too slow, or ended in the middle.
+            Ok(Ok(None) | Err(_)) | Err(_) => Err(Refusal::Malformed),
         };
         let refused = match request {
             Ok(Request::Claim(id)) => self.claim(id, client, place),

@@ -111,6 +111,17 @@ async fn silence_halves_and_single_bytes_are_cut_within_five_seconds() {
 }
 
 #[tokio::test]
+async fn a_line_that_ends_without_its_end_is_malformed() {
+    let vestibule = Vestibule::start(APP).await;
+    let mut socket = UnixStream::connect(vestibule.gate())
+        .await
+        .expect("the gate");
+    socket.write_all(b"ACCEPT app").await.expect("room");
+    socket.shutdown().await.expect("an open socket");
+    assert_eq!(last_words(socket).await, "NO malformed\n");
+}
+
+#[tokio::test]
 async fn a_line_in_single_bytes_is_a_line() {
     let vestibule = Vestibule::start(APP).await;
     let mut socket = UnixStream::connect(vestibule.gate())

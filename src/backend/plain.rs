@@ -1,11 +1,8 @@
 //! The plain stream at the backend's end of a relay: a socket, or memory for what is built in.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use tokio::io::DuplexStream;
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
-
+use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
 
 #[derive(Debug)]
@@ -24,45 +21,4 @@ impl Plain {
     }
 }
 
-macro_rules! delegate {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Plain::Socket(socket) => {
-                let $stream = Pin::new(socket);
-                $call
-            }
-            Plain::Memory(memory) => {
-                let $stream = Pin::new(memory);
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Plain {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Plain {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => stream.poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_shutdown(cx))
-    }
-}
+one_of_streams!(Plain { Socket, Memory });
