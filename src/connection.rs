@@ -74,8 +74,7 @@ pub(crate) async fn serve(
         permit,
         pending,
     } = accepted;
-    let mut facts = Facts::new("");
-    facts.id = record.id;
+    let mut facts = Facts::of(record.id);
     facts.listener = Some(front.name.clone());
     (facts.peer, facts.local) = (peer, local);
     let outcome = live(socket, facts, pending, &front, &shared, &record).await;

@@ -47,11 +47,19 @@ impl Facts {
     /// Facts with a random id for a connection to `backend`, accepted now, and nothing else known.
     pub fn new(backend: impl Into<String>) -> Self {
         Self {
-            id: Id::random(),
+            backend: backend.into(),
+            ..Self::of(Id::random())
+        }
+    }
+
+    /// What is known of a connection accepted now: its id.
+    pub(crate) fn of(id: Id) -> Self {
+        Self {
+            id,
             listener: None,
             peer: None,
             local: None,
-            backend: backend.into(),
+            backend: String::new(),
             accepted_at: SystemTime::now(),
             tls: None,
             identity: None,
