@@ -87,7 +87,8 @@ pub(crate) struct Listener {
 }
 
 impl Config {
-    /// Reads a file. Relative paths in it are relative to its directory.
+    /// Reads a file. Relative paths in it are relative to its directory; certificates that are not
+    /// there are looked for in the working directory.
     ///
     /// # Errors
     ///

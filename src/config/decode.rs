@@ -198,7 +198,14 @@ impl Decoder<'_> {
     }
 
     fn file(&self, value: &Value<'_>) -> Result<File, Expected> {
-        let path = self.base.join(value.path()?);
+        let given = value.path()?;
+        let beside = self.base.join(given);
+        // Beside the file, so that it can be used from anywhere; where nothing is there, from here,
+        // as on a command line.
+        let path = match beside.exists() || !given.exists() {
+            true => beside,
+            false => given.to_owned(),
+        };
         match fs::read(&path) {
             Ok(content) => Ok(File {
                 content,

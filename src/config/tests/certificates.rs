@@ -59,6 +59,19 @@ fn paths_are_relative_to_the_file() {
 }
 
 #[test]
+fn a_path_that_is_not_beside_the_file_is_tried_from_here() {
+    // Tests run in the top folder of the project.
+    let directory = directory("certs/server.pem", "certs/server-key.pem");
+    assert!(load(directory.path()).is_ok());
+    let directory = self::directory("certs/none.pem", "certs/server-key.pem");
+    let problem = load(directory.path())
+        .expect_err("a missing file")
+        .to_string();
+    let beside = directory.path().join("certs/none.pem");
+    assert!(problem.contains(&beside.display().to_string()), "{problem}");
+}
+
+#[test]
 fn absolute_paths_stay_what_they_are() {
     let chain = format!("{CERTS}/server.pem");
     let directory = directory(&chain, &format!("{CERTS}/server-key.pem"));
