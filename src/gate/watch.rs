@@ -6,12 +6,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep};
+use tokio::time::interval;
 use tracing::debug;
 
 use crate::deadline::Deadline;
 use crate::rendezvous::Event;
-use crate::sys::socket::is_hung_up;
+use crate::sys::socket::hung_up;
 use crate::worker::Shared;
 
 /// Sends what waits now, then what happens.
@@ -34,10 +34,10 @@ pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
         let mut chunk = [0; 256];
         loop {
             match reader.read(&mut chunk).await {
-                Ok(0) if is_hung_up(reader.as_ref()) => {
+                Ok(0) => {
+                    hung_up(reader.as_ref()).await;
                     return io::Error::from(io::ErrorKind::ConnectionAborted);
                 }
-                Ok(0) => sleep(LOOK_EVERY).await,
                 Ok(_) => {}
                 Err(error) => return error,
             }
@@ -97,9 +97,6 @@ const CAPACITY: usize = 1024;
 
 /// How long a watcher may take nothing while something is to be told.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A hang-up is no event of its own: it is looked for.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const PING_EVERY: Duration = Duration::from_secs(15);
 

@@ -41,11 +41,7 @@ impl Socket {
         match self {
             // An error here means that the runtime is going away, and with it the connection.
             Self::Tcp(stream) => drop(stream.ready(Interest::ERROR).await),
-            Self::Unix(stream) => {
-                while !is_hung_up(stream) {
-                    sleep(LOOK_EVERY).await;
-                }
-            }
+            Self::Unix(stream) => hung_up(stream).await,
         }
     }
 
@@ -81,6 +77,14 @@ pub(crate) fn is_hung_up(stream: impl AsFd) -> bool {
     condition(stream).contains(PollFlags::HUP)
 }
 
+/// Resolves when the peer of a Unix stream has closed it whole. That is no event that can be waited
+/// for beside others: it is looked for.
+pub(crate) async fn hung_up(stream: &UnixStream) {
+    while !is_hung_up(stream) {
+        sleep(LOOK_EVERY).await;
+    }
+}
+
 /// What is the matter with a socket, reported whether or not it is asked for (poll(2)).
 fn condition(socket: impl AsFd) -> PollFlags {
     let mut fds = [PollFd::new(&socket, PollFlags::empty())];
@@ -94,7 +98,6 @@ fn condition(socket: impl AsFd) -> PollFlags {
     }
 }
 
-/// A Unix socket's hang-up is no event of its own: it is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 fn unix_endpoint(address: io::Result<tokio::net::unix::SocketAddr>) -> Option<Endpoint> {
