@@ -1,29 +1,93 @@
 //! The client's side of a connection, with TLS or without, and the ways to end it.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+mod stream;
+
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use self::stream::Stream;
+use crate::backend::Plain;
 use crate::deadline::Deadline;
+use crate::relay::record::{self, Heard, RecordStream, Wire};
+use crate::relay::{End, Relay};
 use crate::sys::socket::Socket;
-use crate::tls::TlsStream;
+use crate::tls::{Keyed, Session};
 
-/// What the client sends and receives, in the clear.
+/// A client that was let in.
 #[derive(Debug)]
 pub(crate) enum Client {
-    Tls(Box<TlsStream<Socket>>),
-    Plain(Socket),
+    /// TLS with the records in our hands.
+    Record(Box<RecordStream<Socket>>),
+    /// TLS in rustls's, or none.
+    Stream(Stream),
 }
 
 impl Client {
+    pub(crate) fn plain(socket: Socket) -> Self {
+        Self::Stream(Stream::plain(socket))
+    }
+
+    /// # Errors
+    ///
+    /// The keys are of no suite that the record layer knows.
+    pub(crate) fn secured(session: Session<Socket>) -> Result<Self, Socket> {
+        match session {
+            Session::Stream(stream) => Ok(Self::Stream(Stream::tls(stream))),
+            Session::Record(keyed) => {
+                let Keyed {
+                    io,
+                    secrets,
+                    traffic,
+                    received,
+                } = *keyed;
+                let traffic = traffic.map(|secrets| record::TrafficSecrets {
+                    client: secrets.client,
+                    server: secrets.server,
+                });
+                let stream = RecordStream::new(io, secrets, traffic, received)?;
+                Ok(Self::Record(Box::new(stream)))
+            }
+        }
+    }
+
+    /// Reads until the client has left for good; what it says meanwhile is kept.
+    ///
+    /// A client that closed its side after saying something waits for its answer and has not
+    /// left. One that closed without a word has. After [`EARLY`] bytes only a reset is noticed.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost.
+    pub(crate) async fn left(&mut self) {
+        let heard = match self {
+            Self::Record(stream) => stream.hear(EARLY).await,
+            Self::Stream(stream) => stream.hear(EARLY).await,
+        };
+        if heard == Heard::Words {
+            self.socket().gone().await;
+        }
+    }
+
+    /// Joins the client and its backend until both have ended, one has failed, or nothing moves
+    /// any more.
+    pub(crate) async fn relay(&mut self, backend: &mut Plain, relay: Relay<'_>) -> End {
+        match self {
+            Self::Record(stream) => stream.join(backend, relay).await,
+            Self::Stream(stream) => stream.join(backend, relay).await,
+        }
+    }
+
     /// Ends the connection in order: `close_notify` where TLS is spoken, then as [`close`].
     pub(crate) async fn close(mut self) {
-        // The shutdown waits for room in a socket that the client may never read from.
-        let closing = Deadline::after(LINGER).bound(self.shutdown()).await;
-        if matches!(closing, Ok(Ok(()))) {
+        let said = async {
+            match &mut self {
+                Self::Record(stream) => stream.close().await,
+                Self::Stream(stream) => stream.shutdown().await,
+            }
+        };
+        // It waits for room in a socket that the client may never read from.
+        if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
             close(self.into_socket()).await;
         }
     }
@@ -33,46 +97,28 @@ impl Client {
         self.into_socket().reset();
     }
 
-    /// Reads until the client has left for good; what it says meanwhile is added to `early`.
-    ///
-    /// A client that closed its side after saying something waits for its answer and has not
-    /// left. One that closed without a word has. At most [`EARLY`] bytes are kept; behind them
-    /// only a reset is noticed.
-    ///
-    /// # Cancel safety
-    ///
-    /// No byte is lost: what was read is in `early`.
-    pub(crate) async fn left(&mut self, early: &mut Vec<u8>) {
-        while early.len() < EARLY {
-            early.reserve(EARLY_STEP.saturating_sub(early.capacity() - early.len()));
-            let room = EARLY - early.len();
-            match self.take(room as u64).read_buf(early).await {
-                Ok(0) if early.is_empty() => return,
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(_) => return,
-            }
-        }
-        self.socket().gone().await;
-    }
-
-    /// Whether the connection is known to have failed, without reading from it.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.socket().has_failed()
-    }
-
     fn socket(&self) -> &Socket {
         match self {
-            Self::Tls(stream) => stream.get_ref().0,
-            Self::Plain(socket) => socket,
+            Self::Record(stream) => stream.io(),
+            Self::Stream(stream) => stream.socket(),
         }
     }
 
     fn into_socket(self) -> Socket {
         match self {
-            Self::Tls(stream) => stream.into_inner().0,
-            Self::Plain(socket) => socket,
+            Self::Record(stream) => stream.into_io(),
+            Self::Stream(stream) => stream.into_socket(),
         }
+    }
+}
+
+impl Wire for Socket {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn was_read_out(&self) -> bool {
+        Self::was_read_out(self)
     }
 }
 
@@ -100,61 +146,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much is read meanwhile; a client that sends more than this has not understood the end.
 const LINGER_BYTES: u64 = 256 * 1024;
 
-/// What a client may say before a backend listens: enough for a request and its headers, and
-/// with `limits.pending` at its default no more than 16 MiB for all.
+/// What a client may say before a backend listens: enough for a request and its headers. A record
+/// layer keeps up to a record more, opened, and another one sealed: with `limits.pending` at its
+/// default no more than 51 MiB for all.
 const EARLY: usize = 16 * 1024;
-const EARLY_STEP: usize = 1024;
-
-macro_rules! delegate {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Client::Tls(stream) => {
-                let $stream = Pin::new(stream.as_mut());
-                $call
-            }
-            Client::Plain(socket) => {
-                let $stream = Pin::new(socket);
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Client {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        delegate!(self, stream => stream.poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.as_mut();
-        let closed = delegate!(this, stream => stream.poll_shutdown(cx));
-        match ready!(closed) {
-            // It took everything and left; what a Unix socket refuses is our close_notify alone.
-            // TCP would have taken that as well.
-            Err(error)
-                if error.kind() == io::ErrorKind::BrokenPipe && self.socket().was_read_out() =>
-            {
-                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-            }
-            closed => Poll::Ready(closed),
-        }
-    }
-}

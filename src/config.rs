@@ -21,7 +21,7 @@ use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::route::{Action, Routes, Rule};
 use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, MinVersion, Tickets};
+use crate::tls::{Alpn, Engine, MinVersion, Tickets};
 use crate::{gate, limits, relay, tls};
 
 /// A configuration that has been checked: files read, names resolved, certificates matched.
@@ -67,6 +67,8 @@ pub(crate) struct Runtime {
     pub directory: Option<PathBuf>,
     pub log: Option<String>,
     pub log_format: LogFormat,
+    /// Of all listeners with TLS.
+    pub engine: Engine,
 }
 
 /// How log lines look.
@@ -171,6 +173,7 @@ impl Config {
             alpn: Alpn::OfRoutes(Vec::new()),
             min_version: MinVersion::Tls12,
             tickets: Tickets::Rotate,
+            engine: Engine::default(),
         });
         let route = Rule {
             action: Action::Backend(name.clone()),

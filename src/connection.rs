@@ -22,8 +22,7 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
-use crate::relay::stream::Relay;
-use crate::relay::{self, Answer, End};
+use crate::relay::{self, Answer, End, Relay};
 use crate::route::{Query, Refusal};
 use crate::sys::socket::Socket;
 use crate::tls::{self, HandshakeError, Hello, TlsAcceptor};
@@ -105,11 +104,10 @@ async fn live(
     record.routed(&facts);
 
     let budget = Deadline::after(shared.timeouts.backend).earlier(lifetime);
-    let mut early = Vec::new();
     let served = tokio::select! {
         biased;
         served = backend.obtain(&facts, budget, &shared.rendezvous) => served.map_err(Outcome::from),
-        () = client.left(&mut early) => return Outcome::ClientGone,
+        () = client.left() => return Outcome::ClientGone,
         () = shared.drain.time_is_up() => Err(Outcome::Drained),
     };
     let Served {
@@ -129,7 +127,7 @@ async fn live(
         settings: shared.timeouts.relay,
         traffic: &record.traffic,
     };
-    let relay = relay.join(&mut client, &mut stream, early, Client::has_failed);
+    let relay = client.relay(&mut stream, relay);
     let outcome = tokio::select! {
         biased;
         end = lifetime.bound(beside(service, relay)) => match end {
@@ -173,14 +171,16 @@ async fn admit<'a>(
     };
     let (client, backend) = match &front.tls {
         None => match choose(None, None) {
-            Ok(backend) => (Client::Plain(socket), backend),
+            Ok(backend) => (Client::plain(socket), backend),
             Err(refusal) => return Err(HandshakeError::Refused(refusal, socket)),
         },
         Some(acceptor) => {
             let admit = |hello: &Hello<'_>| choose(hello.server_name(), hello.alpn());
-            let (stream, backend) = acceptor.accept(socket, deadline, admit).await?;
-            facts.tls = Some(tls::facts(stream.get_ref().1));
-            (Client::Tls(Box::new(stream)), backend)
+            let (secured, backend) = acceptor.accept(socket, deadline, admit).await?;
+            facts.tls = Some(secured.facts);
+            let client = Client::secured(secured.session)
+                .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
+            (client, backend)
         }
     };
     facts.backend = backend.name().to_owned();
@@ -221,10 +221,8 @@ async fn beside(service: Option<Service>, relay: impl Future<Output = End>) -> E
 async fn part(client: Client, backend: Plain, end: End) -> Outcome {
     match end {
         End::Done => Outcome::Done,
-        End::ClientReset => {
-            backend.reset();
-            Outcome::ClientReset
-        }
+        // If it was us who gave up on it, the alert that says why is given time to arrive.
+        End::ClientReset => interrupt(client, backend, Outcome::ClientReset).await,
         End::ClientTruncated => {
             backend.reset();
             Outcome::ClientTruncated
@@ -238,6 +236,11 @@ async fn part(client: Client, backend: Plain, end: End) -> Outcome {
         End::BackendReset(Answer::Whole) => cut(client, backend, Outcome::BackendReset).await,
         End::Idle => cut(client, backend, Outcome::Idle).await,
         End::HalfClosed => cut(client, backend, Outcome::HalfClosed).await,
+        End::KeysSpent => {
+            client.reset();
+            backend.reset();
+            Outcome::Lifetime
+        }
     }
 }
 

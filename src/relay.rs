@@ -1,9 +1,26 @@
 //! Moving bytes both ways between a client and its backend until both have closed.
+//!
+//! [`stream`] joins any two streams; [`record`] joins a TLS client and a backend with the records in
+//! its own hands. What both promise is said here and tested for both.
 
+mod drive;
 mod quiet;
+pub(crate) mod record;
 pub(crate) mod stream;
+mod unsent;
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::traffic::Traffic;
+
+/// What a relay goes by, and where it counts.
+#[derive(Clone, Copy)]
+pub(crate) struct Relay<'a> {
+    pub settings: Settings,
+    pub traffic: &'a Traffic,
+}
 
 /// How long a connection may be quiet; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +47,12 @@ pub(crate) enum End {
     Idle,
     /// One side had closed, and nothing moved for `half_close`.
     HalfClosed,
+    /// The keys have sealed all that they may, and TLS 1.2 has no others (RFC 8446 §5.5).
+    KeysSpent,
 }
 
 /// What the client had of the backend when the backend's connection failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// All of it: the backend closed its side cleanly and would not read on.
     Whole,

@@ -1,22 +1,23 @@
 //! The TLS side of a listener: one handshake, its facts, and why it failed.
 
 pub(crate) mod certs;
+mod record;
+mod stream;
 
-use std::io;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio_rustls::rustls::server::{Acceptor, ClientHello, NoServerSessionStorage};
+use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    self, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig, ServerConnection,
+    self, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig,
     SupportedProtocolVersion,
 };
 pub(crate) use tokio_rustls::server::TlsStream;
 
 use self::certs::Certificate;
+pub(crate) use self::record::Keyed;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 
@@ -27,6 +28,17 @@ pub(crate) struct Settings {
     pub alpn: Alpn,
     pub min_version: MinVersion,
     pub tickets: Tickets,
+    pub engine: Engine,
+}
+
+/// Who has the records once the handshake is done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Engine {
+    /// We: the connection is its keys.
+    #[default]
+    Record,
+    /// rustls: the connection is a stream.
+    Stream,
 }
 
 /// The protocols offered, in order of preference, and what if a client names none of them.
@@ -58,6 +70,7 @@ pub(crate) struct TlsAcceptor {
     config: Arc<ServerConfig>,
     /// For a client that names none of the routes' protocols.
     without_alpn: Option<Arc<ServerConfig>>,
+    engine: Engine,
 }
 
 impl TlsAcceptor {
@@ -85,6 +98,10 @@ impl TlsAcceptor {
                 config.send_tls13_tickets = 0;
             }
         }
+        if settings.engine == Engine::Record {
+            config.enable_secret_extraction = true;
+            config.key_log = Arc::new(record::Handover);
+        }
         let (protocols, without_alpn) = match &settings.alpn {
             Alpn::Offered(protocols) => (protocols, None),
             Alpn::OfRoutes(protocols) => (protocols, Some(Arc::new(config.clone()))),
@@ -96,6 +113,7 @@ impl TlsAcceptor {
         Ok(Self {
             config: Arc::new(config),
             without_alpn,
+            engine: settings.engine,
         })
     }
 
@@ -113,68 +131,46 @@ impl TlsAcceptor {
         io: IO,
         deadline: Deadline,
         admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
-    ) -> Result<(TlsStream<IO>, T), HandshakeError<IO, R>>
+    ) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        let handshake = async {
+            match self.engine {
+                Engine::Stream => stream::accept(self, io, admit).await,
+                Engine::Record => record::accept(self, io, admit).await,
+            }
+        };
         deadline
-            .bound(self.handshake(io, admit))
+            .bound(handshake)
             .await
             .unwrap_or(Err(HandshakeError::TimedOut))
     }
 
-    async fn handshake<IO, T, R>(
-        &self,
-        io: IO,
-        admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
-    ) -> Result<(TlsStream<IO>, T), HandshakeError<IO, R>>
-    where
-        IO: AsyncRead + AsyncWrite + Unpin,
-    {
-        let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), io);
-        let start = match (&mut acceptor).await {
-            Ok(start) => start,
-            Err(error) => {
-                // The acceptor has sent its alert by now.
-                return Err(match (tls_error(&error), acceptor.take_io()) {
-                    (
-                        Some(rustls::Error::InvalidMessage(
-                            InvalidMessage::InvalidContentType
-                            | InvalidMessage::UnknownProtocolVersion,
-                        )),
-                        Some(io),
-                    ) => HandshakeError::NotTls(io),
-                    (Some(cause), Some(io)) => HandshakeError::Failed(cause, io),
-                    _ => HandshakeError::Gone,
-                });
-            }
-        };
-        let hello = Hello {
-            hello: start.client_hello(),
+    fn hello<'a>(&'a self, hello: ClientHello<'a>) -> Hello<'a> {
+        Hello {
+            hello,
             offered: &self.config.alpn_protocols,
-        };
-        let admitted = match admit(&hello) {
-            Ok(admitted) => admitted,
-            Err(reason) => {
-                let mut io = start.io;
-                // If the alert cannot be sent the client is gone, and the refusal stands.
-                let _ = io.write_all(&ACCESS_DENIED).await;
-                return Err(HandshakeError::Refused(reason, io));
-            }
-        };
-        let config = match &self.without_alpn {
-            Some(without_alpn) if hello.alpn().is_none() => without_alpn,
-            _ => &self.config,
-        };
-        let config = Arc::clone(config);
-        match start.into_stream(config).into_fallible().await {
-            Ok(stream) => Ok((stream, admitted)),
-            Err((error, io)) => Err(match tls_error(&error) {
-                Some(cause) => HandshakeError::Failed(cause, io),
-                None => HandshakeError::Gone,
-            }),
         }
     }
+
+    fn config_for(&self, hello: &Hello<'_>) -> Arc<ServerConfig> {
+        Arc::clone(match &self.without_alpn {
+            Some(without_alpn) if hello.alpn().is_none() => without_alpn,
+            _ => &self.config,
+        })
+    }
+}
+
+/// A connection past its handshake.
+pub(crate) struct Secured<IO> {
+    pub facts: TlsFacts,
+    pub session: Session<IO>,
+}
+
+pub(crate) enum Session<IO> {
+    Stream(Box<TlsStream<IO>>),
+    Record(Box<Keyed<IO>>),
 }
 
 /// What the client said first.
@@ -201,7 +197,7 @@ impl Hello<'_> {
 }
 
 /// The facts of a finished handshake.
-pub(crate) fn facts(connection: &ServerConnection) -> TlsFacts {
+fn facts(connection: &CommonState, sni: Option<&str>) -> TlsFacts {
     TlsFacts {
         version: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_3) => "1.3",
@@ -213,7 +209,7 @@ pub(crate) fn facts(connection: &ServerConnection) -> TlsFacts {
         group: connection
             .negotiated_key_exchange_group()
             .and_then(|group| group.name().as_str().map(str::to_owned)),
-        sni: connection.server_name().map(str::to_owned),
+        sni: sni.map(str::to_owned),
         alpn: connection
             .alpn_protocol()
             .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
@@ -236,18 +232,14 @@ pub(crate) enum HandshakeError<IO, R> {
     TimedOut,
 }
 
-/// `None` when it is the stream that failed.
-fn tls_error(error: &io::Error) -> Option<rustls::Error> {
-    let inner = error.get_ref()?;
-    match inner.downcast_ref::<rustls::Error>() {
-        Some(cause) => Some(cause.clone()),
-        // A message that outgrows rustls's buffer is an error in words alone, of a kind that no
-        // socket has.
-        None if error.kind() == io::ErrorKind::InvalidData => {
-            Some(rustls::Error::General(inner.to_string()))
-        }
-        None => None,
-    }
+/// Whether a first message was none of TLS's.
+fn is_not_tls(error: &rustls::Error) -> bool {
+    matches!(
+        error,
+        rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion
+        )
+    )
 }
 
 /// rustls's defaults, with the hybrid post-quantum group first.
@@ -262,3 +254,8 @@ fn provider() -> Arc<CryptoProvider> {
 /// A fatal `access_denied` as a record of its own (RFC 8446 §6.2): before the ServerHello alerts
 /// are sent in the clear, and rustls has no call to send one.
 const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// What a suite that only rustls knows makes of a handshake.
+pub(crate) fn unknown_suite() -> rustls::Error {
+    rustls::Error::General("the record layer does not know this cipher suite".into())
+}

@@ -15,7 +15,7 @@ use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::tls::certs::{Certificate, CertificateError};
-use crate::tls::{Alpn, MinVersion, Tickets};
+use crate::tls::{Alpn, Engine, MinVersion, Tickets};
 use crate::{gate, limits, tls};
 
 /// Reads a configuration; relative paths in it are relative to `base`.
@@ -66,10 +66,11 @@ impl Decoder<'_> {
 
         let routes = routes?;
         for listener in &mut listeners {
-            if let Some(tls) = &mut listener.tls
-                && let Alpn::OfRoutes(protocols) = &mut tls.alpn
-            {
-                *protocols = routes.protocols(&listener.name);
+            if let Some(tls) = &mut listener.tls {
+                tls.engine = runtime.engine;
+                if let Alpn::OfRoutes(protocols) = &mut tls.alpn {
+                    *protocols = routes.protocols(&listener.name);
+                }
             }
         }
         Some(Config {
@@ -95,10 +96,13 @@ impl Decoder<'_> {
                     value.word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
                 })
                 .unwrap_or_default(),
+            engine: table
+                .read("relay", |value| {
+                    value.word(&[("auto", Engine::Record), ("stream", Engine::Stream)])
+                })
+                .unwrap_or_default(),
         };
         table.read("max_memory", |value| value.or_off(Value::unsupported));
-        // There is one relay in this version, and both words mean it.
-        table.read("relay", |value| value.word(&[("auto", ()), ("stream", ())]));
         table.finish();
         runtime
     }
@@ -175,6 +179,7 @@ impl Decoder<'_> {
             },
             min_version: min_version.unwrap_or(MinVersion::Tls12),
             tickets: tickets.unwrap_or(Tickets::Rotate),
+            engine: Engine::default(),
         })
     }
 

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use super::pieces;
 use crate::deadline::Deadline;
 use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
+use crate::tls::{Alpn, Engine, HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
 
 /// Performs a handshake with a client that the input describes.
 ///
@@ -244,6 +244,7 @@ thread_local! {
         alpn: Alpn::Offered(vec!["h2".into(), "http/1.1".into()]),
         min_version: MinVersion::Tls12,
         tickets: Tickets::Rotate,
+        engine: Engine::default(),
     })
     .expect("the development certificate and its key");
 }

@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use std::future::poll_fn;
+
 use self::streams::Stream;
 use super::*;
 use crate::deadline::Deadline;
+use crate::relay::{Answer, Settings};
+use crate::traffic::Traffic;
 
 /// Ends for no lack of bytes.
 const PATIENT: Settings = Settings {
@@ -30,7 +34,7 @@ async fn join<C: Stream, B: Stream>(
     traffic: &Traffic,
 ) -> End {
     let relay = Relay { settings, traffic };
-    relay.join(client, backend, early, |_| false).await
+    super::join(client, backend, early, relay, |_| false).await
 }
 
 async fn relay(client: impl Stream, backend: impl Stream, settings: Settings) -> End {

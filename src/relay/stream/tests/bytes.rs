@@ -257,14 +257,14 @@ async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
     let mut pump = Pump::new(bytes(10), &counter);
     from_far.write_all(&bytes(30_000)).await.expect("room");
 
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to))).await;
+    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
     assert!(moved.is_pending());
     assert!((29_000..=64 * 1024).contains(&pump.unsent.capacity()));
 
     come(async {
         let mut read = vec![0; 30_010];
         tokio::select! {
-            _ = poll_fn(|cx| pump.poll(cx, &mut from, &mut to)) => panic!("nobody has closed"),
+            _ = poll_fn(|cx| pump.poll(cx, &mut from, &mut to, OnEnd::PassOn)) => panic!("nobody has closed"),
             read = to_far.read_exact(&mut read) => read.expect("the bytes"),
         }
     })
@@ -278,7 +278,7 @@ async fn a_quiet_connection_owns_no_buffer() {
     let (mut to, _to_far) = duplex(ROOM);
     let counter = Counter::default();
     let mut pump = Pump::new(bytes(1_000), &counter);
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to))).await;
+    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
     assert!(moved.is_pending());
     assert_eq!((counter.get(), pump.unsent.capacity()), (1_000, 0));
 }
@@ -318,7 +318,7 @@ fn a_relay_at_rest_is_small() {
         settings: PATIENT,
         traffic: &traffic,
     };
-    let future = relay.join(&mut client, &mut backend, Vec::new(), |_| false);
+    let future = super::super::join(&mut client, &mut backend, Vec::new(), relay, |_| false);
     // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
     let size = size_of_val(&future);
     assert!((200..=400).contains(&size), "{size} bytes");

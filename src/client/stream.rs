@@ -1,0 +1,149 @@
+//! A client whose bytes come in the clear: TLS in rustls's hands, or none.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::backend::Plain;
+use crate::relay::record::Heard;
+use crate::relay::{End, Relay, stream};
+use crate::sys::socket::Socket;
+use crate::tls::TlsStream;
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    inner: Inner,
+    /// What was read before anybody served the client.
+    early: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Tls(Box<TlsStream<Socket>>),
+    Plain(Socket),
+}
+
+impl Stream {
+    pub(super) fn plain(socket: Socket) -> Self {
+        Self::new(Inner::Plain(socket))
+    }
+
+    pub(super) fn tls(stream: Box<TlsStream<Socket>>) -> Self {
+        Self::new(Inner::Tls(stream))
+    }
+
+    fn new(inner: Inner) -> Self {
+        Self {
+            inner,
+            early: Vec::new(),
+        }
+    }
+
+    /// Reads what the client says until it has ended or said `enough` bytes, and keeps it.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was heard stays in the stream.
+    pub(super) async fn hear(&mut self, enough: usize) -> Heard {
+        let Self { inner, early } = self;
+        while early.len() < enough {
+            early.reserve(EARLY_STEP.saturating_sub(early.capacity() - early.len()));
+            let room = enough - early.len();
+            match (&mut *inner).take(room as u64).read_buf(early).await {
+                Ok(0) if early.is_empty() => return Heard::Nothing,
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(_) => return Heard::Nothing,
+            }
+        }
+        Heard::Words
+    }
+
+    pub(super) async fn join(&mut self, backend: &mut Plain, relay: Relay<'_>) -> End {
+        let early = std::mem::take(&mut self.early);
+        let has_failed = |inner: &Inner| inner.socket().has_failed();
+        stream::join(&mut self.inner, backend, early, relay, has_failed).await
+    }
+
+    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+        self.inner.shutdown().await
+    }
+
+    pub(super) fn socket(&self) -> &Socket {
+        self.inner.socket()
+    }
+
+    pub(super) fn into_socket(self) -> Socket {
+        match self.inner {
+            Inner::Tls(stream) => stream.into_inner().0,
+            Inner::Plain(socket) => socket,
+        }
+    }
+}
+
+impl Inner {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Plain(socket) => socket,
+        }
+    }
+}
+
+macro_rules! delegate {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Inner::Tls(stream) => {
+                let $stream = Pin::new(stream.as_mut());
+                $call
+            }
+            Inner::Plain(socket) => {
+                let $stream = Pin::new(socket);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Inner {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        delegate!(self, stream => stream.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Inner {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        delegate!(self, stream => stream.poll_write(cx, buf))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        delegate!(self, stream => stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.as_mut();
+        let closed = delegate!(this, stream => stream.poll_shutdown(cx));
+        match ready!(closed) {
+            // It took everything and left; what a Unix socket refuses is our close_notify alone.
+            // TCP would have taken that as well.
+            Err(error)
+                if error.kind() == io::ErrorKind::BrokenPipe && self.socket().was_read_out() =>
+            {
+                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+            }
+            closed => Poll::Ready(closed),
+        }
+    }
+}
+
+const EARLY_STEP: usize = 1024;

@@ -1,0 +1,563 @@
+//! The relay of a TLS client whose records are opened and sealed here, between the two sockets.
+//!
+//! ```text
+//! client ── recv ─► sealed ── open ─► opened ── write ─► backend      the two scratch buffers
+//!        ◄─ send ── sealed ◄─ seal ── opened ◄─ read ──               belong to the thread
+//! ```
+//!
+//! rustls does the handshake and leaves; what remains of TLS is a [`RecordStream`]: two keys, two
+//! sequence numbers, and what RFC 8446 and RFC 5246 want of whoever has them. It is plain data, which
+//! can be exported in one process and imported in another.
+//!
+//! A connection owns memory only for the part of a record that has come so far, and for bytes that
+//! the other side did not take at once; then it reads no more until it has.
+
+mod cipher;
+mod inbound;
+mod keys;
+mod outbound;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
+
+use self::cipher::{Exhausted, HEADER, Header, MAX_PAYLOAD, Version};
+use self::inbound::{Answer, Inbound, Received, Refusal};
+use self::keys::Keys;
+pub(crate) use self::keys::Secret;
+use self::outbound::{Outbound, sealed_length};
+use super::drive::{Directions, Fault, OnEnd, Progress, State, drive};
+use super::unsent::Unsent;
+use super::{End, Relay};
+use crate::traffic::{Counter, Traffic};
+
+/// A client's socket, as far as the record layer cares.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Whether the connection is known to have failed, without reading from it.
+    fn has_failed(&self) -> bool;
+
+    /// Whether a peer that is gone had read all that it was sent.
+    fn was_read_out(&self) -> bool;
+}
+
+/// The traffic secrets of TLS 1.3 (RFC 8446 §7.1); without them keys cannot be updated.
+pub(crate) struct TrafficSecrets {
+    pub client: Secret,
+    pub server: Secret,
+}
+
+/// A TLS connection past its handshake, in the place of the server.
+#[derive(Debug)]
+pub(crate) struct RecordStream<IO> {
+    io: IO,
+    inbound: Inbound,
+    outbound: Outbound,
+    up: State,
+    down: State,
+    /// Received, and not a whole record yet.
+    held: Vec<u8>,
+    /// Opened, and not taken by the backend yet.
+    opened: Unsent,
+    /// Sealed, and not taken by the socket yet.
+    sealed: Unsent,
+    /// How many of the backend's bytes `sealed` has.
+    owed: usize,
+    /// `sealed` has a KeyUpdate: one answers for all that are asked for meanwhile.
+    updating: bool,
+    /// The client was asked for new keys and has not sent any yet.
+    asked: bool,
+}
+
+/// What came of listening to a client that nobody serves yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It said something, and may have closed its side after it.
+    Words,
+    /// It closed without a word, or failed.
+    Nothing,
+}
+
+impl<IO: Wire> RecordStream<IO> {
+    /// Takes over from rustls. `traffic` is there in TLS 1.3 and in no other version; `received` is
+    /// what the client has sent after its handshake.
+    ///
+    /// # Errors
+    ///
+    /// The secrets are of no suite that is known here.
+    pub(crate) fn new(
+        io: IO,
+        secrets: ExtractedSecrets,
+        traffic: Option<TrafficSecrets>,
+        received: Vec<u8>,
+    ) -> Result<Self, IO> {
+        let (client, server) = match traffic {
+            Some(TrafficSecrets { client, server }) => (Some(client), Some(server)),
+            None => (None, None),
+        };
+        let keys = (Keys::new(secrets.rx, client), Keys::new(secrets.tx, server));
+        let (Some(theirs), Some(ours)) = keys else {
+            return Err(io);
+        };
+        Ok(Self {
+            io,
+            inbound: Inbound::new(theirs),
+            outbound: Outbound::new(ours),
+            up: State::Open,
+            down: State::Open,
+            held: received,
+            opened: Unsent::default(),
+            sealed: Unsent::default(),
+            owed: 0,
+            updating: false,
+            asked: false,
+        })
+    }
+
+    pub(crate) fn io(&self) -> &IO {
+        &self.io
+    }
+
+    pub(crate) fn into_io(self) -> IO {
+        self.io
+    }
+
+    /// Joins client and backend until both have ended, one has failed, or nothing moves any more.
+    ///
+    /// The sockets are not closed beyond the shutdowns that their ends called for: how to end a
+    /// failed connection is for the caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was read and not written stays in the stream.
+    pub(crate) async fn join<B>(&mut self, backend: &mut B, relay: Relay<'_>) -> End
+    where
+        B: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut joined = Joined {
+            client: self,
+            backend,
+            traffic: relay.traffic,
+        };
+        drive(&mut joined, relay.settings).await
+    }
+
+    /// Reads what the client says until it has ended or said `enough` bytes; a record more at most
+    /// is kept, and the next one sealed.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was heard stays in the stream.
+    pub(crate) async fn hear(&mut self, enough: usize) -> Heard {
+        poll_fn(|cx| {
+            while self.up == State::Open && self.opened.len() < enough {
+                match ready!(self.poll_hear(cx)) {
+                    Ok(()) => {}
+                    Err(_) => return Poll::Ready(Heard::Nothing),
+                }
+            }
+            Poll::Ready(match self.opened.is_empty() {
+                true => Heard::Nothing,
+                false => Heard::Words,
+            })
+        })
+        .await
+    }
+
+    /// Says `close_notify`, unless a last alert was sent already, and waits until the socket has it.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            loop {
+                ready!(self.sealed.poll_write(cx, &mut self.io, |_| {}))?;
+                if matches!(self.down, State::Closing | State::Closed) {
+                    return Poll::Ready(Ok(()));
+                }
+                self.close_notify();
+            }
+        })
+        .await
+    }
+
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let room = self.held.len() + HEADER + self.inbound.keys.suite.longest();
+            let room = room.min(scratch.sealed.len());
+            let received = ready!(self.poll_fill(cx, &mut scratch.sealed[..room]))?;
+            let (opened, fault) = self.open(cx, &scratch.sealed[..received], &mut scratch.opened);
+            self.opened.extend(&scratch.opened[..opened]);
+            Poll::Ready(fault)
+        })
+    }
+
+    /// Reads once, opens what came, and writes it; what the backend does not take is kept.
+    fn poll_receive<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        backend: &mut B,
+        counter: &Counter,
+    ) -> Poll<Result<(), Fault>>
+    where
+        B: AsyncWrite + Unpin,
+    {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let received = ready!(self.poll_fill(cx, &mut scratch.sealed))?;
+            let (opened, fault) = self.open(cx, &scratch.sealed[..received], &mut scratch.opened);
+            if opened > 0 {
+                let bytes = &scratch.opened[..opened];
+                let taken = match Pin::new(backend).poll_write(cx, bytes) {
+                    Poll::Ready(Ok(taken)) => taken,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::write(error))),
+                    Poll::Pending => 0,
+                };
+                counter.add(taken);
+                self.opened.extend(&bytes[taken..]);
+            }
+            Poll::Ready(fault)
+        })
+    }
+
+    /// Puts what is held and what can be read behind it into `sealed`; how long that is.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, sealed: &mut [u8]) -> Poll<Result<usize, Fault>> {
+        let held = self.held.len();
+        let mut received = held;
+        // Whole records are held only when they came with the end of the handshake.
+        let is_whole = Header::of_whole_record(&self.held, self.inbound.keys.suite);
+        if matches!(is_whole, Ok(None)) {
+            let mut buffer = ReadBuf::new(&mut sealed[held..]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)).map_err(Fault::Read)?;
+            received += buffer.filled().len();
+            if received == held {
+                return Poll::Ready(Err(Fault::Read(io::ErrorKind::UnexpectedEof.into())));
+            }
+        }
+        sealed[..held].copy_from_slice(&self.held);
+        Poll::Ready(Ok(received))
+    }
+
+    /// Opens all whole records; how many bytes of `opened` are the backend's, and whether that was
+    /// the last of them.
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        sealed: &[u8],
+        opened: &mut [u8],
+    ) -> (usize, Result<(), Fault>) {
+        let mut length = 0;
+        let mut rest = sealed;
+        let end = loop {
+            let out = &mut opened[length..];
+            match self.open_one(&mut rest, out) {
+                Ok(Some(Received::Data(bytes))) => length += bytes,
+                Ok(Some(Received::CloseNotify)) => {
+                    self.up = State::Ending;
+                    rest = &[];
+                    break Ok(());
+                }
+                Ok(Some(received)) => {
+                    if let Err(Exhausted) = self.respond(received) {
+                        break Err(Fault::KeysSpent);
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(refusal) => break Err(self.refuse(cx, refusal)),
+            }
+        };
+        self.held.clear();
+        match rest {
+            // An idle connection owns no buffer.
+            [] => self.held.shrink_to_fit(),
+            rest => self.held.extend_from_slice(rest),
+        }
+        (length, end)
+    }
+
+    fn open_one(
+        &mut self,
+        sealed: &mut &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<Received>, Refusal> {
+        let suite = self.inbound.keys.suite;
+        let Some(header) = Header::of_whole_record(sealed, suite)? else {
+            return Ok(None);
+        };
+        let (record, rest) = sealed.split_at(header.record_length());
+        *sealed = rest;
+        self.inbound.receive(header, record, out).map(Some)
+    }
+
+    /// Does what a message of the record layer calls for.
+    fn respond(&mut self, received: Received) -> Result<(), Exhausted> {
+        match received {
+            Received::KeyUpdate(answer) => {
+                self.asked = false;
+                if answer == Answer::Requested && !self.updating && self.may_speak() {
+                    self.update_keys(Answer::NotRequested)?;
+                }
+            }
+            Received::Renegotiation if self.may_speak() => {
+                self.outbound.no_renegotiation(self.sealed.bytes())?;
+            }
+            Received::Renegotiation
+            | Received::Data(_)
+            | Received::Nothing
+            | Received::CloseNotify => {}
+        }
+        Ok(())
+    }
+
+    /// Tells the client what it did wrong, as far as the socket takes it now; the rest goes out with
+    /// [`Self::close`].
+    fn refuse(&mut self, cx: &mut Context<'_>, refusal: Refusal) -> Fault {
+        let alert = match refusal {
+            Refusal::Broken(alert) | Refusal::Given(alert) => alert,
+        };
+        if matches!(refusal, Refusal::Broken(_)) && self.may_speak() {
+            // Keys that can seal no alert either leave nothing to say.
+            let _ = self.outbound.fatal(alert, self.sealed.bytes());
+            let _ = self.sealed.poll_write(cx, &mut self.io, |_| {});
+        }
+        // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).
+        self.down = State::Closing;
+        Fault::Read(io::Error::new(io::ErrorKind::InvalidData, Alert(alert)))
+    }
+
+    /// Reads once and sends it in records; what the socket does not take is kept.
+    fn poll_send<B>(
+        &mut self,
+        cx: &mut Context<'_>,
+        backend: &mut B,
+        counter: &Counter,
+        on_end: OnEnd,
+    ) -> Poll<Result<(), Fault>>
+    where
+        B: AsyncRead + Unpin,
+    {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(&mut scratch.opened[..RECORDS * MAX_PAYLOAD]);
+            ready!(Pin::new(backend).poll_read(cx, &mut buffer)).map_err(Fault::Read)?;
+            let bytes = buffer.filled();
+            if bytes.is_empty() && on_end == OnEnd::Fail {
+                return Poll::Ready(Err(Fault::Read(io::ErrorKind::ConnectionReset.into())));
+            }
+            if bytes.is_empty() {
+                self.down = State::Ending;
+                return Poll::Ready(Ok(()));
+            }
+            let sealed = match self.outbound.data(bytes, &mut scratch.sealed) {
+                Ok(length) => &scratch.sealed[..length],
+                Err(Exhausted) => return Poll::Ready(Err(Fault::KeysSpent)),
+            };
+            let taken = match Pin::new(&mut self.io).poll_write(cx, sealed) {
+                Poll::Ready(Ok(taken)) => taken,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::write(error))),
+                Poll::Pending => 0,
+            };
+            match &sealed[taken..] {
+                [] => counter.add(bytes.len()),
+                rest => {
+                    self.sealed.extend(rest);
+                    self.owed = bytes.len();
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Sends what is left of earlier records.
+    fn poll_send_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+        counter: &Counter,
+    ) -> Poll<Result<(), Fault>> {
+        match ready!(self.sealed.poll_write(cx, &mut self.io, |_| {})) {
+            Ok(()) => {}
+            // It took everything and left; what a Unix socket refuses is our close_notify alone.
+            // TCP would have taken that as well.
+            Err(error)
+                if self.down == State::Closing
+                    && error.kind() == io::ErrorKind::BrokenPipe
+                    && self.io.was_read_out() =>
+            {
+                self.down = State::Closed;
+                self.sealed.clear();
+            }
+            Err(error) => return Poll::Ready(Err(Fault::write(error))),
+        }
+        self.updating = false;
+        if self.owed > 0 {
+            counter.add(std::mem::take(&mut self.owed));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Changes the keys that are near the end of what they may seal, and asks the client to change
+    /// its own: many never do by themselves.
+    fn keep_keys_fresh(&mut self) -> Result<(), Exhausted> {
+        let has_next = self.outbound.keys.suite.version == Version::Tls13;
+        let received = self.inbound.keys.cipher.sequence();
+        if has_next && received >= self.outbound.limit && !self.asked {
+            self.asked = true;
+            self.update_keys(Answer::Requested)
+        } else if self.outbound.must_update(RECORDS) {
+            self.update_keys(Answer::NotRequested)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn update_keys(&mut self, answer: Answer) -> Result<(), Exhausted> {
+        self.updating = true;
+        self.outbound.key_update(answer, self.sealed.bytes())
+    }
+
+    fn close_notify(&mut self) {
+        // If the keys are spent the client learns of the end as of a truncation, which it is.
+        let _ = self.outbound.close_notify(self.sealed.bytes());
+        self.down = State::Closing;
+    }
+
+    /// Nothing follows a closing alert of ours (RFC 8446 §6.1).
+    fn may_speak(&self) -> bool {
+        !matches!(self.down, State::Closing | State::Closed)
+    }
+}
+
+/// A client and its backend while they are joined.
+struct Joined<'a, IO, B> {
+    client: &'a mut RecordStream<IO>,
+    backend: &'a mut B,
+    traffic: &'a Traffic,
+}
+
+impl<IO, B> Directions for Joined<'_, IO, B>
+where
+    IO: Wire,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let moved = ready!(self.pump_up(cx));
+        if let Err(Fault::Write(answer)) = moved {
+            self.client.up = State::Refused(answer);
+            self.client.opened.clear();
+        }
+        Poll::Ready(moved)
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        let counter = &self.traffic.to_client;
+        for _ in 0..SHARE {
+            ready!(self.client.poll_send_rest(cx, counter))?;
+            match self.client.down {
+                State::Open => {
+                    if self.client.keep_keys_fresh().is_err() {
+                        return Poll::Ready(Err(Fault::KeysSpent));
+                    }
+                    if !self.client.sealed.is_empty() {
+                        continue;
+                    }
+                    ready!(self.client.poll_send(cx, self.backend, counter, on_end))?;
+                }
+                // Apart, so that an error below is about the end and not about bytes.
+                State::Ending => self.client.close_notify(),
+                State::Closing => {
+                    match ready!(Pin::new(&mut self.client.io).poll_shutdown(cx)) {
+                        Ok(()) => {}
+                        // It has gone since; if that cut its own stream short, the other
+                        // direction says so.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
+                    }
+                    self.client.down = State::Closed;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            up_is_closed: self.client.up == State::Closed,
+            down_is_closed: self.client.down == State::Closed,
+            up_is_blocked: !self.client.opened.is_empty(),
+            moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
+        }
+    }
+
+    fn client_has_failed(&self) -> bool {
+        self.client.io.has_failed()
+    }
+}
+
+impl<IO, B> Joined<'_, IO, B>
+where
+    IO: Wire,
+    B: AsyncRead + AsyncWrite + Unpin,
+{
+    fn pump_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let counter = &self.traffic.from_client;
+        let Self {
+            client, backend, ..
+        } = self;
+        for _ in 0..SHARE {
+            let sent = client
+                .opened
+                .poll_write(cx, backend, |taken| counter.add(taken));
+            ready!(sent).map_err(Fault::write)?;
+            match client.up {
+                State::Open => ready!(client.poll_receive(cx, *backend, counter))?,
+                State::Ending => client.up = State::Closing,
+                State::Closing => {
+                    match ready!(Pin::new(&mut **backend).poll_shutdown(cx)) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
+                    }
+                    client.up = State::Closed;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What ended a connection, for the error that says so.
+#[derive(Debug)]
+struct Alert(AlertDescription);
+
+impl std::fmt::Display for Alert {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the record layer ended with {:?}", self.0)
+    }
+}
+
+impl std::error::Error for Alert {}
+
+/// The buffers of a thread.
+struct Scratch {
+    sealed: Box<[u8]>,
+    opened: Box<[u8]>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        sealed: vec![0; SCRATCH_LENGTH].into_boxed_slice(),
+        opened: vec![0; SCRATCH_LENGTH].into_boxed_slice(),
+    });
+}
+
+/// How many full records are moved at a time.
+const RECORDS: usize = 8;
+const SCRATCH_LENGTH: usize = sealed_length(RECORDS * MAX_PAYLOAD);
+
+/// Reads in a row, as of the stream relay, of twice the bytes each.
+const SHARE: usize = 8;

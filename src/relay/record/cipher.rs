@@ -1,0 +1,342 @@
+//! The protection of records in one direction: AEAD, nonce and additional data.
+//!
+//! ```text
+//! TLS 1.3   header, sealed (payload, type, padding), tag                     RFC 8446 §5.2
+//! TLS 1.2   header, explicit nonce if AES-GCM, sealed (payload), tag         RFC 5288 §3, RFC 7905 §2
+//! ```
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
+    UnboundKey,
+};
+use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::{AlertDescription, ContentType};
+use zeroize::Zeroize;
+
+/// What a record layer needs to know of the cipher suite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Suite {
+    pub version: Version,
+    pub aead: Aead,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Aead {
+    Aes128Gcm,
+    Aes256Gcm,
+    ChaCha20Poly1305,
+}
+
+impl Aead {
+    pub(super) fn algorithm(self) -> &'static Algorithm {
+        match self {
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Gcm => &AES_256_GCM,
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        }
+    }
+}
+
+impl Suite {
+    /// How many records one key may seal: 2^24.5 for AES-GCM, with half a bit to spare; for
+    /// ChaCha20-Poly1305 the sequence number ends first (RFC 8446 §5.5).
+    pub(super) fn confidentiality_limit(self) -> u64 {
+        match self.aead {
+            Aead::Aes128Gcm | Aead::Aes256Gcm => 1 << 24,
+            Aead::ChaCha20Poly1305 => u64::MAX,
+        }
+    }
+
+    /// The longest that a record may say it is (RFC 8446 §5.2, RFC 5246 §6.2.3).
+    pub(super) fn longest(self) -> usize {
+        match self.version {
+            Version::Tls13 => MAX_PAYLOAD + 256,
+            Version::Tls12 => MAX_PAYLOAD + 2048,
+        }
+    }
+
+    fn explicit_nonce(self) -> usize {
+        match (self.version, self.aead) {
+            (Version::Tls12, Aead::Aes128Gcm | Aead::Aes256Gcm) => EXPLICIT_NONCE,
+            _ => 0,
+        }
+    }
+
+    /// What lies in the sealed part behind the payload.
+    fn inner_type(self, kind: ContentType) -> Option<u8> {
+        match self.version {
+            Version::Tls13 => Some(kind.into()),
+            Version::Tls12 => None,
+        }
+    }
+}
+
+/// The first five bytes of a record (RFC 8446 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    kind: ContentType,
+    /// Of what follows.
+    length: usize,
+}
+
+impl Header {
+    /// Reads the header at the start of `bytes`; `None` while they do not hold the whole record.
+    pub(super) fn of_whole_record(
+        bytes: &[u8],
+        suite: Suite,
+    ) -> Result<Option<Self>, AlertDescription> {
+        let Some(&[kind, major, minor, high, low]) = bytes.first_chunk() else {
+            return Ok(None);
+        };
+        let kind = ContentType::from(kind);
+        let known = match suite.version {
+            // Sealed records all look like application data, and nothing else may come: a
+            // change_cipher_spec is for the handshake alone (RFC 8446 §5, §5.2).
+            Version::Tls13 => kind == ContentType::ApplicationData,
+            Version::Tls12 => matches!(
+                kind,
+                ContentType::ChangeCipherSpec
+                    | ContentType::Alert
+                    | ContentType::Handshake
+                    | ContentType::ApplicationData
+            ),
+        };
+        if !known {
+            return Err(AlertDescription::UnexpectedMessage);
+        }
+        if [major, minor] != VERSION {
+            return Err(AlertDescription::DecodeError);
+        }
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if length > suite.longest() {
+            return Err(AlertDescription::RecordOverflow);
+        }
+        let header = Self { kind, length };
+        Ok((bytes.len() >= header.record_length()).then_some(header))
+    }
+
+    pub(super) fn record_length(self) -> usize {
+        HEADER + self.length
+    }
+}
+
+/// Seals or opens the records of one direction with one key.
+pub(super) struct Cipher {
+    key: LessSafeKey,
+    iv: [u8; NONCE_LEN],
+    sequence: u64,
+    suite: Suite,
+}
+
+impl Cipher {
+    /// `key` is as long as the suite's algorithm wants it; `None` otherwise.
+    pub(super) fn new(
+        suite: Suite,
+        key: &[u8],
+        iv: [u8; NONCE_LEN],
+        sequence: u64,
+    ) -> Option<Self> {
+        let key = UnboundKey::new(suite.aead.algorithm(), key).ok()?;
+        Some(Self {
+            key: LessSafeKey::new(key),
+            iv,
+            sequence,
+            suite,
+        })
+    }
+
+    /// How many records this key has sealed or opened.
+    pub(super) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Seals one record to the start of `out`; how long it became.
+    ///
+    /// `payload` is [`MAX_PAYLOAD`] bytes at most, and `out` has room for it and [`OVERHEAD`].
+    pub(super) fn seal(
+        &mut self,
+        kind: ContentType,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Exhausted> {
+        let nonce = self.nonce();
+        let explicit = self.suite.explicit_nonce();
+        let inner_type = self.suite.inner_type(kind);
+        let inner_type = inner_type.as_slice();
+        let rest = explicit + payload.len() + inner_type.len() + TAG;
+        let outer = match self.suite.version {
+            Version::Tls13 => ContentType::ApplicationData,
+            Version::Tls12 => kind,
+        };
+        let (header, out) = out.split_at_mut(HEADER);
+        header.copy_from_slice(&header_bytes(outer, rest));
+        let (out_nonce, out) = out.split_at_mut(explicit);
+        out_nonce.copy_from_slice(&nonce[NONCE_LEN - explicit..]);
+        let (sealed, out) = out.split_at_mut(payload.len());
+        let behind = &mut out[..inner_type.len() + TAG];
+        let aad = Additional::new(self.suite, self.sequence, kind, rest, payload.len());
+        self.advance()?;
+        self.key
+            .seal_out_of_place_scatter(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                payload,
+                sealed,
+                inner_type,
+                behind,
+            )
+            .map_err(|_| Exhausted)?;
+        Ok(HEADER + rest)
+    }
+
+    /// Opens one whole record to the start of `out`, which is as long as the record at least; what
+    /// it holds, and how many bytes of that.
+    pub(super) fn open(
+        &mut self,
+        header: Header,
+        record: &[u8],
+        out: &mut [u8],
+    ) -> Result<(ContentType, usize), AlertDescription> {
+        let explicit = self.suite.explicit_nonce();
+        let body = &record[HEADER..header.record_length()];
+        let Some(length) = body.len().checked_sub(explicit + TAG) else {
+            // Whether it is too short or forged is not told apart (RFC 8446 §5.2).
+            return Err(AlertDescription::BadRecordMac);
+        };
+        let (explicit, body) = body.split_at(explicit);
+        let (sealed, tag) = body.split_at(length);
+        let mut nonce = self.nonce();
+        nonce[NONCE_LEN - explicit.len()..].copy_from_slice(explicit);
+        let aad = Additional::new(
+            self.suite,
+            self.sequence,
+            header.kind,
+            header.length,
+            length,
+        );
+        self.advance()
+            .map_err(|Exhausted| AlertDescription::InternalError)?;
+        let out = &mut out[..length];
+        self.key
+            .open_separate_gather(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                sealed,
+                tag,
+                out,
+            )
+            .map_err(|_| AlertDescription::BadRecordMac)?;
+        match self.suite.version {
+            Version::Tls12 if length > MAX_PAYLOAD => Err(AlertDescription::RecordOverflow),
+            Version::Tls12 => Ok((header.kind, length)),
+            Version::Tls13 => strip(out),
+        }
+    }
+
+    /// The sequence number, padded and mixed into the IV (RFC 8446 §5.3, RFC 7905 §2). AES-GCM in
+    /// TLS 1.2 leaves the explicit part to the sender, and rustls's IVs are made for this as well.
+    fn nonce(&self) -> [u8; NONCE_LEN] {
+        let mut nonce = self.iv;
+        for (byte, of_sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= of_sequence;
+        }
+        nonce
+    }
+
+    /// The sequence number must not wrap (RFC 8446 §5.3): the last one is never used.
+    fn advance(&mut self) -> Result<(), Exhausted> {
+        self.sequence = match self.sequence.checked_add(1) {
+            Some(next) => next,
+            None => return Err(Exhausted),
+        };
+        Ok(())
+    }
+}
+
+impl Drop for Cipher {
+    fn drop(&mut self) {
+        // AWS-LC wipes the key when it frees it.
+        self.iv.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cipher")
+            .field("suite", &self.suite)
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The key has sealed or opened all the records that it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exhausted;
+
+/// Takes the content type and the padding off (RFC 8446 §5.4).
+fn strip(inner: &[u8]) -> Result<(ContentType, usize), AlertDescription> {
+    if inner.len() > MAX_PAYLOAD + 1 {
+        return Err(AlertDescription::RecordOverflow);
+    }
+    let Some(length) = inner.iter().rposition(|byte| *byte != 0) else {
+        return Err(AlertDescription::UnexpectedMessage);
+    };
+    Ok((ContentType::from(inner[length]), length))
+}
+
+/// What is authenticated beside the payload.
+struct Additional {
+    bytes: [u8; 13],
+    length: usize,
+}
+
+impl Additional {
+    fn new(suite: Suite, sequence: u64, kind: ContentType, rest: usize, payload: usize) -> Self {
+        let mut bytes = [0; 13];
+        let length = match suite.version {
+            // The header (RFC 8446 §5.2).
+            Version::Tls13 => {
+                bytes[..HEADER].copy_from_slice(&header_bytes(ContentType::ApplicationData, rest));
+                HEADER
+            }
+            // The sequence number, and the header as it would be without protection (RFC 5246
+            // §6.2.3.3).
+            Version::Tls12 => {
+                bytes[..8].copy_from_slice(&sequence.to_be_bytes());
+                bytes[8..].copy_from_slice(&header_bytes(kind, payload));
+                bytes.len()
+            }
+        };
+        Self { bytes, length }
+    }
+}
+
+impl AsRef<[u8]> for Additional {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+fn header_bytes(kind: ContentType, length: usize) -> [u8; HEADER] {
+    let [.., high, low] = length.to_be_bytes();
+    [kind.into(), VERSION[0], VERSION[1], high, low]
+}
+
+/// What a record may carry (RFC 8446 §5.1).
+pub(super) const MAX_PAYLOAD: usize = 1 << 14;
+
+/// What sealing adds at most: header, explicit nonce or content type, tag.
+pub(super) const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
+
+pub(super) const HEADER: usize = 5;
+const EXPLICIT_NONCE: usize = 8;
+const TAG: usize = 16;
+
+/// Both versions have that of TLS 1.2 in their headers.
+const VERSION: [u8; 2] = [3, 3];

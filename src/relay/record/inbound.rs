@@ -1,0 +1,282 @@
+//! What the client sends: records opened, their types told apart, and its patience with us tested.
+
+use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::{AlertDescription, ContentType, HandshakeType};
+
+use super::cipher::{Header, Version};
+use super::keys::Keys;
+
+/// The receiving half of a record layer.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    pub keys: Keys,
+    pub message: Message,
+    pub patience: Patience,
+}
+
+/// What a record was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Received {
+    /// So many bytes for the backend.
+    Data(usize),
+    /// Nothing that calls for anything.
+    Nothing,
+    /// The client says no more. What comes now is not looked at (RFC 8446 §6.1).
+    CloseNotify,
+    /// The client's keys have changed, and ours are to follow if it says so (RFC 8446 §4.6.3).
+    KeyUpdate(Answer),
+    /// The client wants a new handshake, which it cannot have (RFC 5746 §4.5 leaves that to us).
+    Renegotiation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Requested,
+    NotRequested,
+}
+
+/// Why no more can be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The client broke the protocol, and is to be told so.
+    Broken(AlertDescription),
+    /// The client has given up.
+    Given(AlertDescription),
+}
+
+impl From<AlertDescription> for Refusal {
+    fn from(alert: AlertDescription) -> Self {
+        Self::Broken(alert)
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(keys: Keys) -> Self {
+        Self {
+            keys,
+            message: Message::default(),
+            patience: Patience::default(),
+        }
+    }
+
+    /// Opens one whole record to the start of `out` and says what it was.
+    pub(super) fn receive(
+        &mut self,
+        header: Header,
+        record: &[u8],
+        out: &mut [u8],
+    ) -> Result<Received, Refusal> {
+        let (kind, length) = self.keys.cipher.open(header, record, out)?;
+        let payload = &out[..length];
+        if self.message.is_begun() && kind != ContentType::Handshake {
+            // RFC 8446 §5.1: a message in parts has nothing between them.
+            return Err(AlertDescription::UnexpectedMessage.into());
+        }
+        self.patience.with_length(length)?;
+        match kind {
+            ContentType::ApplicationData => {
+                self.patience.with_data();
+                Ok(Received::Data(length))
+            }
+            ContentType::Alert => self.alert(payload),
+            ContentType::Handshake => self.handshake(payload),
+            _ => Err(AlertDescription::UnexpectedMessage.into()),
+        }
+    }
+
+    fn alert(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
+        let &[level, description] = payload else {
+            return Err(AlertDescription::DecodeError.into());
+        };
+        let description = AlertDescription::from(description);
+        match (self.keys.suite.version, level, description) {
+            (_, WARNING | FATAL, AlertDescription::CloseNotify) => Ok(Received::CloseNotify),
+            // In TLS 1.3 all but these two are errors, whatever their level says (RFC 8446 §6).
+            (Version::Tls13, WARNING, AlertDescription::UserCanceled)
+            | (Version::Tls12, WARNING, _) => {
+                self.patience.with_warning()?;
+                Ok(Received::Nothing)
+            }
+            (_, WARNING | FATAL, description) => Err(Refusal::Given(description)),
+            _ => Err(AlertDescription::IllegalParameter.into()),
+        }
+    }
+
+    fn handshake(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
+        match self.keys.suite.version {
+            Version::Tls13 => self.key_update(payload),
+            Version::Tls12 => self.renegotiation(payload),
+        }
+    }
+
+    /// A KeyUpdate, the one message that a client may send after its handshake: session tickets
+    /// come from us, and for a certificate we did not ask.
+    fn key_update(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
+        let rest = self.message.take(payload);
+        if self.message.kind() != HandshakeType::KeyUpdate {
+            return Err(AlertDescription::UnexpectedMessage.into());
+        }
+        let Some(length) = self.message.length() else {
+            return Ok(Received::Nothing);
+        };
+        let request = match (length, rest) {
+            (1, []) => return Ok(Received::Nothing),
+            (1, [request]) => *request,
+            // The records behind it have other keys: it is the last of its own (RFC 8446 §5.1).
+            (1, _) => return Err(AlertDescription::UnexpectedMessage.into()),
+            _ => return Err(AlertDescription::DecodeError.into()),
+        };
+        self.patience.with_key_update()?;
+        let answer = match request {
+            0 => Answer::NotRequested,
+            1 => Answer::Requested,
+            _ => return Err(AlertDescription::IllegalParameter.into()),
+        };
+        self.message = Message::default();
+        self.keys
+            .update()
+            .map_err(|_| AlertDescription::InternalError)?;
+        Ok(Received::KeyUpdate(answer))
+    }
+
+    /// A ClientHello, which is skipped whole.
+    fn renegotiation(&mut self, mut payload: &[u8]) -> Result<Received, Refusal> {
+        let mut received = Received::Nothing;
+        while !payload.is_empty() {
+            payload = self.message.take(payload);
+            if self.message.kind() != HandshakeType::ClientHello {
+                return Err(AlertDescription::UnexpectedMessage.into());
+            }
+            payload = match self.message.skip(payload) {
+                Skipped::All(rest) => {
+                    self.patience.with_renegotiation()?;
+                    received = Received::Renegotiation;
+                    rest
+                }
+                Skipped::Some => return Ok(received),
+                Skipped::TooLong => return Err(AlertDescription::DecodeError.into()),
+            };
+        }
+        Ok(received)
+    }
+}
+
+/// A handshake message that comes in parts: its header, and how much of its body was skipped.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Message {
+    header: [u8; 4],
+    held: usize,
+    skipped: usize,
+}
+
+enum Skipped<'a> {
+    All(&'a [u8]),
+    Some,
+    TooLong,
+}
+
+impl Message {
+    fn is_begun(self) -> bool {
+        self.held > 0
+    }
+
+    /// Takes what is missing of the header; the rest is the body's.
+    fn take<'a>(&mut self, payload: &'a [u8]) -> &'a [u8] {
+        let (ours, rest) = payload.split_at(payload.len().min(self.header.len() - self.held));
+        self.header[self.held..][..ours.len()].copy_from_slice(ours);
+        self.held += ours.len();
+        rest
+    }
+
+    fn kind(self) -> HandshakeType {
+        HandshakeType::from(self.header[0])
+    }
+
+    /// `None` until the header is whole.
+    fn length(self) -> Option<usize> {
+        let [_, a, b, c] = self.header;
+        (self.held == self.header.len()).then_some(u32::from_be_bytes([0, a, b, c]) as usize)
+    }
+
+    /// Skips the body as far as it goes; when that is all, the next message may begin.
+    fn skip<'a>(&mut self, body: &'a [u8]) -> Skipped<'a> {
+        let Some(length) = self.length() else {
+            return Skipped::Some;
+        };
+        if length > MAX_MESSAGE {
+            return Skipped::TooLong;
+        }
+        let (_, rest) = body.split_at(body.len().min(length - self.skipped));
+        self.skipped += body.len() - rest.len();
+        if self.skipped < length {
+            return Skipped::Some;
+        }
+        *self = Self::default();
+        Skipped::All(rest)
+    }
+}
+
+/// How much a client may say that moves nothing, so that it cannot keep us busy for free. The numbers
+/// are rustls's, and those BoringSSL's.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Patience {
+    empty_records: u8,
+    key_updates: u8,
+    warnings: u8,
+    renegotiations: u8,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            empty_records: EMPTY_RECORDS_IN_A_ROW,
+            key_updates: KEY_UPDATES_WITHOUT_DATA,
+            warnings: 4,
+            renegotiations: 1,
+        }
+    }
+}
+
+impl Patience {
+    fn with_length(&mut self, length: usize) -> Result<(), Refusal> {
+        if length > 0 {
+            self.empty_records = EMPTY_RECORDS_IN_A_ROW;
+            return Ok(());
+        }
+        spend(&mut self.empty_records)
+    }
+
+    fn with_data(&mut self) {
+        self.key_updates = KEY_UPDATES_WITHOUT_DATA;
+    }
+
+    fn with_key_update(&mut self) -> Result<(), Refusal> {
+        spend(&mut self.key_updates)
+    }
+
+    fn with_warning(&mut self) -> Result<(), Refusal> {
+        spend(&mut self.warnings)
+    }
+
+    fn with_renegotiation(&mut self) -> Result<(), Refusal> {
+        spend(&mut self.renegotiations)
+    }
+}
+
+fn spend(allowed: &mut u8) -> Result<(), Refusal> {
+    match allowed.checked_sub(1) {
+        Some(left) => *allowed = left,
+        None => return Err(AlertDescription::UnexpectedMessage.into()),
+    }
+    Ok(())
+}
+
+const EMPTY_RECORDS_IN_A_ROW: u8 = 32;
+const KEY_UPDATES_WITHOUT_DATA: u8 = 32;
+
+/// As long as rustls takes a handshake message to be.
+const MAX_MESSAGE: usize = 0xffff;
+
+/// RFC 8446 §6.
+pub(super) const WARNING: u8 = 1;
+pub(super) const FATAL: u8 = 2;

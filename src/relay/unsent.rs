@@ -1,0 +1,70 @@
+//! Bytes that were read and that their writer has not taken yet.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::AsyncWrite;
+
+/// Owns memory only while it holds something.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl From<Vec<u8>> for Unsent {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, sent: 0 }
+    }
+}
+
+impl Unsent {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// To append to.
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Writes all of it, and gives its memory back; `taken` hears of every write.
+    pub(super) fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        writer: &mut W,
+        mut taken: impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while self.sent < self.bytes.len() {
+            match ready!(Pin::new(&mut *writer).poll_write(cx, &self.bytes[self.sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => {
+                    self.sent += count;
+                    taken(count);
+                }
+            }
+        }
+        if !self.bytes.is_empty() {
+            self.clear();
+        }
+        Poll::Ready(Ok(()))
+    }
+}

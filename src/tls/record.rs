@@ -1,0 +1,354 @@
+//! A handshake after which rustls leaves: the connection is its keys.
+//!
+//! ```text
+//! ClientHello ─► Acceptor (a copy) ─► admit ─► UnbufferedServerConnection ─► Keyed
+//! ```
+//!
+//! rustls is given one record at a time, so that it never sees one that comes after the handshake.
+//!
+//! It gives away the keys, and a `KernelConnection` that can derive the next ones. That one is
+//! opaque and cannot leave the process, so it is dropped: the traffic secrets, from which the next
+//! keys follow as well, are taken from the key log.
+
+use std::cell::RefCell;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::rustls::server::{Acceptor, UnbufferedServerConnection};
+use tokio_rustls::rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus,
+};
+use tokio_rustls::rustls::{self, ExtractedSecrets, KeyLog, ProtocolVersion};
+use zeroize::Zeroizing;
+
+use super::{
+    ACCESS_DENIED, HandshakeError, Hello, Secured, Session, TlsAcceptor, facts, is_not_tls,
+};
+
+/// A connection past its handshake, and past rustls.
+pub(crate) struct Keyed<IO> {
+    pub io: IO,
+    pub secrets: ExtractedSecrets,
+    /// In TLS 1.3.
+    pub traffic: Option<TrafficSecrets>,
+    /// What the client has sent after its handshake, as it came.
+    pub received: Vec<u8>,
+}
+
+/// RFC 8446 §7.1: `client_application_traffic_secret_0` and the server's.
+#[derive(Default)]
+pub(crate) struct TrafficSecrets {
+    pub client: Secret,
+    pub server: Secret,
+}
+
+type Secret = Zeroizing<Box<[u8]>>;
+
+pub(super) async fn accept<IO, T, R>(
+    acceptor: &TlsAcceptor,
+    mut io: IO,
+    admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
+) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut received = Vec::new();
+    let accepted = match hello(&mut io, &mut received).await {
+        Ok(accepted) => accepted,
+        Err(Failure::Io) => return Err(HandshakeError::Gone),
+        Err(Failure::Tls(cause)) if is_not_tls(&cause) => {
+            return Err(HandshakeError::NotTls(io));
+        }
+        Err(Failure::Tls(cause)) => return Err(HandshakeError::Failed(cause, io)),
+    };
+    let hello = acceptor.hello(accepted.client_hello());
+    let admitted = match admit(&hello) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            // If the alert cannot be sent the client is gone, and the refusal stands.
+            let _ = io.write_all(&ACCESS_DENIED).await;
+            return Err(HandshakeError::Refused(reason, io));
+        }
+    };
+    let config = acceptor.config_for(&hello);
+    let sni = hello.server_name().map(str::to_owned);
+    drop(accepted);
+    let connection = match UnbufferedServerConnection::new(config) {
+        Ok(connection) => connection,
+        Err(cause) => return Err(HandshakeError::Failed(cause, io)),
+    };
+    let handshake = Handshake {
+        connection,
+        received,
+        given: 0,
+        to_send: Vec::new(),
+        traffic: None,
+    };
+    match handshake.run(&mut io).await {
+        Ok(done) => {
+            let facts = facts(&done.connection, sni.as_deref());
+            let (secrets, _kernel) = match done.connection.dangerous_into_kernel_connection() {
+                Ok(secrets) => secrets,
+                Err(cause) => return Err(HandshakeError::Failed(cause, io)),
+            };
+            let keyed = Keyed {
+                io,
+                secrets,
+                traffic: done.traffic,
+                received: done.received,
+            };
+            let session = Session::Record(Box::new(keyed));
+            Ok((Secured { facts, session }, admitted))
+        }
+        Err(Failure::Io) => Err(HandshakeError::Gone),
+        Err(Failure::Tls(cause)) => Err(HandshakeError::Failed(cause, io)),
+    }
+}
+
+/// Who failed: the stream, or TLS, and then the client has been told.
+enum Failure {
+    Io,
+    Tls(rustls::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// Reads until `received` has the whole ClientHello.
+async fn hello<IO>(io: &mut IO, received: &mut Vec<u8>) -> Result<rustls::server::Accepted, Failure>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = Acceptor::default();
+    loop {
+        let mut unseen = read(io, received).await?;
+        while unseen < received.len() {
+            match acceptor.read_tls(&mut &received[unseen..]) {
+                Ok(count) => unseen += count,
+                Err(error) => return Err(Failure::Tls(rustls::Error::General(error.to_string()))),
+            }
+            match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => {}
+                Err((cause, mut alert)) => {
+                    let mut bytes = Vec::new();
+                    if alert.write_all(&mut bytes).is_ok() {
+                        // If it cannot be sent the client is gone, and the failure stands.
+                        let _ = io.write_all(&bytes).await;
+                    }
+                    return Err(Failure::Tls(cause));
+                }
+            }
+        }
+    }
+}
+
+/// Reads once, to the end of `received`; where that was.
+async fn read<IO>(io: &mut IO, received: &mut Vec<u8>) -> Result<usize, Failure>
+where
+    IO: AsyncRead + Unpin,
+{
+    let end = received.len();
+    received.reserve(READ);
+    match io.read_buf(received).await? {
+        0 => Err(Failure::Io),
+        _ => Ok(end),
+    }
+}
+
+struct Handshake {
+    connection: UnbufferedServerConnection,
+    received: Vec<u8>,
+    /// How many bytes of `received` rustls has been shown.
+    given: usize,
+    to_send: Vec<u8>,
+    traffic: Option<TrafficSecrets>,
+}
+
+/// What a handshake needs to go on.
+enum Next {
+    /// The next record.
+    Record,
+    /// What is to be sent to be sent.
+    Send,
+    /// Another look.
+    Again,
+    /// Nothing: it is done.
+    Done,
+    /// Nothing: it has failed.
+    Failed(rustls::Error),
+}
+
+impl Handshake {
+    async fn run<IO>(mut self, io: &mut IO) -> Result<Self, Failure>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        loop {
+            match self.step() {
+                Next::Again => {}
+                Next::Send => {
+                    io.write_all(&self.to_send).await?;
+                    io.flush().await?;
+                    self.to_send.clear();
+                }
+                Next::Record => {
+                    while !self.give_record() {
+                        read(io, &mut self.received).await?;
+                    }
+                }
+                Next::Done => return Ok(self),
+                Next::Failed(cause) => {
+                    self.encode_alert();
+                    // If it cannot be sent the client is gone, and the failure stands.
+                    let _ = io.write_all(&self.to_send).await;
+                    return Err(Failure::Tls(cause));
+                }
+            }
+        }
+    }
+
+    /// Shows rustls one record more; whether there is one.
+    fn give_record(&mut self) -> bool {
+        let unseen = &self.received[self.given..];
+        let Some(&[_, _, _, high, low]) = unseen.first_chunk() else {
+            return false;
+        };
+        let length = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
+        // What is too long is for rustls to refuse, which it does by the header alone.
+        let length = if length > LONGEST_RECORD {
+            RECORD_HEADER
+        } else {
+            length
+        };
+        if unseen.len() < length {
+            return false;
+        }
+        self.given += length;
+        true
+    }
+
+    fn step(&mut self) -> Next {
+        let watch = Watch::begin();
+        let UnbufferedStatus { discard, state, .. } = self
+            .connection
+            .process_tls_records(&mut self.received[..self.given]);
+        let next = match state {
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.to_send),
+            Ok(ConnectionState::TransmitTlsData(sent)) => {
+                sent.done();
+                Next::Send
+            }
+            Ok(ConnectionState::BlockedHandshake) => Next::Record,
+            // In TLS 1.3 a server may write before it has heard the client's Finished.
+            Ok(ConnectionState::WriteTraffic(_)) => Next::Done,
+            Ok(_) => Next::Failed(rustls::Error::HandshakeNotComplete),
+            Err(cause) => Next::Failed(cause),
+        };
+        if let Some(secrets) = watch.end() {
+            self.traffic = Some(secrets);
+        }
+        self.received.drain(..discard);
+        self.given -= discard;
+        match next {
+            Next::Done if self.connection.is_handshaking() => Next::Record,
+            Next::Done if self.lacks_secrets() => {
+                Next::Failed(rustls::Error::General("no traffic secrets".into()))
+            }
+            next => next,
+        }
+    }
+
+    fn lacks_secrets(&self) -> bool {
+        let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let is_whole = self
+            .traffic
+            .as_ref()
+            .is_some_and(|secrets| !secrets.client.is_empty() && !secrets.server.is_empty());
+        is_tls13 && !is_whole
+    }
+
+    /// The alert that goes with a failure is the next that rustls has to send.
+    fn encode_alert(&mut self) {
+        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
+            self.connection.process_tls_records(&mut []).state
+        {
+            encode(&mut data, &mut self.to_send);
+        }
+    }
+}
+
+fn encode<D>(data: &mut EncodeTlsData<'_, D>, to_send: &mut Vec<u8>) -> Next {
+    let start = to_send.len();
+    loop {
+        match data.encode(&mut to_send[start..]) {
+            Ok(_) => return Next::Again,
+            Err(EncodeError::InsufficientSize(size)) => {
+                to_send.resize(start + size.required_size, 0);
+            }
+            Err(EncodeError::AlreadyEncoded) => {
+                return Next::Failed(rustls::Error::General("a message was lost".into()));
+            }
+        }
+    }
+}
+
+/// Takes the traffic secrets of the connection that is being looked after.
+///
+/// A key log belongs to a configuration and not to a connection. But rustls calls it while it
+/// processes a record, and nothing else happens on the thread meanwhile.
+#[derive(Debug)]
+pub(super) struct Handover;
+
+impl KeyLog for Handover {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        // In TLS 1.2 rustls logs its one secret unasked.
+        if !self.will_log(label) {
+            return;
+        }
+        WATCHED.with_borrow_mut(|watched| {
+            let secrets = watched.get_or_insert_default();
+            let kept = match label {
+                CLIENT => &mut secrets.client,
+                _ => &mut secrets.server,
+            };
+            *kept = Secret::new(secret.into());
+        });
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        matches!(label, CLIENT | SERVER)
+    }
+}
+
+/// The time in which secrets are those of one connection.
+struct Watch(());
+
+impl Watch {
+    fn begin() -> Self {
+        WATCHED.set(None);
+        Self(())
+    }
+
+    fn end(self) -> Option<TrafficSecrets> {
+        WATCHED.take()
+    }
+}
+
+thread_local! {
+    static WATCHED: RefCell<Option<TrafficSecrets>> = const { RefCell::new(None) };
+}
+
+const CLIENT: &str = "CLIENT_TRAFFIC_SECRET_0";
+const SERVER: &str = "SERVER_TRAFFIC_SECRET_0";
+
+/// A ClientHello with a hybrid key share, and a little more.
+const READ: usize = 2048;
+
+const RECORD_HEADER: usize = 5;
+
+/// RFC 5246 §6.2.3; TLS 1.3 allows less.
+const LONGEST_RECORD: usize = RECORD_HEADER + (1 << 14) + 2048;
