@@ -16,6 +16,8 @@ mod cipher;
 mod inbound;
 mod keys;
 mod outbound;
+#[cfg(test)]
+mod state;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -561,3 +563,6 @@ const SCRATCH_LENGTH: usize = sealed_length(RECORDS * MAX_PAYLOAD);
 
 /// Reads in a row, as of the stream relay, of twice the bytes each.
 const SHARE: usize = 8;
+
+#[cfg(test)]
+mod tests;

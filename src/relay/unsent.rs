@@ -33,6 +33,11 @@ impl Unsent {
         self.bytes.capacity()
     }
 
+    #[cfg(test)]
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

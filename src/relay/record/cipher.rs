@@ -11,7 +11,7 @@ use aws_lc_rs::aead::{
 };
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::{AlertDescription, ContentType};
-use zeroize::Zeroize;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// What a record layer needs to know of the cipher suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,22 +126,20 @@ impl Header {
     }
 }
 
+/// As long as a nonce in both versions: the implicit part, mixed or joined with what else makes one.
+pub(super) type Iv = Zeroizing<[u8; NONCE_LEN]>;
+
 /// Seals or opens the records of one direction with one key.
 pub(super) struct Cipher {
     key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
+    iv: Iv,
     sequence: u64,
     suite: Suite,
 }
 
 impl Cipher {
     /// `key` is as long as the suite's algorithm wants it; `None` otherwise.
-    pub(super) fn new(
-        suite: Suite,
-        key: &[u8],
-        iv: [u8; NONCE_LEN],
-        sequence: u64,
-    ) -> Option<Self> {
+    pub(super) fn new(suite: Suite, key: &[u8], iv: Iv, sequence: u64) -> Option<Self> {
         let key = UnboundKey::new(suite.aead.algorithm(), key).ok()?;
         Some(Self {
             key: LessSafeKey::new(key),
@@ -242,7 +240,7 @@ impl Cipher {
     /// The sequence number, padded and mixed into the IV (RFC 8446 §5.3, RFC 7905 §2). AES-GCM in
     /// TLS 1.2 leaves the explicit part to the sender, and rustls's IVs are made for this as well.
     fn nonce(&self) -> [u8; NONCE_LEN] {
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         for (byte, of_sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= of_sequence;
         }
@@ -259,12 +257,8 @@ impl Cipher {
     }
 }
 
-impl Drop for Cipher {
-    fn drop(&mut self) {
-        // AWS-LC wipes the key when it frees it.
-        self.iv.zeroize();
-    }
-}
+/// AWS-LC wipes the key when it frees it, and the IV does so itself.
+impl ZeroizeOnDrop for Cipher {}
 
 impl std::fmt::Debug for Cipher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

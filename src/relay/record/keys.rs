@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::ConnectionTrafficSecrets;
 use zeroize::Zeroizing;
 
-use super::cipher::{Aead, Cipher, Suite, Version};
+use super::cipher::{Aead, Cipher, Iv, Suite, Version};
 
 /// Key material, wiped when it is dropped.
 pub(crate) type Secret = Zeroizing<Box<[u8]>>;
@@ -25,7 +25,7 @@ pub(super) enum Material {
     /// The key and IV follow from it, and so does the next of its kind (RFC 8446 §7.2, §7.3).
     Traffic(Secret),
     /// There is no next one (RFC 5246 §6.3).
-    Fixed { key: Secret, iv: [u8; NONCE_LEN] },
+    Fixed { key: Secret, iv: Iv },
 }
 
 impl Keys {
@@ -44,11 +44,13 @@ impl Keys {
             // A suite that this version does not know.
             _ => return None,
         };
-        let (key, iv) = (key.as_ref(), iv.as_ref().try_into().ok()?);
+        let key = key.as_ref();
+        let iv = Iv::new(iv.as_ref().try_into().ok()?);
         let (version, material) = match traffic {
             Some(secret) => (Version::Tls13, Material::Traffic(secret)),
             None => {
                 let key = Secret::new(key.into());
+                let iv = iv.clone();
                 (Version::Tls12, Material::Fixed { key, iv })
             }
         };
@@ -88,7 +90,7 @@ impl std::fmt::Debug for Material {
 pub(super) fn cipher_of(suite: Suite, secret: &[u8], sequence: u64) -> Option<Cipher> {
     let key = expand(suite, secret, b"key", suite.aead.algorithm().key_len())?;
     let iv = expand(suite, secret, b"iv", NONCE_LEN)?;
-    Cipher::new(suite, &key, iv.as_ref().try_into().ok()?, sequence)
+    Cipher::new(suite, &key, Iv::new(iv.as_ref().try_into().ok()?), sequence)
 }
 
 /// HKDF-Expand-Label with an empty context (RFC 8446 §7.1).
