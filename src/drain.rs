@@ -1,35 +1,72 @@
 //! The end of a proxy: first nothing new, then nothing at all.
 
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
+
+use crate::level::Level;
 
 /// Shared by all that must know of the end. Cloning gives another handle to the same drain.
+///
+/// Every connection waits on it all its life, hence [`Level`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Drain {
-    started: CancellationToken,
-    cut: CancellationToken,
-}
+pub(crate) struct Drain(Arc<Level>);
+
+/// How far it has come; 0 before.
+const STARTED: usize = 1;
+const CUT: usize = 2;
 
 impl Drain {
     /// From now on nothing new is taken; what runs may end.
     pub(crate) fn start(&self) {
-        self.started.cancel();
+        self.0.change(|stage| stage.max(STARTED));
     }
 
     /// Time is up: what still runs is closed.
     pub(crate) fn cut(&self) {
-        self.started.cancel();
-        self.cut.cancel();
+        self.0.change(|_| CUT);
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        self.started.is_cancelled()
+        self.0.get() >= STARTED
     }
 
     pub(crate) async fn started(&self) {
-        self.started.cancelled().await;
+        self.0.until(|stage| stage >= STARTED).await;
     }
 
     pub(crate) async fn time_is_up(&self) {
-        self.cut.cancelled().await;
+        self.0.until(|stage| stage >= CUT).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+
+    #[test]
+    fn a_cut_is_a_start_too_and_a_late_start_takes_nothing_back() {
+        let drain = Drain::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut started = pin!(drain.started());
+        let mut cut = pin!(drain.time_is_up());
+        assert!(started.as_mut().poll(&mut cx).is_pending());
+        assert!(cut.as_mut().poll(&mut cx).is_pending());
+        drain.cut();
+        drain.start();
+        assert!(drain.is_started());
+        assert!(started.as_mut().poll(&mut cx).is_ready());
+        assert!(cut.as_mut().poll(&mut cx).is_ready());
+    }
+
+    #[test]
+    fn what_runs_may_go_on_after_the_start() {
+        let drain = Drain::default();
+        drain.clone().start();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(pin!(drain.started()).poll(&mut cx).is_ready());
+        assert!(pin!(drain.time_is_up()).poll(&mut cx).is_pending());
     }
 }

@@ -16,6 +16,7 @@ mod address;
 mod deadline;
 mod facts;
 mod id;
+mod level;
 mod outcome;
 mod traffic;
 

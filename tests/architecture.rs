@@ -9,7 +9,9 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
     (
         "words",
         Peers::Allowed,
-        &["address", "deadline", "facts", "id", "outcome", "traffic"],
+        &[
+            "address", "deadline", "facts", "id", "level", "outcome", "traffic",
+        ],
     ),
     (
         "mechanisms",
