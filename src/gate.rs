@@ -83,9 +83,9 @@ impl Settings {
 pub(crate) struct Gate {
     settings: Settings,
     shared: Arc<Shared>,
-    places: Arc<Gauge>,
+    places: Gauge,
     /// Those that are being told that they have no place.
-    leaving: Arc<Gauge>,
+    leaving: Gauge,
 }
 
 impl Gate {

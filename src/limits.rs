@@ -4,12 +4,18 @@
 //! accept ─► Permit (total, ip) ─► … until the connection is closed
 //!        └► Slot (pending)     ─► … until a backend has it
 //! ```
+//!
+//! A connection that one limit refuses must not be counted by another even for a moment, or it
+//! would refuse one that had room. So the counts are taken together or not at all: the two that
+//! every connection has are halves of one word, and a client's own stands still meanwhile, under
+//! a lock that only clients of its shard would wait for.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The most that may be at a time; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,53 +38,102 @@ impl Default for Settings {
 /// The limits of one proxy, shared by its workers.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    open: Arc<Gauge>,
-    pending: Arc<Gauge>,
-    per_ip: Arc<PerIp>,
-    /// One is admitted at a time: a connection that one limit refuses must not be counted by
-    /// another even for a moment, or it would refuse one that had room.
-    door: Mutex<()>,
+    most: Counts,
+    now: Arc<AtomicU64>,
+    /// `None` when it is unlimited: then nothing is counted.
+    per_ip: Option<Arc<PerIp>>,
 }
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            open: Gauge::new(settings.connections),
-            pending: Gauge::new(settings.pending),
-            per_ip: Arc::new(PerIp {
-                most: settings.connections_per_ip,
-                open: Mutex::default(),
-            }),
-            door: Mutex::default(),
+            most: Counts {
+                open: most(settings.connections),
+                pending: most(settings.pending),
+            },
+            now: Arc::default(),
+            per_ip: settings.connections_per_ip.map(PerIp::new),
         }
     }
 
     /// Admits one more connection, or says which limit stands in its way.
     pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<(Permit, Slot), Exceeded> {
-        let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = self.open.take().ok_or(Exceeded::Connections)?;
-        let ip = match ip {
-            Some(ip) => Some(self.per_ip.take(ip).ok_or(Exceeded::ConnectionsPerIp)?),
-            None => None,
+        // Known without the lock, so that a flood at the limit does not meet there.
+        if self.is_full() {
+            return Err(Exceeded::Connections);
+        }
+        let (ip, (open, pending)) = match (&self.per_ip, ip) {
+            (Some(per_ip), Some(ip)) => {
+                let (ip, both) = per_ip.take(ip, || self.take())?;
+                (Some(ip), both)
+            }
+            _ => (None, self.take()?),
         };
-        let pending = self.pending.take().ok_or(Exceeded::Pending)?;
-        Ok((
-            Permit {
-                _open: open,
-                _ip: ip,
-            },
-            pending,
-        ))
+        let permit = Permit {
+            _open: open,
+            _ip: ip,
+        };
+        Ok((permit, pending))
+    }
+
+    /// A place among the open and one among the pending, or neither.
+    fn take(&self) -> Result<(Slot, Slot), Exceeded> {
+        let mut now = self.now.load(Ordering::Acquire);
+        loop {
+            let Counts { open, pending } = Counts::of(now);
+            if open >= self.most.open {
+                return Err(Exceeded::Connections);
+            }
+            if pending >= self.most.pending {
+                return Err(Exceeded::Pending);
+            }
+            let next = now + OPEN + PENDING;
+            let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
+            match self.now.compare_exchange_weak(now, next, success, failure) {
+                Ok(_) => return Ok((Slot::new(&self.now, OPEN), Slot::new(&self.now, PENDING))),
+                Err(meanwhile) => now = meanwhile,
+            }
+        }
     }
 
     /// Whether the next connection would be refused for the total alone.
     pub(crate) fn is_full(&self) -> bool {
-        self.open.most.is_some_and(|most| self.open.used() >= most)
+        self.now().open >= self.most.open
     }
 
     pub(crate) fn pending(&self) -> usize {
-        self.pending.used()
+        self.now().pending as usize
     }
+
+    fn now(&self) -> Counts {
+        Counts::of(self.now.load(Ordering::Acquire))
+    }
+}
+
+/// What every connection has a place in. The two are halves of one word; an open connection has a
+/// descriptor, of which the kernel gives a process fewer than a half can count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counts {
+    open: u64,
+    pending: u64,
+}
+
+/// One place in the lower half.
+const OPEN: u64 = 1;
+/// One place in the upper half.
+const PENDING: u64 = 1 << 32;
+
+impl Counts {
+    const fn of(word: u64) -> Self {
+        Self {
+            open: word % PENDING,
+            pending: word / PENDING,
+        }
+    }
+}
+
+fn most(setting: Option<usize>) -> u64 {
+    setting.map_or(u64::MAX, |most| most as u64)
 }
 
 /// The limit that refused a connection.
@@ -111,70 +166,108 @@ pub(crate) struct Permit {
 /// Counts what is in use, up to a most.
 #[derive(Debug)]
 pub(crate) struct Gauge {
-    used: AtomicUsize,
-    most: Option<usize>,
+    used: Arc<AtomicU64>,
+    most: u64,
 }
 
 impl Gauge {
-    pub(crate) fn new(most: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            used: AtomicUsize::new(0),
-            most,
-        })
+    pub(crate) fn new(setting: Option<usize>) -> Self {
+        Self {
+            used: Arc::default(),
+            most: most(setting),
+        }
     }
 
     /// One more, or `None` when the most is in use.
     ///
     /// Compare and swap, not add and look: an attempt that is refused must not be counted even for
     /// a moment.
-    pub(crate) fn take(self: &Arc<Self>) -> Option<Slot> {
-        let most = self.most.unwrap_or(usize::MAX);
+    pub(crate) fn take(&self) -> Option<Slot> {
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (used < most).then_some(used + 1)
+                (used < self.most).then_some(used + 1)
             })
             .ok()
-            .map(|_| Slot(Arc::clone(self)))
-    }
-
-    pub(crate) fn used(&self) -> usize {
-        self.used.load(Ordering::Acquire)
+            .map(|_| Slot::new(&self.used, 1))
     }
 }
 
-/// One place under a [`Gauge`]. Dropping it gives the place back.
+/// One place that is counted. Dropping it gives the place back.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Slot(Arc<Gauge>);
+pub(crate) struct Slot {
+    count: Arc<AtomicU64>,
+    /// What the place is worth in the count.
+    place: u64,
+}
+
+impl Slot {
+    fn new(count: &Arc<AtomicU64>, place: u64) -> Self {
+        Self {
+            count: Arc::clone(count),
+            place,
+        }
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::AcqRel);
+        self.count.fetch_sub(self.place, Ordering::AcqRel);
     }
 }
 
+/// How many connections each client has.
 #[derive(Debug)]
 struct PerIp {
-    most: Option<usize>,
-    open: Mutex<HashMap<IpAddr, usize>>,
+    most: usize,
+    /// Chosen by a keyed hash: who knew it could have all clients meet at one lock.
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
 }
 
+/// A lock is held for one look-up, twice in a connection's life: with so many, two workers hardly
+/// ever want the same at once.
+const SHARDS: usize = 64;
+
+/// On a cache line of its own, so that neighbours do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Shard(Mutex<HashMap<IpAddr, usize>>);
+
 impl PerIp {
-    fn take(self: &Arc<Self>, ip: IpAddr) -> Option<IpSlot> {
+    fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Shard::default()),
+        })
+    }
+
+    /// A place for the client, if it has room and `take` succeeds; nothing is counted otherwise.
+    fn take<T>(
+        self: &Arc<Self>,
+        ip: IpAddr,
+        take: impl FnOnce() -> Result<T, Exceeded>,
+    ) -> Result<(IpSlot, T), Exceeded> {
         let network = network(ip);
-        if let Some(most) = self.most {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            let used = open.entry(network).or_default();
-            // An entry exists only while it counts something, and a limit is never 0.
-            if *used >= most {
-                return None;
-            }
-            *used += 1;
+        let mut open = self.open(network);
+        let used = open.get(&network).copied().unwrap_or_default();
+        if used >= self.most {
+            return Err(Exceeded::ConnectionsPerIp);
         }
-        Some(IpSlot {
+        let taken = take()?;
+        open.insert(network, used + 1);
+        let slot = IpSlot {
             table: Arc::clone(self),
             network,
-        })
+        };
+        Ok((slot, taken))
+    }
+
+    /// The counts among which that of `network` is.
+    fn open(&self, network: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        let Shard(open) = &self.shards[self.hasher.hash_one(network) as usize % SHARDS];
+        open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,22 +279,23 @@ struct IpSlot {
 
 impl Drop for IpSlot {
     fn drop(&mut self) {
-        if self.table.most.is_none() {
-            return;
-        }
-        let mut open = self
-            .table
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.table.open(self.network);
         if let Entry::Occupied(mut entry) = open.entry(self.network) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
             }
         }
+        // What a burst from many addresses took is given back when they have left.
+        if open.capacity() > 8 * (open.len() + ROOM) {
+            let room = open.len() + ROOM;
+            open.shrink_to(room);
+        }
     }
 }
+
+/// What a shard may keep without being asked.
+const ROOM: usize = 8;
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, the smallest network that a
 /// provider hands out (RFC 6177), within which a client may choose any address.
@@ -214,6 +308,8 @@ fn network(ip: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::atomic::AtomicBool;
     use std::thread;
 
     use super::*;
@@ -250,8 +346,13 @@ mod tests {
                 Some(Exceeded::ConnectionsPerIp)
             );
         }
-        assert_eq!(limits.open.used(), 1);
-        assert_eq!(limits.pending(), 1);
+        assert_eq!(
+            limits.now(),
+            Counts {
+                open: 1,
+                pending: 1
+            }
+        );
     }
 
     #[test]
@@ -274,25 +375,42 @@ mod tests {
         assert!(limits.admit(ip("192.0.2.2")).is_ok());
     }
 
+    /// How many addresses are counted, and for how many there is memory.
+    fn counted(limits: &Limits) -> (usize, usize) {
+        let shards = &limits.per_ip.as_ref().expect("limited").shards;
+        let shards = shards
+            .iter()
+            .map(|Shard(open)| open.lock().expect("no panic"));
+        shards.fold((0, 0), |(length, capacity), open| {
+            (length + open.len(), capacity + open.capacity())
+        })
+    }
+
     #[test]
     fn the_table_of_addresses_is_empty_when_all_have_left() {
-        let limits = limits(9, 9, 9);
-        let held: Vec<_> = (0..5).map(|_| limits.admit(ip("192.0.2.1"))).collect();
+        let limits = limits(9_000, 9, 9_000);
+        let admit = |n: u32| limits.admit(Some(IpAddr::V4(n.into()))).expect("room");
+        let held: Vec<_> = (0..9_000).map(|n| admit(n / 2)).collect();
+        let (length, capacity) = counted(&limits);
+        assert_eq!(length, 4_500);
+        assert!(capacity >= length);
         drop(held);
-        assert!(limits.per_ip.open.lock().expect("no panic").is_empty());
+        let (length, capacity) = counted(&limits);
+        assert_eq!(length, 0);
+        assert!(capacity <= SHARDS * 8 * ROOM, "{capacity}");
     }
 
     #[test]
     fn exact_under_concurrency() {
         let limits = Arc::new(limits(10, 10, 10));
-        let most = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicU64::new(0));
         let threads: Vec<_> = (0..8)
             .map(|_| {
                 let (limits, most) = (Arc::clone(&limits), Arc::clone(&most));
                 thread::spawn(move || {
                     for _ in 0..2_000 {
                         if let Ok(held) = limits.admit(ip("192.0.2.1")) {
-                            most.fetch_max(limits.open.used(), Ordering::Relaxed);
+                            most.fetch_max(limits.now().open, Ordering::Relaxed);
                             drop(held);
                         }
                     }
@@ -303,6 +421,54 @@ mod tests {
             .into_iter()
             .for_each(|thread| thread.join().expect("no panic"));
         assert!(most.load(Ordering::Relaxed) <= 10);
-        assert_eq!((limits.open.used(), limits.pending()), (0, 0));
+        assert_eq!(Counts::of(0), limits.now());
+    }
+
+    /// Runs `refused` on other threads for as long as `admitted` runs on this one.
+    fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        refused();
+                    }
+                });
+            }
+            // Also when it fails: the scope waits for its threads.
+            let result = catch_unwind(AssertUnwindSafe(admitted));
+            over.store(true, Ordering::Relaxed);
+            result.unwrap_or_else(|panic| resume_unwind(panic));
+        });
+    }
+
+    #[test]
+    fn what_an_address_has_no_room_for_takes_no_room_from_others() {
+        let limits = limits(2, 1, 9);
+        let _held = limits.admit(ip("192.0.2.1")).expect("room");
+        let refused = || {
+            let refused = limits.admit(ip("192.0.2.1")).err();
+            // The others may have taken the last place just now.
+            assert!(matches!(
+                refused,
+                Some(Exceeded::ConnectionsPerIp | Exceeded::Connections)
+            ));
+        };
+        beside(refused, || {
+            for _ in 0..20_000 {
+                drop(limits.admit(ip("192.0.2.2")).expect("the second of two"));
+            }
+        });
+    }
+
+    #[test]
+    fn what_may_not_be_pending_is_counted_nowhere() {
+        let limits = limits(2, 2, 1);
+        let _held = limits.admit(ip("192.0.2.1")).expect("room");
+        let refused = || {
+            let refused = limits.admit(ip("192.0.2.1")).err();
+            assert_eq!(refused, Some(Exceeded::Pending));
+        };
+        beside(refused, || (0..20_000).for_each(|_| refused()));
     }
 }
