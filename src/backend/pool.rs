@@ -2,11 +2,11 @@
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
@@ -14,6 +14,7 @@ use super::dial::{DialError, dial};
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
+use crate::level::Level;
 use crate::sys::socket::Socket;
 
 /// How the next address is chosen.
@@ -37,12 +38,16 @@ pub(crate) struct Health {
 }
 
 /// A backend's addresses.
+///
+/// A connection takes no lock here while all is well: the configured addresses never change, and
+/// of an address without failures there is nothing to be looked up.
 #[derive(Debug)]
 pub(crate) struct Pool {
     balance: Balance,
     health: Health,
     unacknowledged: Option<Duration>,
-    targets: watch::Sender<Vec<Arc<Target>>>,
+    configured: Targets,
+    registered: Arc<Registered>,
     turn: AtomicUsize,
     /// Told when an address answers again, so that parked connections need not wait out their
     /// pause.
@@ -64,7 +69,8 @@ impl Pool {
             balance,
             health,
             unacknowledged,
-            targets: watch::Sender::new(targets),
+            configured: targets,
+            registered: Arc::default(),
             turn: AtomicUsize::new(0),
             recovered: Arc::default(),
         }
@@ -73,29 +79,35 @@ impl Pool {
     /// Adds an address until the registration is dropped.
     pub(crate) fn register(&self, address: &Address) -> Registration {
         let target = Target::new(address, self.health);
-        self.targets
-            .send_modify(|targets| targets.push(Arc::clone(&target)));
+        self.registered
+            .change(|targets| targets.push(Arc::clone(&target)));
         Registration {
-            targets: self.targets.clone(),
+            all: Arc::clone(&self.registered),
             target,
         }
     }
 
     pub(crate) fn has_addresses(&self) -> bool {
-        !self.targets.borrow().is_empty()
+        !self.configured.is_empty() || self.registered.count.get() > 0
     }
 
+    /// Waits until no registered address is left.
     pub(crate) async fn until_empty(&self) {
-        // The sender is ours: waiting cannot fail.
-        let _ = self.targets.subscribe().wait_for(Vec::is_empty).await;
+        self.registered.count.until(|count| count == 0).await;
     }
 
+    /// Waits until an address is registered.
     pub(crate) async fn until_populated(&self) {
-        let _ = self
-            .targets
-            .subscribe()
-            .wait_for(|targets| !targets.is_empty())
-            .await;
+        self.registered.count.until(|count| count > 0).await;
+    }
+
+    fn targets(&self) -> Targets {
+        if self.registered.count.get() == 0 {
+            return Arc::clone(&self.configured);
+        }
+        let registered = self.registered.targets();
+        let all = self.configured.iter().chain(registered.iter());
+        all.map(Arc::clone).collect()
     }
 
     /// Connects to an address, at most until `deadline`.
@@ -136,13 +148,13 @@ impl Pool {
     }
 
     async fn round(&self, source: Option<IpAddr>, deadline: Deadline) -> Round {
-        let mut untried = self.targets.borrow().clone();
+        let targets = self.targets();
+        let mut tried = Vec::new();
         let mut busy = false;
-        while let Some(lease) = self.pick(source, &mut untried) {
+        while let Some(lease) = self.pick(source, &targets, &mut tried) {
             // A silent address must not use up the time of those that would answer.
-            let share = deadline
-                .remaining()
-                .map(|left| left / (untried.len() as u32 + 1));
+            let untried = targets.len() - tried.len();
+            let share = deadline.remaining().map(|left| left / (untried as u32 + 1));
             let attempt = dial(&lease.target.address, self.unacknowledged);
             match Deadline::after(share).bound(attempt).await {
                 Ok(Ok(socket)) => {
@@ -165,10 +177,16 @@ impl Pool {
         pause / 2 + pause / 32 * turn as u32
     }
 
-    /// Takes the next choice out of `untried`; addresses that are down come last.
-    fn pick(&self, source: Option<IpAddr>, untried: &mut Vec<Arc<Target>>) -> Option<Lease> {
-        let (mut choices, down): (Vec<usize>, Vec<usize>) =
-            (0..untried.len()).partition(|index| !untried[*index].is_down());
+    /// The next choice, which counts as tried from now on; addresses that are down come last.
+    fn pick(
+        &self,
+        source: Option<IpAddr>,
+        targets: &[Arc<Target>],
+        tried: &mut Vec<usize>,
+    ) -> Option<Lease> {
+        let (mut choices, down): (Vec<usize>, Vec<usize>) = (0..targets.len())
+            .filter(|index| !tried.contains(index))
+            .partition(|index| !targets[*index].is_down());
         if choices.is_empty() {
             choices = down;
         }
@@ -179,15 +197,44 @@ impl Pool {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % choices.len();
         choices.rotate_left(turn);
         let rank = |index: &usize| match self.balance {
-            Balance::LeastConnections => untried[*index].open.load(Ordering::Relaxed) as u64,
+            Balance::LeastConnections => targets[*index].open.load(Ordering::Relaxed) as u64,
             Balance::RoundRobin => 0,
-            Balance::Source => !weight(source, &untried[*index].address),
+            Balance::Source => !weight(source, &targets[*index].address),
         };
         // Of equals the first.
         let index = choices.into_iter().min_by_key(rank)?;
-        let target = untried.swap_remove(index);
-        target.begin();
-        Some(Lease::new(target))
+        tried.push(index);
+        targets[index].begin();
+        Some(Lease::new(Arc::clone(&targets[index])))
+    }
+}
+
+type Targets = Arc<[Arc<Target>]>;
+
+/// The addresses that workers have registered, and how many they are.
+#[derive(Debug, Default)]
+struct Registered {
+    /// Read by each connection that is dialled to one of them, for as long as it takes to count a
+    /// reference, and written when one comes or goes.
+    targets: RwLock<Targets>,
+    count: Level,
+}
+
+impl Registered {
+    fn targets(&self) -> Targets {
+        let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&targets)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Target>>)) {
+        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = targets.to_vec();
+        change(&mut next);
+        let count = next.len();
+        *targets = next.into();
+        // Under the lock, so that the last of two changes is the one that is counted. Nobody who
+        // is woken by it runs here.
+        self.count.change(|_| count);
     }
 }
 
@@ -217,6 +264,8 @@ struct Target {
     address: Address,
     limits: Health,
     open: AtomicUsize,
+    /// Whether there is anything to be read in `state`: while all is well nobody locks it.
+    has_failed: AtomicBool,
     state: Mutex<TargetState>,
 }
 
@@ -234,12 +283,16 @@ impl Target {
             address: address.clone(),
             limits,
             open: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(false),
             state: Mutex::default(),
         })
     }
 
     /// Down, and not due to be tried.
     fn is_down(&self) -> bool {
+        if self.is_well() {
+            return false;
+        }
         self.state()
             .retry_at
             .is_some_and(|retry_at| Instant::now() < retry_at)
@@ -248,6 +301,9 @@ impl Target {
     /// One connection at a time finds out whether an address that is down answers again: if it is
     /// silent, the others do not wait for it.
     fn begin(&self) {
+        if self.is_well() {
+            return;
+        }
         let mut state = self.state();
         if state.retry_at.is_some() {
             state.retry_at = Some(Instant::now() + RETRY_AFTER);
@@ -255,6 +311,9 @@ impl Target {
     }
 
     fn answered(&self) -> Answered {
+        if self.is_well() {
+            return Answered::Still;
+        }
         let mut state = self.state();
         let answered = match state.failures {
             0 => Answered::Still,
@@ -272,11 +331,13 @@ impl Target {
             info!(address = %self.address, "backend address is up");
         }
         state.failures = 0;
+        self.has_failed.store(false, Ordering::Release);
         answered
     }
 
     fn failed(&self, error: &str) {
         let mut state = self.state();
+        self.has_failed.store(true, Ordering::Release);
         state.successes = 0;
         state.failures = state.failures.saturating_add(1);
         if state.failures >= self.limits.fall {
@@ -285,6 +346,11 @@ impl Target {
             }
             state.retry_at = Some(Instant::now() + RETRY_AFTER);
         }
+    }
+
+    /// Whether it has not failed since it last answered.
+    fn is_well(&self) -> bool {
+        !self.has_failed.load(Ordering::Acquire)
     }
 
     fn state(&self) -> MutexGuard<'_, TargetState> {
@@ -317,14 +383,14 @@ impl Drop for Lease {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Registration {
-    targets: watch::Sender<Vec<Arc<Target>>>,
+    all: Arc<Registered>,
     target: Arc<Target>,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.targets
-            .send_modify(|targets| targets.retain(|target| !Arc::ptr_eq(target, &self.target)));
+        self.all
+            .change(|targets| targets.retain(|target| !Arc::ptr_eq(target, &self.target)));
     }
 }
 

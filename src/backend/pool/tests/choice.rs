@@ -19,7 +19,7 @@ async fn least_connections_spreads_them_and_follows_their_ends() {
 
     drop((leases, more));
     let open = |target: &Arc<Target>| target.open.load(Ordering::Relaxed);
-    assert!(pool.targets.borrow().iter().all(|target| open(target) == 0));
+    assert!(pool.targets().iter().all(|target| open(target) == 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +41,7 @@ async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
     for balance in [Balance::RoundRobin, Balance::LeastConnections] {
         let pool = pool(&place.addresses(["a", "b", "c", "d"]), balance);
         for _ in 0..HEALTH.fall {
-            pool.targets.borrow()[1].failed("for the test");
+            pool.targets()[1].failed("for the test");
         }
         let (mut names, _leases) = dial_times(&pool, &place, 9).await;
         names.sort();
@@ -102,11 +102,11 @@ async fn a_client_is_moved_while_its_own_address_is_down() {
 fn a_burst_does_not_all_go_to_the_address_that_had_the_fewest() {
     let place = Place::new();
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
-    let targets = pool.targets.borrow().clone();
+    let targets = pool.targets();
     let _open = [0; 3].map(|a| Lease::new(Arc::clone(&targets[a])));
     // All are chosen before the first has connected.
     let burst: Vec<Lease> = (0..11)
-        .filter_map(|_| pool.pick(None, &mut targets.clone()))
+        .filter_map(|_| pool.pick(None, &targets, &mut Vec::new()))
         .collect();
     let to_a = burst.iter().filter(|lease| place.name_of(lease) == "a");
     assert_eq!(

@@ -1,9 +1,12 @@
 //! Who is well, and who is passed over.
 
+use std::sync::mpsc;
+use std::thread;
+
 use super::*;
 
 fn is_down(pool: &Pool, address: &Address) -> bool {
-    let targets = pool.targets.borrow();
+    let targets = pool.targets();
     let target = targets.iter().find(|target| target.address == *address);
     target.expect("an address of the pool").is_down()
 }
@@ -133,10 +136,10 @@ async fn a_full_queue_is_waited_for_and_is_no_failure() {
     // Even where connections are not parked: the backend is there.
     let (dialled, _accepted) = tokio::join!(dial_or_refuse(&pool), make_room);
     assert!(dialled.is_ok());
-    assert_eq!(pool.targets.borrow()[0].state().failures, 0);
+    assert_eq!(pool.targets()[0].state().failures, 0);
 
     assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::TimedOut));
-    assert_eq!(pool.targets.borrow()[0].state().failures, 0);
+    assert_eq!(pool.targets()[0].state().failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,4 +152,28 @@ async fn an_address_with_room_is_taken_before_a_full_one_is_waited_for() {
     let (names, _leases) = dial_times(&pool, &place, 4).await;
     assert_eq!(names, ["b", "b", "b", "b"]);
     assert_after(start, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_all_is_well_no_connection_waits_for_another() {
+    let place = Place::new();
+    let _listeners = ["a", "b"].map(|name| place.listen(name));
+    let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
+    let targets = pool.targets();
+    let (dialled, has_dialled) = mpsc::sync_channel(1);
+    let (locked, is_locked) = mpsc::sync_channel(1);
+    let holder = thread::spawn(move || {
+        let states: Vec<_> = targets.iter().map(|target| target.state()).collect();
+        locked.send(()).expect("the test");
+        // So long only if the dial waits for the locks.
+        let dialled = has_dialled.recv_timeout(Duration::from_secs(10));
+        drop(states);
+        dialled
+    });
+    is_locked.recv().expect("the holder");
+    let (names, _leases) = dial_times(&pool, &place, 2).await;
+    dialled.send(()).expect("the holder");
+    let dialled = holder.join().expect("no panic");
+    assert!(dialled.is_ok(), "it waited for a lock");
+    assert_eq!(names.len(), 2);
 }

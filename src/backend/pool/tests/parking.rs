@@ -92,6 +92,6 @@ async fn silence_until_the_deadline_is_no_refusal() {
         let dialled = pool.dial(None, Deadline::after(BUDGET), park).await;
         assert_eq!(dialled.err(), Some(Unserved::TimedOut), "{park:?}");
         assert_after(start, BUDGET);
-        assert_eq!(pool.targets.borrow()[0].state().failures, 1);
+        assert_eq!(pool.targets()[0].state().failures, 1);
     }
 }
