@@ -2,17 +2,21 @@
 
 mod stream;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::stream::Stream;
 use crate::backend::Plain;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Elapsed};
 use crate::relay::record::{self, Heard, RecordStream, Wire};
 use crate::relay::{End, Relay};
 use crate::sys::socket::Socket;
 use crate::tls::{Keyed, Session};
+
+/// A relay under way. It is what most connections are made of, hence boxed each in its own size.
+pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
 
 /// A client that was let in.
 #[derive(Debug)]
@@ -20,12 +24,12 @@ pub(crate) enum Client {
     /// TLS with the records in our hands.
     Record(Box<RecordStream<Socket>>),
     /// TLS in rustls's, or none.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl Client {
     pub(crate) fn plain(socket: Socket) -> Self {
-        Self::Stream(Stream::plain(socket))
+        Self::Stream(Box::new(Stream::plain(socket)))
     }
 
     /// # Errors
@@ -33,7 +37,7 @@ impl Client {
     /// The keys are of no suite that the record layer knows.
     pub(crate) fn secured(session: Session<Socket>) -> Result<Self, Socket> {
         match session {
-            Session::Stream(stream) => Ok(Self::Stream(Stream::tls(stream))),
+            Session::Stream(stream) => Ok(Self::Stream(Box::new(Stream::tls(stream)))),
             Session::Record(keyed) => {
                 let Keyed {
                     io,
@@ -71,10 +75,14 @@ impl Client {
 
     /// Joins the client and its backend until both have ended, one has failed, or nothing moves
     /// any more.
-    pub(crate) async fn relay(&mut self, backend: &mut Plain, relay: Relay<'_>) -> End {
+    pub(crate) fn relay<'a>(
+        &'a mut self,
+        backend: &'a mut Plain,
+        relay: Relay<'a>,
+    ) -> Relaying<'a> {
         match self {
-            Self::Record(stream) => stream.join(backend, relay).await,
-            Self::Stream(stream) => stream.join(backend, relay).await,
+            Self::Record(stream) => Box::pin(async move { Ok(stream.join(backend, relay).await) }),
+            Self::Stream(stream) => Box::pin(async move { Ok(stream.join(backend, relay).await) }),
         }
     }
 

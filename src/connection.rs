@@ -8,16 +8,18 @@
 //!
 //! The function is the state machine: a state is an await point, what it owns are the locals
 //! that are alive there, and its cleanup is their order of drop.
+//!
+//! What a phase needs is boxed: most connections are idle in their relay, and would otherwise hold
+//! the room for a handshake.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::debug;
 
 use crate::backend::{Backend, Plain, Served, Service, Unserved};
-use crate::client::{self, Client};
-use crate::deadline::Deadline;
+use crate::client::{self, Client, Relaying};
+use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
@@ -73,7 +75,7 @@ pub(crate) async fn serve(
         permit,
         pending,
     } = accepted;
-    let mut facts = Facts::of(record.id);
+    let mut facts = Box::new(Facts::of(record.id));
     facts.listener = Some(front.name.clone());
     (facts.peer, facts.local) = (peer, local);
     let outcome = live(socket, facts, pending, &front, &shared, &record).await;
@@ -84,7 +86,7 @@ pub(crate) async fn serve(
 
 async fn live(
     socket: Socket,
-    mut facts: Facts,
+    mut facts: Box<Facts>,
     pending: Slot,
     front: &Front,
     shared: &Shared,
@@ -94,19 +96,21 @@ async fn live(
     let budget = Deadline::after(shared.timeouts.handshake).earlier(lifetime);
     let admitted = tokio::select! {
         biased;
-        admitted = admit(socket, &mut facts, budget, front, shared) => admitted,
+        admitted = Box::pin(admit(socket, &mut facts, budget, front, shared)) => admitted,
         () = shared.drain.time_is_up() => return Outcome::Drained,
     };
     let (mut client, backend) = match admitted {
         Ok(admitted) => admitted,
-        Err(error) => return over(lifetime, refuse(error).await),
+        Err(error) => return over(lifetime, Box::pin(refuse(error)).await),
     };
     record.routed(&facts);
 
     let budget = Deadline::after(shared.timeouts.backend).earlier(lifetime);
     let served = tokio::select! {
         biased;
-        served = backend.obtain(&facts, budget, &shared.rendezvous) => served.map_err(Outcome::from),
+        served = Box::pin(backend.obtain(&facts, budget, &shared.rendezvous)) => {
+            served.map_err(Outcome::from)
+        }
         () = client.left() => return Outcome::ClientGone,
         () = shared.drain.time_is_up() => Err(Outcome::Drained),
     };
@@ -117,7 +121,7 @@ async fn live(
     } = match served {
         Ok(served) => served,
         Err(outcome) => {
-            client.close().await;
+            Box::pin(client.close()).await;
             return over(lifetime, outcome);
         }
     };
@@ -127,14 +131,16 @@ async fn live(
         settings: shared.timeouts.relay,
         traffic: &record.traffic,
     };
-    let relay = client.relay(&mut stream, relay);
+    let relay = within(lifetime, beside(service, client.relay(&mut stream, relay)));
     let outcome = tokio::select! {
         biased;
-        end = lifetime.bound(beside(service, relay)) => match end {
-            Ok(end) => part(client, stream, end).await,
-            Err(_) => interrupt(client, stream, Outcome::Lifetime).await,
+        end = relay => match end {
+            Ok(end) => Box::pin(part(client, stream, end)).await,
+            Err(Elapsed) => Box::pin(interrupt(client, stream, Outcome::Lifetime)).await,
         },
-        () = shared.drain.time_is_up() => interrupt(client, stream, Outcome::Drained).await,
+        () = shared.drain.time_is_up() => {
+            Box::pin(interrupt(client, stream, Outcome::Drained)).await
+        }
     };
     drop(lease);
     outcome
@@ -205,16 +211,26 @@ async fn refuse(error: HandshakeError<Socket, Refusal>) -> Outcome {
 }
 
 /// Runs a built-in service for as long as the relay that feeds it.
-async fn beside(service: Option<Service>, relay: impl Future<Output = End>) -> End {
+fn beside<'a>(service: Option<Service>, mut relay: Relaying<'a>) -> Relaying<'a> {
     let Some(mut service) = service else {
-        return relay.await;
+        return relay;
     };
-    let mut relay = pin!(relay);
-    tokio::select! {
-        biased;
-        end = &mut relay => end,
-        () = &mut service => relay.await,
+    Box::pin(async move {
+        tokio::select! {
+            biased;
+            end = &mut relay => end,
+            () = &mut service => relay.await,
+        }
+    })
+}
+
+/// Bounds the relay by the connection's lifetime, if that has a bound: for most it has none, and
+/// they are spared the timer.
+fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
+    if lifetime == Deadline::NEVER {
+        return relay;
     }
+    Box::pin(async move { lifetime.bound(relay).await.flatten() })
 }
 
 /// Ends both sides in the way that tells each what happened to the other.
