@@ -1,0 +1,275 @@
+"""Compares Vestibule with its peers. Started by `benches/compare/run`, which installs what it needs."""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import measure
+import plot
+import proxies
+import report
+import targets
+import works
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+FIRST_PORT = 21400  # below the ports that clients get
+IDLE_SIZE = 16 * 1024
+
+
+def main():
+    arguments = parse_arguments()
+    if arguments.check or arguments.report:
+        results = read(arguments.out / "results.json")
+        if arguments.report:
+            write(arguments.out, results)
+        return conclude(results)
+    pick_cpus(arguments)
+    results = {"about": about(arguments), "samples": [], "memory": [], "scaling": []}
+    for measured in range(arguments.rounds):
+        one_round(arguments, results, measured)
+    results["about"]["took_seconds"] = round(time.monotonic() - arguments.began)
+    write(arguments.out, results)
+    print(f"\nwritten: {arguments.out}/README.md, results.json and comparison.svg")
+    conclude(results)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="benches/compare/run", formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     description=__doc__, epilog="works: " + " ".join(works.NAMES))
+    parser.add_argument("--vestibule", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--envoy", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--load", required=True, help=argparse.SUPPRESS)
+    parser.add_argument("--partial-out", required=True, type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--proxies", help="names, separated by commas")
+    parser.add_argument("--works", help="names, separated by commas")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--connections", type=int)
+    parser.add_argument("--cpus")
+    parser.add_argument("--backend", choices=("unix", "tcp"), default="unix")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    arguments = parser.parse_args()
+    arguments.began = time.monotonic()
+    partial = any((arguments.proxies, arguments.works, arguments.quick, arguments.backend == "tcp"))
+    # Only a whole run replaces what is published.
+    arguments.out = arguments.out or (arguments.partial_out if partial else ROOT / "docs" / "performance")
+    quick = arguments.quick
+    arguments.rounds = arguments.rounds or (1 if quick else 3)
+    arguments.seconds = arguments.seconds or (0.4 if quick else 1.0)
+    arguments.warm_up = 0.15 if quick else 0.25
+    arguments.connections = arguments.connections or (500 if quick else 4000)
+    everything = proxies.catalogue(arguments.vestibule, arguments.envoy)
+    chosen = choose(parser, "proxy", arguments.proxies, [proxy.name for proxy in everything])
+    arguments.proxies = [proxy for proxy in everything if proxy.name in chosen]
+    arguments.works = choose(parser, "work", arguments.works, works.NAMES)
+    return arguments
+
+
+def choose(parser, what, given, known):
+    chosen = given.split(",") if given else known
+    for name in chosen:
+        if name not in known:
+            parser.error(f"no such {what}: {name}; there are {', '.join(known)}")
+    return chosen
+
+
+def pick_cpus(arguments):
+    allowed = sorted(os.sched_getaffinity(0))
+    chosen = [int(cpu) for cpu in arguments.cpus.split(",")] if arguments.cpus else allowed[:2]
+    if len(chosen) != 2 or len(set(chosen)) != 2 or not set(chosen) <= set(allowed):
+        sys.exit(f"compare: two CPUs are needed, one for the proxy and one for the load; there are {allowed}")
+    arguments.proxy_cpu, arguments.load_cpu = chosen
+    os.sched_setaffinity(0, {arguments.load_cpu})
+
+
+def about(arguments):
+    """What a reader needs to know of the run; nothing of the machine but what matters."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["benches/compare/run", *shown_arguments()]),
+        "commit": commit(),
+        "cpu": cpu_model(),
+        "cpus": os.cpu_count(),
+        "cpu_of_proxy": arguments.proxy_cpu,
+        "cpu_of_load": arguments.load_cpu,
+        "kernel": platform.release(),
+        "system": platform.freedesktop_os_release().get("PRETTY_NAME", "?"),
+        "openssl": openssl(),
+        "rounds": arguments.rounds,
+        "seconds": arguments.seconds,
+        "warm_up": arguments.warm_up,
+        "backend": arguments.backend,
+        "proxies": {
+            proxy.name: {"label": proxy.label, "version": proxies.version(proxy), "why": proxy.why, "tls": proxy.tls}
+            for proxy in arguments.proxies
+        },
+    }
+
+
+def shown_arguments():
+    """The arguments that a person gave; those of `run` itself are paths of this machine."""
+    hidden = ("--vestibule=", "--envoy=", "--load=", "--partial-out=")
+    return [argument for argument in sys.argv[1:] if not argument.startswith(hidden)]
+
+
+def commit():
+    git = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty", "--abbrev=12"],
+                         capture_output=True, text=True, check=False)
+    return git.stdout.strip() or "unknown"
+
+
+def openssl():
+    """What HAProxy, nginx, hitch and stunnel do their TLS with."""
+    dpkg = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "libssl3"], capture_output=True, text=True, check=False)
+    return dpkg.stdout.strip() or "unknown"
+
+
+def cpu_model():
+    match = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return match.group(1) if match else platform.machine()
+
+
+# --- Rounds ------------------------------------------------------------------------------------
+
+
+def one_round(arguments, results, measured):
+    """Every work, and within it every proxy, each time beginning with another one."""
+    bench = measure.Bench(arguments.load, arguments.seconds, arguments.warm_up,
+                          arguments.proxy_cpu, arguments.load_cpu)
+    print(f"\nround {measured + 1} of {arguments.rounds}, after {time.monotonic() - arguments.began:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory(prefix="vestibule-compare.") as directory:
+        # hitch gives up being root and has to reach the backend's socket.
+        os.chmod(directory, 0o711)
+        start = Starter(arguments, pathlib.Path(directory))
+        timed = [work for work in works.TIMED if work.name in arguments.works]
+        if timed:
+            timed_works(arguments, results, measured, bench, start, timed)
+        if works.SCALING in arguments.works and arguments.proxies[0].name == "vestibule":
+            scaling(arguments, results, measured, bench, start)
+        if works.IDLE in arguments.works:
+            order = rotated(arguments.proxies, measured)
+            samples = measure.memory(bench, start, order, arguments.connections, IDLE_SIZE, logger(works.IDLE))
+            results["memory"] += [sample | {"round": measured} for sample in samples]
+
+
+def timed_works(arguments, results, measured, bench, start, timed):
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(start(proxy)) for proxy in arguments.proxies]
+        for turn, work in enumerate(timed):
+            for one in rotated(running, measured + turn):
+                if work.needs_tls and not one.proxy.tls:
+                    continue
+                sample = {"work": work.name, "proxy": one.proxy.name, "round": measured}
+                sample |= bench.timed(one, work.task)
+                del sample["threads"]  # One worker: there is nothing to see.
+                results["samples"].append(sample)
+                figure = work.figure(sample)
+                text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}"
+                logger(work.name)(one.proxy, f"{text}   foreign {sample['foreign']:.0%}")
+
+
+def scaling(arguments, results, measured, bench, start):
+    """Vestibule with one worker on one CPU and with two on two, the latter shared with the load."""
+    both = {arguments.proxy_cpu, arguments.load_cpu}
+    vestibule = arguments.proxies[0]
+    with start(vestibule) as one, start(vestibule, workers=2, cpus=both) as two:
+        for turn, (name, more) in enumerate(works.SCALED.items()):
+            work = works.by_name(name)
+            for running, cpus in rotated([(one, None), (two, both)], measured + turn):
+                workers = running.setting.workers
+                sample = {"work": name, "workers": workers, "round": measured}
+                sample |= bench.timed(running, work.task | more, cpus)
+                results["scaling"].append(sample)
+                logger(f"{name}, {workers} workers")(vestibule, f"{work.figure(sample):8.1f} {work.unit}")
+
+
+class Starter:
+    """Starts proxies, each on a port and in a directory of its own."""
+
+    def __init__(self, arguments, directory):
+        self.arguments = arguments
+        self.directory = directory
+        self.started = 0
+        if arguments.backend == "unix":
+            # hitch wants to see it before it starts; the load generator puts its own in this place.
+            with socket.socket(socket.AF_UNIX) as placeholder:
+                placeholder.bind(f"{directory}/backend.sock")
+
+    def __call__(self, proxy, workers=1, cpus=None):
+        self.started += 1
+        unix = self.arguments.backend == "unix"
+        setting = proxies.Setting(
+            directory=self.directory / f"{self.started}-{proxy.name}",
+            port=FIRST_PORT + self.started,
+            backend=f"unix:{self.directory}/backend.sock" if unix else f"127.0.0.1:{FIRST_PORT}",
+            certificate=ROOT / "certs" / "server.pem",
+            key=ROOT / "certs" / "server-key.pem",
+            workers=workers,
+        )
+        return proxies.Running(proxy, setting, cpus or {self.arguments.proxy_cpu})
+
+
+def rotated(items, by):
+    by %= len(items)
+    return items[by:] + items[:by]
+
+
+def logger(work):
+    def log(proxy, text):
+        print(f"  {work:22} {proxy.label:30} {text}", flush=True)
+
+    return log
+
+
+# --- Afterwards --------------------------------------------------------------------------------
+
+
+def read(path):
+    if not path.exists():
+        raise RuntimeError(f"no results in {path.parent}: run this without --check and --report first, or say --out")
+    return json.loads(path.read_text())
+
+
+def write(directory, results):
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "results.json").write_text(report.as_json(results))
+    (directory / "comparison.svg").write_text(plot.draw(results))
+    (directory / "README.md").write_text(report.markdown(results))
+
+
+def conclude(results):
+    """Prints the targets; 1 if one of them is missed or was not measured."""
+    print()
+    rows = targets.evaluate(results)
+    for row in rows:
+        print(f"  {row.verdict:12} {row.shown:>8}  ({row.wanted})  {row.title}")
+    quiet = report.foreign(results)
+    if quiet is not None and quiet > report.QUIET:
+        print(f"\nWARNING: others used {quiet:.0%} of a CPU during the measurements: these are not results to publish")
+    return 0 if all(row.verdict == targets.PASS for row in rows) else 1
+
+
+if __name__ == "__main__":
+    # As an interrupt: whatever was started is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare: terminated"))
+    try:
+        sys.exit(main())
+    except RuntimeError as error:
+        sys.exit(f"compare: {error}")

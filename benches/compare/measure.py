@@ -1,0 +1,146 @@
+"""One measurement after the other: the load generator is run on a proxy, its answer is a sample."""
+
+import json
+import os
+import resource
+import subprocess
+import time
+
+SETTLE_SECONDS = 1.5  # from the last byte until the memory is read
+AFTER_SECONDS = 10  # from the last close until it is read again
+LOAD_TIMEOUT = 120
+
+
+class Bench:
+    """What all measurements have in common."""
+
+    def __init__(self, load, seconds, warm_up, proxy_cpu, load_cpu):
+        self.load = load
+        self.seconds = seconds
+        self.warm_up = warm_up
+        self.proxy_cpu = proxy_cpu
+        self.load_cpu = load_cpu
+
+    def task(self, running, task):
+        """The whole task for the load generator, as it wants it on its command line."""
+        tls = task.get("tls", "1.3") if running.proxy.tls else "none"
+        whole = {
+            "target": running.target,
+            "certificate": str(running.setting.certificate),
+            "backend": running.setting.backend,
+            "pids": running.pids(),
+            "warm_up_ms": int(self.warm_up * 1000),
+            "measure_ms": int(self.seconds * 1000),
+        }
+        return json.dumps(whole | task | {"tls": tls})
+
+    def start_load(self, running, task, cpus=None):
+        cpus = cpus or {self.load_cpu}
+        return subprocess.Popen(
+            ["taskset", "-c", ",".join(map(str, sorted(cpus))), self.load, self.task(running, task)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def timed(self, running, task, cpus=None):
+        """Runs a task of a given time; the answer, and what else the machine did meanwhile."""
+        before, threads = MachineTime.now(running), running.threads()
+        load = self.start_load(running, task, cpus)
+        try:
+            output, errors = load.communicate(timeout=LOAD_TIMEOUT)
+        except BaseException:
+            load.kill()
+            load.wait()
+            raise
+        answer = self.answer(running, load, output, errors)
+        answer["foreign"] = round(MachineTime.now(running).foreign_since(before), 4)
+        answer["threads"] = thread_times(threads, running.threads())
+        return answer
+
+    def answer(self, running, load, output, errors):
+        running.check()
+        if load.returncode != 0:
+            raise RuntimeError(f"{running.proxy.label}: {errors.strip() or f'load ended with {load.returncode}'}\n"
+                               f"the task: {load.args[-1]}")
+        return json.loads(output.splitlines()[-1])
+
+    def open_idle(self, running, connections, size):
+        """Opens connections, has something echoed on each, and leaves them open."""
+        load = self.start_load(running, {"work": "idle", "connections": connections, "size": size})
+        if not load.stdout.readline():
+            output, errors = load.communicate(timeout=LOAD_TIMEOUT)
+            self.answer(running, load, output, errors)
+        return load
+
+    def close_idle(self, running, load):
+        output, errors = load.communicate("\n", timeout=LOAD_TIMEOUT)
+        return self.answer(running, load, output, errors)
+
+
+class MachineTime:
+    """CPU seconds of the whole machine and of the two programs that are meant to use it."""
+
+    @classmethod
+    def now(cls, running):
+        self = cls()
+        with open("/proc/stat", encoding="ascii") as stat:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
+        self.busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        self.at = time.monotonic()
+        # As the load generator does it; ~pid << 3 | 2 is what clock_getcpuclockid makes of a pid.
+        self.ours = sum(time.clock_gettime((~pid << 3) | 2) for pid in running.pids())
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+            usage = resource.getrusage(who)
+            self.ours += usage.ru_utime + usage.ru_stime
+        return self
+
+    def foreign_since(self, before):
+        """The share of one CPU that others have used, or that the hypervisor has kept."""
+        return ((self.busy - before.busy) - (self.ours - before.ours)) / (self.at - before.at)
+
+
+def thread_times(before, after):
+    """CPU nanoseconds of the threads that have done something, by name and id."""
+    times = {}
+    for thread, (name, total) in after.items():
+        used = total - before.get(thread, (name, 0))[1]
+        if used > 0:
+            times[f"{name}/{thread}"] = used
+    # stunnel has one for each connection; those that matter are few.
+    return dict(sorted(times.items(), key=lambda item: -item[1])[:8])
+
+
+def memory(bench, start, proxies, connections, size, log):
+    """Bytes per idle connection of each proxy, and what is left of them after they are closed.
+
+    `start` gives a fresh process. They all wait out the time after the close together.
+    """
+    waiting = []
+    try:
+        for proxy in proxies:
+            running = start(proxy)
+            waiting.append((running, None, None))
+            bench.close_idle(running, bench.open_idle(running, 16, size))
+            time.sleep(SETTLE_SECONDS)
+            sample = {"proxy": proxy.name, "connections": connections, "size": size, "before": running.memory()}
+            load = bench.open_idle(running, connections, size)
+            time.sleep(SETTLE_SECONDS)
+            sample["open"] = running.memory()
+            sample |= bench.close_idle(running, load)
+            waiting[-1] = (running, sample, time.monotonic() + AFTER_SECONDS)
+            log(proxy, f"{per_connection(sample):7.1f} KiB")
+        for running, sample, due in waiting:
+            time.sleep(max(0, due - time.monotonic()))
+            running.check()
+            sample["after"] = running.memory()
+            yield sample
+    finally:
+        for running, *_ in waiting:
+            running.stop()
+
+
+def per_connection(sample):
+    """KiB of a proxy's own memory for each of its idle connections."""
+    return (sample["open"]["own"] - sample["before"]["own"]) / sample["connections"] / 1024

@@ -1,0 +1,370 @@
+"""The proxies: how each is configured and started, and what runs once it is.
+
+Every one gets the same job: TLS 1.2 and 1.3 on 127.0.0.1:PORT with one ECDSA P-256 certificate, a
+single worker, no access log, no limit that the work would meet, and the plaintext goes to the
+backend's socket. What is not written here is the default of that proxy.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+CONNECTIONS = 19000  # what "no limit" is where a number must be given, below the descriptors' limit
+START_SECONDS = 20
+STOP_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a configuration is written from."""
+
+    directory: pathlib.Path  # for the files of this proxy
+    port: int
+    backend: str  # "unix:/path" or "host:port"
+    certificate: pathlib.Path
+    key: pathlib.Path
+    workers: int
+
+    @property
+    def unix(self):
+        """The path of the backend's socket, or None."""
+        return self.backend.removeprefix("unix:") if self.backend.startswith("unix:") else None
+
+    def write(self, name, text):
+        path = self.directory / name
+        path.write_text(text)
+        return path
+
+    def pem(self):
+        """Certificate and key in one file."""
+        return self.write("both.pem", self.certificate.read_text() + self.key.read_text())
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """One that can be compared."""
+
+    name: str  # on the command line and in the results
+    label: str  # in tables
+    program: str
+    version: tuple  # the arguments that make it say its version
+    command: Callable  # (program, Setting) -> its command line; writes the configuration
+    tls: bool = True
+    why: str = ""  # what a reader should know of its configuration
+
+
+# --- Vestibule ---------------------------------------------------------------------------------
+
+
+def vestibule(relay):
+    def command(program, setting):
+        path = setting.write("vestibule.toml", f"""\
+[runtime]
+workers = {setting.workers}
+relay = "{relay}"
+log = "warn"
+[limits]
+connections = "unlimited"
+connections_per_ip = "unlimited"
+pending = "unlimited"
+[gate]
+path = "none"
+[[listener]]
+name = "compared"
+address = "tcp:127.0.0.1:{setting.port}"
+[listener.tls]
+certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
+[[backend]]
+name = "load"
+to = ["{setting.backend if setting.unix else 'tcp:' + setting.backend}"]
+""")
+        return [program, "run", "-c", path]
+
+    return command
+
+
+# --- Peers -------------------------------------------------------------------------------------
+
+
+def haproxy(tls):
+    def command(program, setting):
+        bind = f"bind 127.0.0.1:{setting.port}" + (f" ssl crt {setting.pem()}" if tls else "")
+        address = f"unix@{setting.unix}" if setting.unix else setting.backend
+        path = setting.write("haproxy.cfg", f"""\
+global
+    nbthread {setting.workers}
+    maxconn {CONNECTIONS // 2}
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+frontend compared
+    {bind}
+    default_backend load
+backend load
+    server load {address}
+""")
+        return [program, "-db", "-f", path]
+
+    return command
+
+
+def nginx(program, setting):
+    address = f"unix:{setting.unix}" if setting.unix else setting.backend
+    path = setting.write("nginx.conf", f"""\
+load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+daemon off;
+user {"root" if os.geteuid() == 0 else "nobody"};
+worker_processes {setting.workers};
+worker_rlimit_nofile {CONNECTIONS};
+pid {setting.directory}/nginx.pid;
+error_log {setting.directory}/error.log crit;
+events {{
+    worker_connections {CONNECTIONS};
+}}
+stream {{
+    server {{
+        listen 127.0.0.1:{setting.port} ssl;
+        ssl_certificate {setting.certificate};
+        ssl_certificate_key {setting.key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        proxy_timeout 1h;
+        proxy_pass {address};
+    }}
+}}
+""")
+    return [program, "-p", setting.directory, "-c", path, "-e", setting.directory / "error.log"]
+
+
+def hitch(program, setting):
+    # Its workers refuse to be root.
+    user = 'user = "nobody"' if os.geteuid() == 0 else ""
+    address = setting.unix or "[{}]:{}".format(*setting.backend.rsplit(":", 1))
+    path = setting.write("hitch.conf", f"""\
+frontend = {{
+    host = "127.0.0.1"
+    port = "{setting.port}"
+}}
+backend = "{address}"
+pem-file = "{setting.pem()}"
+tls-protos = TLSv1.2 TLSv1.3
+workers = {setting.workers}
+daemon = off
+log-level = 0
+{user}
+""")
+    return [program, f"--config={path}"]
+
+
+def stunnel(program, setting):
+    path = setting.write("stunnel.conf", f"""\
+foreground = yes
+syslog = no
+debug = err
+pid =
+[compared]
+accept = 127.0.0.1:{setting.port}
+connect = {setting.unix or setting.backend}
+cert = {setting.certificate}
+key = {setting.key}
+sslVersionMin = TLSv1.2
+TIMEOUTidle = 3600
+""")
+    return [program, path]
+
+
+def envoy(program, setting):
+    if setting.unix:
+        address = f"pipe: {{ path: {setting.unix} }}"
+    else:
+        host, port = setting.backend.rsplit(":", 1)
+        address = f"socket_address: {{ address: {host}, port_value: {port} }}"
+    extensions = "type.googleapis.com/envoy.extensions"
+    path = setting.write("envoy.yaml", f"""\
+static_resources:
+  listeners:
+  - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {setting.port} }} }}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": {extensions}.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: compared
+          cluster: load
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": {extensions}.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates:
+            - certificate_chain: {{ filename: {setting.certificate} }}
+              private_key: {{ filename: {setting.key} }}
+  clusters:
+  - name: load
+    type: STATIC
+    circuit_breakers:
+      thresholds: [ {{ max_connections: 1000000, max_pending_requests: 1000000 }} ]
+    load_assignment:
+      cluster_name: load
+      endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ {address} }} }} }} ] }} ]
+""")
+    return [program, "-c", path, "--concurrency", str(setting.workers), "--disable-hot-restart", "-l", "error"]
+
+
+def catalogue(vestibule_program, envoy_program):
+    """All of them, in the order of the tables."""
+    return [
+        Proxy("vestibule", "Vestibule", vestibule_program, ("--version",), vestibule("auto"),
+              why="defaults"),
+        Proxy("vestibule-stream", 'Vestibule, relay = "stream"', vestibule_program, ("--version",), vestibule("stream"),
+              why="without the record relay"),
+        Proxy("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(tls=True), why="mode tcp, default buffers"),
+        Proxy("nginx", "nginx stream", "nginx", ("-v",), nginx, why="default buffers"),
+        Proxy("envoy", "Envoy", envoy_program, ("--version",), envoy, why="tcp_proxy, circuit breaker raised"),
+        Proxy("hitch", "hitch", "hitch", ("--version",), hitch, why="defaults"),
+        Proxy("stunnel", "stunnel", "stunnel", ("-version",), stunnel, why="defaults, a thread for each connection"),
+        Proxy("haproxy-plain", "HAProxy without TLS", "haproxy", ("-v",), haproxy(tls=False), tls=False,
+              why="the same relay with no TLS on either side"),
+    ]
+
+
+# --- Running -----------------------------------------------------------------------------------
+
+
+class Running:
+    """A proxy with its processes. Leave it with `stop`, or as a context."""
+
+    def __init__(self, proxy, setting, cpus):
+        self.proxy = proxy
+        self.setting = setting
+        setting.directory.mkdir(parents=True, exist_ok=True)
+        command = [str(word) for word in proxy.command(proxy.program, setting)]
+        self.command = ["taskset", "-c", ",".join(map(str, sorted(cpus)))] + command
+        self.output = setting.directory / "output.log"
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=setting.directory,
+                # A group of its own, which is what `stop` ends.
+                start_new_session=True,
+            )
+        try:
+            self.wait_until_it_listens()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def wait_until_it_listens(self):
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self.check()
+            try:
+                # Before there is a backend: whatever comes of this connection, it is gone at once.
+                socket.create_connection(("127.0.0.1", self.setting.port), timeout=1).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    self.fail(f"does not listen after {START_SECONDS} s")
+                time.sleep(0.05)
+        # Its workers are children that may come a little later.
+        time.sleep(0.3)
+        self.check()
+
+    def check(self):
+        """Fails if it has ended."""
+        if self.process.poll() is not None:
+            self.fail(f"ended with {self.process.returncode}")
+
+    def fail(self, what):
+        output = self.output.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{self.proxy.label} {what}: {' '.join(self.command)}\n{output}")
+
+    @property
+    def target(self):
+        return f"127.0.0.1:{self.setting.port}"
+
+    def pids(self):
+        """The process that was started and all its descendants."""
+        parents = {}
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                text = stat.read_text()
+            except OSError:
+                continue
+            # The command's name is in parentheses and may hold anything.
+            parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
+        found = [self.process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
+
+    def memory(self):
+        """Bytes of all its processes, by kind; what they share counts once."""
+        sums = {}
+        for pid in self.pids():
+            for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+                kind, size = line.split()[:2]
+                sums[kind.rstrip(":")] = sums.get(kind.rstrip(":"), 0) + int(size) * 1024
+        return {
+            "rss": sums["Rss"],
+            "pss": sums["Pss"],
+            # Without the pages of files, which are the program itself.
+            "own": sums["Pss_Anon"] + sums["Pss_Shmem"],
+        }
+
+    def threads(self):
+        """CPU nanoseconds of each thread so far, with its name."""
+        times = {}
+        for pid in self.pids():
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                try:
+                    name = (task / "comm").read_text().strip()
+                    times[int(task.name)] = (name, int((task / "schedstat").read_text().split()[0]))
+                except OSError:
+                    continue  # It has ended in between.
+        return times
+
+    def stop(self):
+        """Ends the processes of the group that was started here, and no other."""
+        for stop in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, stop)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            # hitch's worker outlives its master by a moment.
+            if stop == signal.SIGTERM:
+                time.sleep(0.05)
+        self.process.wait()
+
+
+def version(proxy):
+    """What the program says of itself, or a failure."""
+    try:
+        run = subprocess.run([proxy.program, *proxy.version], capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise SystemExit(f"compare: {proxy.label} is not installed: {error}") from error
+    found = re.search(r"\b\d+\.\d+[\w.+~-]*", run.stdout + run.stderr)
+    if not found:
+        raise SystemExit(f"compare: {proxy.label} does not say its version: {run.stdout + run.stderr!r}")
+    return found.group()

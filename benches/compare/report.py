@@ -1,0 +1,208 @@
+"""The report: the results as JSON and as a page of tables."""
+
+import json
+import statistics
+
+import targets
+import works
+from plot import short
+
+QUIET = 0.05  # of one CPU, used by others: above it the page says so in its first lines
+
+METHOD = (__file__.rpartition("/")[0] or ".") + "/method.md"
+
+
+def as_json(results):
+    """One sample a line, so that two runs can be compared."""
+    parts = [f' "about": {json.dumps(results["about"], indent=1, ensure_ascii=False)}']
+    for kind in ("samples", "memory", "scaling"):
+        lines = ",\n".join("  " + json.dumps(sample, ensure_ascii=False) for sample in results[kind])
+        parts.append(f' "{kind}": [\n{lines}\n ]')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def foreign(results):
+    """The median share of one CPU that others used during the measurements."""
+    shares = [sample["foreign"] for sample in results["samples"]]
+    return statistics.median(shares) if shares else None
+
+
+def markdown(results):
+    """The whole page."""
+    page = Page(results)
+    with open(METHOD, encoding="utf-8") as method:
+        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.memory(),
+                 page.scaling(), method.read().strip(), page.busy(), page.machine()]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class Page:
+    """The parts of the page; one that was not measured is empty."""
+
+    def __init__(self, results):
+        self.results = results
+        self.about = results["about"]
+        self.proxies = self.about["proxies"]
+        self.found = targets.medians(results)
+
+    def head(self):
+        about = self.about
+        lines = [
+            "# Performance",
+            "",
+            f"Vestibule and its peers on the same machine, in the same run: {about['date']}, commit `{about['commit']}`, with",
+            "",
+            f"    {about['command']}",
+            "",
+            "Each proxy has one worker on one core, the same certificate and the same backend behind"
+            f" {'a Unix socket' if about['backend'] == 'unix' else 'TCP'}; what is counted is the CPU time of its"
+            " processes. Written by that command: do not edit.",
+            "",
+            "![Bars for each proxy and figure](comparison.svg)",
+        ]
+        noise = foreign(self.results)
+        if noise is not None and noise > QUIET:
+            lines += ["", f"> **Not a quiet machine.** Other programs used {noise:.0%} of a CPU during these measurements (median);"
+                      " caches and latencies show it."]
+        return "\n".join(lines)
+
+    def targets(self):
+        rows = [[row.title, row.wanted, row.shown or "–", row.verdict] for row in targets.evaluate(self.results)]
+        if all(row[3] == targets.UNKNOWN for row in rows):
+            return ""
+        return "## Targets\n\nRatios of medians of this run.\n\n" + table(["", "wanted", "measured", ""], rows)
+
+    def connections(self):
+        return self.section(
+            "New connections", works.HANDSHAKES,
+            "CPU µs of the proxy for one connection: accept, handshake, dial the backend, one byte there and back, close in order.",
+        )
+
+    def bulk(self):
+        return self.section("Bulk", works.BULK, "CPU ms of the proxy for 10⁹ bytes of payload; both ways: of the sum. Four connections.")
+
+    def echo(self):
+        cost = self.section(
+            "Echo", works.ECHO, "CPU µs of the proxy for a message to the backend and back; the next follows at once.")
+        if not cost:
+            return ""
+        chosen = [work for work in works.ECHO if any((f"{work.name} p50", name) in self.found for name in self.proxies)]
+        rows = [
+            [about["label"]] + [" / ".join(self.median(f"{work.name} {q}", name) for q in ("p50", "p99", "p999")) for work in chosen]
+            for name, about in self.proxies.items()
+        ]
+        head = [""] + [work.title for work in chosen]
+        return cost + "\n\nLatency of the same in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
+
+    def memory(self):
+        if not self.results["memory"]:
+            return ""
+        sample = self.results["memory"][0]
+        rows = [
+            [about["label"], self.cell(works.IDLE, name), self.mebibytes("memory before", name), self.mebibytes("memory after", name),
+             self.mebibytes("rss before", name), self.mebibytes("rss after", name)]
+            for name, about in self.proxies.items()
+        ]
+        head = ["", "KiB for each idle connection", "own MiB before", "own MiB more, 10 s after", "RSS MiB before", "RSS MiB after"]
+        return (
+            "## Memory\n\n"
+            f"{sample['connections']:,} connections, on each of which {sample['size'] // 1024} KiB were echoed; then all are closed. \"Own\" is"
+            " anonymous and shared memory of all processes of the proxy, without the pages of its program file; the sockets'"
+            " buffers in the kernel are not in it.\n\n" + table(head, rows)
+        )
+
+    def scaling(self):
+        factors = targets.scaling(self.results)
+        if not factors:
+            return ""
+        rows = []
+        for name, factor in factors.items():
+            work = works.by_name(name)
+            samples = [sample for sample in self.results["scaling"] if sample["work"] == name]
+            figures = {n: [work.figure(s) for s in samples if s["workers"] == n] for n in (1, 2)}
+            rows.append([
+                work.title, *(f"{short(statistics.median(figures[n]))} {work.unit}" for n in (1, 2)),
+                f"{factor.median:.2f} ({factor.low:.2f}–{factor.high:.2f})", shares(samples),
+            ])
+        head = ["", "1 worker", "2 workers", "factor", "CPU time of the two"]
+        return (
+            "## Two workers\n\n"
+            "Vestibule with one worker on one core, and with two on two. The load needs a core of its own, and of two there is none"
+            " left; so what is compared is not throughput but CPU time for each piece of work, which is where locks, shared caches and"
+            " bouncing would show. The factor is two times that of one worker by that of two: 2 if a second worker costs nothing,"
+            " more where three busy threads on two cores make for larger pieces than two on two do.\n\n"
+            + table(head, rows)
+        )
+
+    def busy(self):
+        rows = []
+        for work in works.TIMED:
+            samples = [sample for sample in self.results["samples"] if sample["work"] == work.name]
+            if samples:
+                rows.append([work.title] + [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")])
+        if not rows:
+            return ""
+        return ("How busy both were, in CPU time by wall time over all proxies and rounds, the least and the largest:\n\n"
+                + table(["", "proxies", "load"], rows))
+
+    def machine(self):
+        about = self.about
+        rows = [[proxy["label"], proxy["version"], proxy["why"]] for proxy in self.proxies.values()]
+        return (
+            "## Machine and versions\n\n"
+            f"{about['cpu']}, {about['cpus']} cores (proxy on {about['cpu_of_proxy']}, load on {about['cpu_of_load']}), Linux {about['kernel']},"
+            f" {about['system']}, OpenSSL {about['openssl']} under HAProxy, nginx, hitch and stunnel. {about['rounds']} round{'s' if about['rounds'] > 1 else ''} of"
+            f" {about['seconds']:g} s after {about['warm_up']:g} s of warm-up, {clock(about.get('took_seconds', 0))} in all."
+            f" Others used {foreign(self.results) or 0:.0%} of a CPU meanwhile (median).\n\n"
+            + table(["", "version", "configuration"], rows, "---")
+        )
+
+    def section(self, title, chosen, words):
+        chosen = [work for work in chosen if any(sample["work"] == work.name for sample in self.results["samples"])]
+        if not chosen:
+            return ""
+        rows = [[about["label"]] + [self.cell(work.name, name) for work in chosen] for name, about in self.proxies.items()]
+        return f"## {title}\n\n{words}\n\n" + table([""] + [work.title for work in chosen], rows)
+
+    def cell(self, figure, name):
+        """The median and, where they differ, the least and the largest."""
+        spread = self.found.get((figure, name))
+        if spread is None:
+            measured = any(s["work"] == figure and s["proxy"] == name for s in self.results["samples"])
+            return "not resumed" if measured else "–"
+        if short(spread.low) == short(spread.high):
+            return short(spread.median)
+        return f"{short(spread.median)} ({short(spread.low)}–{short(spread.high)})"
+
+    def median(self, figure, name):
+        spread = self.found.get((figure, name))
+        return f"{spread.median:,.0f}" if spread else "–"
+
+    def mebibytes(self, figure, name):
+        spread = self.found.get((figure, name))
+        return f"{spread.median / 1024:.1f}" if spread else "–"
+
+
+def shares(samples):
+    """How two workers have shared the work, by the CPU time of their threads."""
+    parts = []
+    for sample in samples:
+        if sample["workers"] == 2:
+            total = sum(sample["threads"].values())
+            parts.append(" + ".join(f"{used / total:.0%}" for used in list(sample["threads"].values())[:2]))
+    return ", ".join(parts)
+
+
+def percentages(samples, kind):
+    busy = [sample[kind] / sample["wall_ns"] for sample in samples]
+    return f"{min(busy):.0%}–{max(busy):.0%}"
+
+
+def clock(seconds):
+    return f"{seconds // 60} min {seconds % 60} s"
+
+
+def table(head, rows, column="--:"):
+    """A table of Markdown; all columns but the first are figures if nothing else is said."""
+    lines = [head, ["---"] + [column] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

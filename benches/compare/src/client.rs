@@ -1,0 +1,197 @@
+//! One client connection: a socket, and TLS on it or not.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustls::{ClientConfig, HandshakeKind};
+
+use crate::buffer::Buffer;
+use crate::poll::{Interest, Poll};
+use crate::session::Session;
+use crate::task::Tls;
+
+/// A client. Dropping it closes the socket at once.
+pub(crate) struct Client {
+    token: u64,
+    socket: TcpStream,
+    session: Option<Session>,
+    incoming: Buffer,
+    outgoing: Buffer,
+    /// How much is read at a time.
+    read: usize,
+    interest: Interest,
+    room: Room,
+    end: End,
+}
+
+/// When to be told of room in the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// When there was too little the last time.
+    WhenShort,
+    /// Whenever there is.
+    Always,
+}
+
+/// How far the close of a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// We have said that we send no more.
+    Closing,
+    /// And so has the peer.
+    Closed,
+}
+
+impl Client {
+    /// Connects, and begins the handshake if there is to be one.
+    pub(crate) fn connect(
+        poll: &Poll,
+        token: u64,
+        target: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        read: usize,
+    ) -> Result<Self> {
+        let socket = TcpStream::connect(target)
+            .with_context(|| format!("cannot connect to the proxy at {target}"))?;
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        poll.add(&socket, token, Interest::Read)?;
+        let session = tls.map(Session::new).transpose()?;
+        let mut client = Self {
+            token,
+            socket,
+            session,
+            incoming: Buffer::default(),
+            outgoing: Buffer::default(),
+            read,
+            interest: Interest::Read,
+            room: Room::WhenShort,
+            end: End::Open,
+        };
+        if let Some(session) = &mut client.session {
+            session.process(&mut client.incoming, &mut client.outgoing, |_| Ok(()))?;
+        }
+        client.flush(poll)?;
+        Ok(client)
+    }
+
+    /// Whether data can be sent.
+    pub(crate) fn is_established(&self) -> bool {
+        self.session.as_ref().is_none_or(Session::is_established)
+    }
+
+    /// Whether both sides have closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.end == End::Closed
+    }
+
+    /// How the handshake went; None without TLS.
+    pub(crate) fn handshake(&self, tls: Tls) -> Result<Option<HandshakeKind>> {
+        self.session
+            .as_ref()
+            .map(|session| session.handshake(tls))
+            .transpose()
+    }
+
+    /// Reads once and hands the payload to `sink`. An end that we have not asked for is an error.
+    pub(crate) fn receive(
+        &mut self,
+        poll: &Poll,
+        mut sink: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let count = match self.socket.read(self.incoming.room(self.read)) {
+            Ok(0) => return self.ended(),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error).context("reading from the proxy"),
+        };
+        self.incoming.add(count);
+        match &mut self.session {
+            Some(session) => session.process(&mut self.incoming, &mut self.outgoing, sink)?,
+            None => {
+                sink(self.incoming.filled())?;
+                self.incoming.consume(count);
+            }
+        }
+        self.flush(poll)
+    }
+
+    /// Sends `bytes`, or keeps what the socket does not take: see [`Self::backlog`].
+    pub(crate) fn send(&mut self, poll: &Poll, bytes: &[u8]) -> Result<()> {
+        ensure!(self.end == End::Open, "sending on a closed connection");
+        match &mut self.session {
+            Some(session) => session.seal(bytes, &mut self.incoming, &mut self.outgoing)?,
+            None => self.outgoing.append(bytes),
+        }
+        self.flush(poll)
+    }
+
+    /// Bytes that wait for the socket.
+    pub(crate) fn backlog(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    /// Whether there is to be an event whenever the socket has room, for those who have more to say.
+    pub(crate) fn ask_for_room(&mut self, poll: &Poll, room: Room) -> Result<()> {
+        self.room = room;
+        self.update_interest(poll)
+    }
+
+    /// Writes what waits, as far as the socket takes it.
+    pub(crate) fn flush(&mut self, poll: &Poll) -> Result<()> {
+        if self.outgoing.len() > 0 {
+            match self.socket.write(self.outgoing.filled()) {
+                Ok(count) => self.outgoing.consume(count),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error).context("writing to the proxy"),
+            }
+        }
+        self.update_interest(poll)
+    }
+
+    fn update_interest(&mut self, poll: &Poll) -> Result<()> {
+        let interest = if self.room == Room::Always || self.outgoing.len() > 0 {
+            Interest::Both
+        } else {
+            Interest::Read
+        };
+        if interest != self.interest {
+            poll.change(&self.socket, self.token, interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+
+    /// Says that we send no more, as TLS and TCP want it: close_notify, then FIN.
+    pub(crate) fn close(&mut self, poll: &Poll) -> Result<()> {
+        if let Some(session) = &mut self.session {
+            session.close(&mut self.incoming, &mut self.outgoing)?;
+        }
+        self.flush(poll)?;
+        ensure!(self.backlog() == 0, "no room for a close_notify");
+        self.socket.shutdown(Shutdown::Write)?;
+        self.end = End::Closing;
+        Ok(())
+    }
+
+    /// Takes a closed connection out of the poll, which would tell of its end for ever.
+    pub(crate) fn forget(&self, poll: &Poll) -> Result<()> {
+        poll.remove(&self.socket)
+    }
+
+    fn ended(&mut self) -> Result<()> {
+        if self.end == End::Open {
+            let how = match &self.session {
+                Some(session) if !session.is_established() => "during the handshake",
+                Some(session) if session.is_closed_by_peer() => "with close_notify",
+                _ => "without a word",
+            };
+            bail!("the proxy has closed a connection in use, {how}");
+        }
+        self.end = End::Closed;
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! New connections: connect, handshake, one byte there and back, close in order.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use rustls::{ClientConfig, HandshakeKind};
+use serde_json::{Value, json};
+
+use crate::backend::ECHO;
+use crate::client::Client;
+use crate::meter::{Meter, Tick};
+use crate::poll::Poll;
+use crate::session;
+use crate::stage::Stage;
+use crate::task::Task;
+
+/// A server's flight and tickets are smaller.
+const READ: usize = 16 * 1024;
+const BYTE: u8 = 0x5A;
+
+/// Keeps `connections` lanes busy, each with one connection at a time.
+pub(crate) fn run(task: &Task) -> Result<Value> {
+    let mut stage = Stage::set(task)?;
+    let mut lanes = Vec::new();
+    for token in 0..task.connections {
+        lanes.push(Lane::open(task, &stage.poll, token as u64)?);
+    }
+    let mut meter = Meter::start(task);
+    let mut counts = Counts::default();
+    let mut ready = Vec::new();
+    loop {
+        stage.turn(&mut ready)?;
+        for &event in &ready {
+            let lane = &mut lanes[event.token as usize];
+            lane.go_on(task, &stage.poll, &mut counts)?;
+        }
+        match meter.tick(lanes.iter().all(|lane| lane.served > 1))? {
+            Tick::None => {}
+            Tick::Begin => {
+                counts = Counts::default();
+                lanes.iter_mut().for_each(|lane| lane.served = 0);
+            }
+            Tick::Over(measured) => {
+                let idle = lanes.iter().filter(|lane| lane.served == 0).count();
+                ensure!(idle == 0, "{idle} of the lanes had no connection served");
+                return Ok(measured.answer(json!({
+                    "connections": counts.full + counts.resumed + counts.plain,
+                    "full": counts.full,
+                    "resumed": counts.resumed,
+                })));
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    full: u64,
+    resumed: u64,
+    plain: u64,
+}
+
+/// Connections one after the other, which share their sessions.
+struct Lane {
+    token: u64,
+    config: Option<Arc<ClientConfig>>,
+    client: Client,
+    asked: bool,
+    answered: bool,
+    served: u64,
+}
+
+impl Lane {
+    fn open(task: &Task, poll: &Poll, token: u64) -> Result<Self> {
+        let config = session::offer(task)?;
+        let client = Client::connect(poll, token, task.target, config.as_ref(), READ)?;
+        let mut lane = Self {
+            token,
+            config,
+            client,
+            asked: false,
+            answered: false,
+            served: 0,
+        };
+        lane.ask(poll)?;
+        Ok(lane)
+    }
+
+    fn go_on(&mut self, task: &Task, poll: &Poll, counts: &mut Counts) -> Result<()> {
+        let mut answer = None;
+        self.client.receive(poll, |bytes| {
+            ensure!(
+                bytes == [BYTE] && answer.is_none(),
+                "the echo is wrong: {bytes:?}"
+            );
+            answer = Some(());
+            Ok(())
+        })?;
+        self.ask(poll)?;
+        if answer.is_some() {
+            ensure!(!self.answered, "two answers to one question");
+            self.answered = true;
+            self.client.close(poll)?;
+        }
+        if self.client.is_closed() {
+            ensure!(self.answered, "closed without an answer");
+            self.count(task, counts)?;
+            *self = self.next(task, poll)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the byte once the handshake is over.
+    fn ask(&mut self, poll: &Poll) -> Result<()> {
+        if !self.asked && self.client.is_established() {
+            self.client.send(poll, &[ECHO, BYTE])?;
+            self.asked = true;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, task: &Task, counts: &mut Counts) -> Result<()> {
+        self.served += 1;
+        match self.client.handshake(task.tls)? {
+            None => counts.plain += 1,
+            Some(HandshakeKind::Full) => counts.full += 1,
+            Some(HandshakeKind::Resumed) => counts.resumed += 1,
+            Some(other) => bail!("a handshake of another kind: {other:?}"),
+        }
+        Ok(())
+    }
+
+    fn next(&mut self, task: &Task, poll: &Poll) -> Result<Self> {
+        let config = self.config.take();
+        let client = Client::connect(poll, self.token, task.target, config.as_ref(), READ)
+            .context("the next connection")?;
+        let served = self.served;
+        let mut lane = Self {
+            token: self.token,
+            config,
+            client,
+            asked: false,
+            answered: false,
+            served,
+        };
+        lane.ask(poll)?;
+        Ok(lane)
+    }
+}

@@ -1,0 +1,57 @@
+//! The load on a proxy: TLS clients on one side of it, the backend on the other, in one thread.
+//!
+//! ```text
+//!     clients ══ TLS ══► proxy ── unix or tcp ──► backend
+//!     └────────────────── this program ─────────────────┘
+//! ```
+//!
+//! `load TASK` does one measurement: TASK is a JSON object ([`task::Task`]), the answer is one on
+//! stdout. Clients and backend share a thread and an epoll, so that no scheduler stands between
+//! them. Every byte of payload is compared with what it must be, and whatever goes wrong (a
+//! connection that ends, another certificate, cipher or byte, five seconds without an event) is an
+//! error on stderr and exit code 1, never a number.
+
+mod backend;
+mod buffer;
+mod bulk;
+mod client;
+mod echo;
+mod handshakes;
+mod idle;
+mod meter;
+mod pattern;
+mod poll;
+mod session;
+mod stage;
+mod task;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use task::{Task, Work};
+
+fn main() -> ExitCode {
+    match measure() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure() -> Result<()> {
+    let argument = std::env::args()
+        .nth(1)
+        .context("usage: load TASK, a JSON object")?;
+    let task: Task = serde_json::from_str(&argument).context("the task")?;
+    let answer = match task.work {
+        Work::Handshakes => handshakes::run(&task)?,
+        Work::Echo => echo::run(&task)?,
+        Work::ToClient | Work::FromClient | Work::BothWays => bulk::run(&task)?,
+        Work::Idle => idle::run(&task)?,
+    };
+    println!("{answer}");
+    Ok(())
+}

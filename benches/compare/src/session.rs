@@ -1,0 +1,289 @@
+//! The TLS of a client, by rustls's unbuffered API: it works on the buffers of the connection.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, NamedGroup,
+    SignatureScheme,
+};
+
+use crate::buffer::Buffer;
+use crate::task::{Sessions, Task, Tls};
+
+/// A record and what TLS adds to it, with something to spare.
+const RECORD: usize = 16 * 1024 + 512;
+
+/// What a lane of clients offers: one version, one cipher, one group, and its own last session.
+///
+/// None stands for no TLS at all.
+pub(crate) fn offer(task: &Task) -> Result<Option<Arc<ClientConfig>>> {
+    let (suite, version) = match task.tls {
+        Tls::None => return Ok(None),
+        Tls::V12 => (
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            &rustls::version::TLS12,
+        ),
+        Tls::V13 => (
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            &rustls::version::TLS13,
+        ),
+    };
+    let provider = Arc::new(CryptoProvider {
+        cipher_suites: vec![suite],
+        // In TLS 1.2 the groups also say which certificates are understood: P-256 has to be named,
+        // and that X25519 was used is checked after the handshake.
+        kx_groups: match task.tls {
+            Tls::V12 => vec![kx_group::X25519, kx_group::SECP256R1],
+            _ => vec![kx_group::X25519],
+        },
+        ..aws_lc_rs::default_provider()
+    });
+    let pem = fs::read(&task.certificate)
+        .with_context(|| format!("cannot read {}", task.certificate.display()))?;
+    let verifier = ExpectedCertificate {
+        leaf: CertificateDer::from_pem_slice(&pem).context("the certificate")?,
+        provider: Arc::clone(&provider),
+        signature_checked: AtomicBool::new(false),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    config.resumption = match task.sessions {
+        Sessions::Forgotten => Resumption::disabled(),
+        Sessions::Resumed => Resumption::in_memory_sessions(8),
+    };
+    Ok(Some(Arc::new(config)))
+}
+
+/// One connection's TLS.
+pub(crate) struct Session {
+    connection: UnbufferedClientConnection,
+    established: bool,
+    closed_by_peer: bool,
+}
+
+impl Session {
+    /// A session that has not said anything yet.
+    pub(crate) fn new(config: &Arc<ClientConfig>) -> Result<Self> {
+        let name = ServerName::try_from("localhost")?;
+        Ok(Self {
+            connection: UnbufferedClientConnection::new(Arc::clone(config), name)?,
+            established: false,
+            closed_by_peer: false,
+        })
+    }
+
+    /// Whether data can be sent.
+    pub(crate) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// Whether the peer has said that it sends no more.
+    pub(crate) fn is_closed_by_peer(&self) -> bool {
+        self.closed_by_peer
+    }
+
+    /// Takes what has come in, answers what is to be answered, hands the payload to `sink`.
+    pub(crate) fn process(
+        &mut self,
+        incoming: &mut Buffer,
+        outgoing: &mut Buffer,
+        mut sink: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            let UnbufferedStatus { discard, state, .. } =
+                self.connection.process_tls_records(incoming.filled());
+            let more = match state? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        sink(record?.payload)?;
+                    }
+                    true
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    let mut room = RECORD;
+                    let written = loop {
+                        match data.encode(outgoing.room(room)) {
+                            Ok(written) => break written,
+                            Err(EncodeError::InsufficientSize(size)) => room = size.required_size,
+                            Err(error) => return Err(error.into()),
+                        }
+                    };
+                    outgoing.add(written);
+                    true
+                }
+                ConnectionState::TransmitTlsData(data) => {
+                    // It is in `outgoing`, in front of whatever comes later.
+                    data.done();
+                    true
+                }
+                ConnectionState::PeerClosed => {
+                    self.closed_by_peer = true;
+                    true
+                }
+                ConnectionState::WriteTraffic(_) => {
+                    self.established = true;
+                    false
+                }
+                ConnectionState::BlockedHandshake | ConnectionState::Closed => false,
+                state => bail!("rustls is in a state without meaning here: {state:?}"),
+            };
+            incoming.consume(discard);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Seals `bytes` behind what is in `outgoing`.
+    pub(crate) fn seal(
+        &mut self,
+        bytes: &[u8],
+        incoming: &mut Buffer,
+        outgoing: &mut Buffer,
+    ) -> Result<()> {
+        let room = outgoing.room(bytes.len() + (bytes.len() / 16_384 + 1) * 256);
+        match self
+            .connection
+            .process_tls_records(incoming.filled())
+            .state?
+        {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let sealed = traffic
+                    .encrypt(bytes, room)
+                    .map_err(|error| anyhow!("{error}"))?;
+                outgoing.add(sealed);
+                Ok(())
+            }
+            state => bail!("nothing can be sent in this state: {state:?}"),
+        }
+    }
+
+    /// Says that no more will be sent.
+    pub(crate) fn close(&mut self, incoming: &mut Buffer, outgoing: &mut Buffer) -> Result<()> {
+        match self
+            .connection
+            .process_tls_records(incoming.filled())
+            .state?
+        {
+            ConnectionState::WriteTraffic(mut traffic) => {
+                let sealed = traffic
+                    .queue_close_notify(outgoing.room(RECORD))
+                    .map_err(|error| anyhow!("{error}"))?;
+                outgoing.add(sealed);
+                Ok(())
+            }
+            state => bail!("nothing can be closed in this state: {state:?}"),
+        }
+    }
+
+    /// How the handshake went; an error if it was not what `tls` asks for.
+    pub(crate) fn handshake(&self, tls: Tls) -> Result<HandshakeKind> {
+        let suite = self
+            .connection
+            .negotiated_cipher_suite()
+            .map(|suite| suite.suite());
+        let wanted = match tls {
+            Tls::V12 => CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            Tls::V13 | Tls::None => CipherSuite::TLS13_AES_128_GCM_SHA256,
+        };
+        ensure!(
+            suite == Some(wanted),
+            "the cipher is {suite:?}, not {wanted:?}"
+        );
+        let kind = self
+            .connection
+            .handshake_kind()
+            .context("the handshake is not over")?;
+        let group = self
+            .connection
+            .negotiated_key_exchange_group()
+            .map(|group| group.name());
+        // A session of TLS 1.2 is resumed without a key exchange.
+        if kind != HandshakeKind::Resumed || tls == Tls::V13 {
+            ensure!(
+                group == Some(NamedGroup::X25519),
+                "the key exchange is {group:?}"
+            );
+        }
+        Ok(kind)
+    }
+}
+
+/// Accepts one certificate and no other.
+///
+/// The signature of the handshake is checked once a lane: that the proxy has the key is then known,
+/// and without the checks the clients are lighter than any proxy.
+#[derive(Debug)]
+struct ExpectedCertificate {
+    leaf: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+    signature_checked: AtomicBool,
+}
+
+impl ExpectedCertificate {
+    fn signature(
+        &self,
+        check: impl FnOnce() -> Result<HandshakeSignatureValid, Error>,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if !self.signature_checked.load(Ordering::Relaxed) {
+            check()?;
+            self.signature_checked.store(true, Ordering::Relaxed);
+        }
+        Ok(HandshakeSignatureValid::assertion())
+    }
+}
+
+impl ServerCertVerifier for ExpectedCertificate {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if *leaf != self.leaf {
+            return Err(Error::General(
+                "the proxy has shown another certificate".into(),
+            ));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.signature(|| verify_tls12_signature(message, leaf, signature, algorithms))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        self.signature(|| verify_tls13_signature(message, leaf, signature, algorithms))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}

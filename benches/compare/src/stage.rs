@@ -1,0 +1,43 @@
+//! The two sides of the proxy, and whose turn it is.
+
+use anyhow::Result;
+
+use crate::backend::Backend;
+use crate::poll::{Poll, Ready};
+use crate::task::Task;
+
+/// The poll, and the backend that is served with it. Tokens of clients are small numbers.
+pub(crate) struct Stage {
+    /// Where clients are to be registered.
+    pub(crate) poll: Poll,
+    /// The other side of the proxy.
+    pub(crate) backend: Backend,
+    ready: Vec<Ready>,
+}
+
+impl Stage {
+    /// Opens the backend of the task.
+    pub(crate) fn set(task: &Task) -> Result<Self> {
+        let poll = Poll::new()?;
+        let backend = Backend::bind(&poll, &task.backend)?;
+        Ok(Self {
+            poll,
+            backend,
+            ready: Vec::with_capacity(256),
+        })
+    }
+
+    /// Waits for events, serves the backend, and says which clients are ready.
+    pub(crate) fn turn(&mut self, clients: &mut Vec<Ready>) -> Result<()> {
+        self.poll.wait(&mut self.ready)?;
+        clients.clear();
+        for &ready in &self.ready {
+            if Backend::owns(ready.token) {
+                self.backend.serve(&self.poll, ready)?;
+            } else {
+                clients.push(ready);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,96 @@
+"""The targets: what Vestibule has to be, compared with others in the same run."""
+
+import statistics
+from dataclasses import dataclass
+
+import works
+
+PASS, MISS, UNKNOWN = "pass", "MISS", "not measured"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One target and how it went."""
+
+    title: str
+    wanted: str
+    shown: str
+    verdict: str
+
+
+def medians(results):
+    """The median of each figure, by work and proxy. Latencies are in µs, memory is in KiB."""
+    found = {}
+    for sample in results["samples"]:
+        work = works.by_name(sample["work"])
+        key = (work.name, sample["proxy"])
+        found.setdefault(key, []).append(work.figure(sample))
+        for quantile in ("p50", "p99", "p999"):
+            if f"{quantile}_ns" in sample:
+                found.setdefault((f"{work.name} {quantile}", sample["proxy"]), []).append(sample[f"{quantile}_ns"] / 1e3)
+    for sample in results["memory"]:
+        own = {when: sample[when]["own"] / 1024 for when in ("before", "open", "after")}
+        found.setdefault((works.IDLE, sample["proxy"]), []).append((own["open"] - own["before"]) / sample["connections"])
+        found.setdefault(("memory before", sample["proxy"]), []).append(own["before"])
+        found.setdefault(("memory after", sample["proxy"]), []).append(own["after"] - own["before"])
+        found.setdefault(("rss before", sample["proxy"]), []).append(sample["before"]["rss"] / 1024)
+        found.setdefault(("rss after", sample["proxy"]), []).append(sample["after"]["rss"] / 1024)
+    return {key: Spread.of(values) for key, values in found.items() if None not in values}
+
+
+def scaling(results):
+    """How many times the work of one worker two do with the same CPU time for each, by work."""
+    rounds = {}
+    for sample in results["scaling"]:
+        work = works.by_name(sample["work"])
+        rounds.setdefault(work.name, {}).setdefault(sample["round"], {})[sample["workers"]] = work.figure(sample)
+    return {name: Spread.of([2 * one[1] / one[2] for one in by.values()]) for name, by in rounds.items()}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median with the least and the largest value."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values):
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def evaluate(results):
+    """All targets, in order."""
+    found = medians(results)
+    peers = [name for name, about in results["about"]["proxies"].items()
+             if about["tls"] and not name.startswith("vestibule")]
+
+    def ratio(title, figure, reference, limit):
+        ours = found.get((figure, "vestibule"))
+        names = peers if reference == "best" else [reference]
+        theirs = [found[figure, name].median for name in names if (figure, name) in found]
+        if ours is None or not theirs:
+            return Row(title, f"≤ {limit:.2f}", "", UNKNOWN)
+        value = ours.median / min(theirs)
+        return Row(title, f"≤ {limit:.2f}", f"{value:.2f}", PASS if value <= limit else MISS)
+
+    rows = [
+        ratio("full handshake, TLS 1.3, CPU: against Envoy", "full-1.3", "envoy", 0.62),
+        ratio("full handshake, TLS 1.3, CPU: against HAProxy", "full-1.3", "haproxy", 0.36),
+        ratio("bulk to the client, CPU: against Envoy", "to-client", "envoy", 0.58),
+        ratio("bulk from the client, CPU: against Envoy", "from-client", "envoy", 0.78),
+        ratio("1 KiB echo, 64 connections, CPU: against the best peer", "echo-1KiB-64", "best", 0.85),
+        ratio("1 KiB echo, 64 connections, p99: against the best peer", "echo-1KiB-64 p99", "best", 1.00),
+        ratio("memory of an idle connection: against HAProxy", works.IDLE, "haproxy", 0.27),
+        ratio("bulk both ways, CPU: against HAProxy without TLS", "both-ways", "haproxy-plain", 0.85),
+    ]
+    factors = scaling(results)
+    for name in works.SCALED:
+        title = f"two workers on two cores, {works.by_name(name).title}: against one"
+        if name not in factors:
+            rows.append(Row(title, "≥ 1.80", "", UNKNOWN))
+            continue
+        value = factors[name].median
+        rows.append(Row(title, "≥ 1.80", f"{value:.2f}", PASS if value >= 1.8 else MISS))
+    return rows
