@@ -1,7 +1,11 @@
 //! The plain stream at the backend's end of a relay: a socket, or memory for what is built in.
 
+use std::io::{self, IoSliceMut};
+use std::task::{Context, Poll};
+
 use tokio::io::DuplexStream;
 
+use crate::relay::record::ReadVectored;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
 
@@ -22,3 +26,18 @@ impl Plain {
 }
 
 one_of_streams!(Plain { Socket, Memory });
+
+impl ReadVectored for Plain {
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => socket.poll_read_vectored(cx, places),
+            Self::Memory(stream) => stream.poll_read_vectored(cx, places),
+        }
+    }
+}
+
+impl ReadVectored for DuplexStream {}

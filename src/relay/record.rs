@@ -1,8 +1,8 @@
 //! The relay of a TLS client whose records are opened and sealed here, between the two sockets.
 //!
 //! ```text
-//! client ── recv ─► sealed ── open ─► opened ── write ─► backend      the two scratch buffers
-//!        ◄─ send ── sealed ◄─ seal ── opened ◄─ read ──               belong to the thread
+//! client ── recv ─► open in place ── write ─► backend       one scratch buffer,
+//!        ◄─ send ── seal in place ◄── readv ──              which belongs to the thread
 //! ```
 //!
 //! rustls does the handshake and leaves; what remains of TLS is a [`RecordStream`]: two keys, two
@@ -12,6 +12,7 @@
 //! A connection owns memory only for the part of a record that has come so far, and for bytes that
 //! the other side did not take at once; then it reads no more until it has.
 
+mod aead;
 mod cipher;
 mod inbound;
 mod keys;
@@ -21,18 +22,18 @@ mod state;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
 
-use self::cipher::{Exhausted, HEADER, Header, MAX_PAYLOAD, Version};
+use self::cipher::{Exhausted, HEADER, Header, MAX_PAYLOAD, OVERHEAD, Version};
 use self::inbound::{Answer, Inbound, Received, Refusal};
 use self::keys::Keys;
 pub(crate) use self::keys::Secret;
-use self::outbound::{Outbound, sealed_length};
+use self::outbound::{Outbound, RECORDS};
 use super::drive::{Directions, Fault, OnEnd, Progress, State, drive};
 use super::unsent::Unsent;
 use super::{End, Relay};
@@ -45,6 +46,21 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
 
     /// Whether a peer that is gone had read all that it was sent.
     fn was_read_out(&self) -> bool;
+}
+
+/// A stream that can read into one place after the other in a single step.
+pub(crate) trait ReadVectored: AsyncRead + Unpin {
+    /// How many bytes were read; 0 is the end. One that cannot do it fills the first place alone.
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let first = places.first_mut().map_or(&mut [][..], |place| place);
+        let mut buffer = ReadBuf::new(first);
+        ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
 }
 
 /// The traffic secrets of TLS 1.3 (RFC 8446 §7.1); without them keys cannot be updated.
@@ -138,7 +154,7 @@ impl<IO: Wire> RecordStream<IO> {
     /// No byte is lost: what was read and not written stays in the stream.
     pub(crate) async fn join<B>(&mut self, backend: &mut B, relay: Relay<'_>) -> End
     where
-        B: AsyncRead + AsyncWrite + Unpin,
+        B: ReadVectored + AsyncWrite,
     {
         let mut joined = Joined {
             client: self,
@@ -187,10 +203,10 @@ impl<IO: Wire> RecordStream<IO> {
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let room = self.held.len() + HEADER + self.inbound.keys.suite.longest();
-            let room = room.min(scratch.sealed.len());
-            let received = ready!(self.poll_fill(cx, &mut scratch.sealed[..room]))?;
-            let (opened, fault) = self.open(cx, &scratch.sealed[..received], &mut scratch.opened);
-            self.opened.extend(&scratch.opened[..opened]);
+            let room = room.min(scratch.len());
+            let received = ready!(self.poll_fill(cx, &mut scratch[..room]))?;
+            let (opened, fault) = self.open(cx, &mut scratch[..received]);
+            self.opened.extend(&scratch[..opened]);
             Poll::Ready(fault)
         })
     }
@@ -206,10 +222,10 @@ impl<IO: Wire> RecordStream<IO> {
         B: AsyncWrite + Unpin,
     {
         SCRATCH.with_borrow_mut(|scratch| {
-            let received = ready!(self.poll_fill(cx, &mut scratch.sealed))?;
-            let (opened, fault) = self.open(cx, &scratch.sealed[..received], &mut scratch.opened);
+            let received = ready!(self.poll_fill(cx, scratch))?;
+            let (opened, fault) = self.open(cx, &mut scratch[..received]);
             if opened > 0 {
-                let bytes = &scratch.opened[..opened];
+                let bytes = &scratch[..opened];
                 let taken = match Pin::new(backend).poll_write(cx, bytes) {
                     Poll::Ready(Ok(taken)) => taken,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::write(error))),
@@ -222,41 +238,35 @@ impl<IO: Wire> RecordStream<IO> {
         })
     }
 
-    /// Puts what is held and what can be read behind it into `sealed`; how long that is.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, sealed: &mut [u8]) -> Poll<Result<usize, Fault>> {
+    /// Puts what is held and what can be read behind it into `buffer`; how long that is.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Fault>> {
         let held = self.held.len();
         let mut received = held;
         // Whole records are held only when they came with the end of the handshake.
         let is_whole = Header::of_whole_record(&self.held, self.inbound.keys.suite);
         if matches!(is_whole, Ok(None)) {
-            let mut buffer = ReadBuf::new(&mut sealed[held..]);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)).map_err(Fault::Read)?;
-            received += buffer.filled().len();
+            let mut unfilled = ReadBuf::new(&mut buffer[held..]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut unfilled)).map_err(Fault::Read)?;
+            received += unfilled.filled().len();
             if received == held {
                 return Poll::Ready(Err(Fault::Read(io::ErrorKind::UnexpectedEof.into())));
             }
         }
-        sealed[..held].copy_from_slice(&self.held);
+        buffer[..held].copy_from_slice(&self.held);
         Poll::Ready(Ok(received))
     }
 
-    /// Opens all whole records; how many bytes of `opened` are the backend's, and whether that was
-    /// the last of them.
-    fn open(
-        &mut self,
-        cx: &mut Context<'_>,
-        sealed: &[u8],
-        opened: &mut [u8],
-    ) -> (usize, Result<(), Fault>) {
+    /// Opens all whole records; how many bytes of `buffer` are the backend's then, and whether that
+    /// was the last of them.
+    fn open(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> (usize, Result<(), Fault>) {
         let mut length = 0;
-        let mut rest = sealed;
+        let mut at = 0;
         let end = loop {
-            let out = &mut opened[length..];
-            match self.open_one(&mut rest, out) {
+            match self.open_one(buffer, length, &mut at) {
                 Ok(Some(Received::Data(bytes))) => length += bytes,
                 Ok(Some(Received::CloseNotify)) => {
                     self.up = State::Ending;
-                    rest = &[];
+                    at = buffer.len();
                     break Ok(());
                 }
                 Ok(Some(received)) => {
@@ -269,7 +279,7 @@ impl<IO: Wire> RecordStream<IO> {
             }
         };
         self.held.clear();
-        match rest {
+        match &buffer[at..] {
             // An idle connection owns no buffer.
             [] => self.held.shrink_to_fit(),
             rest => self.held.extend_from_slice(rest),
@@ -277,18 +287,21 @@ impl<IO: Wire> RecordStream<IO> {
         (length, end)
     }
 
+    /// Opens the record at `at`, which moves behind it, to `length`.
     fn open_one(
         &mut self,
-        sealed: &mut &[u8],
-        out: &mut [u8],
+        buffer: &mut [u8],
+        length: usize,
+        at: &mut usize,
     ) -> Result<Option<Received>, Refusal> {
         let suite = self.inbound.keys.suite;
-        let Some(header) = Header::of_whole_record(sealed, suite)? else {
+        let Some(header) = Header::of_whole_record(&buffer[*at..], suite)? else {
             return Ok(None);
         };
-        let (record, rest) = sealed.split_at(header.record_length());
-        *sealed = rest;
-        self.inbound.receive(header, record, out).map(Some)
+        let start = *at - length;
+        *at += header.record_length();
+        let buffer = &mut buffer[length..*at];
+        self.inbound.receive(header, buffer, start).map(Some)
     }
 
     /// Does what a message of the record layer calls for.
@@ -336,21 +349,20 @@ impl<IO: Wire> RecordStream<IO> {
         on_end: OnEnd,
     ) -> Poll<Result<(), Fault>>
     where
-        B: AsyncRead + Unpin,
+        B: ReadVectored,
     {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(&mut scratch.opened[..RECORDS * MAX_PAYLOAD]);
-            ready!(Pin::new(backend).poll_read(cx, &mut buffer)).map_err(Fault::Read)?;
-            let bytes = buffer.filled();
-            if bytes.is_empty() && on_end == OnEnd::Fail {
+            let mut places = self.outbound.places(scratch);
+            let read = ready!(backend.poll_read_vectored(cx, &mut places)).map_err(Fault::Read)?;
+            if read == 0 && on_end == OnEnd::Fail {
                 return Poll::Ready(Err(Fault::Read(io::ErrorKind::ConnectionReset.into())));
             }
-            if bytes.is_empty() {
+            if read == 0 {
                 self.down = State::Ending;
                 return Poll::Ready(Ok(()));
             }
-            let sealed = match self.outbound.data(bytes, &mut scratch.sealed) {
-                Ok(length) => &scratch.sealed[..length],
+            let sealed = match self.outbound.data(read, scratch) {
+                Ok(length) => &scratch[..length],
                 Err(Exhausted) => return Poll::Ready(Err(Fault::KeysSpent)),
             };
             let taken = match Pin::new(&mut self.io).poll_write(cx, sealed) {
@@ -359,10 +371,10 @@ impl<IO: Wire> RecordStream<IO> {
                 Poll::Pending => 0,
             };
             match &sealed[taken..] {
-                [] => counter.add(bytes.len()),
+                [] => counter.add(read),
                 rest => {
                     self.sealed.extend(rest);
-                    self.owed = bytes.len();
+                    self.owed = read;
                 }
             }
             Poll::Ready(Ok(()))
@@ -438,7 +450,7 @@ struct Joined<'a, IO, B> {
 impl<IO, B> Directions for Joined<'_, IO, B>
 where
     IO: Wire,
-    B: AsyncRead + AsyncWrite + Unpin,
+    B: ReadVectored + AsyncWrite,
 {
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let moved = ready!(self.pump_up(cx));
@@ -500,7 +512,7 @@ where
 impl<IO, B> Joined<'_, IO, B>
 where
     IO: Wire,
-    B: AsyncRead + AsyncWrite + Unpin,
+    B: ReadVectored + AsyncWrite,
 {
     fn pump_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         let counter = &self.traffic.from_client;
@@ -544,22 +556,11 @@ impl std::fmt::Display for Alert {
 
 impl std::error::Error for Alert {}
 
-/// The buffers of a thread.
-struct Scratch {
-    sealed: Box<[u8]>,
-    opened: Box<[u8]>,
-}
-
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
-        sealed: vec![0; SCRATCH_LENGTH].into_boxed_slice(),
-        opened: vec![0; SCRATCH_LENGTH].into_boxed_slice(),
-    });
+    /// The buffer of a thread.
+    static SCRATCH: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; RECORDS * (MAX_PAYLOAD + OVERHEAD)].into_boxed_slice());
 }
-
-/// How many full records are moved at a time.
-const RECORDS: usize = 8;
-const SCRATCH_LENGTH: usize = sealed_length(RECORDS * MAX_PAYLOAD);
 
 /// Reads in a row, as of the stream relay, of twice the bytes each.
 const SHARE: usize = 8;

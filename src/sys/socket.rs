@@ -1,11 +1,12 @@
 //! A connected stream socket, TCP or Unix: the two have one face here and differ only at the end.
 
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
+use rustix::io::readv;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
@@ -42,6 +43,42 @@ impl Socket {
             // An error here means that the runtime is going away, and with it the connection.
             Self::Tcp(stream) => drop(stream.ready(Interest::ERROR).await),
             Self::Unix(stream) => hung_up(stream).await,
+        }
+    }
+
+    /// Reads into one place after the other; 0 is the end.
+    pub(crate) fn poll_read_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let room: usize = places.iter().map(|place| place.len()).sum();
+        loop {
+            let mut rest = None;
+            let mut read = |fd: BorrowedFd<'_>| match readv(fd, places)? {
+                // The socket is empty now. Said as tokio's own reads do it: so the next one waits
+                // for more, and does not ask only to hear that there is none.
+                read if 0 < read && read < room => {
+                    rest = Some(read);
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                read => Ok(read),
+            };
+            let result = match self {
+                Self::Tcp(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || read(stream.as_fd()))
+                }
+                Self::Unix(stream) => {
+                    ready!(stream.poll_read_ready(cx))?;
+                    stream.try_io(Interest::READABLE, || read(stream.as_fd()))
+                }
+            };
+            match (result, rest) {
+                (_, Some(read)) => return Poll::Ready(Ok(read)),
+                (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {}
+                (result, None) => return Poll::Ready(result),
+            }
         }
     }
 

@@ -5,13 +5,11 @@
 //! TLS 1.2   header, explicit nonce if AES-GCM, sealed (payload), tag         RFC 5288 §3, RFC 7905 §2
 //! ```
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
-    UnboundKey,
-};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::{AlertDescription, ContentType};
 use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use super::aead::{Aead, Key, NONCE, TAG};
 
 /// What a record layer needs to know of the cipher suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,23 +22,6 @@ pub(super) struct Suite {
 pub(super) enum Version {
     Tls12,
     Tls13,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Aead {
-    Aes128Gcm,
-    Aes256Gcm,
-    ChaCha20Poly1305,
-}
-
-impl Aead {
-    pub(super) fn algorithm(self) -> &'static Algorithm {
-        match self {
-            Self::Aes128Gcm => &AES_128_GCM,
-            Self::Aes256Gcm => &AES_256_GCM,
-            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-        }
-    }
 }
 
 impl Suite {
@@ -61,19 +42,26 @@ impl Suite {
         }
     }
 
-    fn explicit_nonce(self) -> usize {
-        match (self.version, self.aead) {
-            (Version::Tls12, Aead::Aes128Gcm | Aead::Aes256Gcm) => EXPLICIT_NONCE,
-            _ => 0,
+    /// What a record has before its payload.
+    pub(super) fn before(self) -> usize {
+        HEADER
+            + match (self.version, self.aead) {
+                (Version::Tls12, Aead::Aes128Gcm | Aead::Aes256Gcm) => EXPLICIT_NONCE,
+                _ => 0,
+            }
+    }
+
+    /// What lies in the sealed part behind the payload: in TLS 1.3 its type.
+    fn inner(self) -> usize {
+        match self.version {
+            Version::Tls13 => 1,
+            Version::Tls12 => 0,
         }
     }
 
-    /// What lies in the sealed part behind the payload.
-    fn inner_type(self, kind: ContentType) -> Option<u8> {
-        match self.version {
-            Version::Tls13 => Some(kind.into()),
-            Version::Tls12 => None,
-        }
+    /// The length of a record whose payload is that long.
+    pub(super) fn sealed(self, payload: usize) -> usize {
+        self.before() + payload + self.inner() + TAG
     }
 }
 
@@ -127,22 +115,21 @@ impl Header {
 }
 
 /// As long as a nonce in both versions: the implicit part, mixed or joined with what else makes one.
-pub(super) type Iv = Zeroizing<[u8; NONCE_LEN]>;
+pub(super) type Iv = Zeroizing<[u8; NONCE]>;
 
 /// Seals or opens the records of one direction with one key.
 pub(super) struct Cipher {
-    key: LessSafeKey,
+    key: Key,
     iv: Iv,
     sequence: u64,
     suite: Suite,
 }
 
 impl Cipher {
-    /// `key` is as long as the suite's algorithm wants it; `None` otherwise.
+    /// `key` is as long as the suite's AEAD wants it; `None` otherwise.
     pub(super) fn new(suite: Suite, key: &[u8], iv: Iv, sequence: u64) -> Option<Self> {
-        let key = UnboundKey::new(suite.aead.algorithm(), key).ok()?;
         Some(Self {
-            key: LessSafeKey::new(key),
+            key: Key::new(suite.aead, key)?,
             iv,
             sequence,
             suite,
@@ -163,83 +150,73 @@ impl Cipher {
         payload: &[u8],
         out: &mut [u8],
     ) -> Result<usize, Exhausted> {
-        let nonce = self.nonce();
-        let explicit = self.suite.explicit_nonce();
-        let inner_type = self.suite.inner_type(kind);
-        let inner_type = inner_type.as_slice();
-        let rest = explicit + payload.len() + inner_type.len() + TAG;
+        out[self.suite.before()..][..payload.len()].copy_from_slice(payload);
+        self.seal_in_place(kind, payload.len(), out)
+    }
+
+    /// As [`Self::seal`], of a payload that lies in `out` already, behind [`Suite::before`].
+    pub(super) fn seal_in_place(
+        &mut self,
+        kind: ContentType,
+        payload: usize,
+        out: &mut [u8],
+    ) -> Result<usize, Exhausted> {
+        let record = &mut out[..self.suite.sealed(payload)];
+        let rest = record.len() - HEADER;
         let outer = match self.suite.version {
             Version::Tls13 => ContentType::ApplicationData,
             Version::Tls12 => kind,
         };
-        let (header, out) = out.split_at_mut(HEADER);
-        header.copy_from_slice(&header_bytes(outer, rest));
-        let (out_nonce, out) = out.split_at_mut(explicit);
-        out_nonce.copy_from_slice(&nonce[NONCE_LEN - explicit..]);
-        let (sealed, out) = out.split_at_mut(payload.len());
-        let behind = &mut out[..inner_type.len() + TAG];
-        let aad = Additional::new(self.suite, self.sequence, kind, rest, payload.len());
+        let nonce = self.nonce();
+        let aad = Additional::new(self.suite, self.sequence, kind, rest, payload);
         self.advance()?;
-        self.key
-            .seal_out_of_place_scatter(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                payload,
-                sealed,
-                inner_type,
-                behind,
-            )
-            .map_err(|_| Exhausted)?;
+
+        let (before, sealed) = record.split_at_mut(self.suite.before());
+        let (header, explicit) = before.split_at_mut(HEADER);
+        header.copy_from_slice(&header_bytes(outer, rest));
+        explicit.copy_from_slice(&nonce[NONCE - explicit.len()..]);
+        let (sealed, tag) = sealed.split_at_mut(payload + self.suite.inner());
+        // In TLS 1.3; in 1.2 there is nothing behind the payload.
+        sealed[payload..].fill(kind.into());
+        let made = self.key.seal(nonce, aad.as_ref(), sealed);
+        tag.copy_from_slice(&made.map_err(|_| Exhausted)?);
         Ok(HEADER + rest)
     }
 
-    /// Opens one whole record to the start of `out`, which is as long as the record at least; what
-    /// it holds, and how many bytes of that.
+    /// Opens the whole record with which `buffer` ends, from `at` on, and moves what it holds to the
+    /// start; what that is, and how many bytes.
     pub(super) fn open(
         &mut self,
         header: Header,
-        record: &[u8],
-        out: &mut [u8],
+        buffer: &mut [u8],
+        at: usize,
     ) -> Result<(ContentType, usize), AlertDescription> {
-        let explicit = self.suite.explicit_nonce();
-        let body = &record[HEADER..header.record_length()];
-        let Some(length) = body.len().checked_sub(explicit + TAG) else {
+        let record = &buffer[at..];
+        let explicit = HEADER..self.suite.before();
+        let Some(length) = record.len().checked_sub(explicit.end + TAG) else {
             // Whether it is too short or forged is not told apart (RFC 8446 §5.2).
             return Err(AlertDescription::BadRecordMac);
         };
-        let (explicit, body) = body.split_at(explicit);
-        let (sealed, tag) = body.split_at(length);
         let mut nonce = self.nonce();
-        nonce[NONCE_LEN - explicit.len()..].copy_from_slice(explicit);
-        let aad = Additional::new(
-            self.suite,
-            self.sequence,
-            header.kind,
-            header.length,
-            length,
-        );
+        nonce[NONCE - explicit.len()..].copy_from_slice(&record[explicit.clone()]);
+        let (kind, rest) = (header.kind, header.length);
+        let aad = Additional::new(self.suite, self.sequence, kind, rest, length);
         self.advance()
             .map_err(|Exhausted| AlertDescription::InternalError)?;
-        let out = &mut out[..length];
+        let sealed = at + explicit.end..;
         self.key
-            .open_separate_gather(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(aad),
-                sealed,
-                tag,
-                out,
-            )
+            .open(nonce, aad.as_ref(), buffer, sealed)
             .map_err(|_| AlertDescription::BadRecordMac)?;
         match self.suite.version {
             Version::Tls12 if length > MAX_PAYLOAD => Err(AlertDescription::RecordOverflow),
-            Version::Tls12 => Ok((header.kind, length)),
-            Version::Tls13 => strip(out),
+            Version::Tls12 => Ok((kind, length)),
+            Version::Tls13 => strip(&buffer[..length]),
         }
     }
 
     /// The sequence number, padded and mixed into the IV (RFC 8446 §5.3, RFC 7905 §2). AES-GCM in
     /// TLS 1.2 leaves the explicit part to the sender, and rustls's IVs are made for this as well.
-    fn nonce(&self) -> [u8; NONCE_LEN] {
+    fn nonce(&self) -> [u8; NONCE] {
         let mut nonce = *self.iv;
         for (byte, of_sequence) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= of_sequence;
@@ -257,7 +234,7 @@ impl Cipher {
     }
 }
 
-/// AWS-LC wipes the key when it frees it, and the IV does so itself.
+/// The key and the IV do so themselves.
 impl ZeroizeOnDrop for Cipher {}
 
 impl std::fmt::Debug for Cipher {
@@ -330,7 +307,6 @@ pub(super) const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
 
 pub(super) const HEADER: usize = 5;
 const EXPLICIT_NONCE: usize = 8;
-const TAG: usize = 16;
 
 /// Both versions have that of TLS 1.2 in their headers.
 const VERSION: [u8; 2] = [3, 3];

@@ -59,15 +59,16 @@ impl Inbound {
         }
     }
 
-    /// Opens one whole record to the start of `out` and says what it was.
+    /// Opens the whole record with which `buffer` ends, from `at` on, and says what it was; the bytes
+    /// for the backend are moved to the start.
     pub(super) fn receive(
         &mut self,
         header: Header,
-        record: &[u8],
-        out: &mut [u8],
+        buffer: &mut [u8],
+        at: usize,
     ) -> Result<Received, Refusal> {
-        let (kind, length) = self.keys.cipher.open(header, record, out)?;
-        let payload = &out[..length];
+        let (kind, length) = self.keys.cipher.open(header, buffer, at)?;
+        let payload = &buffer[..length];
         if self.message.is_begun() && kind != ContentType::Handshake {
             // RFC 8446 §5.1: a message in parts has nothing between them.
             return Err(AlertDescription::UnexpectedMessage.into());

@@ -1,12 +1,12 @@
 //! The keys of one direction, from the handshake to the last KeyUpdate.
 
-use aws_lc_rs::aead::NONCE_LEN;
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, HKDF_SHA384, Prk};
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::ConnectionTrafficSecrets;
 use zeroize::Zeroizing;
 
-use super::cipher::{Aead, Cipher, Iv, Suite, Version};
+use super::aead::{Aead, NONCE};
+use super::cipher::{Cipher, Iv, Suite, Version};
 
 /// Key material, wiped when it is dropped.
 pub(crate) type Secret = Zeroizing<Box<[u8]>>;
@@ -88,8 +88,8 @@ impl std::fmt::Debug for Material {
 }
 
 pub(super) fn cipher_of(suite: Suite, secret: &[u8], sequence: u64) -> Option<Cipher> {
-    let key = expand(suite, secret, b"key", suite.aead.algorithm().key_len())?;
-    let iv = expand(suite, secret, b"iv", NONCE_LEN)?;
+    let key = expand(suite, secret, b"key", suite.aead.key_length())?;
+    let iv = expand(suite, secret, b"iv", NONCE)?;
     Cipher::new(suite, &key, Iv::new(iv.as_ref().try_into().ok()?), sequence)
 }
 

@@ -1,5 +1,7 @@
 //! What the client is sent: the backend's bytes in records, and what the record layer says itself.
 
+use std::io::IoSliceMut;
+
 use tokio_rustls::rustls::{AlertDescription, ContentType};
 
 use super::cipher::{Exhausted, MAX_PAYLOAD, OVERHEAD, Version};
@@ -28,17 +30,26 @@ impl Outbound {
         sealed.saturating_add(records as u64) > self.limit.saturating_sub(KEPT_FOR_ALERTS)
     }
 
-    /// Seals `payload` to the start of `out`, in records as full as they can be; how long they are.
-    ///
-    /// `out` has room for [`sealed_length`].
-    pub(super) fn data(&mut self, payload: &[u8], out: &mut [u8]) -> Result<usize, Exhausted> {
-        let mut length = 0;
-        for payload in payload.chunks(MAX_PAYLOAD) {
+    /// The places for the payloads of the records that fit into `out`.
+    pub(super) fn places<'a>(&self, out: &'a mut [u8]) -> [IoSliceMut<'a>; RECORDS] {
+        let suite = self.keys.suite;
+        let mut records = out.chunks_exact_mut(suite.sealed(MAX_PAYLOAD));
+        std::array::from_fn(|_| match records.next() {
+            Some(record) => IoSliceMut::new(&mut record[suite.before()..][..MAX_PAYLOAD]),
+            None => IoSliceMut::new(&mut []),
+        })
+    }
+
+    /// Seals the `payload` bytes that lie in the [`Self::places`] of `out`, all but the last of which
+    /// are full; how long the records are.
+    pub(super) fn data(&mut self, payload: usize, out: &mut [u8]) -> Result<usize, Exhausted> {
+        let (mut left, mut length) = (payload, 0);
+        while left > 0 {
+            let payload = left.min(MAX_PAYLOAD);
             let out = &mut out[length..];
-            length += self
-                .keys
-                .cipher
-                .seal(ContentType::ApplicationData, payload, out)?;
+            let cipher = &mut self.keys.cipher;
+            length += cipher.seal_in_place(ContentType::ApplicationData, payload, out)?;
+            left -= payload;
         }
         Ok(length)
     }
@@ -96,10 +107,8 @@ impl Outbound {
     }
 }
 
-/// The room that a payload of this length needs at most.
-pub(super) const fn sealed_length(payload: usize) -> usize {
-    payload + payload.div_ceil(MAX_PAYLOAD) * OVERHEAD
-}
+/// How many full records are moved at a time.
+pub(super) const RECORDS: usize = 8;
 
 const KEPT_FOR_ALERTS: u64 = 4;
 const KEY_UPDATE: u8 = 24;

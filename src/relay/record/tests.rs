@@ -12,7 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::rustls::ContentType;
 
-use super::cipher::{Aead, Cipher, Header, Iv, OVERHEAD, Suite, Version};
+use super::aead::Aead;
+use super::cipher::{Cipher, Header, Iv, OVERHEAD, Suite, Version};
 use super::inbound::{Inbound, Received};
 use super::keys::{Keys, Material, cipher_of};
 use super::outbound::Outbound;
@@ -63,7 +64,7 @@ fn keys(suite: Suite, seed: u8) -> Keys {
             (Material::Traffic(secret), cipher)
         }
         Version::Tls12 => {
-            let key = secret(suite.aead.algorithm().key_len());
+            let key = secret(suite.aead.key_length());
             let cipher = Cipher::new(suite, &key, iv.clone(), 0);
             (Material::Fixed { key, iv }, cipher)
         }
@@ -142,10 +143,9 @@ impl Peer {
             let header = Header::of_whole_record(&self.unread, self.theirs.keys.suite);
             if let Some(header) = header.expect("a record") {
                 let rest = self.unread.split_off(header.record_length());
-                let mut out = vec![0; self.unread.len()];
-                let received = self.theirs.receive(header, &self.unread, &mut out);
+                let mut out = std::mem::replace(&mut self.unread, rest);
+                let received = self.theirs.receive(header, &mut out, 0);
                 let received = received.unwrap_or_else(|refusal| panic!("{refusal:?}"));
-                self.unread = rest;
                 out.truncate(match received {
                     Received::Data(length) => length,
                     _ => 0,
@@ -164,10 +164,11 @@ impl Peer {
         loop {
             let header = Header::of_whole_record(&self.unread, self.theirs.keys.suite);
             if let Some(header) = header.expect("a record") {
-                let mut out = vec![0; self.unread.len()];
-                let opened = self.theirs.keys.cipher.open(header, &self.unread, &mut out);
-                assert_eq!(opened, Ok((ContentType::Alert, 2)));
-                return (out[0], AlertDescription::from(out[1]));
+                let opened = open(&mut self.theirs.keys.cipher, header, &self.unread);
+                let Ok((ContentType::Alert, alert)) = opened else {
+                    panic!("no alert: {opened:?}");
+                };
+                return (alert[0], AlertDescription::from(alert[1]));
             }
             let read = self.wire.read_buf(&mut self.unread).await.expect("a pipe");
             assert_ne!(read, 0, "no alert");
@@ -190,6 +191,17 @@ fn record(cipher: &mut Cipher, kind: ContentType, payload: &[u8]) -> Vec<u8> {
     let length = cipher.seal(kind, payload, &mut out).expect("a fresh key");
     out.truncate(length);
     out
+}
+
+fn open(
+    cipher: &mut Cipher,
+    header: Header,
+    record: &[u8],
+) -> Result<(ContentType, Vec<u8>), AlertDescription> {
+    let mut buffer = record.to_vec();
+    let (kind, length) = cipher.open(header, &mut buffer, 0)?;
+    buffer.truncate(length);
+    Ok((kind, buffer))
 }
 
 fn key_update(request: u8) -> [u8; 5] {

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion
 
 use super::*;
 use crate::relay::record::state;
+use crate::sys::socket::Socket;
 use crate::tls::certs::Certificate;
 use crate::tls::{Alpn, Engine, MinVersion, Session, Tickets, TlsAcceptor};
 
@@ -139,7 +140,12 @@ async fn move_all(version: &'static SupportedProtocolVersion) {
             moving.clone(),
         ));
         backends.spawn(echo(far));
-        relays.spawn(relay(acceptor.clone(), accepted, near, moving.clone()));
+        relays.spawn(relay(
+            acceptor.clone(),
+            accepted,
+            Socket::Unix(near),
+            moving.clone(),
+        ));
     }
     let all = halfway.acquire_many(CONNECTIONS as u32).await;
     all.expect("an open semaphore").forget();
@@ -149,6 +155,9 @@ async fn move_all(version: &'static SupportedProtocolVersion) {
     move_now.send(true).expect("somebody moves");
     while let Some(relayed) = relays.join_next().await {
         let (client, backend, state) = relayed.expect("a relay");
+        let Socket::Unix(backend) = backend else {
+            panic!("it was another");
+        };
         send(&ours, &client, &backend, &state);
     }
     ours.shutdown(std::net::Shutdown::Write).expect("a channel");
@@ -259,9 +268,9 @@ async fn echo(mut stream: UnixStream) -> u64 {
 async fn relay(
     acceptor: TlsAcceptor,
     socket: TcpStream,
-    mut backend: UnixStream,
+    mut backend: Socket,
     mut moving: watch::Receiver<bool>,
-) -> (TcpStream, UnixStream, state::State) {
+) -> (TcpStream, Socket, state::State) {
     let accepted = acceptor
         .accept(socket, Deadline::after(None), |_| Ok::<_, ()>(()))
         .await;
@@ -316,7 +325,8 @@ fn the_other_process() {
         while let Some((client, backend, state)) = receive(&mut channel) {
             relays.spawn(async move {
                 let client = TcpStream::from_std(client.into()).expect("a socket");
-                let mut backend = UnixStream::from_std(backend.into()).expect("a socket");
+                let backend = UnixStream::from_std(backend.into()).expect("a socket");
+                let mut backend = Socket::Unix(backend);
                 let mut stream = RecordStream::import(client, state).expect("a state that fits");
                 let traffic = Traffic::default();
                 stream.join(&mut backend, patient(&traffic)).await

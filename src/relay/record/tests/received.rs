@@ -17,10 +17,9 @@ fn receive(suite: Suite, records: &[(ContentType, &[u8])]) -> All {
     let mut theirs = keys(suite, CLIENTS);
     let mut all = Vec::new();
     for (kind, payload) in records {
-        let sealed = record(&mut theirs.cipher, *kind, payload);
-        let mut out = vec![0; sealed.len()];
+        let mut sealed = record(&mut theirs.cipher, *kind, payload);
         let header = Header::of_whole_record(&sealed, suite)?.expect("a whole record");
-        let received = inbound.receive(header, &sealed, &mut out)?;
+        let received = inbound.receive(header, &mut sealed, 0)?;
         if matches!(received, Received::KeyUpdate(_)) {
             theirs.update().expect("TLS 1.3");
         }
@@ -48,9 +47,9 @@ fn padding_is_taken_off_and_must_leave_a_type() {
     let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
     let mut open = |inner: &[u8]| {
         // The type is sealed behind the payload: what looks like one of 0 is one more of padding.
-        let sealed = record(&mut theirs.cipher, ContentType::from(0), inner);
+        let mut sealed = record(&mut theirs.cipher, ContentType::from(0), inner);
         let header = Header::of_whole_record(&sealed, TLS13)?.expect("a whole record");
-        inbound.receive(header, &sealed, &mut vec![0; sealed.len()])
+        inbound.receive(header, &mut sealed, 0)
     };
     assert_eq!(open(&[b'w', 23]), Ok(Received::Data(1)));
     assert_eq!(open(&[b'w', 0, 23, 0, 0]), Ok(Received::Data(2)));
@@ -65,10 +64,10 @@ fn a_record_without_anything_in_it_is_refused() {
     // Sealed by hand: nothing, not even a type.
     for all_zero in [0, 1] {
         let mut theirs = keys(TLS13, CLIENTS);
-        let sealed = record(&mut theirs.cipher, ContentType::from(0), &vec![0; all_zero]);
+        let mut sealed = record(&mut theirs.cipher, ContentType::from(0), &vec![0; all_zero]);
         let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
         let header = Header::of_whole_record(&sealed, TLS13).expect("a record");
-        let received = inbound.receive(header.expect("a whole one"), &sealed, &mut [0; 64]);
+        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0);
         assert_eq!(received, broken(Alert::UnexpectedMessage));
     }
 }
@@ -288,10 +287,10 @@ fn a_record_too_short_for_its_tag_is_forged() {
             _ => 16,
         };
         for length in 0..=shortest {
-            let record = [&[23, 3, 3, 0, length][..], &[0; 24][..usize::from(length)]].concat();
+            let mut record = [&[23, 3, 3, 0, length][..], &[0; 24][..usize::from(length)]].concat();
             let header = Header::of_whole_record(&record, suite).expect("a record");
             let mut inbound = Inbound::new(keys(suite, CLIENTS));
-            let received = inbound.receive(header.expect("a whole one"), &record, &mut [0; 64]);
+            let received = inbound.receive(header.expect("a whole one"), &mut record, 0);
             assert_eq!(received, broken(Alert::BadRecordMac), "{suite:?} {length}");
         }
     }
