@@ -170,3 +170,53 @@ const LINGER_BYTES: u64 = 256 * 1024;
 /// layer keeps up to a record more, opened, and another one sealed: with `limits.pending` at its
 /// default no more than 51 MiB for all.
 const EARLY: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::ops::RangeInclusive;
+
+    use tokio::net::UnixStream;
+    use tokio_rustls::rustls::crypto::cipher::{AeadKey, Iv};
+    use tokio_rustls::rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
+
+    use super::*;
+    use crate::relay::Settings;
+    use crate::traffic::Traffic;
+
+    /// Every idle connection has one. Above the bounds something is held across an await that need
+    /// not be; below them a part of the relay is gone, and the bounds are to follow.
+    #[tokio::test]
+    async fn a_relay_is_a_small_future() {
+        let secrets = || ConnectionTrafficSecrets::Chacha20Poly1305 {
+            key: AeadKey::from([0; 32]),
+            iv: Iv::new([0; 12]),
+        };
+        let secrets = ExtractedSecrets {
+            tx: (0, secrets()),
+            rx: (0, secrets()),
+        };
+        let record = RecordStream::new(socket(), secrets, None, Vec::new()).expect("a known suite");
+        let record = Client::Record(Box::new(record));
+        let stream = Client::plain(socket());
+        for (mut client, sizes) in [(record, RECORD), (stream, STREAM)] {
+            let (mut backend, traffic) = (Plain::Socket(socket()), Traffic::default());
+            let settings = Settings {
+                idle: None,
+                half_close: None,
+            };
+            let relay = Relay {
+                settings,
+                traffic: &traffic,
+            };
+            let size = size_of_val(&*client.relay(&mut backend, relay));
+            assert!(sizes.contains(&size), "{size} bytes and not {sizes:?}");
+        }
+    }
+
+    const RECORD: RangeInclusive<usize> = 272..=336;
+    const STREAM: RangeInclusive<usize> = 448..=512;
+
+    fn socket() -> Socket {
+        Socket::Unix(UnixStream::pair().expect("a pair").0)
+    }
+}

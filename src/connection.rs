@@ -285,3 +285,16 @@ impl From<Unserved> for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    /// Idle connections are made of it and of their relay's (src/client.rs): both bounds hold it.
+    #[test]
+    fn a_connection_is_a_small_future() {
+        fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(super::serve);
+        assert!((1056..=1184).contains(&size), "{size} bytes");
+    }
+}
