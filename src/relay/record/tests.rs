@@ -1,9 +1,9 @@
 //! What a record layer must get right, seen by a client that can seal whatever it likes.
 
+mod exported;
 mod known;
 mod limits;
 mod moving;
-
 mod received;
 mod refused;
 
@@ -217,16 +217,18 @@ async fn joined<F: Future>(
 ) -> (End, F::Output) {
     let (mut near, far) = duplex(1 << 20);
     let traffic = Traffic::default();
-    let relay = Relay {
-        settings: Settings {
-            idle: None,
-            half_close: None,
-        },
-        traffic: &traffic,
-    };
-    let both = async { tokio::join!(stream.join(&mut near, relay), test(far)) };
+    let both = async { tokio::join!(stream.join(&mut near, patient(&traffic)), test(far)) };
     let day = Deadline::after(Duration::from_secs(24 * 60 * 60));
     day.bound(both).await.expect("it hangs")
+}
+
+/// Ends for no lack of bytes.
+fn patient(traffic: &Traffic) -> Relay<'_> {
+    let settings = Settings {
+        idle: None,
+        half_close: None,
+    };
+    Relay { settings, traffic }
 }
 
 /// Bytes of which no two stretches are alike.
