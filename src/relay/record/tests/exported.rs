@@ -64,6 +64,100 @@ async fn talk(stream: DuplexStream, rest: &[u8]) -> Vec<u8> {
     heard
 }
 
+/// What a connection was asked for by its client, or asked its client for, is part of it.
+#[tokio::test(start_paused = true)]
+async fn a_request_for_new_keys_is_answered_once_though_the_connection_moves_before_the_answer() {
+    const STEP: usize = 1_000;
+    for suite in suites().filter(|suite| suite.version == Version::Tls13) {
+        let (mut stream, mut peer) = connection_over(suite, STEP);
+        let (mut near, mut far) = duplex(STEP);
+        let answer = bytes(3 * STEP);
+        // The client reads nothing: the answer to its request waits behind the backend's.
+        while_joined(&mut stream, &mut near, async {
+            far.write_all(&answer[..2 * STEP]).await.expect("a relay");
+            peer.key_update(1).await;
+            peer.data(b"before").await;
+            assert_eq!(read(&mut far, 6).await, b"before");
+        })
+        .await;
+        assert!(stream.updating && !stream.sealed.is_empty(), "{suite:?}");
+
+        let mut stream = moved(stream);
+        while_joined(&mut stream, &mut near, async {
+            peer.key_update(1).await;
+            peer.data(b"behind").await;
+            assert_eq!(read(&mut far, 6).await, b"behind");
+            let send = far.write_all(&answer[2 * STEP..]);
+            let mut updates = 0;
+            let mut heard = Vec::new();
+            let hear = async {
+                while heard.len() < answer.len() {
+                    match peer.next().await.expect("bytes") {
+                        (Received::Data(_), bytes) => heard.extend(bytes),
+                        (Received::KeyUpdate(Answer::NotRequested), _) => updates += 1,
+                        (other, _) => panic!("{other:?}"),
+                    }
+                }
+            };
+            tokio::join!(send, hear).0.expect("a relay");
+            assert!(heard == answer, "{suite:?}: other bytes than were said");
+            assert_eq!(updates, 1, "{suite:?}");
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_asked_for_new_keys_is_not_asked_again_because_the_connection_moved() {
+    const LIMIT: u64 = 20;
+    for suite in suites().filter(|suite| suite.version == Version::Tls13) {
+        let (mut stream, mut peer) = connection(suite);
+        let (mut near, mut far) = duplex(1_000);
+        stream.outbound.limit = LIMIT;
+        let turn = async |peer: &mut Peer, far: &mut DuplexStream| {
+            peer.data(b"w").await;
+            assert_eq!(read(far, 1).await, b"w");
+            far.write_all(b"a").await.expect("a relay");
+            let mut asked = 0;
+            loop {
+                match peer.next().await.expect("bytes").0 {
+                    Received::Data(1) => return asked,
+                    Received::KeyUpdate(Answer::Requested) => asked += 1,
+                    Received::KeyUpdate(Answer::NotRequested) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let mut asked = 0;
+        for _ in 0..3 * LIMIT {
+            asked += while_joined(&mut stream, &mut near, turn(&mut peer, &mut far)).await;
+            stream = moved(stream);
+        }
+        assert_eq!(asked, 1, "{suite:?}");
+        // Once it has new ones it may be asked for the next.
+        peer.key_update(0).await;
+        for _ in 0..LIMIT + 2 {
+            asked += while_joined(&mut stream, &mut near, turn(&mut peer, &mut far)).await;
+            stream = moved(stream);
+        }
+        assert_eq!(asked, 2, "{suite:?}");
+    }
+}
+
+/// Joins the stream to a backend until `test` is over.
+async fn while_joined<T>(
+    stream: &mut RecordStream<DuplexStream>,
+    near: &mut DuplexStream,
+    test: impl Future<Output = T>,
+) -> T {
+    let traffic = Traffic::default();
+    let day = Deadline::after(Duration::from_secs(24 * 60 * 60));
+    tokio::select! {
+        end = stream.join(near, patient(&traffic)) => panic!("{end:?}"),
+        output = day.bound(test) => output.expect("it hangs"),
+    }
+}
+
 /// The stream that is made of what another one was.
 fn moved(stream: RecordStream<DuplexStream>) -> RecordStream<DuplexStream> {
     let (io, state) = stream.export();

@@ -206,7 +206,14 @@ async fn a_quiet_connection_owns_no_buffer() {
         tokio::select! {
             (end, _) = joined(&mut stream, async |mut backend| {
                 for _ in 0..20 {
-                    peer.data(&said).await;
+                    let cipher = &mut peer.ours.keys.cipher;
+                    let record = record(cipher, ContentType::ApplicationData, &said);
+                    // It comes in two parts, so that the first one has to be held.
+                    let (first, second) = record.split_at(record.len() / 2);
+                    peer.wire.write_all(first).await.expect("a reader");
+                    // Paused time goes on when nobody else has anything to do.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    peer.wire.write_all(second).await.expect("a reader");
                     read(&mut backend, said.len()).await;
                     backend.write_all(&said).await.expect("a relay");
                     peer.expect_data(&said).await;
