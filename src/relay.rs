@@ -59,3 +59,6 @@ pub(crate) enum Answer {
     /// An unknown part of it.
     Broken,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,86 +1,57 @@
-//! The promises of the relay, over streams that do all that a socket may do to it.
-
-mod bytes;
-mod ends;
-mod quiet;
-mod streams;
-
-use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+//! What a connection of the stream relay owns, and when.
 
 use std::future::poll_fn;
 
-use self::streams::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
 use super::*;
-use crate::deadline::Deadline;
-use crate::relay::{Answer, Settings};
+use crate::relay::tests::{PATIENT, ROOM, bytes, come};
 use crate::traffic::Traffic;
 
-/// Ends for no lack of bytes.
-const PATIENT: Settings = Settings {
-    idle: None,
-    half_close: None,
-};
+#[tokio::test(start_paused = true)]
+async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
+    let (mut from_far, mut from) = duplex(1 << 20);
+    let (mut to, mut to_far) = duplex(1_000);
+    let counter = Counter::default();
+    let mut pump = Pump::new(bytes(10), &counter);
+    from_far.write_all(&bytes(30_000)).await.expect("room");
 
-/// Room for everything that a small test says.
-const ROOM: usize = 4096;
+    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
+    assert!(moved.is_pending());
+    assert!((29_000..=64 * 1024).contains(&pump.unsent.capacity()));
 
-async fn join<C: Stream, B: Stream>(
-    client: &mut C,
-    backend: &mut B,
-    early: Vec<u8>,
-    settings: Settings,
-    traffic: &Traffic,
-) -> End {
-    let relay = Relay { settings, traffic };
-    super::join(client, backend, early, relay, |_| false).await
+    come(async {
+        let mut read = vec![0; 30_010];
+        tokio::select! {
+            _ = poll_fn(|cx| pump.poll(cx, &mut from, &mut to, OnEnd::PassOn)) => panic!("nobody has closed"),
+            read = to_far.read_exact(&mut read) => read.expect("the bytes"),
+        }
+    })
+    .await;
+    assert_eq!(pump.unsent.capacity(), 0);
 }
 
-async fn relay(client: impl Stream, backend: impl Stream, settings: Settings) -> End {
-    relay_after(b"", client, backend, settings).await
+#[tokio::test(start_paused = true)]
+async fn a_quiet_connection_owns_no_buffer() {
+    let (_from_far, mut from) = duplex(ROOM);
+    let (mut to, _to_far) = duplex(ROOM);
+    let counter = Counter::default();
+    let mut pump = Pump::new(bytes(1_000), &counter);
+    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
+    assert!(moved.is_pending());
+    assert_eq!((counter.get(), pump.unsent.capacity()), (1_000, 0));
 }
 
-/// Closes both streams when it ends, as the owner of a relay does.
-async fn relay_after(
-    early: &[u8],
-    mut client: impl Stream,
-    mut backend: impl Stream,
-    settings: Settings,
-) -> End {
+#[test]
+fn a_relay_at_rest_is_small() {
+    let ((mut client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
     let traffic = Traffic::default();
-    join(
-        &mut client,
-        &mut backend,
-        early.to_vec(),
-        settings,
-        &traffic,
-    )
-    .await
-}
-
-/// What has not come after a day in which nothing else could happen will never come.
-async fn come<F: Future>(work: F) -> F::Output {
-    let day = Deadline::after(Duration::from_secs(24 * 60 * 60));
-    day.bound(work).await.expect("it hangs")
-}
-
-/// Bytes of which no two stretches are alike, so that a lost or repeated one shows.
-fn bytes(length: usize) -> Vec<u8> {
-    (0..length as u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 19) as u8)
-        .collect()
-}
-
-/// Sends `ours` and closes, and reads to the end meanwhile.
-async fn talk(stream: DuplexStream, ours: &[u8]) -> Vec<u8> {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut theirs = Vec::new();
-    let send = async {
-        writer.write_all(ours).await.expect("a relay that takes it");
-        writer.shutdown().await.expect("a relay that takes the end");
+    let relay = Relay {
+        settings: PATIENT,
+        traffic: &traffic,
     };
-    let ((), read) = tokio::join!(send, reader.read_to_end(&mut theirs));
-    read.expect("an end");
-    theirs
+    let future = join(&mut client, &mut backend, Vec::new(), relay, |_| false);
+    // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
+    let size = size_of_val(&future);
+    assert!((200..=400).contains(&size), "{size} bytes");
 }

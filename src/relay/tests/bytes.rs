@@ -227,8 +227,7 @@ async fn taken_while_stalled(near: impl Stream, far: DuplexStream, other: impl S
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_side_stops_the_reading_of_the_other() {
-    let most = SCRATCH.with_borrow(|scratch| scratch.len()) + ROOM;
-    assert_eq!(most, 64 * 1024 + ROOM);
+    let most = 64 * 1024 + ROOM;
 
     let (client_far, client) = duplex(ROOM);
     let (_backend_far, backend) = duplex(ROOM);
@@ -247,40 +246,6 @@ async fn a_stalled_side_stops_the_reading_of_the_other() {
         () = tokio::time::sleep(Duration::from_secs(60)) => {}
     }
     assert!((1..=most).contains(&taken), "{taken}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
-    let (mut from_far, mut from) = duplex(1 << 20);
-    let (mut to, mut to_far) = duplex(1_000);
-    let counter = Counter::default();
-    let mut pump = Pump::new(bytes(10), &counter);
-    from_far.write_all(&bytes(30_000)).await.expect("room");
-
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
-    assert!(moved.is_pending());
-    assert!((29_000..=64 * 1024).contains(&pump.unsent.capacity()));
-
-    come(async {
-        let mut read = vec![0; 30_010];
-        tokio::select! {
-            _ = poll_fn(|cx| pump.poll(cx, &mut from, &mut to, OnEnd::PassOn)) => panic!("nobody has closed"),
-            read = to_far.read_exact(&mut read) => read.expect("the bytes"),
-        }
-    })
-    .await;
-    assert_eq!(pump.unsent.capacity(), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_quiet_connection_owns_no_buffer() {
-    let (_from_far, mut from) = duplex(ROOM);
-    let (mut to, _to_far) = duplex(ROOM);
-    let counter = Counter::default();
-    let mut pump = Pump::new(bytes(1_000), &counter);
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
-    assert!(moved.is_pending());
-    assert_eq!((counter.get(), pump.unsent.capacity()), (1_000, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,18 +273,4 @@ async fn a_side_that_never_pauses_does_not_hold_up_the_other() {
         let (from_client, to_client) = (traffic.from_client.get(), traffic.to_client.get());
         assert_eq!(from_client.min(to_client), 6, "{from_client} {to_client}");
     }
-}
-
-#[test]
-fn a_relay_at_rest_is_small() {
-    let ((mut client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
-    let traffic = Traffic::default();
-    let relay = Relay {
-        settings: PATIENT,
-        traffic: &traffic,
-    };
-    let future = super::super::join(&mut client, &mut backend, Vec::new(), relay, |_| false);
-    // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
-    let size = size_of_val(&future);
-    assert!((200..=400).contains(&size), "{size} bytes");
 }
