@@ -6,11 +6,13 @@
 mod config;
 mod front;
 mod gate_line;
+mod record;
 mod rendezvous;
 
 pub use self::config::config;
 pub use self::front::front;
 pub use self::gate_line::gate_line;
+pub use self::record::record;
 pub use self::rendezvous::rendezvous;
 
 /// Splits an input into the pieces in which it is to be sent.
@@ -72,6 +74,11 @@ mod tests {
     #[test]
     fn the_seeds_of_front_hold() {
         replay("front", super::front);
+    }
+
+    #[test]
+    fn the_seeds_of_record_hold() {
+        replay("record", super::record);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod cipher;
 mod inbound;
 mod keys;
 mod outbound;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod state;
 
 use std::cell::RefCell;
@@ -34,6 +34,8 @@ use self::inbound::{Answer, Inbound, Received, Refusal};
 use self::keys::Keys;
 pub(crate) use self::keys::Secret;
 use self::outbound::{Outbound, RECORDS};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::state::State as Exported;
 use super::drive::{Directions, Fault, OnEnd, Progress, State, drive};
 use super::unsent::Unsent;
 use super::{End, Relay};
@@ -138,6 +140,12 @@ impl<IO: Wire> RecordStream<IO> {
 
     pub(crate) fn io(&self) -> &IO {
         &self.io
+    }
+
+    /// Changes keys after fewer records than they could seal.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn set_limit(&mut self, records: u64) {
+        self.outbound.limit = records;
     }
 
     pub(crate) fn into_io(self) -> IO {

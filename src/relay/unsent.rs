@@ -33,7 +33,7 @@ impl Unsent {
         self.bytes.capacity()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }

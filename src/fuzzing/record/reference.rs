@@ -1,0 +1,333 @@
+//! What rustls makes of the client's records, and where we mean to be stricter.
+
+use std::io::Read;
+
+use tokio_rustls::rustls::{Error, InvalidMessage, PeerMisbehaved, ServerConnection};
+
+use super::half::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Half, Version, record_length,
+};
+
+/// What is to come of a connection, after so many records of its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Open,
+    /// The client has said `close_notify`.
+    Closed,
+    /// With an alert, if one is due.
+    Refused(Option<u8>),
+    /// rustls cannot say.
+    Unknown,
+}
+
+/// A rustls server that gets every record alone, so that none is withheld for the fault of another.
+pub(super) struct Reference {
+    server: ServerConnection,
+    version: Version,
+    upwards: Half,
+    downwards: Half,
+    /// Not a whole record yet.
+    received: Vec<u8>,
+    /// Not a whole handshake message yet.
+    message: Vec<u8>,
+    pub plaintext: Vec<u8>,
+    pub verdict: Verdict,
+    /// How many KeyUpdates have asked for one of ours.
+    pub asked: usize,
+    /// How many renegotiations were declined.
+    pub declined: usize,
+}
+
+/// How rustls took a record.
+#[derive(Debug)]
+enum Taken {
+    Well,
+    /// With the alert that it sent.
+    Badly(Error, Option<u8>),
+    /// It has no room for a message as long as this.
+    No,
+}
+
+/// A record that we refuse by intention, with this alert, and what rustls is known to make of it.
+struct Stricter {
+    ours: Option<u8>,
+    rustls: Rustls,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rustls {
+    /// It takes the record, or waits for more of the message.
+    MayTakeIt,
+    /// It says something else.
+    RefusesToo,
+}
+
+impl Stricter {
+    fn than_rustls(ours: u8) -> Option<Self> {
+        let (ours, rustls) = (Some(ours), Rustls::MayTakeIt);
+        Some(Self { ours, rustls })
+    }
+
+    fn in_other_words(ours: Option<u8>) -> Option<Self> {
+        let rustls = Rustls::RefusesToo;
+        Some(Self { ours, rustls })
+    }
+}
+
+impl Reference {
+    pub(super) fn new(
+        version: Version,
+        server: ServerConnection,
+        upwards: Half,
+        downwards: Half,
+    ) -> Self {
+        Self {
+            server,
+            version,
+            upwards,
+            downwards,
+            received: Vec::new(),
+            message: Vec::new(),
+            plaintext: Vec::new(),
+            verdict: Verdict::Open,
+            asked: 0,
+            declined: 0,
+        }
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+        while self.verdict == Verdict::Open {
+            let Some(length) = record_length(&self.received) else {
+                break;
+            };
+            if let Some(alert) = self.refused_by_header(length - HEADER) {
+                self.verdict = Verdict::Refused(Some(alert));
+                break;
+            }
+            if self.received.len() < length {
+                break;
+            }
+            let rest = self.received.split_off(length);
+            let record = std::mem::replace(&mut self.received, rest);
+            self.verdict = self.judge(&record);
+        }
+    }
+
+    /// Intended: a header is judged as soon as it is there, and is what the RFCs say. rustls takes
+    /// any type in TLS 1.3, any minor version, and what is authentic though too long; what it
+    /// refuses here it calls `decode_error` (RFC 8446 §5, §5.2; RFC 5246 §6.2.1, §6.2.3).
+    fn refused_by_header(&self, length: usize) -> Option<u8> {
+        let (kinds, longest) = match self.version {
+            Version::Tls12 => (CHANGE_CIPHER_SPEC..=APPLICATION_DATA, 16384 + 2048),
+            Version::Tls13 => (APPLICATION_DATA..=APPLICATION_DATA, 16384 + 256),
+        };
+        if !kinds.contains(&self.received[0]) {
+            Some(UNEXPECTED_MESSAGE)
+        } else if self.received[1..3] != [3, 3] {
+            Some(DECODE_ERROR)
+        } else if length > longest {
+            Some(RECORD_OVERFLOW)
+        } else {
+            None
+        }
+    }
+
+    fn judge(&mut self, record: &[u8]) -> Verdict {
+        let opened = self.upwards.open(record);
+        let begun = !self.message.is_empty();
+        let is_handshake = matches!(opened, Some((HANDSHAKE, _)));
+        if let Some((HANDSHAKE, content)) = &opened {
+            self.message.extend_from_slice(content);
+        }
+        let stricter = match self.version {
+            // Of what is too long nothing else matters.
+            Version::Tls13 if record.len() > HEADER + 16384 + 1 + 16 => None,
+            Version::Tls13 => self.stricter_in_tls13(opened.as_ref(), begun),
+            Version::Tls12 => self.stricter_in_tls12(record, opened.as_ref()),
+        };
+        let taken = self.take(record);
+        if let Some(Stricter { ours, rustls }) = stricter {
+            let refused = matches!(taken, Taken::Badly(..));
+            assert!(refused || rustls == Rustls::MayTakeIt, "rustls: {taken:?}");
+            return Verdict::Refused(ours);
+        }
+        match taken {
+            Taken::Well => {
+                self.follow();
+                match self.server.process_new_packets() {
+                    Ok(state) if state.peer_has_closed() => Verdict::Closed,
+                    _ => Verdict::Open,
+                }
+            }
+            // Intended: we skip a ClientHello, whatever is in it.
+            Taken::Badly(Error::InvalidMessage(_), Some(_))
+                if is_handshake && self.version == Version::Tls12 =>
+            {
+                Verdict::Unknown
+            }
+            Taken::Badly(_, Some(alert)) => Verdict::Refused(Some(alert)),
+            Taken::Badly(Error::AlertReceived(_), None) => Verdict::Refused(None),
+            // Intended: rustls leaves without a word, we say why (RFC 8446 §5.1, §5.4).
+            Taken::Badly(Error::PeerMisbehaved(why), None) => {
+                assert!(is_known(&why), "{why:?}");
+                Verdict::Refused(Some(UNEXPECTED_MESSAGE))
+            }
+            Taken::Badly(Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge), None) => {
+                Verdict::Refused(Some(DECODE_ERROR))
+            }
+            Taken::Badly(error, None) => panic!("refused without an alert: {error:?}"),
+            Taken::No => Verdict::Unknown,
+        }
+    }
+
+    fn stricter_in_tls13(&self, opened: Option<&(u8, Vec<u8>)>, begun: bool) -> Option<Stricter> {
+        match opened.map(|(kind, content)| (*kind, &content[..]))? {
+            // An empty message; rustls takes it for an empty record (RFC 8446 §5.4).
+            (HANDSHAKE, []) if !begun => Stricter::than_rustls(UNEXPECTED_MESSAGE),
+            // Of a message its first bytes say whether it can be one that a client may send; rustls
+            // waits for the rest.
+            (HANDSHAKE, _) => match self.message[..] {
+                [kind, ..] if kind != KEY_UPDATE => Stricter::than_rustls(UNEXPECTED_MESSAGE),
+                [_, a, b, c, ..] if [a, b, c] != [0, 0, 1] => Stricter::than_rustls(DECODE_ERROR),
+                _ => None,
+            },
+            // All alerts but two are errors whatever their level, and end it all (RFC 8446 §6).
+            (ALERT, &[WARNING, description])
+                if !begun && ![CLOSE_NOTIFY, USER_CANCELED].contains(&description) =>
+            {
+                Stricter::in_other_words(None)
+            }
+            // An unexpected type is an unexpected message (RFC 8446 §5); zero is none.
+            (kind, _) if !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind) => {
+                Stricter::in_other_words(Some(UNEXPECTED_MESSAGE))
+            }
+            _ => None,
+        }
+    }
+
+    fn stricter_in_tls12(&self, record: &[u8], opened: Option<&(u8, Vec<u8>)>) -> Option<Stricter> {
+        let length = record.len() - HEADER;
+        match opened {
+            // rustls takes these for plaintext, which they cannot be, and the last for too long,
+            // which it is not.
+            _ if record[0] == CHANGE_CIPHER_SPEC
+                || (length == 0 && record[0] != APPLICATION_DATA)
+                || length == 16384 + 2048 =>
+            {
+                Stricter::in_other_words(Some(match opened {
+                    Some((_, content)) if content.len() > 16384 => RECORD_OVERFLOW,
+                    Some(_) => UNEXPECTED_MESSAGE,
+                    None => BAD_RECORD_MAC,
+                }))
+            }
+            // As in TLS 1.3.
+            Some((HANDSHAKE, content)) if content.len() <= 16384 => self.stricter_renegotiation(),
+            _ => None,
+        }
+    }
+
+    fn stricter_renegotiation(&self) -> Option<Stricter> {
+        let mut rest = &self.message[..];
+        while let [kind, body @ ..] = rest {
+            if *kind != CLIENT_HELLO {
+                return Stricter::than_rustls(UNEXPECTED_MESSAGE);
+            }
+            let length = u32::from_be_bytes([0, *body.first()?, *body.get(1)?, *body.get(2)?]);
+            if length > 0xffff {
+                return Stricter::than_rustls(DECODE_ERROR);
+            }
+            rest = body[3..].get(length as usize..)?;
+        }
+        None
+    }
+
+    fn take(&mut self, mut record: &[u8]) -> Taken {
+        let mut taken = Taken::Well;
+        while !record.is_empty() {
+            match self.server.read_tls(&mut record) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(_) => return Taken::No,
+            }
+            if let Err(error) = self.server.process_new_packets() {
+                taken = Taken::Badly(error, None);
+                break;
+            }
+        }
+        // At the end there is an error, which says no more than the verdict.
+        let _ = self.server.reader().read_to_end(&mut self.plaintext);
+        let alert = self.said();
+        match taken {
+            Taken::Badly(error, None) => Taken::Badly(error, alert),
+            taken => taken,
+        }
+    }
+
+    /// The alert that rustls sends, if it is fatal.
+    fn said(&mut self) -> Option<u8> {
+        let mut sent = Vec::new();
+        while self.server.wants_write() {
+            self.server.write_tls(&mut sent).expect("a Vec takes all");
+        }
+        let (mut rest, mut alert) = (&sent[..], None);
+        while let Some(length) = record_length(rest) {
+            let record;
+            (record, rest) = rest.split_at(length);
+            match self.downwards.open(record).expect("rustls can seal") {
+                (HANDSHAKE, _) => self.downwards.update(),
+                (ALERT, content) if content == [WARNING, NO_RENEGOTIATION] => self.declined += 1,
+                (ALERT, content) => alert = Some(content[1]),
+                other => panic!("rustls said {other:?}"),
+            }
+        }
+        alert
+    }
+
+    /// What the messages that rustls took mean for those that follow.
+    fn follow(&mut self) {
+        match (self.version, &self.message[..]) {
+            (Version::Tls13, [_, _, _, _, request]) => {
+                self.asked += usize::from(*request);
+                self.upwards.update();
+                self.message.clear();
+            }
+            (Version::Tls13, _) => {}
+            (Version::Tls12, _) => {
+                while let [_, a, b, c, body @ ..] = &self.message[..] {
+                    let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+                    let Some(rest) = body.get(length..) else {
+                        break;
+                    };
+                    self.message = rest.to_vec();
+                }
+            }
+        }
+    }
+}
+
+/// Of which rustls says nothing to the peer.
+fn is_known(why: &PeerMisbehaved) -> bool {
+    matches!(
+        why,
+        PeerMisbehaved::IllegalTlsInnerPlaintext
+            | PeerMisbehaved::MessageInterleavedWithHandshakeMessage
+            | PeerMisbehaved::TooManyEmptyFragments
+            | PeerMisbehaved::TooManyKeyUpdateRequests
+            | PeerMisbehaved::TooManyRenegotiationRequests
+            | PeerMisbehaved::TooManyWarningAlertsReceived
+    )
+}
+
+/// RFC 8446 §6 and §4.
+pub(super) const WARNING: u8 = 1;
+pub(super) const FATAL: u8 = 2;
+pub(super) const CLOSE_NOTIFY: u8 = 0;
+const UNEXPECTED_MESSAGE: u8 = 10;
+const BAD_RECORD_MAC: u8 = 20;
+const RECORD_OVERFLOW: u8 = 22;
+const DECODE_ERROR: u8 = 50;
+const USER_CANCELED: u8 = 90;
+pub(super) const NO_RENEGOTIATION: u8 = 100;
+pub(super) const CLIENT_HELLO: u8 = 1;
+pub(super) const KEY_UPDATE: u8 = 24;

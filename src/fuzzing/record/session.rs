@@ -1,0 +1,289 @@
+//! A handshake that is the same every time, and so are its keys.
+//!
+//! rustls's connections cannot be copied. But when nothing in a handshake is random the same
+//! handshake can be had once more: one server goes on, the other gives its keys away.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::aws_lc_rs::{self, cipher_suite};
+use tokio_rustls::rustls::crypto::{
+    ActiveKeyExchange, CryptoProvider, GetRandomFailed, SecureRandom, SharedSecret,
+    SupportedKxGroup,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ExtractedSecrets, KeyLog,
+    NamedGroup, ServerConfig, ServerConnection, SignatureAlgorithm, SignatureScheme,
+    SupportedCipherSuite, SupportedProtocolVersion,
+};
+
+use super::half::{HEADER, Half, Version};
+
+/// The ends of one connection, past its handshake.
+pub(super) struct Session {
+    pub version: Version,
+    pub client: ClientConnection,
+    pub reference: ServerConnection,
+    /// What the reference has too.
+    pub extracted: ExtractedSecrets,
+    /// In TLS 1.3; empty otherwise.
+    pub secrets: Secrets,
+    /// The ClientHello, without a record around it.
+    pub hello: Vec<u8>,
+}
+
+/// The first traffic secrets (RFC 8446 §7.1).
+#[derive(Clone, Default)]
+pub(super) struct Secrets {
+    pub client: Vec<u8>,
+    pub server: Vec<u8>,
+}
+
+impl Session {
+    /// One of [`SUITES`].
+    pub(super) fn new(suite: usize) -> Self {
+        CONFIGURATIONS.with(|configurations| {
+            let (version, client, server) = &configurations[suite % SUITES];
+            Self::between(*version, client, server)
+        })
+    }
+
+    fn between(version: Version, client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Self {
+        CAPTURED.take();
+        let name = ServerName::try_from("localhost").expect("a name");
+        let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
+        let server = || ServerConnection::new(Arc::clone(server)).expect("a server");
+        let (mut reference, mut ours) = (server(), server());
+        let mut hello = Vec::new();
+        while client.is_handshaking() || reference.is_handshaking() || client.wants_write() {
+            let (mut flight, mut answer, mut same) = (Vec::new(), Vec::new(), Vec::new());
+            while client.wants_write() {
+                client.write_tls(&mut flight).expect("a Vec takes all");
+            }
+            if hello.is_empty() {
+                hello = flight[HEADER..].to_vec();
+            }
+            for (server, answer) in [(&mut reference, &mut answer), (&mut ours, &mut same)] {
+                give(server, &flight);
+                while server.wants_write() {
+                    server.write_tls(answer).expect("a Vec takes all");
+                }
+            }
+            assert_eq!(answer, same, "a handshake with something random in it");
+            give(&mut client, &answer);
+        }
+        let secrets = match version {
+            Version::Tls12 => Secrets::default(),
+            Version::Tls13 => CAPTURED.take(),
+        };
+        let extracted = ours.dangerous_extract_secrets().expect("they are enabled");
+        Self {
+            version,
+            client,
+            reference,
+            extracted,
+            secrets,
+            hello,
+        }
+    }
+
+    /// What the client sends.
+    pub(super) fn upwards(&self) -> Half {
+        Half::new(self.version, &self.extracted.rx, &self.secrets.client)
+    }
+
+    /// What the server sends.
+    pub(super) fn downwards(&self) -> Half {
+        Half::new(self.version, &self.extracted.tx, &self.secrets.server)
+    }
+}
+
+fn give<C, D>(connection: &mut C, mut bytes: &[u8])
+where
+    C: std::ops::DerefMut<Target = tokio_rustls::rustls::ConnectionCommon<D>>,
+    D: tokio_rustls::rustls::SideData,
+{
+    while !bytes.is_empty() {
+        connection.read_tls(&mut bytes).expect("a slice");
+        connection.process_new_packets().expect("a handshake");
+    }
+}
+
+pub(super) const SUITES: usize = 6;
+
+type Configurations = Vec<(Version, Arc<ClientConfig>, Arc<ServerConfig>)>;
+
+thread_local! {
+    static CONFIGURATIONS: Configurations = configurations();
+    static CAPTURED: RefCell<Secrets> = RefCell::default();
+}
+
+fn configurations() -> Configurations {
+    let suites: [(Version, SupportedCipherSuite); SUITES] = [
+        (Version::Tls13, cipher_suite::TLS13_AES_128_GCM_SHA256),
+        (Version::Tls13, cipher_suite::TLS13_AES_256_GCM_SHA384),
+        (Version::Tls13, cipher_suite::TLS13_CHACHA20_POLY1305_SHA256),
+        (
+            Version::Tls12,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ),
+        (
+            Version::Tls12,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        ),
+        (
+            Version::Tls12,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ),
+    ];
+    Vec::from(suites.map(|(version, suite)| {
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: vec![suite],
+            kx_groups: vec![&Fixed],
+            secure_random: &Fixed,
+            ..aws_lc_rs::default_provider()
+        });
+        let (client, server) = (client(&provider, version), server(&provider, version));
+        (version, Arc::new(client), Arc::new(server))
+    }))
+}
+
+fn client(provider: &Arc<CryptoProvider>, version: Version) -> ClientConfig {
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[protocol(version)])
+        .expect("the provider speaks both")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Fixed))
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config
+}
+
+fn server(provider: &Arc<CryptoProvider>, version: Version) -> ServerConfig {
+    let certificate = CertifiedKey::new(vec![CertificateDer::from(vec![0])], Arc::new(Fixed));
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[protocol(version)])
+        .expect("the provider speaks both")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate)));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Fixed);
+    config
+}
+
+fn protocol(version: Version) -> &'static SupportedProtocolVersion {
+    match version {
+        Version::Tls12 => &TLS12,
+        Version::Tls13 => &TLS13,
+    }
+}
+
+/// In the place of everything that would be random, or take its time.
+#[derive(Clone, Copy, Debug)]
+struct Fixed;
+
+impl SecureRandom for Fixed {
+    fn fill(&self, buf: &mut [u8]) -> Result<(), GetRandomFailed> {
+        buf.fill(0x5a);
+        Ok(())
+    }
+}
+
+impl SupportedKxGroup for Fixed {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        Ok(Box::new(Self))
+    }
+
+    fn name(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
+}
+
+impl ActiveKeyExchange for Fixed {
+    fn complete(self: Box<Self>, _: &[u8]) -> Result<SharedSecret, Error> {
+        Ok(SharedSecret::from(&[0x5a; 32][..]))
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        &[0x5a; 32]
+    }
+
+    fn group(&self) -> NamedGroup {
+        NamedGroup::X25519
+    }
+}
+
+impl SigningKey for Fixed {
+    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        Some(Box::new(Self))
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        SignatureAlgorithm::ECDSA
+    }
+}
+
+impl Signer for Fixed {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(vec![0x5a; 64])
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        SignatureScheme::ECDSA_NISTP256_SHA256
+    }
+}
+
+impl ServerCertVerifier for Fixed {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+impl KeyLog for Fixed {
+    fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
+        CAPTURED.with_borrow_mut(|secrets| match label {
+            "CLIENT_TRAFFIC_SECRET_0" => secrets.client = secret.to_vec(),
+            "SERVER_TRAFFIC_SECRET_0" => secrets.server = secret.to_vec(),
+            _ => {}
+        });
+    }
+}

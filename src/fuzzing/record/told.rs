@@ -1,0 +1,125 @@
+//! What a client is told: by whoever has its keys, and by rustls.
+
+use std::io::Read;
+
+use tokio_rustls::rustls::{ClientConnection, Error};
+
+use super::half::{ALERT, APPLICATION_DATA, HANDSHAKE, Half, Version, record_length};
+use super::reference::{CLOSE_NOTIFY, FATAL, KEY_UPDATE, NO_RENEGOTIATION, WARNING};
+
+pub(super) struct Told {
+    client: ClientConnection,
+    version: Version,
+    downwards: Half,
+    /// What one key may seal.
+    limit: u64,
+    /// Not a whole record yet.
+    received: Vec<u8>,
+    pub plaintext: Vec<u8>,
+    /// KeyUpdates that ask for nothing.
+    pub answers: usize,
+    /// Warnings of `no_renegotiation`.
+    pub declined: usize,
+    pub end: Option<End>,
+    /// KeyUpdates since there was data.
+    updates: usize,
+    /// rustls still listens.
+    is_patient: bool,
+}
+
+/// The last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Closed,
+    Fatal(u8),
+}
+
+impl Told {
+    pub(super) fn new(
+        version: Version,
+        client: ClientConnection,
+        downwards: Half,
+        limit: Option<u64>,
+    ) -> Self {
+        Self {
+            client,
+            version,
+            downwards,
+            limit: limit.unwrap_or(u64::MAX),
+            received: Vec::new(),
+            plaintext: Vec::new(),
+            answers: 0,
+            declined: 0,
+            end: None,
+            updates: 0,
+            is_patient: true,
+        }
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.received.extend_from_slice(bytes);
+        while let Some(length) = record_length(&self.received)
+            && length <= self.received.len()
+        {
+            let rest = self.received.split_off(length);
+            let record = std::mem::replace(&mut self.received, rest);
+            self.understand(&record);
+            self.is_patient &= self.updates <= MOST_UPDATES;
+            if self.is_patient {
+                self.tell_rustls(&record);
+            }
+        }
+    }
+
+    pub(super) fn is_between_records(&self) -> bool {
+        self.received.is_empty()
+    }
+
+    fn understand(&mut self, record: &[u8]) {
+        assert_eq!(self.end, None, "a word after the last one");
+        let opened = self.downwards.open(record);
+        assert!(self.downwards.sequence() <= self.limit, "the key is spent");
+        let (kind, content) = opened.expect("what we seal can be opened");
+        match (self.version, kind, &content[..]) {
+            (_, APPLICATION_DATA, [_, ..]) => {
+                self.plaintext.extend(&content);
+                self.updates = 0;
+            }
+            (_, ALERT, [WARNING, CLOSE_NOTIFY]) => self.end = Some(End::Closed),
+            (_, ALERT, [FATAL, alert]) => self.end = Some(End::Fatal(*alert)),
+            (Version::Tls12, ALERT, [WARNING, NO_RENEGOTIATION]) => self.declined += 1,
+            (Version::Tls13, HANDSHAKE, [KEY_UPDATE, 0, 0, 1, asks @ 0..=1]) => {
+                self.answers += usize::from(*asks == 0);
+                self.updates += 1;
+                self.downwards.update();
+            }
+            other => panic!("the client is told {other:?}"),
+        }
+    }
+
+    fn tell_rustls(&mut self, mut record: &[u8]) {
+        let mut bytes = Vec::new();
+        let end = loop {
+            self.client.read_tls(&mut record).expect("a whole record");
+            match self.client.process_new_packets() {
+                Ok(state) if state.peer_has_closed() => break Some(End::Closed),
+                Ok(_) if record.is_empty() => break None,
+                Ok(_) => {}
+                Err(Error::AlertReceived(alert)) => break Some(End::Fatal(alert.into())),
+                Err(error) => panic!("rustls's client: {error:?}"),
+            }
+        };
+        assert_eq!(end, self.end);
+        // At the end there is an error, which says no more.
+        let _ = self.client.reader().read_to_end(&mut bytes);
+        assert!(self.plaintext.ends_with(&bytes));
+        // Its own answers are not sent: what the client says is the program's.
+        while self.client.wants_write() {
+            let written = self.client.write_tls(&mut std::io::sink());
+            written.expect("a sink takes all");
+        }
+    }
+}
+
+/// rustls bears no more of them without data.
+const MOST_UPDATES: usize = 32;

@@ -1,0 +1,254 @@
+//! A connection, its client, its backend, and rustls beside it.
+
+use std::sync::Arc;
+
+use super::half::Version;
+use super::ours::{Ended, Ours};
+use super::pipe::Pipe;
+use super::program::{Operation, Setup};
+use super::reference::{Reference, Verdict};
+use super::session::Session;
+use super::told::{End, Told};
+use super::wire::{Wire, pattern};
+use crate::relay;
+use crate::traffic::Traffic;
+
+pub(super) struct World {
+    prompt: bool,
+    is_limited: bool,
+    version: Version,
+    wire: Wire,
+    reference: Reference,
+    told: Told,
+    ours: Ours,
+    client: Pipe,
+    backend: Pipe,
+    traffic: Arc<Traffic>,
+    /// What the backend was given.
+    plaintext: Vec<u8>,
+    /// How much the backend has said.
+    said: usize,
+    client_has_ended: bool,
+    backend_has_ended: bool,
+    client_is_slow: bool,
+    backend_is_slow: bool,
+    /// It ever was.
+    backend_was_slow: bool,
+    /// What had been asked for and answered when it was last looked at.
+    asked: usize,
+    answered: usize,
+}
+
+impl World {
+    pub(super) fn new(setup: &Setup) -> Self {
+        let session = Session::new(setup.suite);
+        let (version, hello) = (session.version, session.hello.clone());
+        let (upwards, downwards) = (|| session.upwards(), || session.downwards());
+        let wire = Wire::new(version, upwards(), hello);
+        let (mirrored, answers, read) = (upwards(), downwards(), downwards());
+        let (client, backend) = (Pipe::new(setup.grain), Pipe::new(setup.grain));
+        let traffic = Arc::<Traffic>::default();
+        let ours = Ours::new(
+            setup,
+            (client.clone(), backend.clone()),
+            Arc::clone(&traffic),
+            (session.extracted, session.secrets),
+        );
+        Self {
+            prompt: setup.prompt,
+            is_limited: setup.limit.is_some(),
+            version,
+            wire,
+            reference: Reference::new(version, session.reference, mirrored, answers),
+            told: Told::new(version, session.client, read, setup.limit),
+            ours,
+            client,
+            backend,
+            traffic,
+            plaintext: Vec::new(),
+            said: 0,
+            client_has_ended: false,
+            backend_has_ended: false,
+            client_is_slow: false,
+            backend_is_slow: false,
+            backend_was_slow: false,
+            asked: 0,
+            answered: 0,
+        }
+    }
+
+    pub(super) fn perform(&mut self, operation: &Operation) {
+        self.apply(operation);
+        if self.prompt {
+            self.deliver(usize::MAX);
+        }
+        self.settle();
+    }
+
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Seal(sealed) => self.wire.seal(sealed),
+            Operation::Message { bytes, most } => self.wire.message(bytes, *most),
+            Operation::Again(times) => {
+                for _ in 0..*times {
+                    match self.wire.repeated() {
+                        Some(operation) => self.perform(&operation),
+                        None => break,
+                    }
+                }
+            }
+            Operation::Rekey => self.wire.rekey(),
+            Operation::Skip(count) => self.wire.skip(*count),
+            Operation::Replay => self.wire.replay(),
+            Operation::Plain { kind, length } => self.wire.plain(*kind, *length),
+            Operation::Flip { place, change } => self.wire.flip(*place, *change),
+            Operation::Cut(count) => self.wire.cut(*count),
+            Operation::Header { place, value } => self.wire.set_header(*place, *value),
+            Operation::Deliver(most) => self.deliver(*most),
+            Operation::End => {
+                self.client_has_ended = true;
+                self.client.end();
+            }
+            Operation::Say(length) => self.say(*length),
+            Operation::BackendEnds => {
+                self.backend_has_ended = true;
+                self.backend.end();
+            }
+            Operation::ClientTakes(room) => {
+                self.client_is_slow = *room != usize::MAX;
+                self.client.make_room(*room);
+            }
+            Operation::BackendTakes(room) => {
+                self.backend_is_slow = *room != usize::MAX;
+                self.backend_was_slow |= self.backend_is_slow;
+                self.backend.make_room(*room);
+            }
+            Operation::Move => self.ours.go_elsewhere(),
+        }
+    }
+
+    fn deliver(&mut self, most: usize) {
+        if self.client_has_ended {
+            return;
+        }
+        let bytes = self.wire.deliver(most);
+        self.reference.receive(&bytes);
+        let left = self.ours.begin(&bytes);
+        self.client.say(left);
+    }
+
+    fn say(&mut self, length: usize) {
+        if !self.backend_has_ended && self.said + length <= MOST_SAID {
+            self.backend.say(&pattern(self.said, length));
+            self.said += length;
+        }
+    }
+
+    /// Lets happen what can, and looks at it.
+    fn settle(&mut self) {
+        self.ours.run();
+        self.told.receive(&self.client.take_written());
+        self.plaintext.extend(self.backend.take_written());
+        let read = &self.told.plaintext;
+        assert!(read.len() <= self.said && *read == pattern(0, read.len()));
+        if self.ours.has_begun() && !self.client_is_slow && !self.backend_is_slow {
+            self.compare();
+        }
+    }
+
+    /// Everything that was sent has arrived, and what ours had to say to it.
+    fn compare(&mut self) {
+        let (theirs, ours) = (&self.reference.plaintext, &self.plaintext);
+        let (verdict, ended) = (self.reference.verdict, self.ours.ended());
+        if verdict == Verdict::Unknown {
+            assert!(ours.starts_with(theirs));
+            return;
+        }
+        assert!(theirs.starts_with(ours), "other bytes than rustls's");
+        let is_whole = ours.len() == theirs.len();
+        let ended = match ended {
+            Some(Ended::Joined(relay::End::KeysSpent)) => {
+                assert!(self.is_limited && self.version == Version::Tls12);
+                return;
+            }
+            // Whatever was heard: nobody was there to be given it.
+            Some(Ended::Unheard) => {
+                assert!(ours.is_empty());
+                assert!(match verdict {
+                    Verdict::Open => self.client_has_ended,
+                    Verdict::Closed => theirs.is_empty(),
+                    Verdict::Refused(_) | Verdict::Unknown => true,
+                });
+                return;
+            }
+            Some(Ended::Joined(end)) => Some(end),
+            Some(Ended::Moved) | None => None,
+        };
+        if let Some(enough) = self.ours.hears() {
+            assert!(ended.is_none() && verdict == Verdict::Open);
+            assert!(theirs.len() < enough, "enough was heard");
+            return;
+        }
+        match verdict {
+            Verdict::Refused(_) => {
+                assert_eq!(ended, Some(relay::End::ClientReset), "{verdict:?}");
+                assert!(is_whole || self.backend_was_slow, "{verdict:?}");
+                return;
+            }
+            Verdict::Open if self.client_has_ended => {
+                assert_eq!(ended, Some(relay::End::ClientTruncated));
+                assert!(is_whole || self.backend_was_slow);
+                return;
+            }
+            Verdict::Closed if self.backend_has_ended => {
+                assert_eq!(ended, Some(relay::End::Done));
+            }
+            Verdict::Open | Verdict::Closed | Verdict::Unknown => assert_eq!(ended, None),
+        }
+        assert!(is_whole, "{} of {}", ours.len(), theirs.len());
+        assert_eq!(self.backend.is_shut(), verdict == Verdict::Closed);
+        self.compare_answers();
+    }
+
+    fn compare_answers(&mut self) {
+        assert!(self.told.is_between_records());
+        assert_eq!(self.told.plaintext.len(), self.said);
+        assert_eq!(self.traffic.from_client.get(), self.plaintext.len() as u64);
+        assert_eq!(self.traffic.to_client.get(), self.said as u64);
+        let last = self.backend_has_ended.then_some(End::Closed);
+        assert_eq!(self.told.end, last);
+        if last.is_none() {
+            assert_eq!(self.told.declined, self.reference.declined);
+            let (asked, answers) = (self.reference.asked, self.told.answers);
+            // One answers for all that come while it is not sent (RFC 8446 §4.6.3).
+            assert!(asked == self.asked || answers > self.answered);
+            assert!(answers <= asked || self.is_limited);
+            (self.asked, self.answered) = (asked, answers);
+        }
+    }
+
+    /// Lets everything arrive, and then takes leave.
+    pub(super) fn close(mut self) {
+        self.client_is_slow = false;
+        self.client.make_room(usize::MAX);
+        self.backend_is_slow = false;
+        self.backend.make_room(usize::MAX);
+        self.deliver(usize::MAX);
+        self.settle();
+        let was_closed = self.told.end == Some(End::Closed);
+        // Then nothing more was heard.
+        let was_spent = self.ours.ended() == Some(Ended::Joined(relay::End::KeysSpent));
+        self.ours.close();
+        self.told.receive(&self.client.take_written());
+        assert!(self.told.is_between_records());
+        let end = match self.reference.verdict {
+            Verdict::Unknown => return,
+            Verdict::Refused(alert) if !was_closed && !was_spent => alert.map(End::Fatal),
+            _ => Some(End::Closed),
+        };
+        assert_eq!(self.told.end, end, "{:?}", self.reference.verdict);
+    }
+}
+
+/// More than a relay moves in one go.
+const MOST_SAID: usize = 1 << 20;
