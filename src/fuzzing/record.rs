@@ -32,8 +32,14 @@ pub fn record(data: &[u8]) {
         // For timers, which never fire here.
         let _context = runtime.enter();
         let mut program = Program(data);
-        let mut world = World::new(&program.setup());
+        let setup = program.setup();
+        // Shown only when a test fails.
+        #[cfg(test)]
+        println!("{setup:?}");
+        let mut world = World::new(&setup);
         for operation in program.take(MOST_OPERATIONS) {
+            #[cfg(test)]
+            println!("{operation:?}");
             world.perform(&operation);
         }
         world.close();

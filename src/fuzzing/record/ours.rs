@@ -1,12 +1,10 @@
 //! A record stream that is run only when it was woken, and can go to another process meanwhile.
 
-use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use tokio_rustls::rustls::ExtractedSecrets;
 
@@ -18,26 +16,21 @@ use crate::relay::{End, Relay, Settings};
 use crate::traffic::Traffic;
 
 pub(super) struct Ours {
-    step: Step,
+    /// Until it begins.
+    keys: Option<Keys>,
+    stream: Option<RecordStream<Pipe>>,
     client: Pipe,
     backend: Pipe,
-    traffic: Arc<Traffic>,
-    hear: Hear,
+    pub traffic: Traffic,
+    /// How much is to be heard before there is a backend; nothing once it was.
+    pub hear: Option<usize>,
+    /// How it has, if it has.
+    pub ended: Option<Ended>,
     limit: Option<u64>,
     bell: Arc<Bell>,
-    stop: Rc<Cell<bool>>,
-}
-
-enum Step {
-    /// It has not begun; what comes first is handed over if it is so.
-    Before(Keys, bool),
-    Running(Running),
-    Ended(Box<RecordStream<Pipe>>, Ended),
-    Gone,
 }
 
 type Keys = (ExtractedSecrets, Option<TrafficSecrets>);
-type Running = Pin<Box<dyn Future<Output = (RecordStream<Pipe>, Ended)>>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -45,18 +38,12 @@ pub(super) enum Ended {
     Joined(End),
     /// There was nothing to join.
     Unheard,
-    /// It was asked to.
-    Moved,
 }
-
-/// How much is to be heard before anything else; nothing once it was.
-type Hear = Rc<Cell<Option<usize>>>;
 
 impl Ours {
     pub(super) fn new(
         setup: &Setup,
         (client, backend): (Pipe, Pipe),
-        traffic: Arc<Traffic>,
         (extracted, secrets): (ExtractedSecrets, Secrets),
     ) -> Self {
         let secret = |bytes: Vec<u8>| Secret::new(bytes.into_boxed_slice());
@@ -64,34 +51,30 @@ impl Ours {
             client: secret(secrets.client),
             server: secret(secrets.server),
         });
-        Self {
-            step: Step::Before((extracted, secrets), setup.handed_over),
+        let mut ours = Self {
+            keys: Some((extracted, secrets)),
+            stream: None,
             client,
             backend,
-            traffic,
-            hear: Rc::new(Cell::new(setup.hear)),
+            traffic: Traffic::default(),
+            hear: setup.hear,
+            ended: None,
             limit: setup.limit,
             bell: Arc::default(),
-            stop: Rc::default(),
+        };
+        if !setup.handed_over {
+            ours.begin(&[]);
         }
+        ours
     }
 
-    /// Begins, if it has not. What is not handed over to it is given back.
+    /// Begins, if it has not, with bytes that came with the end of the handshake; what it was not
+    /// handed over is given back.
     pub(super) fn begin<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let (keys, handed_over) = match std::mem::replace(&mut self.step, Step::Gone) {
-            Step::Before(keys, handed_over) => (keys, handed_over),
-            step => {
-                self.step = step;
-                return bytes;
-            }
+        let Some((extracted, secrets)) = self.keys.take() else {
+            return bytes;
         };
-        let count = if handed_over {
-            bytes.len().min(MOST_HANDED_OVER)
-        } else {
-            0
-        };
-        let (received, rest) = bytes.split_at(count);
-        let (extracted, secrets) = keys;
+        let (received, rest) = bytes.split_at(bytes.len().min(MOST_HANDED_OVER));
         let stream = RecordStream::new(self.client.clone(), extracted, secrets, received.to_vec());
         let Ok(mut stream) = stream else {
             panic!("a suite that is known");
@@ -99,123 +82,90 @@ impl Ours {
         if let Some(limit) = self.limit {
             stream.set_limit(limit);
         }
-        self.start(stream);
+        self.go_on(stream);
         rest
     }
 
-    fn start(&mut self, stream: RecordStream<Pipe>) {
-        self.bell.0.store(true, Ordering::Relaxed);
-        self.stop.set(false);
-        self.step = Step::Running(Box::pin(serve(
-            stream,
-            self.backend.clone(),
-            Arc::clone(&self.traffic),
-            Rc::clone(&self.hear),
-            Rc::clone(&self.stop),
-        )));
+    fn go_on(&mut self, stream: RecordStream<Pipe>) {
+        self.stream = Some(stream);
+        self.bell.ring();
     }
 
     pub(super) fn run(&mut self) {
         let waker = Waker::from(Arc::clone(&self.bell));
-        while let Step::Running(running) = &mut self.step
-            && self.bell.0.swap(false, Ordering::Relaxed)
-        {
-            let mut cx = Context::from_waker(&waker);
-            if let Poll::Ready((stream, ended)) = running.as_mut().poll(&mut cx) {
-                self.step = Step::Ended(Box::new(stream), ended);
+        let mut cx = Context::from_waker(&waker);
+        while self.ended.is_none() && self.bell.was_rung() {
+            if let Poll::Ready(ended) = self.poll(&mut cx) {
+                self.ended = Some(ended);
             }
         }
+    }
+
+    /// The futures are made anew each time: all that matters is in the stream.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Pending;
+        };
+        if let Some(enough) = self.hear {
+            match ready!(pin!(stream.hear(enough)).poll(cx)) {
+                Heard::Nothing => return Poll::Ready(Ended::Unheard),
+                Heard::Words => self.hear = None,
+            }
+        }
+        let relay = Relay {
+            settings: Settings {
+                idle: None,
+                half_close: None,
+            },
+            traffic: &self.traffic,
+        };
+        let joined = pin!(stream.join(&mut self.backend, relay));
+        joined.poll(cx).map(Ended::Joined)
     }
 
     /// As a connection that outlives its process: everything goes through bytes.
     pub(super) fn go_elsewhere(&mut self) {
-        self.stop();
-        match std::mem::replace(&mut self.step, Step::Gone) {
-            Step::Ended(stream, Ended::Moved) => {
-                let (io, state) = stream.export();
-                let bytes = serde_json::to_vec(&state).expect("plain data");
-                let state: Exported = serde_json::from_slice(&bytes).expect("what was written");
-                self.start(RecordStream::import(io, state).expect("what was exported"));
-            }
-            step => self.step = step,
+        if self.ended.is_some() {
+            return;
         }
-    }
-
-    fn stop(&mut self) {
-        self.stop.set(true);
-        self.bell.0.store(true, Ordering::Relaxed);
-        self.run();
+        if let Some(stream) = self.stream.take() {
+            let (io, state) = stream.export();
+            let bytes = serde_json::to_vec(&state).expect("plain data");
+            let state: Exported = serde_json::from_slice(&bytes).expect("what was written");
+            self.go_on(RecordStream::import(io, state).expect("what was exported"));
+        }
     }
 
     /// Takes leave of the client.
     pub(super) fn close(&mut self) {
         self.begin(&[]);
-        self.stop();
-        let Step::Ended(stream, _) = &mut self.step else {
-            unreachable!("it has stopped");
-        };
+        let stream = self.stream.as_mut().expect("it has begun");
         let mut cx = Context::from_waker(Waker::noop());
         let closed = pin!(stream.close()).poll(&mut cx);
         assert!(matches!(closed, Poll::Ready(Ok(()))), "{closed:?}");
     }
 
-    /// How it has, if it has.
-    pub(super) fn ended(&self) -> Option<Ended> {
-        match &self.step {
-            Step::Ended(_, ended) => Some(*ended),
-            _ => None,
-        }
-    }
-
-    /// How much is to be heard before there is a backend.
-    pub(super) fn hears(&self) -> Option<usize> {
-        self.hear.get()
-    }
-
     pub(super) fn has_begun(&self) -> bool {
-        !matches!(self.step, Step::Before(..))
+        self.stream.is_some()
     }
-}
-
-async fn serve(
-    mut stream: RecordStream<Pipe>,
-    mut backend: Pipe,
-    traffic: Arc<Traffic>,
-    hear: Hear,
-    stop: Rc<Cell<bool>>,
-) -> (RecordStream<Pipe>, Ended) {
-    let settings = Settings {
-        idle: None,
-        half_close: None,
-    };
-    let ended = {
-        let stream = &mut stream;
-        let mut served = pin!(async {
-            if let Some(enough) = hear.get() {
-                if stream.hear(enough).await == Heard::Nothing {
-                    return Ended::Unheard;
-                }
-                hear.set(None);
-            }
-            let traffic = &traffic;
-            let relay = Relay { settings, traffic };
-            Ended::Joined(stream.join(&mut backend, relay).await)
-        });
-        poll_fn(|cx| match stop.get() {
-            true => Poll::Ready(Ended::Moved),
-            false => served.as_mut().poll(cx),
-        })
-        .await
-    };
-    (stream, ended)
 }
 
 #[derive(Default)]
 struct Bell(AtomicBool);
 
+impl Bell {
+    fn ring(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn was_rung(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 impl Wake for Bell {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        self.ring();
     }
 }
 

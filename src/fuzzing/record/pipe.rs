@@ -94,8 +94,10 @@ impl ReadVectored for Pipe {
         cx: &mut Context<'_>,
         places: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut bytes = vec![0; places.iter().map(|place| place.len()).sum()];
-        let read = ready!(self.0.borrow_mut().poll_read(cx, &mut bytes));
+        let mut socket = self.0.borrow_mut();
+        let room: usize = places.iter().map(|place| place.len()).sum();
+        let mut bytes = vec![0; room.min(socket.unread.len())];
+        let read = ready!(socket.poll_read(cx, &mut bytes));
         let mut rest = &bytes[..read];
         for place in places {
             let (ours, others) = rest.split_at(rest.len().min(place.len()));
@@ -113,9 +115,8 @@ impl Socket {
             return Poll::Pending;
         }
         let count = self.unread.len().min(self.grain).min(out.len());
-        for (out, byte) in out.iter_mut().zip(self.unread.drain(..count)) {
-            *out = byte;
-        }
+        out[..count].copy_from_slice(&self.unread.make_contiguous()[..count]);
+        self.unread.drain(..count);
         Poll::Ready(count)
     }
 }

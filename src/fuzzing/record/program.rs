@@ -19,6 +19,13 @@ pub(super) struct Setup {
     pub prompt: bool,
 }
 
+impl Setup {
+    /// How much is sent each way: eight full reads of a relay, or not too many of a small one.
+    pub(super) fn most(&self) -> usize {
+        self.grain.saturating_mul(4096).min(1 << 20)
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
     /// The client seals a record.

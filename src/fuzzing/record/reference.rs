@@ -41,10 +41,11 @@ pub(super) struct Reference {
 /// How rustls took a record.
 #[derive(Debug)]
 enum Taken {
-    Well,
+    /// It may have been the last one.
+    Well(Verdict),
     /// With the alert that it sent.
     Badly(Error, Option<u8>),
-    /// It has no room for a message as long as this.
+    /// It has no room for it behind the handshake records that it holds.
     No,
 }
 
@@ -148,17 +149,17 @@ impl Reference {
         };
         let taken = self.take(record);
         if let Some(Stricter { ours, rustls }) = stricter {
-            let refused = matches!(taken, Taken::Badly(..));
-            assert!(refused || rustls == Rustls::MayTakeIt, "rustls: {taken:?}");
+            let is_taken = matches!(taken, Taken::Well(_));
+            assert!(
+                !is_taken || rustls == Rustls::MayTakeIt,
+                "rustls: {taken:?}"
+            );
             return Verdict::Refused(ours);
         }
         match taken {
-            Taken::Well => {
+            Taken::Well(verdict) => {
                 self.follow();
-                match self.server.process_new_packets() {
-                    Ok(state) if state.peer_has_closed() => Verdict::Closed,
-                    _ => Verdict::Open,
-                }
+                verdict
             }
             // Intended: we skip a ClientHello, whatever is in it.
             Taken::Badly(Error::InvalidMessage(_), Some(_))
@@ -190,6 +191,8 @@ impl Reference {
             (HANDSHAKE, _) => match self.message[..] {
                 [kind, ..] if kind != KEY_UPDATE => Stricter::than_rustls(UNEXPECTED_MESSAGE),
                 [_, a, b, c, ..] if [a, b, c] != [0, 0, 1] => Stricter::than_rustls(DECODE_ERROR),
+                // Nothing may follow it with its keys (RFC 8446 §5.1); rustls looks at what does.
+                [_, _, _, _, _, _, ..] => Stricter::in_other_words(Some(UNEXPECTED_MESSAGE)),
                 _ => None,
             },
             // All alerts but two are errors whatever their level, and end it all (RFC 8446 §6).
@@ -243,15 +246,20 @@ impl Reference {
     }
 
     fn take(&mut self, mut record: &[u8]) -> Taken {
-        let mut taken = Taken::Well;
+        let mut taken = Taken::Well(Verdict::Open);
         while !record.is_empty() {
             match self.server.read_tls(&mut record) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(_) => return Taken::No,
             }
-            if let Err(error) = self.server.process_new_packets() {
-                taken = Taken::Badly(error, None);
+            match self.server.process_new_packets() {
+                // It is not asked again: with an empty handshake record behind it, it would panic.
+                Ok(state) if state.peer_has_closed() => taken = Taken::Well(Verdict::Closed),
+                Ok(_) => {}
+                Err(error) => taken = Taken::Badly(error, None),
+            }
+            if !matches!(taken, Taken::Well(Verdict::Open)) {
                 break;
             }
         }

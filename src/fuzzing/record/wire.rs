@@ -19,8 +19,8 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// `hello` is one that the client could send.
-    pub(super) fn new(version: Version, upwards: Half, hello: Vec<u8>) -> Self {
+    /// `hello` is one that the client could send, and it sends no more bytes than its `budget`.
+    pub(super) fn new(version: Version, upwards: Half, hello: Vec<u8>, budget: usize) -> Self {
         Self {
             version,
             upwards,
@@ -29,7 +29,7 @@ impl Wire {
             last: 0,
             repeated: None,
             position: 0,
-            budget: MOST_SENT,
+            budget,
         }
     }
 
@@ -141,6 +141,3 @@ pub(super) fn pattern(from: usize, length: usize) -> Vec<u8> {
         .map(|place| (place ^ (place >> 8)) as u8)
         .collect()
 }
-
-/// Eight full reads of a relay.
-const MOST_SENT: usize = 1 << 20;
