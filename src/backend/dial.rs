@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::address::Address;
@@ -28,7 +28,7 @@ pub(crate) async fn dial(
     unacknowledged: Option<Duration>,
 ) -> Result<Socket, DialError> {
     match address {
-        Address::Unix(path) => unix(path).await.map(Socket::Unix),
+        Address::Unix(path) => unix(path).map(Socket::Unix).map_err(classify),
         Address::Tcp { host, port } => {
             let mut last = io::Error::from(io::ErrorKind::NotFound);
             let addresses = lookup_host((host.as_str(), *port))
@@ -51,8 +51,12 @@ async fn tcp(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Resul
     Ok(stream)
 }
 
-async fn unix(path: &Path) -> Result<UnixStream, DialError> {
-    UnixStream::connect(path).await.map_err(classify)
+/// A Unix connect is done at once or not at all (connect(2)), so there is nothing to wait for, and no
+/// timer to be set.
+fn unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    UnixStream::from_std(socket.into())
 }
 
 fn classify(error: io::Error) -> DialError {
