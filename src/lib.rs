@@ -50,6 +50,11 @@ mod proxy;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
+// What benches/ measure.
+#[doc(hidden)]
+#[cfg(feature = "_bench")]
+pub mod bench;
+
 pub use address::{Address, ParseAddressError};
 pub use config::{Config, ConfigError, LogFormat, Problem, Sidecar, SidecarError};
 pub use deadline::{Deadline, Elapsed};
