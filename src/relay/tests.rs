@@ -1,7 +1,14 @@
-//! The promises of the relay, over streams that do all that a socket may do to it.
+//! What both relays promise, over streams that do all that a socket may do to them.
+//!
+//! ```text
+//! Far ── TLS or none ── habits ─► Near ◄── relay ──► habits ◄── DuplexStream
+//! ```
+//!
+//! A habit is below the TLS: what it does to records shows in how the client's bytes come.
 
 mod bytes;
 mod ends;
+mod over;
 mod quiet;
 mod streams;
 
@@ -9,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+use self::over::{ALL, Near, Over};
 use self::streams::Stream;
 use super::*;
 use crate::deadline::Deadline;
@@ -22,37 +30,14 @@ pub(super) const PATIENT: Settings = Settings {
 /// Room for everything that a small test says.
 pub(super) const ROOM: usize = 4096;
 
-async fn join<C: Stream, B: Stream>(
-    client: &mut C,
-    backend: &mut B,
-    early: Vec<u8>,
-    settings: Settings,
-    traffic: &Traffic,
-) -> End {
-    let relay = Relay { settings, traffic };
-    stream::join(client, backend, early, relay, |_| false).await
-}
-
-async fn relay(client: impl Stream, backend: impl Stream, settings: Settings) -> End {
-    relay_after(b"", client, backend, settings).await
-}
-
 /// Closes both streams when it ends, as the owner of a relay does.
-async fn relay_after(
-    early: &[u8],
-    mut client: impl Stream,
-    mut backend: impl Stream,
-    settings: Settings,
-) -> End {
+async fn relay(mut client: Near, mut backend: impl Stream, settings: Settings) -> End {
     let traffic = Traffic::default();
-    join(
-        &mut client,
-        &mut backend,
-        early.to_vec(),
+    let relay = Relay {
         settings,
-        &traffic,
-    )
-    .await
+        traffic: &traffic,
+    };
+    client.join(&mut backend, relay).await
 }
 
 /// What has not come after a day in which nothing else could happen will never come.
@@ -68,8 +53,14 @@ pub(super) fn bytes(length: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Says something in one piece, and keeps none of it back.
+async fn say(stream: &mut impl Stream, words: &[u8]) {
+    stream.write_all(words).await.expect("a reader");
+    stream.flush().await.expect("a reader");
+}
+
 /// Sends `ours` and closes, and reads to the end meanwhile.
-async fn talk(stream: DuplexStream, ours: &[u8]) -> Vec<u8> {
+async fn talk(stream: impl Stream, ours: &[u8]) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut theirs = Vec::new();
     let send = async {
@@ -79,4 +70,13 @@ async fn talk(stream: DuplexStream, ours: &[u8]) -> Vec<u8> {
     let ((), read) = tokio::join!(send, reader.read_to_end(&mut theirs));
     read.expect("an end");
     theirs
+}
+
+/// For tests that run one many times.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
 }

@@ -31,6 +31,13 @@ impl Wire for DuplexStream {
     }
 }
 
+impl<IO> RecordStream<IO> {
+    /// For tests that put something between a stream and its socket.
+    pub(in crate::relay) fn io_mut(&mut self) -> &mut IO {
+        &mut self.io
+    }
+}
+
 const AEADS: [Aead; 3] = [Aead::Aes128Gcm, Aead::Aes256Gcm, Aead::ChaCha20Poly1305];
 
 const TLS13: Suite = Suite {

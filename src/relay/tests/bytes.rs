@@ -10,14 +10,14 @@ use super::streams::{Buffering, Deaf, Short, Stalling};
 use super::*;
 
 /// A habit of a stream; see the types of their names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Habit {
     Short(Vec<usize>),
     Stalling(usize),
     Buffering(usize),
 }
 
-fn with_habits(stream: DuplexStream, habits: &[Habit]) -> Box<dyn Stream> {
+fn with_habits(stream: impl Stream + 'static, habits: &[Habit]) -> Box<dyn Stream> {
     let mut stream: Box<dyn Stream> = Box::new(stream);
     for habit in habits {
         stream = match habit {
@@ -29,21 +29,42 @@ fn with_habits(stream: DuplexStream, habits: &[Habit]) -> Box<dyn Stream> {
     stream
 }
 
-/// Both sides say so many bytes at the same time, over pipes with room for so many.
-async fn exchange(
-    client: &[Habit],
-    backend: &[Habit],
-    (request, answer): (usize, usize),
+/// Without those that a stream of its kind cannot have.
+fn possible(habits: &[Habit], may_buffer: bool) -> Vec<Habit> {
+    let mut habits = habits.to_vec();
+    habits.retain(|habit| may_buffer || !matches!(habit, Habit::Buffering(_)));
+    habits
+}
+
+/// What both sides of an exchange are like and say.
+struct Sides<'a> {
+    client: &'a [Habit],
+    backend: &'a [Habit],
+    /// How much each says.
+    request: usize,
+    answer: usize,
+    /// In the pipes.
     room: usize,
-) {
-    let (request, answer) = (bytes(request), bytes(answer));
-    let (client_far, client_near) = duplex(room);
-    let (backend_far, backend_near) = duplex(room);
+}
+
+/// Both sides say so many bytes at the same time.
+async fn exchange(over: Over, sides: &Sides<'_>) {
+    let (request, answer) = (bytes(sides.request), bytes(sides.answer));
+    let client_habits = possible(sides.client, over.client_may_buffer());
+    let backend_habits = possible(sides.backend, over.backend_may_buffer());
+    let (client, client_far) = over.client(sides.room).await;
+    let (backend_far, backend) = duplex(sides.room);
+    let mut client = client.with(|socket| with_habits(socket, &client_habits));
+    let mut backend = with_habits(backend, &backend_habits);
     let traffic = Traffic::default();
     let relay = async {
-        let mut client = with_habits(client_near, client);
-        let mut backend = with_habits(backend_near, backend);
-        join(&mut client, &mut backend, Vec::new(), PATIENT, &traffic).await
+        let relay = Relay {
+            settings: PATIENT,
+            traffic: &traffic,
+        };
+        let end = client.join(&mut backend, relay).await;
+        drop((client, backend));
+        end
     };
     let (end, answered, requested) = come(async {
         tokio::join!(
@@ -53,11 +74,11 @@ async fn exchange(
         )
     })
     .await;
-    assert_eq!(end, End::Done);
-    assert!(requested == request, "the request was changed");
-    assert!(answered == answer, "the answer was changed");
-    assert_eq!(traffic.from_client.get(), request.len() as u64);
-    assert_eq!(traffic.to_client.get(), answer.len() as u64);
+    assert_eq!(end, End::Done, "{over:?}");
+    assert!(requested == request, "{over:?}: the request was changed");
+    assert!(answered == answer, "{over:?}: the answer was changed");
+    assert_eq!(traffic.from_client.get(), request.len() as u64, "{over:?}");
+    assert_eq!(traffic.to_client.get(), answer.len() as u64, "{over:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,9 +92,18 @@ async fn every_byte_arrives_in_order_and_once_through_each_pair_of_habits() {
         vec![Habit::Buffering(512), Habit::Stalling(1)],
         vec![Habit::Stalling(1), Habit::Short(vec![1, 2])],
     ];
-    for client in &habits {
-        for backend in &habits {
-            exchange(client, backend, (9_001, 10_007), 1_000).await;
+    for over in ALL {
+        for client in &habits {
+            for backend in &habits {
+                let sides = Sides {
+                    client,
+                    backend,
+                    request: 1_001,
+                    answer: 1_203,
+                    room: 500,
+                };
+                exchange(over, &sides).await;
+            }
         }
     }
 }
@@ -82,9 +112,22 @@ async fn every_byte_arrives_in_order_and_once_through_each_pair_of_habits() {
 async fn more_than_any_buffer_arrives_in_order_and_once() {
     let small = [Habit::Short(vec![30_000, 1, 65_536]), Habit::Stalling(1)];
     let tls = [Habit::Buffering(16 * 1024)];
-    exchange(&small, &tls, (3 << 20, 1 << 20), 50_000).await;
-    exchange(&tls, &small, (1 << 20, 3 << 20), 50_000).await;
-    exchange(&[], &[], (4 << 20, 4 << 20), 1 << 20).await;
+    for over in ALL {
+        for (client, backend, request, answer, room) in [
+            (&small[..], &tls[..], 3 << 20, 1 << 20, 50_000),
+            (&tls, &small, 1 << 20, 3 << 20, 50_000),
+            (&[], &[], 4 << 20, 4 << 20, 1 << 20),
+        ] {
+            let sides = Sides {
+                client,
+                backend,
+                request,
+                answer,
+                room,
+            };
+            exchange(over, &sides).await;
+        }
+    }
 }
 
 fn habits() -> impl Strategy<Value = Vec<Habit>> {
@@ -107,108 +150,129 @@ proptest! {
     fn every_byte_arrives_in_order_and_once_through_any_habits(
         client in habits(),
         backend in habits(),
-        lengths in (0..150_000_usize, 0..150_000_usize),
+        (request, answer) in (0..150_000_usize, 0..150_000_usize),
         room in 1..80_000_usize,
     ) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime")
-            .block_on(exchange(&client, &backend, lengths, room.max(lengths.0 / 50)));
+        let sides = Sides {
+            client: &client,
+            backend: &backend,
+            request,
+            answer,
+            room: room.max(request / 50),
+        };
+        runtime().block_on(async {
+            for over in ALL {
+                exchange(over, &sides).await;
+            }
+        });
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_whole_answer_arrives_after_the_client_has_closed() {
     let answer = bytes(10 << 20);
-    let (client_far, client_near) = duplex(ROOM);
-    let (mut backend_far, backend_near) = duplex(ROOM);
-    let serve = async {
-        let mut request = Vec::new();
-        backend_far.read_to_end(&mut request).await.expect("an end");
-        assert_eq!(request, b"all of it?");
-        backend_far.write_all(&answer).await.expect("a reader");
-        backend_far.shutdown().await.expect("a reader");
-    };
-    let (end, answered, ()) = come(async {
-        tokio::join!(
-            relay(client_near, backend_near, PATIENT),
-            talk(client_far, b"all of it?"),
-            serve
-        )
-    })
-    .await;
-    assert_eq!(end, End::Done);
-    assert!(answered == answer, "the answer was changed");
+    for over in ALL {
+        let (client, client_far) = over.client(ROOM).await;
+        let (mut backend_far, backend) = duplex(ROOM);
+        let serve = async {
+            let mut request = Vec::new();
+            backend_far.read_to_end(&mut request).await.expect("an end");
+            assert_eq!(request, b"all of it?", "{over:?}");
+            backend_far.write_all(&answer).await.expect("a reader");
+            backend_far.shutdown().await.expect("a reader");
+        };
+        let (end, answered, ()) = come(async {
+            tokio::join!(
+                relay(client, backend, PATIENT),
+                talk(client_far, b"all of it?"),
+                serve
+            )
+        })
+        .await;
+        assert_eq!(end, End::Done, "{over:?}");
+        assert!(answered == answer, "{over:?}: the answer was changed");
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_rest_of_the_client_arrives_after_the_backend_has_closed() {
     let request = bytes(10 << 20);
-    let (mut client_far, client_near) = duplex(ROOM);
-    let (backend_far, backend_near) = duplex(ROOM);
-    let ask = async {
-        let mut answer = Vec::new();
-        client_far.read_to_end(&mut answer).await.expect("an end");
-        assert_eq!(answer, b"go on");
-        client_far.write_all(&request).await.expect("a reader");
-        client_far.shutdown().await.expect("a reader");
-    };
-    let (end, requested, ()) = come(async {
-        tokio::join!(
-            relay(client_near, backend_near, PATIENT),
-            talk(backend_far, b"go on"),
-            ask
-        )
-    })
-    .await;
-    assert_eq!(end, End::Done);
-    assert!(requested == request, "the request was changed");
+    for over in ALL {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let (backend_far, backend) = duplex(ROOM);
+        let ask = async {
+            let mut answer = Vec::new();
+            client_far.read_to_end(&mut answer).await.expect("an end");
+            assert_eq!(answer, b"go on", "{over:?}");
+            client_far.write_all(&request).await.expect("a reader");
+            client_far.shutdown().await.expect("a reader");
+        };
+        let (end, requested, ()) = come(async {
+            tokio::join!(
+                relay(client, backend, PATIENT),
+                talk(backend_far, b"go on"),
+                ask
+            )
+        })
+        .await;
+        assert_eq!(end, End::Done, "{over:?}");
+        assert!(requested == request, "{over:?}: the request was changed");
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn early_bytes_go_first() {
+async fn what_was_heard_before_a_backend_came_goes_first() {
     let early = bytes(16 * 1024);
-    let (client_far, client_near) = duplex(ROOM);
-    let (backend_far, backend_near) = duplex(100);
-    let (end, _, requested) = come(async {
-        tokio::join!(
-            relay_after(&early, client_near, backend_near, PATIENT),
-            talk(client_far, b"late"),
-            talk(backend_far, b"")
-        )
-    })
-    .await;
-    assert_eq!(end, End::Done);
-    assert!(requested == [&early, b"late".as_slice()].concat());
+    for over in ALL {
+        let (mut client, mut client_far) = over.client(ROOM).await;
+        let (backend_far, backend) = duplex(100);
+        tokio::join!(client.hear(early.len()), say(&mut client_far, &early));
+        let (end, _, requested) = come(async {
+            tokio::join!(
+                relay(client, backend, PATIENT),
+                talk(client_far, b"late"),
+                talk(backend_far, b"")
+            )
+        })
+        .await;
+        assert_eq!(end, End::Done, "{over:?}");
+        assert!(
+            requested == [&early, b"late".as_slice()].concat(),
+            "{over:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn bytes_in_a_buffer_of_the_writer_are_flushed_when_no_more_come() {
-    let (mut client_far, client_near) = duplex(ROOM);
-    let (mut backend_far, backend_near) = duplex(ROOM);
-    let client = Stalling::new(Buffering::new(client_near, ROOM), 2);
-    let backend = Stalling::new(Buffering::new(backend_near, ROOM), 2);
-    let ping_pong = async {
-        for turn in 0..3 {
-            client_far.write_u8(turn).await.expect("a reader");
-            assert_eq!(backend_far.read_u8().await.expect("a byte"), turn);
-            backend_far.write_u8(turn).await.expect("a reader");
-            assert_eq!(client_far.read_u8().await.expect("a byte"), turn);
-        }
-    };
-    come(async {
-        tokio::select! {
-            end = relay(client, backend, PATIENT) => panic!("{end:?}"),
-            () = ping_pong => {}
-        }
-    })
-    .await;
+async fn bytes_are_not_kept_when_no_more_come() {
+    for over in ALL {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let (mut backend_far, backend) = duplex(ROOM);
+        let buffering = [Habit::Buffering(ROOM), Habit::Stalling(2)];
+        let habits = possible(&buffering, over.client_may_buffer());
+        let client = client.with(|socket| with_habits(socket, &habits));
+        let habits = possible(&buffering, over.backend_may_buffer());
+        let backend = with_habits(backend, &habits);
+        let ping_pong = async {
+            for turn in 0..3 {
+                say(&mut client_far, &[turn]).await;
+                assert_eq!(backend_far.read_u8().await.expect("a byte"), turn);
+                say(&mut backend_far, &[turn]).await;
+                assert_eq!(client_far.read_u8().await.expect("a byte"), turn);
+            }
+        };
+        come(async {
+            tokio::select! {
+                end = relay(client, backend, PATIENT) => panic!("{end:?}"),
+                () = ping_pong => {}
+            }
+        })
+        .await;
+    }
 }
 
-/// How much of an endless stream a relay takes when the other side takes nothing.
-async fn taken_while_stalled(near: impl Stream, far: DuplexStream, other: impl Stream) -> usize {
+/// How much of an endless stream is taken from `far` by a relay whose other side takes nothing.
+async fn taken_while_stalled(far: impl Stream, relay: impl Future<Output = End>) -> usize {
     let (mut reader, mut writer) = tokio::io::split(far);
     let mut taken = 0;
     let flood = async {
@@ -217,7 +281,7 @@ async fn taken_while_stalled(near: impl Stream, far: DuplexStream, other: impl S
         }
     };
     tokio::select! {
-        end = relay(near, other, PATIENT) => panic!("{end:?}"),
+        end = relay => panic!("{end:?}"),
         () = flood => {}
         _ = reader.read_u8() => panic!("nobody answers"),
         () = tokio::time::sleep(Duration::from_secs(60)) => {}
@@ -227,50 +291,62 @@ async fn taken_while_stalled(near: impl Stream, far: DuplexStream, other: impl S
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_side_stops_the_reading_of_the_other() {
-    let most = 64 * 1024 + ROOM;
+    for over in ALL {
+        // The client's own TLS keeps up to 64 KiB as well.
+        let most = over.most_held() + ROOM + 64 * 1024;
+        let (client, client_far) = over.client(ROOM).await;
+        let (_backend_far, backend) = duplex(ROOM);
+        let joined = relay(client, Deaf { inner: backend }, PATIENT);
+        let taken = taken_while_stalled(client_far, joined).await;
+        assert!((1..=most).contains(&taken), "{over:?}: {taken}");
 
-    let (client_far, client) = duplex(ROOM);
-    let (_backend_far, backend) = duplex(ROOM);
-    let taken = taken_while_stalled(client, client_far, Deaf { inner: backend }).await;
-    assert!((1..=most).contains(&taken), "{taken}");
-
-    let (_client_far, client) = duplex(ROOM);
-    let (backend_far, backend) = duplex(ROOM);
-    let client = Deaf { inner: client };
-    let (mut reader, mut writer) = tokio::io::split(backend_far);
-    let mut taken = 0;
-    tokio::select! {
-        end = relay(client, backend, PATIENT) => panic!("{end:?}"),
-        () = async { loop { taken += writer.write(&[0; 1000]).await.expect("a reader"); } } => {}
-        _ = reader.read_u8() => panic!("nobody asks"),
-        () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        let most = over.most_held() + ROOM;
+        let (client, _client_far) = over.client(ROOM).await;
+        let (backend_far, backend) = duplex(ROOM);
+        let client = client.with(|socket| Deaf { inner: socket });
+        let taken = taken_while_stalled(backend_far, relay(client, backend, PATIENT)).await;
+        assert!((1..=most).contains(&taken), "{over:?}: {taken}");
     }
-    assert!((1..=most).contains(&taken), "{taken}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_side_that_never_pauses_does_not_hold_up_the_other() {
-    for endless_client in [true, false] {
-        // In the endless direction there are always bytes, and always room for them.
-        let (_listener, quiet) = duplex(ROOM);
-        let endless = tokio::io::join(tokio::io::repeat(0), quiet);
-        let (mut far, near) = duplex(ROOM);
-        let other = tokio::io::join(near, tokio::io::sink());
-        let traffic = Arc::new(Traffic::default());
-        let counted = Arc::clone(&traffic);
-        far.write_all(b"a word").await.expect("room");
-        let mut relays = JoinSet::new();
-        relays.spawn(async move {
-            let (mut endless, mut other) = (endless, other);
-            match endless_client {
-                true => join(&mut endless, &mut other, Vec::new(), PATIENT, &counted).await,
-                false => join(&mut other, &mut endless, Vec::new(), PATIENT, &counted).await,
+    for over in ALL {
+        for endless_client in [true, false] {
+            let (client, mut client_far) = over.client(ROOM).await;
+            let (mut backend_far, backend) = duplex(ROOM);
+            // In the endless direction there are always bytes, and always room for them.
+            let (client, mut backend): (_, Box<dyn Stream>) = if endless_client {
+                say(&mut backend_far, b"a word").await;
+                let flood = client_far.flood();
+                let client = client.with(|socket| tokio::io::join(flood, socket));
+                (
+                    client,
+                    Box::new(tokio::io::join(backend, tokio::io::sink())),
+                )
+            } else {
+                say(&mut client_far, b"a word").await;
+                let client = client.with(|socket| tokio::io::join(socket, tokio::io::sink()));
+                let endless = tokio::io::join(tokio::io::repeat(0), backend);
+                (client, Box::new(endless))
+            };
+            let traffic = Arc::new(Traffic::default());
+            let counted = Arc::clone(&traffic);
+            let mut relays = JoinSet::new();
+            relays.spawn(async move {
+                let mut client = client;
+                let relay = Relay {
+                    settings: PATIENT,
+                    traffic: &counted,
+                };
+                client.join(&mut backend, relay).await
+            });
+            for _ in 0..3 {
+                yield_now().await;
             }
-        });
-        for _ in 0..20 {
-            yield_now().await;
+            let (from_client, to_client) = (traffic.from_client.get(), traffic.to_client.get());
+            let least = from_client.min(to_client);
+            assert_eq!(least, 6, "{over:?} {from_client} {to_client}");
         }
-        let (from_client, to_client) = (traffic.from_client.get(), traffic.to_client.get());
-        assert_eq!(from_client.min(to_client), 6, "{from_client} {to_client}");
     }
 }

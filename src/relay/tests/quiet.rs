@@ -23,50 +23,60 @@ fn assert_after(start: Instant, expected: Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn a_relay_in_which_nothing_moves_ends_after_idle() {
-    let (_client_far, client) = duplex(ROOM);
-    let (_backend_far, backend) = duplex(ROOM);
-    let start = Instant::now();
-    assert_eq!(relay(client, backend, BOTH).await, End::Idle);
-    assert_after(start, IDLE);
+    for over in ALL {
+        let (client, _client_far) = over.client(ROOM).await;
+        let (_backend_far, backend) = duplex(ROOM);
+        let start = Instant::now();
+        assert_eq!(relay(client, backend, BOTH).await, End::Idle, "{over:?}");
+        assert_after(start, IDLE);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn bytes_in_either_direction_put_idle_off() {
-    let (mut client_far, client) = duplex(ROOM);
-    let (mut backend_far, backend) = duplex(ROOM);
-    let start = Instant::now();
-    let almost = IDLE - Duration::from_secs(1);
-    let speak = async {
-        for _ in 0..5 {
-            sleep(almost).await;
-            client_far.write_all(b"x").await.expect("a reader");
-        }
-        for _ in 0..5 {
-            sleep(almost).await;
-            backend_far.write_all(b"x").await.expect("a reader");
-        }
-    };
-    let (end, ()) = tokio::join!(relay(client, backend, BOTH), speak);
-    assert_eq!(end, End::Idle);
-    assert_after(start, 10 * almost + IDLE);
+    for over in ALL {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let (mut backend_far, backend) = duplex(ROOM);
+        let start = Instant::now();
+        let almost = IDLE - Duration::from_secs(1);
+        let speak = async {
+            for _ in 0..5 {
+                sleep(almost).await;
+                say(&mut client_far, b"x").await;
+            }
+            for _ in 0..5 {
+                sleep(almost).await;
+                say(&mut backend_far, b"x").await;
+            }
+        };
+        let (end, ()) = tokio::join!(relay(client, backend, BOTH), speak);
+        assert_eq!(end, End::Idle, "{over:?}");
+        assert_after(start, 10 * almost + IDLE);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn bytes_that_nobody_takes_are_idle() {
-    let (mut client_far, client) = duplex(ROOM);
-    let (_backend_far, backend) = duplex(ROOM);
-    client_far.write_all(b"request").await.expect("room");
-    let start = Instant::now();
-    let end = relay(client, Deaf { inner: backend }, BOTH).await;
-    assert_eq!(end, End::Idle);
-    assert_after(start, IDLE);
+    for over in ALL {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let (_backend_far, backend) = duplex(ROOM);
+        say(&mut client_far, b"request").await;
+        let start = Instant::now();
+        let end = relay(client, Deaf { inner: backend }, BOTH).await;
+        assert_eq!(end, End::Idle, "{over:?}");
+        assert_after(start, IDLE);
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_limit_is_never_reached() {
     let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    for (idle, half_close) in [(None, None), (Some(Duration::MAX), Some(Duration::MAX))] {
-        let (mut client_far, client) = duplex(ROOM);
+    let (never, max) = (None, Some(Duration::MAX));
+    for (over, limit) in ALL
+        .into_iter()
+        .flat_map(|over| [(over, never), (over, max)])
+    {
+        let (client, mut client_far) = over.client(ROOM).await;
         let (mut backend_far, backend) = duplex(ROOM);
         let speak = async {
             sleep(century).await;
@@ -76,30 +86,40 @@ async fn no_limit_is_never_reached() {
             backend_far.shutdown().await.expect("a reader");
             client_far.read_u8().await.expect("a byte")
         };
-        let settings = Settings { idle, half_close };
+        let settings = Settings {
+            idle: limit,
+            half_close: limit,
+        };
         let (end, byte) = tokio::join!(relay(client, backend, settings), speak);
-        assert_eq!((end, byte), (End::Done, b'x'));
+        assert_eq!((end, byte), (End::Done, b'x'), "{over:?}");
     }
 }
 
 /// Which side closes first.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum First {
     Client,
     Backend,
 }
 
+fn all() -> impl Iterator<Item = (Over, First)> {
+    let both = [First::Client, First::Backend];
+    ALL.into_iter()
+        .flat_map(move |over| both.map(|first| (over, first)))
+}
+
 /// Runs `rest` with the side that has not closed, after `first` has closed at `after`.
 async fn half_closed<F: Future>(
-    first: First,
+    (over, first): (Over, First),
     after: Duration,
-    rest: impl FnOnce(DuplexStream) -> F,
+    rest: impl FnOnce(Box<dyn Stream>) -> F,
 ) -> End {
-    let (client_far, client) = duplex(ROOM);
+    let (client, client_far) = over.client(ROOM).await;
     let (backend_far, backend) = duplex(ROOM);
-    let (mut closing, other) = match first {
-        First::Client => (client_far, backend_far),
-        First::Backend => (backend_far, client_far),
+    let fars: [Box<dyn Stream>; 2] = [Box::new(client_far), Box::new(backend_far)];
+    let (mut closing, other) = match (first, fars) {
+        (First::Client, [client, backend]) => (client, backend),
+        (First::Backend, [client, backend]) => (backend, client),
     };
     let script = async {
         sleep(after).await;
@@ -111,28 +131,28 @@ async fn half_closed<F: Future>(
 
 #[tokio::test(start_paused = true)]
 async fn a_half_closed_relay_has_the_time_for_half_closed_ones() {
-    for first in [First::Client, First::Backend] {
+    for case in all() {
         let start = Instant::now();
-        let end = half_closed(first, Duration::ZERO, std::future::ready).await;
-        assert_eq!(end, End::HalfClosed);
+        let end = half_closed(case, Duration::ZERO, std::future::ready).await;
+        assert_eq!(end, End::HalfClosed, "{case:?}");
         assert_after(start, HALF_CLOSE);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_trickles_is_not_cut() {
-    for first in [First::Client, First::Backend] {
+    for case in all() {
         let start = Instant::now();
         let almost = HALF_CLOSE - Duration::from_secs(1);
-        let end = half_closed(first, Duration::ZERO, async |mut other| {
+        let end = half_closed(case, Duration::ZERO, async |mut other| {
             for _ in 0..20 {
                 sleep(almost).await;
-                other.write_all(b"x").await.expect("a reader");
+                say(&mut other, b"x").await;
             }
             other
         })
         .await;
-        assert_eq!(end, End::HalfClosed);
+        assert_eq!(end, End::HalfClosed, "{case:?}");
         assert_after(start, 20 * almost + HALF_CLOSE);
     }
 }
@@ -140,16 +160,38 @@ async fn an_answer_that_trickles_is_not_cut() {
 #[tokio::test(start_paused = true)]
 async fn a_close_after_a_long_silence_leaves_time_for_the_other_side() {
     let silence = 5 * HALF_CLOSE;
-    for first in [First::Client, First::Backend] {
+    for case in all() {
         let start = Instant::now();
-        let end = half_closed(first, silence, std::future::ready).await;
-        assert_eq!(end, End::HalfClosed);
+        let end = half_closed(case, silence, std::future::ready).await;
+        assert_eq!(end, End::HalfClosed, "{case:?}");
         assert_after(start, silence + HALF_CLOSE);
 
-        let end = half_closed(first, silence, async |mut other: DuplexStream| {
+        let end = half_closed(case, silence, async |mut other: Box<dyn Stream>| {
             assert_eq!(other.read(&mut [0]).await.expect("an end"), 0);
+            other.shutdown().await.expect("a reader");
         })
         .await;
-        assert_eq!(end, End::Done);
+        assert_eq!(end, End::Done, "{case:?}");
+    }
+}
+
+/// A record that moves no byte of the backend's or the client's is no sign of life.
+#[tokio::test(start_paused = true)]
+async fn new_keys_do_not_put_idle_off() {
+    for over in ALL {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let (_backend_far, backend) = duplex(ROOM);
+        let start = Instant::now();
+        let rekey = async {
+            sleep(IDLE / 2).await;
+            client_far.change_keys();
+            client_far.flush().await.expect("a reader");
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            end = relay(client, backend, BOTH) => assert_eq!(end, End::Idle, "{over:?}"),
+            () = rekey => {}
+        }
+        assert_after(start, IDLE);
     }
 }

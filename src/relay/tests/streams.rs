@@ -147,10 +147,11 @@ impl<S: Stream> AsyncWrite for Stalling<S> {
     }
 }
 
-/// Fails with an error of its kind once so many bytes were read, written, or at the shutdown.
+/// Fails with an error of its kind: instead of a read that finds nothing, once so many bytes were
+/// written, or at the shutdown.
 pub(super) struct Failing<S> {
     pub inner: S,
-    pub read_after: Option<(usize, io::ErrorKind)>,
+    pub read_out: Option<io::ErrorKind>,
     pub write_after: Option<(usize, io::ErrorKind)>,
     pub at_shutdown: Option<io::ErrorKind>,
 }
@@ -159,15 +160,15 @@ impl<S> Failing<S> {
     pub(super) fn never(inner: S) -> Self {
         Self {
             inner,
-            read_after: None,
+            read_out: None,
             write_after: None,
             at_shutdown: None,
         }
     }
 
-    pub(super) fn reading(inner: S, after: usize, kind: io::ErrorKind) -> Self {
+    pub(super) fn read_out(inner: S, kind: io::ErrorKind) -> Self {
         Self {
-            read_after: Some((after, kind)),
+            read_out: Some(kind),
             ..Self::never(inner)
         }
     }
@@ -187,18 +188,12 @@ impl<S: Stream> AsyncRead for Failing<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some((left, kind)) = &mut this.read_after else {
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
-        };
-        if *left == 0 {
-            return Poll::Ready(Err((*kind).into()));
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        match this.read_out {
+            Some(kind) if buf.filled().len() == before => Poll::Ready(Err(kind.into())),
+            _ => read,
         }
-        let mut bytes = vec![0; buf.remaining().min(*left)];
-        let mut part = ReadBuf::new(&mut bytes);
-        ready!(Pin::new(&mut this.inner).poll_read(cx, &mut part))?;
-        *left -= part.filled().len();
-        buf.put_slice(part.filled());
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -296,6 +291,21 @@ reads_as_its_inner_stream!(Deaf);
 impl<S: Stream> AsyncWrite for Deaf<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Pending
+    }
+
+    ends_as_its_inner_stream!();
+}
+
+/// Takes nothing, and says that it has taken it: none of something.
+pub(super) struct Full<S> {
+    pub inner: S,
+}
+
+reads_as_its_inner_stream!(Full);
+
+impl<S: Stream> AsyncWrite for Full<S> {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(0))
     }
 
     ends_as_its_inner_stream!();

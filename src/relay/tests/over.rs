@@ -1,0 +1,361 @@
+//! Each relay with a client at its end: in the clear, or behind TLS in rustls's hands or in ours.
+
+use std::io::{self, IoSliceMut, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio_rustls::{TlsConnector, client, server};
+
+use super::*;
+use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire};
+use crate::sys::either::one_of_streams;
+use crate::tls::certs::Certificate;
+use crate::tls::{Alpn, Engine, MinVersion, Session, Settings, Tickets, TlsAcceptor};
+
+/// What lies between the client's bytes and the backend's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The stream relay alone, as at a plaintext listener.
+    Clear,
+    /// The stream relay, behind rustls.
+    Rustls(Version),
+    /// The record relay.
+    Record(Version),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+pub(super) const ALL: [Over; 5] = [
+    Over::Clear,
+    Over::Rustls(Version::Tls12),
+    Over::Rustls(Version::Tls13),
+    Over::Record(Version::Tls12),
+    Over::Record(Version::Tls13),
+];
+
+impl Over {
+    /// Both ends of a client past its handshake, with a pipe of so much room between them.
+    pub(super) async fn client(self, room: usize) -> (Near, Far) {
+        let (far, near) = duplex(room);
+        let socket = Socket {
+            stream: Box::new(near),
+            has_failed: Arc::default(),
+        };
+        let (version, engine) = match self {
+            Self::Clear => {
+                let client = Client::Clear(socket);
+                return (Near::new(client), Far::Clear(far));
+            }
+            Self::Rustls(version) => (version, Engine::Stream),
+            Self::Record(version) => (version, Engine::Record),
+        };
+        let acceptor = acceptor(engine);
+        let accept = acceptor.accept(socket, Deadline::after(None), |_| Ok::<_, ()>(()));
+        let connector = TlsConnector::from(config(version));
+        let name = ServerName::try_from("localhost").expect("a name");
+        let (accepted, far) = tokio::join!(accept, connector.connect(name, far));
+        let client = match accepted.ok().expect("a handshake").0.session {
+            Session::Stream(stream) => Client::Rustls(stream),
+            Session::Record(keyed) => {
+                let traffic = keyed.traffic.map(|secrets| TrafficSecrets {
+                    client: secrets.client,
+                    server: secrets.server,
+                });
+                let stream = RecordStream::new(keyed.io, keyed.secrets, traffic, keyed.received);
+                Client::Record(Box::new(stream.ok().expect("a suite that is known")))
+            }
+        };
+        let far = far.expect("a handshake");
+        (Near::new(client), Far::Tls(Box::new(far)))
+    }
+
+    /// Whether the client's stream may keep bytes until it is flushed: sockets do not, and TLS
+    /// is on sockets alone.
+    pub(super) fn client_may_buffer(self) -> bool {
+        self == Self::Clear
+    }
+
+    /// As of the client's: a backend of the record relay is a socket.
+    pub(super) fn backend_may_buffer(self) -> bool {
+        !matches!(self, Self::Record(_))
+    }
+
+    /// What a relay and the TLS beneath it may take from a side while the other takes nothing.
+    pub(super) fn most_held(self) -> usize {
+        match self {
+            Self::Clear => 64 * 1024,
+            // What rustls has read and what it has sealed, of 64 KiB each.
+            Self::Rustls(_) => 3 * 64 * 1024,
+            // Eight full records, and the beginning of another.
+            Self::Record(_) => 9 * 16 * 1024 + 2048,
+        }
+    }
+}
+
+/// The relay's end of a client.
+pub(super) struct Near {
+    client: Client,
+    early: Vec<u8>,
+}
+
+enum Client {
+    Clear(Socket),
+    Rustls(Box<server::TlsStream<Socket>>),
+    Record(Box<RecordStream<Socket>>),
+}
+
+impl Near {
+    fn new(client: Client) -> Self {
+        let early = Vec::new();
+        Self { client, early }
+    }
+
+    /// Gives the socket a habit that it did not have at the handshake.
+    pub(super) fn with<S: Stream + 'static>(
+        mut self,
+        habit: impl FnOnce(Box<dyn Stream>) -> S,
+    ) -> Self {
+        let stream = &mut self.socket().stream;
+        let calm = std::mem::replace(stream, Box::new(tokio::io::empty()));
+        *stream = Box::new(habit(calm));
+        self
+    }
+
+    /// To be set when the socket is known to have failed.
+    pub(super) fn failure(&mut self) -> Arc<AtomicBool> {
+        Arc::clone(&self.socket().has_failed)
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match &mut self.client {
+            Client::Clear(socket) => socket,
+            Client::Rustls(stream) => stream.get_mut().0,
+            Client::Record(stream) => stream.io_mut(),
+        }
+    }
+
+    /// Reads so many bytes, or a record more, before there is a backend.
+    pub(super) async fn hear(&mut self, enough: usize) {
+        let early = &mut self.early;
+        let heard = match &mut self.client {
+            Client::Clear(socket) => (&mut *socket).take(enough as u64).read_to_end(early).await,
+            Client::Rustls(stream) => (&mut **stream).take(enough as u64).read_to_end(early).await,
+            Client::Record(stream) => {
+                stream.hear(enough).await;
+                return;
+            }
+        };
+        assert_eq!(heard.expect("bytes"), enough);
+    }
+
+    pub(super) async fn join<B: Stream>(&mut self, backend: &mut B, relay: Relay<'_>) -> End {
+        let early = std::mem::take(&mut self.early);
+        match &mut self.client {
+            Client::Clear(socket) => {
+                stream::join(socket, backend, early, relay, Wire::has_failed).await
+            }
+            Client::Rustls(tls) => {
+                let has_failed = |tls: &server::TlsStream<Socket>| tls.get_ref().0.has_failed();
+                stream::join(&mut **tls, backend, early, relay, has_failed).await
+            }
+            Client::Record(stream) => stream.join(&mut Vectored(backend), relay).await,
+        }
+    }
+}
+
+/// A backend that reads into one place after the other, as sockets do.
+struct Vectored<'a, B>(&'a mut B);
+
+impl<B: Stream> ReadVectored for Vectored<'_, B> {
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut bytes = vec![0; places.iter().map(|place| place.len()).sum()];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+        let mut rest = buffer.filled();
+        for place in places {
+            let (ours, others) = rest.split_at(rest.len().min(place.len()));
+            place[..ours.len()].copy_from_slice(ours);
+            rest = others;
+        }
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+}
+
+impl<B: Stream> AsyncRead for Vectored<'_, B> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buf)
+    }
+}
+
+impl<B: Stream> AsyncWrite for Vectored<'_, B> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
+}
+
+/// What is under the TLS.
+pub(super) struct Socket {
+    stream: Box<dyn Stream>,
+    has_failed: Arc<AtomicBool>,
+}
+
+impl Wire for Socket {
+    fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    fn was_read_out(&self) -> bool {
+        false
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The client itself.
+pub(super) enum Far {
+    Clear(DuplexStream),
+    Tls(Box<client::TlsStream<DuplexStream>>),
+}
+
+one_of_streams!(Far { Clear, Tls });
+
+impl Far {
+    /// Changes the client's keys, and asks for new ones, where there are any to change.
+    pub(super) fn change_keys(&mut self) {
+        if let Self::Tls(stream) = self {
+            // In TLS 1.2 it is an error that changes nothing.
+            let _ = stream.get_mut().1.refresh_traffic_keys();
+        }
+    }
+
+    /// What a client sends that never stops, as fast as it is read.
+    pub(super) fn flood(self) -> Flood {
+        let (pipe, session) = match self {
+            Self::Clear(pipe) => (pipe, None),
+            Self::Tls(stream) => {
+                let (pipe, session) = stream.into_inner();
+                (pipe, Some(session))
+            }
+        };
+        Flood {
+            session,
+            records: Vec::new(),
+            _pipe: pipe,
+        }
+    }
+}
+
+pub(super) struct Flood {
+    session: Option<ClientConnection>,
+    records: Vec<u8>,
+    _pipe: DuplexStream,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self {
+            session, records, ..
+        } = &mut *self;
+        let Some(session) = session else {
+            return Pin::new(&mut tokio::io::repeat(0)).poll_read(cx, buf);
+        };
+        // As a socket does.
+        ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+        while records.len() < buf.remaining() {
+            session.writer().write_all(&[0; 16 * 1024])?;
+            session.write_tls(records)?;
+        }
+        let length = buf.remaining();
+        buf.put_slice(&records[..length]);
+        records.drain(..length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn acceptor(engine: Engine) -> TlsAcceptor {
+    TlsAcceptor::new(&Settings {
+        certificate: Certificate::for_development().expect("it is tested"),
+        alpn: Alpn::OfRoutes(vec![]),
+        min_version: MinVersion::Tls12,
+        tickets: Tickets::Rotate,
+        engine,
+    })
+    .expect("the development certificate and its key")
+}
+
+fn config(version: Version) -> Arc<ClientConfig> {
+    let version = match version {
+        Version::Tls12 => &TLS12,
+        Version::Tls13 => &TLS13,
+    };
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(include_bytes!("../../../certs/ca.pem"));
+    roots
+        .add(authority.expect("a certificate"))
+        .expect("a root");
+    let config = ClientConfig::builder_with_protocol_versions(&[version])
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
