@@ -57,6 +57,14 @@ impl Client {
         }
     }
 
+    /// What the log calls the relay that it is for.
+    pub(crate) fn relay_name(&self) -> &'static str {
+        match self {
+            Self::Record(_) => "record",
+            Self::Stream(_) => "stream",
+        }
+    }
+
     /// Reads until the client has left for good; what it says meanwhile is kept.
     ///
     /// A client that closed its side after saying something waits for its answer and has not

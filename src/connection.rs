@@ -103,7 +103,7 @@ async fn live(
         Ok(admitted) => admitted,
         Err(error) => return over(lifetime, Box::pin(refuse(error)).await),
     };
-    record.routed(&facts);
+    record.routed(&facts, client.relay_name());
 
     let budget = Deadline::after(shared.timeouts.backend).earlier(lifetime);
     let served = tokio::select! {

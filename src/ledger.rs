@@ -29,7 +29,8 @@ impl Ledger {
             id = id.short(),
             listener,
             peer,
-            backend = tracing::field::Empty
+            backend = tracing::field::Empty,
+            relay = tracing::field::Empty
         );
         Record {
             id,
@@ -82,8 +83,10 @@ impl Record {
         self.span.clone()
     }
 
-    pub(crate) fn routed(&self, facts: &Facts) {
+    /// `relay` is the name of the one that will move the connection's bytes.
+    pub(crate) fn routed(&self, facts: &Facts, relay: &'static str) {
         self.span.record("backend", facts.backend.as_str());
+        self.span.record("relay", relay);
     }
 
     pub(crate) fn close(mut self, outcome: Outcome) {
