@@ -5,7 +5,8 @@ mod common;
 use std::io;
 
 use common::client::{self, Client, Socket};
-use common::world::{KINDS, To, World, everywhere};
+use common::vestibule::RELAYS;
+use common::world::{To, World, all, everywhere};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -22,12 +23,12 @@ async fn a_client_that_ends_without_close_notify_is_a_truncation_and_aborts_the_
 
 #[tokio::test]
 async fn a_reset_of_the_client_resets_the_backend() {
-    for to in KINDS {
-        let world = World::new(to, "").await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), "").await;
         let (client, mut server) = world.pair(&world.fronts()[0]).await;
         client::reset(client);
         soon("the backend's end", aborted(&mut server)).await;
-        world.vestibule.ended("client_reset", 1).await;
+        world.ended("client_reset", 1).await;
     }
 }
 
@@ -48,8 +49,8 @@ async fn aborted(server: &mut Socket) {
 
 #[tokio::test]
 async fn a_reset_of_the_backend_resets_the_client() {
-    for to in KINDS {
-        let world = World::new(to, "").await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), "").await;
         let (mut client, server) = world.pair(&world.fronts()[0]).await;
         fail(server, &mut client).await;
         // Neither a clean end nor a truncation that could be taken for one: the socket is reset.
@@ -58,10 +59,10 @@ async fn a_reset_of_the_backend_resets_the_client() {
         assert_eq!(
             kind,
             Err(io::ErrorKind::ConnectionReset),
-            "{to:?} {:?}",
+            "{relay:?} {to:?} {:?}",
             world.vestibule.closed()
         );
-        world.vestibule.ended("backend_reset", 1).await;
+        world.ended("backend_reset", 1).await;
     }
 }
 
@@ -86,39 +87,41 @@ async fn an_answer_given_before_the_question_was_heard_out_arrives_whole() {
     const ANSWER: usize = 16 * 1024;
     // On a Unix socket a close over unread bytes is a reset to whoever reads the answer, and no
     // end can be told from a broken one.
-    let world = World::new(To::Tcp, "").await;
-    for (number, front) in world.fronts().iter().enumerate() {
-        let (client, mut server) = world.pair(front).await;
-        let (mut reader, mut writer) = tokio::io::split(client);
-        // An upload that nobody reads, as a server treats one that is too large: it answers,
-        // closes its side, and leaves.
-        let upload = async {
-            while writer.write_all(&[0; 64 * 1024]).await.is_ok() {}
-            // Sent away; the answer is still to be read.
-            std::future::pending::<()>().await;
-        };
-        let answer = async {
-            bytes::send(&mut server, 5, ANSWER)
-                .await
-                .expect("an open connection");
-            drop(server);
-        };
-        let read = bytes::expect(&mut reader, 5, ANSWER);
-        soon("the answer", async {
-            tokio::select! {
-                ((), ()) = async { tokio::join!(read, answer) } => {}
-                () = upload => {}
-            }
-        })
-        .await;
-        world.vestibule.ended("backend_reset", number + 1).await;
+    for relay in RELAYS {
+        let world = World::new((relay, To::Tcp), "").await;
+        for (number, front) in world.fronts().iter().enumerate() {
+            let (client, mut server) = world.pair(front).await;
+            let (mut reader, mut writer) = tokio::io::split(client);
+            // An upload that nobody reads, as a server treats one that is too large: it answers,
+            // closes its side, and leaves.
+            let upload = async {
+                while writer.write_all(&[0; 64 * 1024]).await.is_ok() {}
+                // Sent away; the answer is still to be read.
+                std::future::pending::<()>().await;
+            };
+            let answer = async {
+                bytes::send(&mut server, 5, ANSWER)
+                    .await
+                    .expect("an open connection");
+                drop(server);
+            };
+            let read = bytes::expect(&mut reader, 5, ANSWER);
+            soon("the answer", async {
+                tokio::select! {
+                    ((), ()) = async { tokio::join!(read, answer) } => {}
+                    () = upload => {}
+                }
+            })
+            .await;
+            world.ended("backend_reset", number + 1).await;
+        }
     }
 }
 
 #[tokio::test]
 async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
-    for to in KINDS {
-        let world = World::new(to, "").await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), "").await;
         let (client, mut server) = world.pair(&world.fronts()[0]).await;
         let (mut reader, mut writer) = tokio::io::split(client);
         // The client is writing when the backend dies: the relay hears of it by a failed write.
@@ -147,17 +150,17 @@ async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
         .await;
         assert!(
             end.is_err(),
-            "{to:?}: a clean end after {} bytes",
+            "{relay:?} {to:?}: a clean end after {} bytes",
             had.len()
         );
-        world.vestibule.ended("backend_reset", 1).await;
+        world.ended("backend_reset", 1).await;
     }
 }
 
 #[tokio::test]
 async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
-    for to in KINDS {
-        let world = World::new(to, "").await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), "").await;
         let (mut client, mut server) = world.pair(&world.fronts()[0]).await;
         // Until every socket in between is full.
         let block = [0; 64 * 1024];
@@ -165,7 +168,7 @@ async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
             assert!(written.expect("an open connection") > 0);
         }
         client::reset(client);
-        world.vestibule.ended("client_reset", 1).await;
+        world.ended("client_reset", 1).await;
         // To the backend it is the failure that it is, behind what it had not read.
         let read = soon("the backend's end", server.read_to_end(&mut Vec::new())).await;
         if to == To::Tcp {

@@ -5,8 +5,8 @@ mod common;
 use std::path::Path;
 
 use common::client::Front;
-use common::vestibule::Vestibule;
-use common::world::{KINDS, To, World, everywhere};
+use common::vestibule::{RELAYS, Relay, Vestibule};
+use common::world::{To, World, all, everywhere};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -37,26 +37,28 @@ async fn bytes_pass_both_ways_whole_and_once() {
 #[tokio::test]
 async fn sixty_four_mebibytes_each_way_on_one_claimed_connection() {
     const BYTES: usize = 64 * 1024 * 1024;
-    let world = World::new(To::Gate, "").await;
-    let (client, server) = world.pair(&world.fronts()[0]).await;
-    let (mut client_reader, mut client_writer) = tokio::io::split(client);
-    let (mut server_reader, mut server_writer) = tokio::io::split(server);
-    let (up, down, (), ()) = soon("64 MiB", async {
-        tokio::join!(
-            bytes::send(&mut client_writer, 1, BYTES),
-            bytes::send(&mut server_writer, 2, BYTES),
-            bytes::expect(&mut server_reader, 1, BYTES),
-            bytes::expect(&mut client_reader, 2, BYTES),
-        )
-    })
-    .await;
-    up.and(down).expect("open connections");
-    world.vestibule.ended("done", 1).await;
-    let closed = &world.vestibule.closed()[0];
-    assert_eq!(
-        (closed["bytes_in"].as_u64(), closed["bytes_out"].as_u64()),
-        (Some(BYTES as u64 + 1), Some(BYTES as u64))
-    );
+    for relay in RELAYS {
+        let world = World::new((relay, To::Gate), "").await;
+        let (client, server) = world.pair(&world.fronts()[0]).await;
+        let (mut client_reader, mut client_writer) = tokio::io::split(client);
+        let (mut server_reader, mut server_writer) = tokio::io::split(server);
+        let (up, down, (), ()) = soon("64 MiB", async {
+            tokio::join!(
+                bytes::send(&mut client_writer, 1, BYTES),
+                bytes::send(&mut server_writer, 2, BYTES),
+                bytes::expect(&mut server_reader, 1, BYTES),
+                bytes::expect(&mut client_reader, 2, BYTES),
+            )
+        })
+        .await;
+        up.and(down).expect("open connections");
+        world.ended("done", 1).await;
+        let closed = &world.vestibule.closed()[0];
+        assert_eq!(
+            (closed["bytes_in"].as_u64(), closed["bytes_out"].as_u64()),
+            (Some(BYTES as u64 + 1), Some(BYTES as u64))
+        );
+    }
 }
 
 #[tokio::test]
@@ -150,8 +152,8 @@ async fn a_connection_ends_at_its_lifetime_though_bytes_move() {
 async fn a_stalled_backend_stops_the_client_and_a_stalled_client_the_backend() {
     /// More than all the sockets in between hold.
     const ENOUGH: usize = 64 * 1024 * 1024;
-    for to in KINDS {
-        let world = World::new(to, "").await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), "").await;
         let (client, server) = world.pair(&world.fronts()[0]).await;
         let before = world.vestibule.memory();
         let (_, mut client_writer) = tokio::io::split(client);
@@ -162,12 +164,12 @@ async fn a_stalled_backend_stops_the_client_and_a_stalled_client_the_backend() {
         );
         assert!(
             up < ENOUGH && down < ENOUGH,
-            "{to:?}: {up} and {down} bytes went nowhere"
+            "{relay:?} {to:?}: {up} and {down} bytes went nowhere"
         );
         let grown = world.vestibule.memory().saturating_sub(before);
         assert!(
             grown < 2 * 1024 * 1024,
-            "{to:?}: {grown} bytes held for two stalled sides"
+            "{relay:?} {to:?}: {grown} bytes held for two stalled sides"
         );
     }
 }
@@ -189,12 +191,14 @@ async fn fill(writer: &mut (impl AsyncWriteExt + Unpin), most: usize) -> usize {
 
 #[tokio::test]
 async fn a_missing_backend_is_refused_or_waited_for_as_configured() {
-    for (extra, outcome) in [
+    let both = [
         ("park = false", "backend_refused"),
         ("park = true", "backend_timeout"),
-    ] {
+    ];
+    for (relay, (extra, outcome)) in RELAYS.map(|relay| both.map(|case| (relay, case))).concat() {
         let config = format!(
-            "[timeouts]\nbackend = \"300ms\"\n[[backend]]\nname = \"app\"\nto = \"unix:{{dir}}/none\"\n{extra}\n"
+            "{}[timeouts]\nbackend = \"300ms\"\n[[backend]]\nname = \"app\"\nto = \"unix:{{dir}}/none\"\n{extra}\n",
+            relay.config()
         );
         let vestibule = Vestibule::start(&config).await;
         for front in [
@@ -208,7 +212,7 @@ async fn a_missing_backend_is_refused_or_waited_for_as_configured() {
                 .expect("an open connection");
             assert!(soon("an end", rest(&mut client)).await.is_empty());
         }
-        vestibule.ended(outcome, 2).await;
+        vestibule.ended_over(relay, outcome, 2).await;
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
     }
 }
@@ -242,5 +246,6 @@ to = "echo"
         .await;
         sent.expect("an open connection");
     }
-    vestibule.ended("done", 2).await;
+    // Without TLS there are no records to have.
+    vestibule.ended_over(Relay::Stream, "done", 2).await;
 }

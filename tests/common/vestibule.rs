@@ -39,6 +39,34 @@ address = "unix:{dir}/front.sock"
 certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
 "#;
 
+/// Who moves the bytes of TLS clients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Relay {
+    Auto,
+    Stream,
+}
+
+pub const RELAYS: [Relay; 2] = [Relay::Auto, Relay::Stream];
+
+impl Relay {
+    /// The beginning of a configuration with this relay.
+    pub fn config(self) -> String {
+        let word = match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+        };
+        format!("{RUNTIME}relay = \"{word}\"\n")
+    }
+
+    /// As the log has it, of a connection with TLS.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "record",
+            Self::Stream => "stream",
+        }
+    }
+}
+
 impl Vestibule {
     /// Starts with the two listeners of [`LISTENERS`] and what `config` adds to them.
     pub async fn start(config: &str) -> Self {
@@ -179,6 +207,15 @@ impl Vestibule {
         }
     }
 
+    /// Waits until `count` connections have ended with `outcome`, and checks that none had another
+    /// relay than this.
+    pub async fn ended_over(&self, relay: Relay, outcome: &str, count: usize) {
+        self.ended(outcome, count).await;
+        for event in self.closed() {
+            assert_eq!(event["span"]["relay"], relay.name(), "{event}");
+        }
+    }
+
     /// The closing events so far.
     pub fn closed(&self) -> Vec<Value> {
         self.log
@@ -232,13 +269,16 @@ impl Vestibule {
     }
 }
 
+/// What a configuration has that does not say it itself; keys of `[runtime]` may follow.
+pub const RUNTIME: &str =
+    "[runtime]\nworkers = 2\ndirectory = \"{dir}/run\"\nlog_format = \"json\"\n";
+
 /// Fills in the test's directory and the certificates', and where logs and sockets go.
 pub fn complete(directory: &TempDir, config: &str) -> String {
-    let runtime = "[runtime]\nworkers = 2\ndirectory = \"{dir}/run\"\nlog_format = \"json\"\n";
     let config = if config.contains("[runtime]") {
         config.into()
     } else {
-        format!("{runtime}{config}")
+        format!("{RUNTIME}{config}")
     };
     config
         .replace("{dir}", &directory.path().display().to_string())

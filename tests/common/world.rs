@@ -1,11 +1,11 @@
-//! A proxy with one backend, of which the test is the server, for each kind of backend.
+//! A proxy with one backend, of which the test is the server, for each relay and kind of backend.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::backend::Backend;
 use super::client::{Client, Front, Socket};
-use super::vestibule::Vestibule;
+use super::vestibule::{RELAYS, Relay, Vestibule};
 use super::{gate, soon};
 
 /// Where the plaintext goes.
@@ -17,18 +17,25 @@ pub enum To {
     Registered,
 }
 
-pub const KINDS: [To; 4] = [To::Tcp, To::Unix, To::Gate, To::Registered];
+const KINDS: [To; 4] = [To::Tcp, To::Unix, To::Gate, To::Registered];
+
+/// Every relay before every kind of backend.
+pub fn all() -> impl Iterator<Item = (Relay, To)> {
+    RELAYS
+        .into_iter()
+        .flat_map(|relay| KINDS.map(|to| (relay, to)))
+}
 
 /// A proxy with one backend, of which the test is the server.
 pub struct World {
     pub vestibule: Vestibule,
-    pub to: To,
+    relay: Relay,
     backend: Option<Backend>,
     _registration: Option<UnixStream>,
 }
 
 impl World {
-    pub async fn new(to: To, timeouts: &str) -> Self {
+    pub async fn new((relay, to): (Relay, To), timeouts: &str) -> Self {
         let directory = std::sync::Arc::new(tempfile::tempdir().expect("a directory"));
         let path = directory.path().join("backend.sock");
         let backend = match to {
@@ -40,8 +47,10 @@ impl World {
             (Some(backend), To::Tcp | To::Unix) => backend.address(),
             _ => "gate".into(),
         };
-        let config =
-            format!("[timeouts]\n{timeouts}\n[[backend]]\nname = \"app\"\nto = \"{address}\"\n");
+        let config = format!(
+            "{}[timeouts]\n{timeouts}\n[[backend]]\nname = \"app\"\nto = \"{address}\"\n",
+            relay.config()
+        );
         let vestibule = Vestibule::start_in(directory, &config).await;
         let mut registration = None;
         if to == To::Registered {
@@ -53,7 +62,7 @@ impl World {
         }
         Self {
             vestibule,
-            to,
+            relay,
             backend,
             _registration: registration,
         }
@@ -64,6 +73,11 @@ impl World {
             Front::Tcp(self.vestibule.tcp()),
             Front::Unix(self.vestibule.path("front.sock")),
         ]
+    }
+
+    /// Waits until `count` connections have ended with `outcome`, each over the relay it was to.
+    pub async fn ended(&self, outcome: &str, count: usize) {
+        self.vestibule.ended_over(self.relay, outcome, count).await;
     }
 
     /// The backend's side of the next connection.
@@ -97,21 +111,21 @@ impl World {
     }
 }
 
-/// Runs a test over both listeners and all backends.
+/// Runs a test over both relays, both listeners and all backends.
 pub async fn everywhere<F>(timeouts: &str, outcome: &str, test: impl Fn(Client, Socket) -> F)
 where
     F: Future<Output = ()>,
 {
-    for to in KINDS {
-        let world = World::new(to, timeouts).await;
+    for (relay, to) in all() {
+        let world = World::new((relay, to), timeouts).await;
         for (number, front) in world.fronts().iter().enumerate() {
             let (client, server) = world.pair(front).await;
             soon(
-                &format!("{front:?} to {:?}", world.to),
+                &format!("{front:?} to {to:?} over {relay:?}"),
                 test(client, server),
             )
             .await;
-            world.vestibule.ended(outcome, number + 1).await;
+            world.ended(outcome, number + 1).await;
         }
         assert_eq!(
             world.vestibule.outcomes().len(),
