@@ -231,7 +231,7 @@ impl Reference {
     }
 
     fn stricter_renegotiation(&self) -> Option<Stricter> {
-        let mut rest = &self.message[..];
+        let (mut rest, mut asked) = (&self.message[..], self.declined);
         while let [kind, body @ ..] = rest {
             if *kind != CLIENT_HELLO {
                 return Stricter::than_rustls(UNEXPECTED_MESSAGE);
@@ -241,6 +241,11 @@ impl Reference {
                 return Stricter::than_rustls(DECODE_ERROR);
             }
             rest = body[3..].get(length as usize..)?;
+            asked += 1;
+            if asked > RENEGOTIATIONS {
+                // Before anything that may be wrong with it, or follows it.
+                return Stricter::in_other_words(Some(UNEXPECTED_MESSAGE));
+            }
         }
         None
     }
@@ -326,6 +331,9 @@ fn is_known(why: &PeerMisbehaved) -> bool {
             | PeerMisbehaved::TooManyWarningAlertsReceived
     )
 }
+
+/// As many are declined before the client is refused.
+const RENEGOTIATIONS: usize = 1;
 
 /// RFC 8446 §6 and §4.
 pub(super) const WARNING: u8 = 1;
