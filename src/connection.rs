@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::yield_now;
 use tracing::debug;
 
 use crate::backend::{Backend, Plain, Served, Service, Unserved};
@@ -125,7 +126,10 @@ async fn live(
             return over(lifetime, outcome);
         }
     };
-    drop(pending);
+    drop((pending, facts));
+    // A socket that was just connected is known to be writable after one turn of the event loop. Before
+    // it the client's first words would be refused, and a timer be set as for a backend that stalls.
+    yield_now().await;
 
     let relay = Relay {
         settings: shared.timeouts.relay,

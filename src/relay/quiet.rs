@@ -75,8 +75,9 @@ pub(super) struct Stalled(Option<Pin<Box<Sleep>>>);
 
 impl Stalled {
     pub(super) fn is_due(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
-        // The timer is left as it is: bulk transfer is blocked and unblocked all the time.
         if !blocked {
+            // Left as it is until it has come: bulk transfer is blocked and unblocked all the time.
+            self.0 = self.0.take().filter(|timer| !timer.is_elapsed());
             return false;
         }
         let timer = self.0.get_or_insert_with(|| Box::pin(sleep(LOOK_EVERY)));
@@ -90,3 +91,22 @@ impl Stalled {
 }
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_is_gone_a_second_after_it_was_needed() {
+        let mut stalled = Stalled::default();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(!stalled.is_due(&mut cx, true));
+        assert!(!stalled.is_due(&mut cx, false));
+        assert!(stalled.0.is_some());
+        advance(LOOK_EVERY).await;
+        assert!(!stalled.is_due(&mut cx, false));
+        assert!(stalled.0.is_none());
+    }
+}
