@@ -168,6 +168,39 @@ async fn openssl_changes_its_keys_and_ours_and_goes_on() {
     }
 }
 
+/// An openssl that asked and was refused gives up, as its authors decided; what is promised is that
+/// it is told, and that nobody else notices.
+#[tokio::test]
+async fn openssl_that_wants_to_renegotiate_is_told_that_it_cannot() {
+    for relay in RELAYS {
+        let world = World::new((relay, To::Unix), "").await;
+        let of_1_2 = SUITES.iter().filter(|suite| suite.openssl[0] == "-tls1_2");
+        for (number, suite) in of_1_2.enumerate() {
+            let (other, mut others_stdin, mut others_server) = converse(&world, suite).await;
+            let (client, mut stdin, mut server) = converse(&world, suite).await;
+            say_and_hear(&client, &mut stdin, &mut server, 0).await;
+            tell(&mut stdin, "R").await;
+            client.line("RENEGOTIATING").await;
+            // It asks when it has something to send.
+            tell(&mut stdin, "never heard").await;
+            let told = "<<< TLS 1.2, Alert [length 0002], warning no_renegotiation";
+            client.line(told).await;
+            let (status, said) = client.wait().await;
+            assert!(!status.success(), "{said:?}");
+            let end = soon("the end", server.read(&mut [0])).await;
+            assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+            world.ended("client_reset", number + 1).await;
+
+            say_and_hear(&other, &mut others_stdin, &mut others_server, 0).await;
+            tell(&mut others_stdin, "Q").await;
+            let end = soon("the end", others_server.read(&mut [0])).await;
+            assert_eq!(end.expect("close_notify"), 0);
+            drop(others_server);
+            world.ended("done", number + 1).await;
+        }
+    }
+}
+
 /// `openssl s_client` that takes commands, and the backend's end of its connection.
 async fn converse(world: &World, suite: &Suite) -> (Process, ChildStdin, Socket) {
     let mut command = s_client(&world.vestibule.tcp());

@@ -113,7 +113,18 @@ impl AsyncRead for Inner {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        delegate!(self, stream => stream.poll_read(cx, buf))
+        let stream = match self.get_mut() {
+            Inner::Tls(stream) => stream,
+            Inner::Plain(socket) => return Pin::new(socket).poll_read(cx, buf),
+        };
+        let read = Pin::new(stream.as_mut()).poll_read(cx, buf);
+        // What rustls itself has to say to what it read, such as that there is no renegotiation,
+        // would wait for the backend's next bytes, and the client may be waiting for just that.
+        if stream.get_ref().1.wants_write() {
+            // Should it fail, so does the next write.
+            let _ = Pin::new(stream.as_mut()).poll_flush(cx);
+        }
+        read
     }
 }
 
