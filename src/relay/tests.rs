@@ -8,7 +8,7 @@
 
 mod bytes;
 mod ends;
-mod over;
+pub(super) mod over;
 mod quiet;
 mod streams;
 

@@ -4,6 +4,7 @@ mod exported;
 mod known;
 mod limits;
 mod moving;
+mod peers;
 mod received;
 mod refused;
 

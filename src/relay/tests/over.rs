@@ -31,7 +31,7 @@ pub(super) enum Over {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(in crate::relay) enum Version {
     Tls12,
     Tls13,
 }
@@ -333,7 +333,7 @@ impl AsyncRead for Flood {
     }
 }
 
-fn acceptor(engine: Engine) -> TlsAcceptor {
+pub(in crate::relay) fn acceptor(engine: Engine) -> TlsAcceptor {
     TlsAcceptor::new(&Settings {
         certificate: Certificate::for_development().expect("it is tested"),
         alpn: Alpn::OfRoutes(vec![]),
@@ -344,7 +344,7 @@ fn acceptor(engine: Engine) -> TlsAcceptor {
     .expect("the development certificate and its key")
 }
 
-fn config(version: Version) -> Arc<ClientConfig> {
+pub(in crate::relay) fn config(version: Version) -> Arc<ClientConfig> {
     let version = match version {
         Version::Tls12 => &TLS12,
         Version::Tls13 => &TLS13,

@@ -15,16 +15,13 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
 use crate::relay::record::state;
+use crate::relay::tests::over;
 use crate::sys::socket::Socket;
-use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, Engine, MinVersion, Session, Tickets, TlsAcceptor};
+use crate::tls::{Engine, Session, TlsAcceptor};
 
 impl Wire for TcpStream {
     fn has_failed(&self) -> bool {
@@ -44,7 +41,7 @@ const BEFORE_THE_MOVE: usize = LENGTH / 4 * 3;
 
 #[test]
 fn connections_move_to_another_process_in_the_middle_of_their_bytes() {
-    for version in [&TLS13, &TLS12] {
+    for version in [over::Version::Tls13, over::Version::Tls12] {
         runtime().block_on(bounded(move_all(version)));
     }
 }
@@ -57,13 +54,13 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Moves all connections when each of them is in the middle of what it says.
-async fn move_all(version: &'static SupportedProtocolVersion) {
+async fn move_all(version: over::Version) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (move_now, moving) = watch::channel(false);
     let halfway = Arc::new(Semaphore::new(0));
     let (mut clients, mut relays, mut backends) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
-    let acceptor = acceptor();
+    let acceptor = over::acceptor(Engine::Record);
     for number in 0..CONNECTIONS {
         let socket = TcpStream::connect(address).await.expect("a connection");
         let (accepted, _) = listener.accept().await.expect("a connection");
@@ -109,46 +106,27 @@ async fn move_all(version: &'static SupportedProtocolVersion) {
 }
 
 /// What takes minutes on a machine that needs seconds hangs.
-async fn bounded<F: Future>(work: F) -> F::Output {
+pub(super) async fn bounded<F: Future>(work: F) -> F::Output {
     let deadline = Deadline::after(Duration::from_secs(120));
     deadline.bound(work).await.expect("it hangs")
-}
-
-fn acceptor() -> TlsAcceptor {
-    TlsAcceptor::new(&crate::tls::Settings {
-        certificate: Certificate::for_development().expect("it is tested"),
-        alpn: Alpn::OfRoutes(vec![]),
-        min_version: MinVersion::Tls12,
-        tickets: Tickets::Rotate,
-        engine: Engine::Record,
-    })
-    .expect("the development certificate and its key")
 }
 
 /// Says its bytes, in pieces of many sizes, and reads them back; changes keys before the move and
 /// after it.
 async fn converse(
-    version: &'static SupportedProtocolVersion,
+    version: over::Version,
     socket: TcpStream,
     number: usize,
     halfway: Arc<Semaphore>,
     mut moving: watch::Receiver<bool>,
 ) {
-    let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(include_bytes!("../../../../certs/ca.pem"));
-    roots
-        .add(authority.expect("a certificate"))
-        .expect("a root");
-    let config = ClientConfig::builder_with_protocol_versions(&[version])
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(Arc::new(config))
+    let stream = TlsConnector::from(over::config(version))
         .connect(name, socket)
         .await;
     let mut stream = stream.expect("a handshake");
     let refresh = |stream: &mut tokio_rustls::client::TlsStream<TcpStream>| {
-        if version == &TLS13 {
+        if version == over::Version::Tls13 {
             stream.get_mut().1.refresh_traffic_keys().expect("TLS 1.3");
         }
     };
@@ -200,13 +178,8 @@ async fn echo(mut stream: UnixStream) -> u64 {
     echoed.expect("a relay")
 }
 
-/// Relays until it is time to move.
-async fn relay(
-    acceptor: TlsAcceptor,
-    socket: TcpStream,
-    mut backend: Socket,
-    mut moving: watch::Receiver<bool>,
-) -> (TcpStream, Socket, state::State) {
+/// A handshake, and what is left of it.
+pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> RecordStream<TcpStream> {
     let accepted = acceptor
         .accept(socket, Deadline::after(None), |_| Ok::<_, ()>(()))
         .await;
@@ -219,7 +192,17 @@ async fn relay(
         server: traffic.server,
     });
     let stream = RecordStream::new(keyed.io, keyed.secrets, traffic, keyed.received);
-    let mut stream = stream.expect("a suite that is known");
+    stream.expect("a suite that is known")
+}
+
+/// Relays until it is time to move.
+async fn relay(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    mut backend: Socket,
+    mut moving: watch::Receiver<bool>,
+) -> (TcpStream, Socket, state::State) {
+    let mut stream = accepted(acceptor, socket).await;
     let traffic = Traffic::default();
     let relay = patient(&traffic);
     tokio::select! {
