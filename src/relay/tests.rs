@@ -9,6 +9,7 @@
 mod bytes;
 mod ends;
 pub(super) mod over;
+mod programs;
 mod quiet;
 mod streams;
 
