@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::backend::Backend;
 use common::client::{Front, Socket};
 use common::process::{self, Process, curl, node, output, run, s_client, tool};
-use common::vestibule::Vestibule;
+use common::vestibule::{RELAYS, Relay, Vestibule};
 use common::{bytes, project, soon, until};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -184,22 +184,22 @@ async fn openssl_gets_the_tls_version_that_it_asks_for() {
 /// waits for the server's.
 #[tokio::test]
 async fn openssl_whose_input_has_ended_gets_the_whole_answer() {
-    for kind in [Kind::Tcp, Kind::Unix] {
-        let (vestibule, _serving) = answering(kind, After::FirstByte).await;
+    for (relay, kind) in everywhere() {
+        let (vestibule, _serving) = answering(relay, kind, After::FirstByte).await;
         for version in ["-tls1_2", "-tls1_3"] {
             let mut command = s_client(&vestibule.tcp());
             command.args(["-quiet", version]);
             let answer = run(command, b"x").await.ok();
             assert_is_answer(&answer).await;
         }
-        vestibule.ended("done", 2).await;
+        vestibule.ended_over(relay, "done", 2).await;
     }
 }
 
 #[tokio::test]
 async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
-    for kind in [Kind::Tcp, Kind::Unix] {
-        let (vestibule, _serving) = answering(kind, After::End).await;
+    for (relay, kind) in everywhere() {
+        let (vestibule, _serving) = answering(relay, kind, After::End).await;
         let fronts = [
             Front::Tcp(vestibule.tcp()),
             Front::Unix(vestibule.path("front.sock")),
@@ -213,7 +213,7 @@ async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
                 soon("the whole answer", answer).await;
             }
         }
-        vestibule.ended("done", 4).await;
+        vestibule.ended_over(relay, "done", 4).await;
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
     }
 }
@@ -221,27 +221,30 @@ async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
 /// A Unix socket refuses our `close_notify` at once when the client is gone; TCP takes it.
 #[tokio::test]
 async fn a_client_that_has_its_answer_says_goodbye_and_leaves_is_done() {
-    const TIMES: usize = 20;
-    let vestibule = Vestibule::start("[[backend]]\nname = \"echo\"\nto = \"echo\"\n").await;
-    let fronts = [
-        Front::Tcp(vestibule.tcp()),
-        Front::Unix(vestibule.path("front.sock")),
-    ];
-    for front in &fronts {
-        for _ in 0..TIMES {
-            let mut client = front.connect().await.expect("a handshake");
-            client.write_all(b"x").await.expect("an open connection");
-            assert_eq!(client.read_u8().await.expect("an echo"), b'x');
-            client.shutdown().await.expect("an open connection");
+    for relay in RELAYS {
+        const TIMES: usize = 20;
+        let vestibule =
+            Vestibule::start_over(relay, "[[backend]]\nname = \"echo\"\nto = \"echo\"\n").await;
+        let fronts = [
+            Front::Tcp(vestibule.tcp()),
+            Front::Unix(vestibule.path("front.sock")),
+        ];
+        for front in &fronts {
+            for _ in 0..TIMES {
+                let mut client = front.connect().await.expect("a handshake");
+                client.write_all(b"x").await.expect("an open connection");
+                assert_eq!(client.read_u8().await.expect("an echo"), b'x');
+                client.shutdown().await.expect("an open connection");
+            }
         }
+        vestibule.ended_over(relay, "done", 2 * TIMES).await;
     }
-    vestibule.ended("done", 2 * TIMES).await;
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_before_its_whole_answer_is_not_done() {
-    for kind in [Kind::Tcp, Kind::Unix] {
-        let (vestibule, _serving) = answering(kind, After::End).await;
+    for (relay, kind) in everywhere() {
+        let (vestibule, _serving) = answering(relay, kind, After::End).await;
         let fronts = [
             Front::Tcp(vestibule.tcp()),
             Front::Unix(vestibule.path("front.sock")),
@@ -252,15 +255,15 @@ async fn a_client_that_leaves_before_its_whole_answer_is_not_done() {
             client.shutdown().await.expect("an open connection");
             client.read_u8().await.expect("the first of many");
         }
-        vestibule.ended("client_reset", 2).await;
+        vestibule.ended_over(relay, "client_reset", 2).await;
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
     }
 }
 
 #[tokio::test]
 async fn python_and_node_that_have_closed_their_side_get_the_whole_answer() {
-    for kind in [Kind::Tcp, Kind::Unix] {
-        let (vestibule, _serving) = answering(kind, After::End).await;
+    for (relay, kind) in everywhere() {
+        let (vestibule, _serving) = answering(relay, kind, After::End).await;
         let port = vestibule.tcp().replace("127.0.0.1:", "");
         for version in ["1.2", "1.3"] {
             let mut python = tool("python3");
@@ -272,7 +275,7 @@ async fn python_and_node_that_have_closed_their_side_get_the_whole_answer() {
                 .args([&port, version]);
             assert_is_answer(&output(javascript).await.ok()).await;
         }
-        vestibule.ended("done", 4).await;
+        vestibule.ended_over(relay, "done", 4).await;
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
     }
 }
@@ -317,6 +320,12 @@ enum Kind {
     Unix,
 }
 
+fn everywhere() -> impl Iterator<Item = (Relay, Kind)> {
+    RELAYS
+        .into_iter()
+        .flat_map(|relay| [(relay, Kind::Tcp), (relay, Kind::Unix)])
+}
+
 /// What a backend waits for before it answers.
 #[derive(Clone, Copy)]
 enum After {
@@ -327,7 +336,11 @@ enum After {
 const SEED: u64 = 7;
 
 /// Vestibule before a backend that answers `x` with ten MiB.
-async fn answering(kind: Kind, after: After) -> (Vestibule, tokio::task::JoinSet<()>) {
+async fn answering(
+    relay: Relay,
+    kind: Kind,
+    after: After,
+) -> (Vestibule, tokio::task::JoinSet<()>) {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let backend = match kind {
         Kind::Tcp => Backend::tcp().await,
@@ -335,7 +348,10 @@ async fn answering(kind: Kind, after: After) -> (Vestibule, tokio::task::JoinSet
     };
     let to = backend.address();
     let serving = backend.serve(move |socket| answer(socket, after));
-    let config = format!("[[backend]]\nname = \"app\"\nto = \"{to}\"\n");
+    let config = format!(
+        "{}[[backend]]\nname = \"app\"\nto = \"{to}\"\n",
+        relay.config()
+    );
     (Vestibule::start_in(directory, &config).await, serving)
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::client::{Client, Front};
 use common::gate::{self, Answer, Watch};
-use common::vestibule::{LISTENERS, Vestibule, message};
+use common::vestibule::{LISTENERS, RELAYS, Vestibule, message};
 use common::{bytes, soon};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,122 +37,130 @@ backend = "app"
 
 #[tokio::test]
 async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
-    let vestibule = Vestibule::start(CONFIG).await;
-    let (tcp, unix) = fronts(&vestibule);
-    let gate = vestibule.gate();
-    let mut echoed = tcp.connect().await.expect("a handshake");
-    echo_a_byte(&mut echoed).await;
-    let (mut claimed, mut worker) = claimed(&vestibule).await;
-    let mut watch = Watch::new(&gate, "app").await;
-    let mut waiting = unix.connect().await.expect("a handshake");
-    let id = offered(&mut watch).await;
-    let mut idle = idle_worker(&gate).await;
+    for relay in RELAYS {
+        let vestibule = Vestibule::start_over(relay, CONFIG).await;
+        let (tcp, unix) = fronts(&vestibule);
+        let gate = vestibule.gate();
+        let mut echoed = tcp.connect().await.expect("a handshake");
+        echo_a_byte(&mut echoed).await;
+        let (mut claimed, mut worker) = claimed(&vestibule).await;
+        let mut watch = Watch::new(&gate, "app").await;
+        let mut waiting = unix.connect().await.expect("a handshake");
+        let id = offered(&mut watch).await;
+        let mut idle = idle_worker(&gate).await;
 
-    vestibule.signal(Signal::TERM);
-    vestibule
-        .event(|e| message(e).starts_with("draining: 3 open"))
-        .await;
-    for front in [&tcp, &unix] {
-        refuses(front).await;
-    }
-    // Who waited is told, on all three sides.
-    let event = soon("an event", watch.next()).await.expect("an event");
-    assert_eq!(event, format!("GONE {id} drained"));
-    assert!(soon("the end of the watch", watch.next()).await.is_err());
-    assert_clean_end(&mut waiting).await;
-    let told = soon("an answer", gate::line(&mut idle)).await;
-    assert_eq!(told.expect("an answer"), "NO draining");
-    for line in [
-        format!("CLAIM {id}"),
-        "ACCEPT app".into(),
-        "WATCH app".into(),
-    ] {
-        let answer = soon("an answer", gate::ask(&gate, &line)).await;
+        vestibule.signal(Signal::TERM);
+        vestibule
+            .event(|e| message(e).starts_with("draining: 3 open"))
+            .await;
+        for front in [&tcp, &unix] {
+            refuses(front).await;
+        }
+        // Who waited is told, on all three sides.
+        let event = soon("an event", watch.next()).await.expect("an event");
+        assert_eq!(event, format!("GONE {id} drained"));
+        assert!(soon("the end of the watch", watch.next()).await.is_err());
+        assert_clean_end(&mut waiting).await;
+        let told = soon("an answer", gate::line(&mut idle)).await;
+        assert_eq!(told.expect("an answer"), "NO draining");
+        for line in [
+            format!("CLAIM {id}"),
+            "ACCEPT app".into(),
+            "WATCH app".into(),
+        ] {
+            let answer = soon("an answer", gate::ask(&gate, &line)).await;
+            assert!(
+                matches!(&answer, Answer::No(reason) if reason == "draining"),
+                "{line}: {answer:?}"
+            );
+        }
+
+        // Who was served still is, for as long as it likes.
+        echo_a_byte(&mut echoed).await;
+        claimed.write_u8(b'y').await.expect("open");
+        claimed.flush().await.expect("open");
+        let byte = soon("a byte", worker.read_u8()).await;
+        assert_eq!(byte.expect("open"), b'y');
+        let files = files(&vestibule);
+        assert!(files.iter().all(|file| file.exists()), "until the end");
+        finish(echoed).await;
+        drop(worker);
+        assert_clean_end(&mut claimed).await;
+        claimed.shutdown().await.expect("open");
+        drop((waiting, claimed));
+
+        let mut vestibule = vestibule;
+        assert_eq!(vestibule.wait().await.code(), Some(0));
+        vestibule.whole_log().await;
+        vestibule.assert_over(relay);
+        let outcomes = vestibule.outcomes();
+        assert_eq!(
+            (outcomes["done"], outcomes["drained"]),
+            (2, 1),
+            "{outcomes:?}"
+        );
         assert!(
-            matches!(&answer, Answer::No(reason) if reason == "draining"),
-            "{line}: {answer:?}"
+            !files.iter().any(|file| file.exists()),
+            "nothing is left behind"
         );
     }
-
-    // Who was served still is, for as long as it likes.
-    echo_a_byte(&mut echoed).await;
-    claimed.write_u8(b'y').await.expect("open");
-    claimed.flush().await.expect("open");
-    let byte = soon("a byte", worker.read_u8()).await;
-    assert_eq!(byte.expect("open"), b'y');
-    let files = files(&vestibule);
-    assert!(files.iter().all(|file| file.exists()), "until the end");
-    finish(echoed).await;
-    drop(worker);
-    assert_clean_end(&mut claimed).await;
-    claimed.shutdown().await.expect("open");
-    drop((waiting, claimed));
-
-    let mut vestibule = vestibule;
-    assert_eq!(vestibule.wait().await.code(), Some(0));
-    vestibule.whole_log().await;
-    let outcomes = vestibule.outcomes();
-    assert_eq!(
-        (outcomes["done"], outcomes["drained"]),
-        (2, 1),
-        "{outcomes:?}"
-    );
-    assert!(
-        !files.iter().any(|file| file.exists()),
-        "nothing is left behind"
-    );
 }
 
 #[tokio::test]
 async fn an_idle_keep_alive_connection_does_not_hold_the_drain_up() {
-    let config = "[timeouts]\ndrain = \"50s\"\n[[backend]]\nname = \"app\"\nto = \"hello\"\n";
-    let vestibule = Vestibule::start(config).await;
-    let mut client = fronts(&vestibule).0.connect().await.expect("a handshake");
-    let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-    client.write_all(request).await.expect("an open connection");
-    assert_eq!(client.read_u8().await.expect("an answer"), b'H');
+    for relay in RELAYS {
+        let config = "[timeouts]\ndrain = \"50s\"\n[[backend]]\nname = \"app\"\nto = \"hello\"\n";
+        let vestibule = Vestibule::start_over(relay, config).await;
+        let mut client = fronts(&vestibule).0.connect().await.expect("a handshake");
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        client.write_all(request).await.expect("an open connection");
+        assert_eq!(client.read_u8().await.expect("an answer"), b'H');
 
-    vestibule.signal(Signal::TERM);
-    let mut answer = Vec::new();
-    soon("its end", client.read_to_end(&mut answer))
-        .await
-        .expect("close_notify");
-    client.shutdown().await.expect("an open connection");
-    drop(client);
-    vestibule.ended("done", 1).await;
+        vestibule.signal(Signal::TERM);
+        let mut answer = Vec::new();
+        soon("its end", client.read_to_end(&mut answer))
+            .await
+            .expect("close_notify");
+        client.shutdown().await.expect("an open connection");
+        drop(client);
+        vestibule.ended_over(relay, "done", 1).await;
+    }
 }
 
 #[tokio::test]
 async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
-    const DRAIN: Duration = Duration::from_millis(1500);
-    let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{CONFIG}");
-    let mut vestibule = Vestibule::start(&config).await;
-    let (tcp, _) = fronts(&vestibule);
-    let mut echoed = tcp.connect().await.expect("a handshake");
-    echo_a_byte(&mut echoed).await;
-    let (mut claimed, mut worker) = claimed(&vestibule).await;
-    let files = files(&vestibule);
+    for relay in RELAYS {
+        const DRAIN: Duration = Duration::from_millis(1500);
+        let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{CONFIG}");
+        let mut vestibule = Vestibule::start_over(relay, &config).await;
+        let (tcp, _) = fronts(&vestibule);
+        let mut echoed = tcp.connect().await.expect("a handshake");
+        echo_a_byte(&mut echoed).await;
+        let (mut claimed, mut worker) = claimed(&vestibule).await;
+        let files = files(&vestibule);
 
-    let started = Instant::now();
-    vestibule.signal(Signal::TERM);
-    soon("the cut", async {
-        tokio::join!(
-            assert_clean_end(&mut echoed),
-            assert_clean_end(&mut claimed),
-            async { assert_eq!(worker.read(&mut [0]).await.expect("an end"), 0) }
-        )
-    })
-    .await;
-    assert!(started.elapsed() >= DRAIN, "cut too early");
-    drop((echoed, claimed));
-    assert_eq!(vestibule.wait().await.code(), Some(3));
-    vestibule.whole_log().await;
-    assert_eq!(
-        vestibule.outcomes(),
-        [("drained".to_owned(), 2)].into(),
-        "every one that was cut"
-    );
-    assert!(!files.iter().any(|file| file.exists()));
+        let started = Instant::now();
+        vestibule.signal(Signal::TERM);
+        soon("the cut", async {
+            tokio::join!(
+                assert_clean_end(&mut echoed),
+                assert_clean_end(&mut claimed),
+                async { assert_eq!(worker.read(&mut [0]).await.expect("an end"), 0) }
+            )
+        })
+        .await;
+        assert!(started.elapsed() >= DRAIN, "cut too early");
+        drop((echoed, claimed));
+        assert_eq!(vestibule.wait().await.code(), Some(3));
+        vestibule.whole_log().await;
+        vestibule.assert_over(relay);
+        assert_eq!(
+            vestibule.outcomes(),
+            [("drained".to_owned(), 2)].into(),
+            "every one that was cut"
+        );
+        assert!(!files.iter().any(|file| file.exists()));
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::gate::{self, Answer, Watch};
-use common::vestibule::Vestibule;
+use common::vestibule::{RELAYS, Vestibule};
 use common::{bytes, client, soon, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -16,93 +16,97 @@ const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
 #[tokio::test]
 async fn competing_workers_serve_each_connection_once_and_whole() {
-    const CONNECTIONS: u64 = 200;
-    const WORKERS: usize = 8;
-    /// With 200 connections 64 MiB each way, and then some.
-    const BYTES: usize = 336 * 1024 + 7;
+    for relay in RELAYS {
+        const CONNECTIONS: u64 = 200;
+        const WORKERS: usize = 8;
+        /// With 200 connections 64 MiB each way, and then some.
+        const BYTES: usize = 336 * 1024 + 7;
 
-    let vestibule = Vestibule::start(APP).await;
-    let path = vestibule.gate();
-    let served = Arc::new(Mutex::new(Vec::new()));
-    let losses = Arc::new(Mutex::new(0));
+        let vestibule = Vestibule::start_over(relay, APP).await;
+        let path = vestibule.gate();
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let losses = Arc::new(Mutex::new(0));
 
-    let mut workers = JoinSet::new();
-    for _ in 0..WORKERS {
-        let mut watch = Watch::new(&path, "app").await;
-        let (path, served, losses) = (path.clone(), Arc::clone(&served), Arc::clone(&losses));
-        workers.spawn(async move {
-            let mut serving = JoinSet::new();
-            while let Ok(event) = watch.next().await {
-                let Some(facts) = event.strip_prefix("OFFER ") else {
-                    continue;
-                };
-                let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
-                let id = facts["id"].as_str().expect("an id").to_owned();
-                match gate::claim(&path, &id).await {
-                    Answer::No(reason) => {
-                        assert_eq!(reason, "unknown");
-                        *losses.lock().expect("no panic") += 1;
-                    }
-                    Answer::Ok(facts, mut socket) => {
-                        assert_eq!(facts["id"], id.as_str());
-                        served.lock().expect("no panic").push(id);
-                        serving.spawn(async move {
-                            // The client says which of the 200 it is.
-                            let seed = socket.read_u64().await.expect("a number");
-                            let (mut reader, mut writer) = socket.split();
-                            let sending = bytes::send(&mut writer, seed, BYTES);
-                            let ((), sent) =
-                                tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
-                            sent.expect("an open connection");
-                        });
+        let mut workers = JoinSet::new();
+        for _ in 0..WORKERS {
+            let mut watch = Watch::new(&path, "app").await;
+            let (path, served, losses) = (path.clone(), Arc::clone(&served), Arc::clone(&losses));
+            workers.spawn(async move {
+                let mut serving = JoinSet::new();
+                while let Ok(event) = watch.next().await {
+                    let Some(facts) = event.strip_prefix("OFFER ") else {
+                        continue;
+                    };
+                    let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
+                    let id = facts["id"].as_str().expect("an id").to_owned();
+                    match gate::claim(&path, &id).await {
+                        Answer::No(reason) => {
+                            assert_eq!(reason, "unknown");
+                            *losses.lock().expect("no panic") += 1;
+                        }
+                        Answer::Ok(facts, mut socket) => {
+                            assert_eq!(facts["id"], id.as_str());
+                            served.lock().expect("no panic").push(id);
+                            serving.spawn(async move {
+                                // The client says which of the 200 it is.
+                                let seed = socket.read_u64().await.expect("a number");
+                                let (mut reader, mut writer) = socket.split();
+                                let sending = bytes::send(&mut writer, seed, BYTES);
+                                let ((), sent) =
+                                    tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
+                                sent.expect("an open connection");
+                            });
+                        }
                     }
                 }
-            }
-            while let Some(served) = serving.join_next().await {
-                served.expect("served");
-            }
-        });
-    }
-
-    let mut clients = JoinSet::new();
-    for seed in 0..CONNECTIONS {
-        let address = vestibule.tcp();
-        clients.spawn(async move {
-            let client = client::connect(&address).await.expect("a handshake");
-            let (mut reader, mut writer) = tokio::io::split(client);
-            let say = async {
-                writer.write_u64(seed).await.expect("an open connection");
-                bytes::send(&mut writer, !seed, BYTES)
-                    .await
-                    .expect("an open connection");
-            };
-            tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
-        });
-    }
-    soon("all clients", async {
-        while let Some(client) = clients.join_next().await {
-            client.expect("a client that got all");
+                while let Some(served) = serving.join_next().await {
+                    served.expect("served");
+                }
+            });
         }
-    })
-    .await;
 
-    vestibule.ended("done", CONNECTIONS as usize).await;
-    let served = served.lock().expect("no panic").clone();
-    assert_eq!(served.len(), CONNECTIONS as usize);
-    assert_eq!(
-        served.iter().collect::<HashSet<_>>().len(),
-        served.len(),
-        "none served twice"
-    );
-    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
-    // Every watcher saw every offer, and all but one of them lost it.
-    until("every loser was told", || {
-        *losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
-    })
-    .await;
-    assert_eq!(vestibule.terminate().await, Some(0));
-    while let Some(worker) = soon("workers", workers.join_next()).await {
-        worker.expect("a worker that served whole connections");
+        let mut clients = JoinSet::new();
+        for seed in 0..CONNECTIONS {
+            let address = vestibule.tcp();
+            clients.spawn(async move {
+                let client = client::connect(&address).await.expect("a handshake");
+                let (mut reader, mut writer) = tokio::io::split(client);
+                let say = async {
+                    writer.write_u64(seed).await.expect("an open connection");
+                    bytes::send(&mut writer, !seed, BYTES)
+                        .await
+                        .expect("an open connection");
+                };
+                tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
+            });
+        }
+        soon("all clients", async {
+            while let Some(client) = clients.join_next().await {
+                client.expect("a client that got all");
+            }
+        })
+        .await;
+
+        vestibule
+            .ended_over(relay, "done", CONNECTIONS as usize)
+            .await;
+        let served = served.lock().expect("no panic").clone();
+        assert_eq!(served.len(), CONNECTIONS as usize);
+        assert_eq!(
+            served.iter().collect::<HashSet<_>>().len(),
+            served.len(),
+            "none served twice"
+        );
+        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+        // Every watcher saw every offer, and all but one of them lost it.
+        until("every loser was told", || {
+            *losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
+        })
+        .await;
+        assert_eq!(vestibule.terminate().await, Some(0));
+        while let Some(worker) = soon("workers", workers.join_next()).await {
+            worker.expect("a worker that served whole connections");
+        }
     }
 }
 
@@ -217,135 +221,146 @@ async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
 
 #[tokio::test]
 async fn bytes_around_the_hand_over_are_neither_lost_nor_repeated() {
-    let vestibule = Vestibule::start(APP).await;
-    // The worker speaks in the same write as its line, the client before anyone listens.
-    let mut worker = gate::send(&vestibule.gate(), "ACCEPT app\nfrom the worker").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    client
-        .write_all(b"from the client")
-        .await
-        .expect("an open connection");
-    assert!(
-        soon("OK", gate::line(&mut worker))
+    for relay in RELAYS {
+        let vestibule = Vestibule::start_over(relay, APP).await;
+        // The worker speaks in the same write as its line, the client before anyone listens.
+        let mut worker = gate::send(&vestibule.gate(), "ACCEPT app\nfrom the worker").await;
+        let mut client = client::connect(&vestibule.tcp())
             .await
-            .expect("a line")
-            .starts_with("OK {")
-    );
+            .expect("a handshake");
+        client
+            .write_all(b"from the client")
+            .await
+            .expect("an open connection");
+        assert!(
+            soon("OK", gate::line(&mut worker))
+                .await
+                .expect("a line")
+                .starts_with("OK {")
+        );
 
-    worker.shutdown().await.expect("an open connection");
-    let mut said = String::new();
-    soon("the worker's words", client.read_to_string(&mut said))
-        .await
-        .expect("a clean end");
-    assert_eq!(said, "from the worker\n");
-    client.shutdown().await.expect("an open connection");
-    let mut said = String::new();
-    soon("the client's words", worker.read_to_string(&mut said))
-        .await
-        .expect("a clean end");
-    assert_eq!(said, "from the client");
-    vestibule.ended("done", 1).await;
+        worker.shutdown().await.expect("an open connection");
+        let mut said = String::new();
+        soon("the worker's words", client.read_to_string(&mut said))
+            .await
+            .expect("a clean end");
+        assert_eq!(said, "from the worker\n");
+        client.shutdown().await.expect("an open connection");
+        let mut said = String::new();
+        soon("the client's words", worker.read_to_string(&mut said))
+            .await
+            .expect("a clean end");
+        assert_eq!(said, "from the client");
+        vestibule.ended_over(relay, "done", 1).await;
+    }
 }
 
 #[tokio::test]
 async fn nobody_comes_and_the_client_gets_a_clean_end() {
-    let vestibule = Vestibule::start(&format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
-    let mut watch = Watch::new(&vestibule.gate(), "app").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    client
-        .write_all(b"GET / HTTP/1.1\r\n\r\n")
-        .await
-        .expect("an open connection");
-    let id = watch.offer().await["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    let mut answer = Vec::new();
-    let read = soon("an end", client.read_to_end(&mut answer)).await;
-    assert_eq!(read.expect("close_notify, not a truncation"), 0);
-    assert_eq!(
-        watch.next().await.expect("an event"),
-        format!("GONE {id} expired")
-    );
-    assert!(matches!(gate::claim(&vestibule.gate(), &id).await, Answer::No(no) if no == "unknown"));
-    vestibule.ended("expired", 1).await;
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
-    let vestibule = Vestibule::start(APP).await;
-    let mut watch = Watch::new(&vestibule.gate(), "app").await;
-    let address = vestibule.tcp();
-    for manner in [
-        "truncated",
-        "reset",
-        "closed without a word",
-        "reset after a word",
-    ] {
-        let mut client = client::connect(&address).await.expect("a handshake");
+    for relay in RELAYS {
+        let vestibule =
+            Vestibule::start_over(relay, &format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
+        let mut watch = Watch::new(&vestibule.gate(), "app").await;
+        let mut client = client::connect(&vestibule.tcp())
+            .await
+            .expect("a handshake");
+        client
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .expect("an open connection");
         let id = watch.offer().await["id"]
             .as_str()
             .expect("an id")
             .to_owned();
-        match manner {
-            "truncated" => drop(client),
-            "reset" => client::reset(client),
-            "closed without a word" => client.shutdown().await.expect("open"),
-            _ => {
-                client
-                    .write_all(&[b'x'; 40_000])
-                    .await
-                    .expect("an open connection");
-                client::reset(client);
-            }
-        }
-        let event = within(Duration::from_secs(3), manner, watch.next()).await;
+        let mut answer = Vec::new();
+        let read = soon("an end", client.read_to_end(&mut answer)).await;
+        assert_eq!(read.expect("close_notify, not a truncation"), 0);
         assert_eq!(
-            event.expect("an event"),
-            format!("GONE {id} client_gone"),
-            "{manner}"
+            watch.next().await.expect("an event"),
+            format!("GONE {id} expired")
         );
+        assert!(
+            matches!(gate::claim(&vestibule.gate(), &id).await, Answer::No(no) if no == "unknown")
+        );
+        vestibule.ended_over(relay, "expired", 1).await;
     }
-    vestibule.ended("client_gone", 4).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
+    for relay in RELAYS {
+        let vestibule = Vestibule::start_over(relay, APP).await;
+        let mut watch = Watch::new(&vestibule.gate(), "app").await;
+        let address = vestibule.tcp();
+        for manner in [
+            "truncated",
+            "reset",
+            "closed without a word",
+            "reset after a word",
+        ] {
+            let mut client = client::connect(&address).await.expect("a handshake");
+            let id = watch.offer().await["id"]
+                .as_str()
+                .expect("an id")
+                .to_owned();
+            match manner {
+                "truncated" => drop(client),
+                "reset" => client::reset(client),
+                "closed without a word" => client.shutdown().await.expect("open"),
+                _ => {
+                    client
+                        .write_all(&[b'x'; 40_000])
+                        .await
+                        .expect("an open connection");
+                    client::reset(client);
+                }
+            }
+            let event = within(Duration::from_secs(3), manner, watch.next()).await;
+            assert_eq!(
+                event.expect("an event"),
+                format!("GONE {id} client_gone"),
+                "{manner}"
+            );
+        }
+        vestibule.ended_over(relay, "client_gone", 4).await;
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_asked_and_closed_its_side_is_still_served() {
-    let vestibule = Vestibule::start(APP).await;
-    let mut watch = Watch::new(&vestibule.gate(), "app").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    client
-        .write_all(b"question")
-        .await
-        .expect("an open connection");
-    client.shutdown().await.expect("an open connection");
-    let id = watch.offer().await["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-    let Answer::Ok(_, mut socket) = gate::claim(&vestibule.gate(), &id).await else {
-        panic!("it was withdrawn");
-    };
-    let mut question = String::new();
-    soon("the question", socket.read_to_string(&mut question))
-        .await
-        .expect("a clean end");
-    assert_eq!(question, "question");
-    socket
-        .write_all(b"answer")
-        .await
-        .expect("an open connection");
-    drop(socket);
-    let mut answer = String::new();
-    soon("the answer", client.read_to_string(&mut answer))
-        .await
-        .expect("a clean end");
-    assert_eq!(answer, "answer");
-    vestibule.ended("done", 1).await;
+    for relay in RELAYS {
+        let vestibule = Vestibule::start_over(relay, APP).await;
+        let mut watch = Watch::new(&vestibule.gate(), "app").await;
+        let mut client = client::connect(&vestibule.tcp())
+            .await
+            .expect("a handshake");
+        client
+            .write_all(b"question")
+            .await
+            .expect("an open connection");
+        client.shutdown().await.expect("an open connection");
+        let id = watch.offer().await["id"]
+            .as_str()
+            .expect("an id")
+            .to_owned();
+        let Answer::Ok(_, mut socket) = gate::claim(&vestibule.gate(), &id).await else {
+            panic!("it was withdrawn");
+        };
+        let mut question = String::new();
+        soon("the question", socket.read_to_string(&mut question))
+            .await
+            .expect("a clean end");
+        assert_eq!(question, "question");
+        socket
+            .write_all(b"answer")
+            .await
+            .expect("an open connection");
+        drop(socket);
+        let mut answer = String::new();
+        soon("the answer", client.read_to_string(&mut answer))
+            .await
+            .expect("a clean end");
+        assert_eq!(answer, "answer");
+        vestibule.ended_over(relay, "done", 1).await;
+    }
 }

@@ -73,6 +73,11 @@ impl Vestibule {
         Self::start_in(Arc::new(tempfile::tempdir().expect("a directory")), config).await
     }
 
+    /// As [`Self::start`], with this relay.
+    pub async fn start_over(relay: Relay, config: &str) -> Self {
+        Self::start(&(relay.config() + config)).await
+    }
+
     pub async fn start_in(directory: Arc<TempDir>, config: &str) -> Self {
         Self::start_whole(directory, &format!("{config}\n{LISTENERS}")).await
     }
@@ -207,10 +212,14 @@ impl Vestibule {
         }
     }
 
-    /// Waits until `count` connections have ended with `outcome`, and checks that none had another
-    /// relay than this.
+    /// Waits until `count` connections have ended with `outcome`, all over this relay.
     pub async fn ended_over(&self, relay: Relay, outcome: &str, count: usize) {
         self.ended(outcome, count).await;
+        self.assert_over(relay);
+    }
+
+    /// Checks that no connection has ended over another relay than this.
+    pub fn assert_over(&self, relay: Relay) {
         for event in self.closed() {
             assert_eq!(event["span"]["relay"], relay.name(), "{event}");
         }
