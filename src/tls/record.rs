@@ -251,8 +251,7 @@ impl Handshake {
         if let Some(secrets) = watch.end() {
             self.traffic = Some(secrets);
         }
-        self.received.drain(..discard);
-        self.given -= discard;
+        self.discard(discard);
         match next {
             Next::Done if self.connection.is_handshaking() => Next::Record,
             Next::Done if self.lacks_secrets() => {
@@ -271,13 +270,31 @@ impl Handshake {
         is_tls13 && !is_whole
     }
 
-    /// The alert that goes with a failure is the next that rustls has to send.
+    /// The alert that goes with a failure is the next that rustls has to send, or one of the next:
+    /// a failure may come right after a ServerHello.
+    ///
+    /// rustls must see again what it has not discarded, or it panics. But when it has no more to send
+    /// it looks at it once more, and a second alert makes it panic as well, in a debug build.
     fn encode_alert(&mut self) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) =
-            self.connection.process_tls_records(&mut []).state
-        {
+        loop {
+            let start = self.to_send.len();
+            let UnbufferedStatus { discard, state, .. } = self
+                .connection
+                .process_tls_records(&mut self.received[..self.given]);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else {
+                return;
+            };
             encode(&mut data, &mut self.to_send);
+            self.discard(discard);
+            if matches!(self.to_send.get(start), Some(&(ALERT | APPLICATION_DATA))) {
+                return;
+            }
         }
+    }
+
+    fn discard(&mut self, count: usize) {
+        self.received.drain(..count);
+        self.given -= count;
     }
 }
 
@@ -352,3 +369,62 @@ const RECORD_HEADER: usize = 5;
 
 /// RFC 5246 §6.2.3; TLS 1.3 allows less.
 const LONGEST_RECORD: usize = RECORD_HEADER + (1 << 14) + 2048;
+
+/// RFC 8446 §5.1; a sealed alert looks like data.
+const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::duplex;
+    use tokio_rustls::rustls::{InvalidMessage, PeerMisbehaved};
+
+    use super::super::certs::Certificate;
+    use super::super::{Alpn, Engine, MinVersion, Settings, Tickets};
+    use super::*;
+    use crate::deadline::Deadline;
+
+    /// What becomes of a client that says this, and then nothing.
+    async fn refusal(said: &[u8]) -> rustls::Error {
+        let settings = Settings {
+            certificate: Certificate::for_development().expect("it is tested"),
+            alpn: Alpn::Offered(Vec::new()),
+            min_version: MinVersion::Tls12,
+            tickets: Tickets::Rotate,
+            engine: Engine::Record,
+        };
+        let acceptor = TlsAcceptor::new(&settings).expect("a certificate and its key");
+        let (ours, mut client) = duplex(1 << 16);
+        client.write_all(said).await.expect("a pipe");
+        let deadline = Deadline::after(Duration::from_secs(10));
+        let admit = |_: &Hello<'_>| Ok::<_, ()>(());
+        match acceptor.accept(ours, deadline, admit).await {
+            Err(HandshakeError::Failed(cause, _)) => cause,
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("a handshake"),
+        }
+    }
+
+    /// A ClientHello, and two bytes for the fuzz target before it.
+    const HELLO: &[u8] = include_bytes!("../../fuzz/seeds/front/hello_tls12");
+
+    async fn refusal_after_hello(said: &[u8]) -> rustls::Error {
+        refusal(&[&HELLO[2..], said].concat()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_says_it_is_too_long_fails_the_handshake() {
+        let cause = refusal_after_hello(&[22, 3, 3, 0, 4, 16, 31, 0, 0]).await;
+        assert_eq!(cause, InvalidMessage::HandshakePayloadTooLarge.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_another_record_cuts_short_fails_the_handshake() {
+        let half = [22, 3, 3, 0, 4, 16, 0, 0, 66];
+        let cause = refusal_after_hello(&[&half[..], &[20, 3, 3, 0, 1, 1]].concat()).await;
+        let expected = PeerMisbehaved::MessageInterleavedWithHandshakeMessage;
+        assert_eq!(cause, expected.into());
+    }
+}
