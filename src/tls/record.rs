@@ -4,7 +4,8 @@
 //! ClientHello ─► Acceptor (a copy) ─► admit ─► UnbufferedServerConnection ─► Keyed
 //! ```
 //!
-//! rustls is given one record at a time, so that it never sees one that comes after the handshake.
+//! rustls is given one record at a time, so that it never sees one that comes after the handshake,
+//! but that one as it comes.
 //!
 //! It gives away the keys, and a `KernelConnection` that can derive the next ones. That one is
 //! opaque and cannot leave the process, so it is dropped: the traffic secrets, from which the next
@@ -81,6 +82,7 @@ where
         connection,
         received,
         given: 0,
+        whole: 0,
         to_send: Vec::new(),
         traffic: None,
     };
@@ -164,6 +166,8 @@ struct Handshake {
     received: Vec<u8>,
     /// How many bytes of `received` rustls has been shown.
     given: usize,
+    /// How many of these are whole records.
+    whole: usize,
     to_send: Vec<u8>,
     traffic: Option<TrafficSecrets>,
 }
@@ -211,24 +215,23 @@ impl Handshake {
         }
     }
 
-    /// Shows rustls one record more; whether there is one.
+    /// Shows rustls what there is of the next record, so that it can refuse one by its header;
+    /// whether that is more than before.
     fn give_record(&mut self) -> bool {
-        let unseen = &self.received[self.given..];
-        let Some(&[_, _, _, high, low]) = unseen.first_chunk() else {
-            return false;
+        let unseen = &self.received[self.whole..];
+        let length = match unseen.first_chunk() {
+            Some(&[_, _, _, high, low]) => {
+                RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]))
+            }
+            None => RECORD_HEADER,
         };
-        let length = RECORD_HEADER + usize::from(u16::from_be_bytes([high, low]));
-        // What is too long is for rustls to refuse, which it does by the header alone.
-        let length = if length > LONGEST_RECORD {
-            RECORD_HEADER
-        } else {
-            length
-        };
-        if unseen.len() < length {
-            return false;
+        let given = self.whole + unseen.len().min(length);
+        let is_more = given > self.given;
+        self.given = given;
+        if unseen.len() >= length {
+            self.whole = given;
         }
-        self.given += length;
-        true
+        is_more
     }
 
     fn step(&mut self) -> Next {
@@ -295,6 +298,8 @@ impl Handshake {
     fn discard(&mut self, count: usize) {
         self.received.drain(..count);
         self.given -= count;
+        // What it has refused it may discard in part.
+        self.whole = self.whole.saturating_sub(count);
     }
 }
 
@@ -367,9 +372,6 @@ const READ: usize = 2048;
 
 const RECORD_HEADER: usize = 5;
 
-/// RFC 5246 §6.2.3; TLS 1.3 allows less.
-const LONGEST_RECORD: usize = RECORD_HEADER + (1 << 14) + 2048;
-
 /// RFC 8446 §5.1; a sealed alert looks like data.
 const ALERT: u8 = 21;
 const APPLICATION_DATA: u8 = 23;
@@ -426,5 +428,11 @@ mod tests {
         let cause = refusal_after_hello(&[&half[..], &[20, 3, 3, 0, 1, 1]].concat()).await;
         let expected = PeerMisbehaved::MessageInterleavedWithHandshakeMessage;
         assert_eq!(cause, expected.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_is_refused_by_its_header_before_it_is_there() {
+        let cause = refusal_after_hello(&[99, 3, 3, 0, 4]).await;
+        assert_eq!(cause, InvalidMessage::InvalidContentType.into());
     }
 }
