@@ -1,4 +1,4 @@
-//! Any bytes, in any pieces, at the TLS front of a listener.
+//! Any bytes, in any pieces, at the TLS front of a listener, whichever engine it has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,15 @@ use tokio::task::yield_now;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, Error, RootCertStore};
 
 use super::pieces;
 use crate::deadline::Deadline;
+use crate::facts::TlsFacts;
 use crate::tls::certs::Certificate;
 use crate::tls::{Alpn, Engine, HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
 
-/// Performs a handshake with a client that the input describes.
+/// Performs a handshake with a client that the input describes, once with each engine.
 ///
 /// The first byte has a bit for each manner below, and the rest is cut by [`pieces`]; for a
 /// genuine client it is three bytes for each byte of the client's stream that is to be changed:
@@ -24,10 +25,42 @@ use crate::tls::{Alpn, Engine, HandshakeError, Hello, MinVersion, Settings, Tick
 ///
 /// # Panics
 ///
-/// A promise of the front is broken.
+/// A promise of the front is broken, or the engines disagree.
 pub fn front(data: &[u8]) {
     let (&manner, rest) = data.split_first().unwrap_or((&0, &[]));
-    RUNTIME.with(|runtime| runtime.block_on(meet(manner, rest)));
+    let [record, stream] = [&RECORD, &STREAM].map(|acceptor| {
+        let acceptor = acceptor.with(TlsAcceptor::clone);
+        RUNTIME.with(|runtime| runtime.block_on(meet(acceptor, manner, rest)))
+    });
+    if manner & GENUINE != 0 && !rest.is_empty() {
+        // What its random bytes are where a changed length leads to them is up to chance.
+        assert_eq!(record.ended.is_ok(), stream.ended.is_ok());
+    } else {
+        agree(&record, &stream);
+    }
+}
+
+/// What does not depend on the engine.
+struct Met {
+    /// What the listener made of the client.
+    ended: Result<TlsFacts, HandshakeError<(), ()>>,
+    /// What a genuine client made of the listener.
+    failure: Option<Error>,
+    /// The type of each record of the answer, and what it says if it is an alert in the clear.
+    answer: Vec<(u8, Option<[u8; 2]>)>,
+}
+
+fn agree(record: &Met, stream: &Met) {
+    use HandshakeError::{Failed, Gone, TimedOut};
+    if let (Err(Failed(..)), Err(Gone | TimedOut)) = (&record.ended, &stream.ended) {
+        // What comes with a ClientHello the stream looks at only together with what follows it.
+        assert!(record.answer.starts_with(&stream.answer));
+        return;
+    }
+    let ended = |met: &Met| format!("{:?}", met.ended);
+    assert_eq!(ended(record), ended(stream));
+    assert_eq!(record.answer, stream.answer);
+    assert_eq!(record.failure, stream.failure);
 }
 
 /// The client says nothing more, and does not close.
@@ -41,22 +74,23 @@ const GENUINE: u8 = 8;
 /// The genuine client knows TLS 1.2 at most.
 const OLD: u8 = 16;
 
-async fn meet(manner: u8, rest: &[u8]) {
+async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
     let is = |bit| manner & bit != 0;
     let (ours, theirs) = duplex(PIPE);
     let (mut from_us, to_us) = split(theirs);
     let server = async {
-        let acceptor = ACCEPTOR.with(TlsAcceptor::clone);
         let admit = |_: &Hello<'_>| if is(REFUSED) { Err(()) } else { Ok(()) };
         let accepted = acceptor.accept(ours, Deadline::after(BUDGET), admit).await;
         // Whatever stream there is ends here.
-        accepted.map(drop).map_err(|error| match error {
-            HandshakeError::NotTls(_) => HandshakeError::NotTls(()),
-            HandshakeError::Failed(cause, _) => HandshakeError::Failed(cause, ()),
-            HandshakeError::Refused(reason, _) => HandshakeError::Refused(reason, ()),
-            HandshakeError::Gone => HandshakeError::Gone,
-            HandshakeError::TimedOut => HandshakeError::TimedOut,
-        })
+        accepted
+            .map(|(secured, ())| secured.facts)
+            .map_err(|error| match error {
+                HandshakeError::NotTls(_) => HandshakeError::NotTls(()),
+                HandshakeError::Failed(cause, _) => HandshakeError::Failed(cause, ()),
+                HandshakeError::Refused(reason, _) => HandshakeError::Refused(reason, ()),
+                HandshakeError::Gone => HandshakeError::Gone,
+                HandshakeError::TimedOut => HandshakeError::TimedOut,
+            })
     };
     let client = async {
         if is(GENUINE) {
@@ -68,20 +102,20 @@ async fn meet(manner: u8, rest: &[u8]) {
             from_us.read_to_end(&mut answer)
         );
         read.expect("a pipe in memory");
-        (said, answer)
+        (said, answer, None)
     };
     let meeting = async { tokio::join!(server, client) };
     // The clock moves only while everybody waits.
-    let (ended, (said, answer)) = Deadline::after(2 * BUDGET)
+    let (ended, (said, answer, failure)) = Deadline::after(2 * BUDGET)
         .bound(meeting)
         .await
         .expect("the front keeps to its deadline");
 
     assert!(said.bytes <= MOST_TAKEN + PIPE, "too much taken: {said:?}");
     let records = records(&answer);
-    match ended {
-        _ if is(GENUINE) && !is(REFUSED) && rest.is_empty() => ended.expect("a handshake"),
-        Ok(()) => assert!(is(GENUINE) && !is(REFUSED), "a handshake with nobody"),
+    match &ended {
+        _ if is(GENUINE) && !is(REFUSED) && rest.is_empty() => assert!(ended.is_ok(), "{ended:?}"),
+        Ok(_) => assert!(is(GENUINE) && !is(REFUSED), "a handshake with nobody"),
         Err(HandshakeError::NotTls(())) => {
             assert!(matches!(records[..], [] | [(ALERT, _)]), "{answer:?}");
         }
@@ -93,6 +127,14 @@ async fn meet(manner: u8, rest: &[u8]) {
         Err(HandshakeError::Failed(..)) => {}
         Err(HandshakeError::TimedOut) => assert!(is(SILENT) || is(GENUINE)),
         Err(HandshakeError::Gone) => assert!(said.closed, "it is still there"),
+    }
+    let answer = records
+        .into_iter()
+        .map(|(kind, content)| (kind, content.try_into().ok().filter(|_| kind == ALERT)));
+    Met {
+        ended,
+        failure,
+        answer: answer.collect(),
     }
 }
 
@@ -127,15 +169,16 @@ async fn close(manner: u8, to_us: &mut (impl AsyncWrite + Unpin)) -> bool {
     manner & SILENT == 0 && to_us.shutdown().await.is_ok()
 }
 
-/// As [`send`], with the client's part of a handshake, and with what was answered.
+/// As [`send`], with the client's part of a handshake; also what was answered, and why that did not
+/// please the client.
 async fn converse(
     manner: u8,
     changes: &[u8],
     mut from_us: impl AsyncRead + Unpin,
     mut to_us: impl AsyncWrite + Unpin,
-) -> (Said, Vec<u8>) {
+) -> (Said, Vec<u8>, Option<Error>) {
     let mut client = client(manner);
-    let (mut said, mut answer, mut alive) = (Said::default(), Vec::new(), true);
+    let (mut said, mut answer, mut failure) = (Said::default(), Vec::new(), None);
     loop {
         let mut flight = Vec::new();
         while client.wants_write() {
@@ -146,7 +189,7 @@ async fn converse(
             break;
         }
         said.bytes += flight.len();
-        if !alive {
+        if failure.is_some() {
             said.closed = close(manner, &mut to_us).await;
             break;
         }
@@ -156,21 +199,20 @@ async fn converse(
             break;
         }
         answer.extend_from_slice(&chunk[..length]);
-        alive = understand(&mut client, &chunk[..length]);
+        failure = understand(&mut client, &chunk[..length]).err();
     }
     let read = from_us.read_to_end(&mut answer).await;
     read.expect("a pipe in memory");
-    (said, answer)
+    (said, answer, failure)
 }
 
-/// Whether the client goes on.
-fn understand(client: &mut ClientConnection, mut received: &[u8]) -> bool {
+fn understand(client: &mut ClientConnection, mut received: &[u8]) -> Result<(), Error> {
     while !received.is_empty() {
-        if client.read_tls(&mut received).is_err() || client.process_new_packets().is_err() {
-            return false;
-        }
+        let read = client.read_tls(&mut received);
+        read.map_err(|error| Error::General(error.to_string()))?;
+        client.process_new_packets()?;
     }
-    true
+    Ok(())
 }
 
 /// Applies the changes that fall into the bytes which start at `offset` of the stream.
@@ -239,12 +281,17 @@ thread_local! {
         .build()
         .expect("a runtime without descriptors");
 
-    static ACCEPTOR: TlsAcceptor = TlsAcceptor::new(&Settings {
+    static RECORD: TlsAcceptor = acceptor(Engine::Record);
+    static STREAM: TlsAcceptor = acceptor(Engine::Stream);
+}
+
+fn acceptor(engine: Engine) -> TlsAcceptor {
+    let settings = Settings {
         certificate: Certificate::for_development().expect("it is tested"),
         alpn: Alpn::Offered(vec!["h2".into(), "http/1.1".into()]),
         min_version: MinVersion::Tls12,
         tickets: Tickets::Rotate,
-        engine: Engine::default(),
-    })
-    .expect("the development certificate and its key");
+        engine,
+    };
+    TlsAcceptor::new(&settings).expect("the development certificate and its key")
 }
