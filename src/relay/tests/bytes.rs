@@ -95,11 +95,16 @@ async fn every_byte_arrives_in_order_and_once_through_each_pair_of_habits() {
     for over in ALL {
         for client in &habits {
             for backend in &habits {
+                if possible(client, over.client_may_buffer()) != *client
+                    || possible(backend, over.backend_may_buffer()) != *backend
+                {
+                    continue;
+                }
                 let sides = Sides {
                     client,
                     backend,
-                    request: 1_001,
-                    answer: 1_203,
+                    request: 601,
+                    answer: 703,
                     room: 500,
                 };
                 exchange(over, &sides).await;
@@ -141,7 +146,7 @@ fn habits() -> impl Strategy<Value = Vec<Habit>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 64,
+        cases: 32,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
