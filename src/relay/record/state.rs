@@ -1,6 +1,6 @@
 //! A record stream as plain data, so that a connection can outlive its process.
 //!
-//! Compiled for tests alone until a process hands its connections to the next one.
+//! Compiled for tests and fuzzing alone until a process hands its connections to the next one.
 
 use serde::{Deserialize, Serialize};
 
