@@ -138,6 +138,10 @@ impl Wire for Socket {
     fn was_read_out(&self) -> bool {
         Self::was_read_out(self)
     }
+
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::poll_write_last(self, cx, bytes)
+    }
 }
 
 impl ReadVectored for Socket {

@@ -48,6 +48,11 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
 
     /// Whether a peer that is gone had read all that it was sent.
     fn was_read_out(&self) -> bool;
+
+    /// Writes the last bytes, right before the shutdown that may go with them.
+    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
 }
 
 /// A stream that can read into one place after the other in a single step.
@@ -395,7 +400,14 @@ impl<IO: Wire> RecordStream<IO> {
         cx: &mut Context<'_>,
         counter: &Counter,
     ) -> Poll<Result<(), Fault>> {
-        match ready!(self.sealed.poll_write(cx, &mut self.io, |_| {})) {
+        let sent = match self.down {
+            State::Closing => {
+                let write = |bytes: &_| self.io.poll_write_last(cx, bytes);
+                self.sealed.poll_write_by(write, |_| {})
+            }
+            _ => self.sealed.poll_write(cx, &mut self.io, |_| {}),
+        };
+        match ready!(sent) {
             Ok(()) => {}
             // It took everything and left; what a Unix socket refuses is our close_notify alone.
             // TCP would have taken that as well.

@@ -56,10 +56,19 @@ impl Unsent {
         &mut self,
         cx: &mut Context<'_>,
         writer: &mut W,
+        taken: impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        self.poll_write_by(|bytes| Pin::new(&mut *writer).poll_write(cx, bytes), taken)
+    }
+
+    /// As [`Self::poll_write`], with a way to write that is not the writer's usual one.
+    pub(super) fn poll_write_by(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
         mut taken: impl FnMut(usize),
     ) -> Poll<io::Result<()>> {
         while self.sent < self.bytes.len() {
-            match ready!(Pin::new(&mut *writer).poll_write(cx, &self.bytes[self.sent..]))? {
+            match ready!(write(&self.bytes[self.sent..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => {
                     self.sent += count;

@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::readv;
-use tokio::io::Interest;
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 
@@ -78,6 +80,27 @@ impl Socket {
                 (_, Some(read)) => return Poll::Ready(Ok(read)),
                 (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {}
                 (result, None) => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes bytes that a shutdown follows at once: TCP sends them and its FIN in one segment, or the
+    /// bytes alone a fifth of a second later (`MSG_MORE`, send(2)).
+    pub(crate) fn poll_write_last(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Self::Tcp(stream) = self else {
+            return Pin::new(self).poll_write(cx, bytes);
+        };
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let write = || Ok(send(stream.as_fd(), bytes, flags)?);
+            match stream.try_io(Interest::WRITABLE, write) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
             }
         }
     }
