@@ -139,8 +139,8 @@ impl Wire for Socket {
         Self::was_read_out(self)
     }
 
-    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Self::poll_write_last(self, cx, bytes)
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::poll_write_more(self, cx, bytes)
     }
 }
 

@@ -19,6 +19,7 @@ mod id;
 mod level;
 mod outcome;
 mod traffic;
+mod wire;
 
 // Mechanisms: each knows the words and nothing of the others.
 mod drain;

@@ -6,7 +6,6 @@ mod stream;
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -20,6 +19,7 @@ use self::certs::Certificate;
 pub(crate) use self::record::Keyed;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
+use crate::wire::Wire;
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug)]
@@ -133,18 +133,20 @@ impl TlsAcceptor {
         admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
     ) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
     where
-        IO: AsyncRead + AsyncWrite + Unpin,
+        IO: Wire,
     {
-        let handshake = async {
-            match self.engine {
-                Engine::Stream => stream::accept(self, io, admit).await,
-                Engine::Record => record::accept(self, io, admit).await,
+        // Boxed, since a future is copied each time it is put into another one, and these are long.
+        let accepted = match self.engine {
+            Engine::Stream => {
+                let handshake = Box::pin(stream::accept(self, io, admit));
+                deadline.bound(handshake).await
+            }
+            Engine::Record => {
+                let handshake = Box::pin(record::accept(self, io, admit));
+                deadline.bound(handshake).await
             }
         };
-        deadline
-            .bound(handshake)
-            .await
-            .unwrap_or(Err(HandshakeError::TimedOut))
+        accepted.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
     fn hello<'a>(&'a self, hello: ClientHello<'a>) -> Hello<'a> {

@@ -10,7 +10,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
         "words",
         Peers::Allowed,
         &[
-            "address", "deadline", "facts", "id", "level", "outcome", "traffic",
+            "address", "deadline", "facts", "id", "level", "outcome", "traffic", "wire",
         ],
     ),
     (

@@ -40,20 +40,7 @@ use super::drive::{Directions, Fault, OnEnd, Progress, State, drive};
 use super::unsent::Unsent;
 use super::{End, Relay};
 use crate::traffic::{Counter, Traffic};
-
-/// A client's socket, as far as the record layer cares.
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
-    /// Whether the connection is known to have failed, without reading from it.
-    fn has_failed(&self) -> bool;
-
-    /// Whether a peer that is gone had read all that it was sent.
-    fn was_read_out(&self) -> bool;
-
-    /// Writes the last bytes, right before the shutdown that may go with them.
-    fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self).poll_write(cx, bytes)
-    }
-}
+pub(crate) use crate::wire::Wire;
 
 /// A stream that can read into one place after the other in a single step.
 pub(crate) trait ReadVectored: AsyncRead + Unpin {
@@ -402,7 +389,7 @@ impl<IO: Wire> RecordStream<IO> {
     ) -> Poll<Result<(), Fault>> {
         let sent = match self.down {
             State::Closing => {
-                let write = |bytes: &_| self.io.poll_write_last(cx, bytes);
+                let write = |bytes: &_| self.io.poll_write_more(cx, bytes);
                 self.sealed.poll_write_by(write, |_| {})
             }
             _ => self.sealed.poll_write(cx, &mut self.io, |_| {}),

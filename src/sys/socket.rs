@@ -84,9 +84,9 @@ impl Socket {
         }
     }
 
-    /// Writes bytes that a shutdown follows at once: TCP sends them and its FIN in one segment, or the
-    /// bytes alone a fifth of a second later (`MSG_MORE`, send(2)).
-    pub(crate) fn poll_write_last(
+    /// Writes bytes that TCP sends in one segment with those that follow, or with its FIN, or alone
+    /// after a fifth of a second (`MSG_MORE`, send(2)).
+    pub(crate) fn poll_write_more(
         &mut self,
         cx: &mut Context<'_>,
         bytes: &[u8],

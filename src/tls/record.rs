@@ -12,7 +12,9 @@
 //! keys follow as well, are taken from the key log.
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
+use std::task::{Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::rustls::server::{Acceptor, UnbufferedServerConnection};
@@ -25,6 +27,7 @@ use zeroize::Zeroizing;
 use super::{
     ACCESS_DENIED, HandshakeError, Hello, Secured, Session, TlsAcceptor, facts, is_not_tls,
 };
+use crate::wire::Wire;
 
 /// A connection past its handshake, and past rustls.
 pub(crate) struct Keyed<IO> {
@@ -51,7 +54,7 @@ pub(super) async fn accept<IO, T, R>(
     admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
 ) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
 where
-    IO: AsyncRead + AsyncWrite + Unpin,
+    IO: Wire,
 {
     let mut received = Vec::new();
     let accepted = match hello(&mut io, &mut received).await {
@@ -189,14 +192,13 @@ enum Next {
 impl Handshake {
     async fn run<IO>(mut self, io: &mut IO) -> Result<Self, Failure>
     where
-        IO: AsyncRead + AsyncWrite + Unpin,
+        IO: Wire,
     {
         loop {
             match self.step() {
                 Next::Again => {}
                 Next::Send => {
-                    io.write_all(&self.to_send).await?;
-                    io.flush().await?;
+                    self.send(io).await?;
                     self.to_send.clear();
                 }
                 Next::Record => {
@@ -213,6 +215,27 @@ impl Handshake {
                 }
             }
         }
+    }
+
+    async fn send(&self, io: &mut impl Wire) -> io::Result<()> {
+        let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if self.connection.is_handshaking() || !is_tls13 {
+            io.write_all(&self.to_send).await?;
+            return io.flush().await;
+        }
+        // Tickets: nobody waits for them, and they go in one segment with the first answer.
+        let mut sent = 0;
+        poll_fn(|cx| {
+            while sent < self.to_send.len() {
+                match ready!(io.poll_write_more(cx, &self.to_send[sent..]))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    count => sent += count,
+                }
+            }
+            Poll::Ready(io::Result::Ok(()))
+        })
+        .await?;
+        io.flush().await
     }
 
     /// Shows rustls what there is of the next record, so that it can refuse one by its header;

@@ -22,16 +22,6 @@ use super::*;
 use crate::deadline::Deadline;
 use crate::relay::Settings;
 
-impl Wire for DuplexStream {
-    fn has_failed(&self) -> bool {
-        false
-    }
-
-    fn was_read_out(&self) -> bool {
-        false
-    }
-}
-
 impl<IO> RecordStream<IO> {
     /// For tests that put something between a stream and its socket.
     pub(in crate::relay) fn io_mut(&mut self) -> &mut IO {
