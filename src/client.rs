@@ -2,7 +2,7 @@
 
 mod stream;
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use self::stream::Stream;
 use crate::backend::Plain;
 use crate::deadline::{Deadline, Elapsed};
-use crate::relay::record::{self, Heard, ReadVectored, RecordStream, Wire};
+use crate::relay::record::{self, Heard, RecordStream, Wire};
 use crate::relay::{End, Relay};
 use crate::sys::socket::Socket;
 use crate::tls::{Keyed, Session};
@@ -141,16 +141,6 @@ impl Wire for Socket {
 
     fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Self::poll_write_more(self, cx, bytes)
-    }
-}
-
-impl ReadVectored for Socket {
-    fn poll_read_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Self::poll_read_vectored(self, cx, places)
     }
 }
 

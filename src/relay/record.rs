@@ -57,6 +57,16 @@ pub(crate) trait ReadVectored: AsyncRead + Unpin {
     }
 }
 
+/// Fills one place after the other, for streams that are not the system's.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn scatter(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) {
+    for place in places {
+        let (ours, others) = bytes.split_at(bytes.len().min(place.len()));
+        place[..ours.len()].copy_from_slice(ours);
+        bytes = others;
+    }
+}
+
 /// The traffic secrets of TLS 1.3 (RFC 8446 §7.1); without them keys cannot be updated.
 pub(crate) struct TrafficSecrets {
     pub client: Secret,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::relay::record::{ReadVectored, Wire};
+use crate::relay::record::{ReadVectored, Wire, scatter};
 
 /// A task is woken only as a socket would wake it, so that what forgets to wait is left behind.
 #[derive(Clone)]
@@ -98,12 +98,7 @@ impl ReadVectored for Pipe {
         let room: usize = places.iter().map(|place| place.len()).sum();
         let mut bytes = vec![0; room.min(socket.unread.len())];
         let read = ready!(socket.poll_read(cx, &mut bytes));
-        let mut rest = &bytes[..read];
-        for place in places {
-            let (ours, others) = rest.split_at(rest.len().min(place.len()));
-            place[..ours.len()].copy_from_slice(ours);
-            rest = others;
-        }
+        scatter(&bytes[..read], places);
         Poll::Ready(Ok(read))
     }
 }

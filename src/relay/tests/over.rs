@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::*;
-use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire};
+use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire, scatter};
 use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
 use crate::tls::{Alpn, Engine, MinVersion, Session, Settings, Tickets, TlsAcceptor};
@@ -186,12 +186,7 @@ impl<B: Stream> ReadVectored for Vectored<'_, B> {
         let mut bytes = vec![0; places.iter().map(|place| place.len()).sum()];
         let mut buffer = ReadBuf::new(&mut bytes);
         ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
-        let mut rest = buffer.filled();
-        for place in places {
-            let (ours, others) = rest.split_at(rest.len().min(place.len()));
-            place[..ours.len()].copy_from_slice(ours);
-            rest = others;
-        }
+        scatter(buffer.filled(), places);
         Poll::Ready(Ok(buffer.filled().len()))
     }
 }

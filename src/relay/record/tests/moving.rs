@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
+use crate::backend::Plain;
 use crate::relay::record::state;
 use crate::relay::tests::over;
 use crate::sys::socket::Socket;
@@ -76,7 +77,7 @@ async fn move_all(version: over::Version) {
         relays.spawn(relay(
             acceptor.clone(),
             accepted,
-            Socket::Unix(near),
+            Plain::Socket(Socket::Unix(near)),
             moving.clone(),
         ));
     }
@@ -88,7 +89,7 @@ async fn move_all(version: over::Version) {
     move_now.send(true).expect("somebody moves");
     while let Some(relayed) = relays.join_next().await {
         let (client, backend, state) = relayed.expect("a relay");
-        let Socket::Unix(backend) = backend else {
+        let Plain::Socket(Socket::Unix(backend)) = backend else {
             panic!("it was another");
         };
         send(&ours, &client, &backend, &state);
@@ -199,9 +200,9 @@ pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> Record
 async fn relay(
     acceptor: TlsAcceptor,
     socket: TcpStream,
-    mut backend: Socket,
+    mut backend: Plain,
     mut moving: watch::Receiver<bool>,
-) -> (TcpStream, Socket, state::State) {
+) -> (TcpStream, Plain, state::State) {
     let mut stream = accepted(acceptor, socket).await;
     let traffic = Traffic::default();
     let relay = patient(&traffic);
@@ -237,7 +238,7 @@ fn the_other_process() {
             relays.spawn(async move {
                 let client = TcpStream::from_std(client.into()).expect("a socket");
                 let backend = UnixStream::from_std(backend.into()).expect("a socket");
-                let mut backend = Socket::Unix(backend);
+                let mut backend = Plain::Socket(Socket::Unix(backend));
                 let mut stream = RecordStream::import(client, state).expect("a state that fits");
                 let traffic = Traffic::default();
                 stream.join(&mut backend, patient(&traffic)).await
