@@ -12,20 +12,23 @@
 //! What a phase needs is boxed: most connections are idle in their relay, and would otherwise hold
 //! the room for a handshake.
 
+mod parting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::yield_now;
 use tracing::debug;
 
-use crate::backend::{Backend, Plain, Served, Service, Unserved};
+use self::parting::{interrupt, part};
+use crate::backend::{Backend, Served, Service, Unserved};
 use crate::client::{self, Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
-use crate::relay::{self, Answer, End, Relay};
+use crate::relay::{self, Relay};
 use crate::route::{Query, Refusal};
 use crate::sys::socket::Socket;
 use crate::tls::{self, HandshakeError, Hello, TlsAcceptor};
@@ -235,48 +238,6 @@ fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
         return relay;
     }
     Box::pin(async move { lifetime.bound(relay).await.flatten() })
-}
-
-/// Ends both sides in the way that tells each what happened to the other.
-async fn part(client: Client, backend: Plain, end: End) -> Outcome {
-    match end {
-        End::Done => Outcome::Done,
-        // If it was us who gave up on it, the alert that says why is given time to arrive.
-        End::ClientReset => interrupt(client, backend, Outcome::ClientReset).await,
-        End::ClientTruncated => {
-            backend.reset();
-            Outcome::ClientTruncated
-        }
-        End::BackendReset(Answer::Broken) => {
-            client.reset();
-            Outcome::BackendReset
-        }
-        // The client has its whole answer and was told that it is whole: a reset could still
-        // destroy it on the way.
-        End::BackendReset(Answer::Whole) => cut(client, backend, Outcome::BackendReset).await,
-        End::Idle => cut(client, backend, Outcome::Idle).await,
-        End::HalfClosed => cut(client, backend, Outcome::HalfClosed).await,
-        End::KeysSpent => {
-            client.reset();
-            backend.reset();
-            Outcome::Lifetime
-        }
-    }
-}
-
-/// Ends a connection in the middle of what it may be saying: to the backend half a request must
-/// not look like a whole one.
-async fn interrupt(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
-    backend.reset();
-    client.close().await;
-    outcome
-}
-
-/// Ends a connection on which nothing moves: the backend at once, the client in order.
-async fn cut(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
-    drop(backend);
-    client.close().await;
-    outcome
 }
 
 impl From<Unserved> for Outcome {

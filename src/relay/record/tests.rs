@@ -21,6 +21,7 @@ use super::outbound::Outbound;
 use super::*;
 use crate::deadline::Deadline;
 use crate::relay::Settings;
+use crate::traffic::Traffic;
 
 impl<IO> RecordStream<IO> {
     /// For tests that put something between a stream and its socket.
