@@ -180,6 +180,7 @@ async fn admit<'a>(
             sni,
             alpn,
             peer,
+            identity: None,
         })
     };
     let (client, backend) = match &front.tls {

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use crate::id::Id;
+use crate::identity::Identity;
 
 /// The facts of one connection: who connected, where, and how.
 ///
@@ -93,22 +94,6 @@ pub struct TlsFacts {
     pub alpn: Option<String>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
-}
-
-/// Who a client proved to be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Identity {
-    /// The URI subject alternative names, among them a SPIFFE id.
-    pub uri: Vec<String>,
-    /// The DNS subject alternative names.
-    pub dns: Vec<String>,
-    /// The subject's common name.
-    pub cn: Option<String>,
-    /// The subject's organisational units.
-    pub ou: Vec<String>,
-    /// The SHA-256 of the certificate, in hexadecimal.
-    pub sha256: String,
 }
 
 /// One end of a connection.

@@ -1,13 +1,26 @@
 //! Which backend a connection goes to: the first rule that matches.
 
+mod name;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::str::FromStr;
 
 use ipnet::IpNet;
 
-/// The rules, in their order.
+pub(crate) use self::name::NamePattern;
+use crate::identity::{self, Identity};
+
+/// The rules, in their order, with an index of the names that are written out.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Routes(Vec<Rule>);
+pub(crate) struct Routes {
+    /// Of their names only those with wildcards: the others are in the index.
+    rules: Vec<Rule>,
+    /// The rules that have this name among theirs, in their order.
+    by_name: HashMap<String, Vec<usize>>,
+    /// The rules that may match other names as well, in their order.
+    others: Vec<usize>,
+}
 
 /// One rule: every key that is given must match, and a list matches with any of its entries.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +29,7 @@ pub(crate) struct Rule {
     pub sni: Vec<NamePattern>,
     pub alpn: Vec<String>,
     pub from: Vec<IpNet>,
+    pub identity: Vec<identity::Rule>,
     pub action: Action,
 }
 
@@ -33,6 +47,8 @@ pub(crate) struct Query<'a> {
     pub sni: Option<&'a str>,
     pub alpn: Option<&'a str>,
     pub peer: Option<IpAddr>,
+    /// `None` is nobody in particular.
+    pub identity: Option<&'a Identity>,
 }
 
 /// Why a connection goes nowhere.
@@ -43,18 +59,37 @@ pub(crate) enum Refusal {
 }
 
 impl Routes {
-    pub(crate) fn new(rules: Vec<Rule>) -> Self {
-        Self(rules)
+    pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
+        let (mut by_name, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
+        for (index, rule) in rules.iter_mut().enumerate() {
+            let takes_any = rule.sni.is_empty();
+            rule.sni.retain(|pattern| {
+                let Some(name) = pattern.exact() else {
+                    return true;
+                };
+                let indices = by_name.entry(name.to_owned()).or_default();
+                if indices.last() != Some(&index) {
+                    indices.push(index);
+                }
+                false
+            });
+            if takes_any || !rule.sni.is_empty() {
+                others.push(index);
+            }
+        }
+        Self {
+            rules,
+            by_name,
+            others,
+        }
     }
 
     /// The name of the backend of the first rule that matches.
     pub(crate) fn choose(&self, query: &Query<'_>) -> Result<&str, Refusal> {
-        match self
-            .0
-            .iter()
-            .find(|rule| rule.matches(query))
-            .map(|rule| &rule.action)
-        {
+        let first = self
+            .candidates(query.sni)
+            .find(|candidate| candidate.mismatch(query).is_none());
+        match first.map(|candidate| &candidate.rule.action) {
             Some(Action::Backend(name)) => Ok(name),
             Some(Action::Deny) => Err(Refusal::Denied),
             None => Err(Refusal::NoRoute),
@@ -64,11 +99,8 @@ impl Routes {
     /// The application protocols that rules for `listener` name, in the order of the rules.
     pub(crate) fn protocols(&self, listener: &str) -> Vec<String> {
         let mut protocols = Vec::new();
-        for rule in self
-            .0
-            .iter()
-            .filter(|rule| any(&rule.listener, |name| name == listener))
-        {
+        let rules = self.rules.iter();
+        for rule in rules.filter(|rule| any(&rule.listener, |name| name == listener)) {
             for protocol in &rule.alpn {
                 if !protocols.contains(protocol) {
                     protocols.push(protocol.clone());
@@ -77,18 +109,65 @@ impl Routes {
         }
         protocols
     }
+
+    /// The rules whose names may be `sni`, in their order.
+    fn candidates(&self, sni: Option<&str>) -> impl Iterator<Item = Candidate<'_>> {
+        let named = sni.and_then(|name| self.by_name.get(&*normal(name)));
+        let mut named = named.map_or(&[][..], Vec::as_slice).iter().peekable();
+        let mut others = self.others.iter().peekable();
+        std::iter::from_fn(move || {
+            let name = match (named.peek(), others.peek()) {
+                (Some(name), Some(other)) if name > other => Name::Open,
+                (Some(name), Some(other)) if name == other => {
+                    others.next();
+                    Name::Known
+                }
+                (Some(_), _) => Name::Known,
+                (None, _) => Name::Open,
+            };
+            let index = match name {
+                Name::Known => named.next(),
+                Name::Open => others.next(),
+            }?;
+            let rule = &self.rules[*index];
+            Some(Candidate { rule, name })
+        })
+    }
 }
 
-impl Rule {
-    fn matches(&self, query: &Query<'_>) -> bool {
-        any(&self.listener, |name| name == query.listener)
-            && any(&self.sni, |pattern| {
-                query.sni.is_some_and(|name| pattern.matches(name))
-            })
-            && any(&self.alpn, |protocol| query.alpn == Some(protocol))
-            && any(&self.from, |network| {
-                query.peer.is_some_and(|ip| network.contains(&ip))
-            })
+/// A rule that may match.
+struct Candidate<'a> {
+    rule: &'a Rule,
+    name: Name,
+}
+
+/// Whether a rule was found by the name that the client asked for.
+enum Name {
+    Known,
+    Open,
+}
+
+impl Candidate<'_> {
+    /// The first key that does not match.
+    fn mismatch(&self, query: &Query<'_>) -> Option<&'static str> {
+        let rule = self.rule;
+        let has_name = |pattern: &NamePattern| query.sni.is_some_and(|name| pattern.matches(name));
+        let has_address = |network: &IpNet| query.peer.is_some_and(|ip| network.contains(&ip));
+        let is_admitted = |rule: &identity::Rule| query.identity.is_some_and(|it| rule.admits(it));
+        if !any(&rule.listener, |name| name == query.listener) {
+            Some("listener")
+        } else if !any(&rule.alpn, |protocol| query.alpn == Some(protocol)) {
+            Some("alpn")
+        } else if !any(&rule.from, has_address) {
+            Some("from")
+        } else if matches!(self.name, Name::Open) && !any(&rule.sni, has_name) {
+            Some("sni")
+        } else if !any(&rule.identity, is_admitted) {
+            // Last: who has it for a mismatch knows that everything else does match.
+            Some(IDENTITY)
+        } else {
+            None
+        }
     }
 }
 
@@ -97,180 +176,16 @@ fn any<T>(list: &[T], matches: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(matches)
 }
 
-/// A DNS name in which `*` stands for exactly one label and `**` for one or more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NamePattern(Vec<Label>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Label {
-    Exact(String),
-    One,
-    OneOrMore,
-}
-
-impl NamePattern {
-    fn matches(&self, name: &str) -> bool {
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let labels: Vec<&str> = name.split('.').collect();
-        matches(&self.0, &labels)
+/// A name as the index has it.
+fn normal(name: &str) -> Cow<'_, str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.into(),
     }
 }
 
-fn matches(pattern: &[Label], labels: &[&str]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else {
-        return labels.is_empty();
-    };
-    match first {
-        Label::OneOrMore => (1..=labels.len()).any(|taken| matches(rest, &labels[taken..])),
-        Label::One => !labels.is_empty() && matches(rest, &labels[1..]),
-        Label::Exact(label) => {
-            labels
-                .first()
-                .is_some_and(|first| first.eq_ignore_ascii_case(label))
-                && matches(rest, &labels[1..])
-        }
-    }
-}
-
-impl FromStr for NamePattern {
-    type Err = ParseNamePatternError;
-
-    fn from_str(text: &str) -> Result<Self, ParseNamePatternError> {
-        let valid = |label: &str| {
-            !label.is_empty()
-                && label
-                    .chars()
-                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-        };
-        text.split('.')
-            .map(|label| match label {
-                "*" => Ok(Label::One),
-                "**" => Ok(Label::OneOrMore),
-                label if valid(label) => Ok(Label::Exact(label.to_owned())),
-                _ => Err(ParseNamePatternError),
-            })
-            .collect::<Result<_, _>>()
-            .and_then(|labels: Vec<Label>| {
-                // More would make a match take exponential time for a name that the peer chose.
-                let wild = labels
-                    .iter()
-                    .filter(|label| **label == Label::OneOrMore)
-                    .count();
-                if wild > 1 {
-                    Err(ParseNamePatternError)
-                } else {
-                    Ok(Self(labels))
-                }
-            })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "not a name pattern; it is a DNS name in which `*` may stand for one label and, once, `**` for \
-     one or more, as in `*.example.com`"
-)]
-pub(crate) struct ParseNamePatternError;
+const IDENTITY: &str = "identity";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pattern(text: &str) -> NamePattern {
-        text.parse().expect("a pattern")
-    }
-
-    #[test]
-    fn a_star_is_exactly_one_label_and_two_are_one_or_more() {
-        for (text, name, expected) in [
-            ("example.com", "example.com", true),
-            ("example.com", "EXAMPLE.com.", true),
-            ("example.com", "a.example.com", false),
-            ("*.example.com", "a.example.com", true),
-            ("*.example.com", "example.com", false),
-            ("*.example.com", "a.b.example.com", false),
-            ("**.example.com", "a.example.com", true),
-            ("**.example.com", "a.b.c.example.com", true),
-            ("**.example.com", "example.com", false),
-            ("a.*.com", "a.b.com", true),
-            ("a.**", "a", false),
-            ("a.**", "a.b.c", true),
-            ("*", "", true),
-        ] {
-            assert_eq!(pattern(text).matches(name), expected, "{text} {name}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_pattern_is_refused() {
-        for text in [
-            "",
-            ".",
-            "a..b",
-            "*a.com",
-            "a b",
-            "**.**",
-            "ex*mple.com",
-            "é.com",
-        ] {
-            assert_eq!(
-                text.parse::<NamePattern>(),
-                Err(ParseNamePatternError),
-                "{text}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_first_rule_of_which_every_key_matches_wins() {
-        let to = |name: &str| Action::Backend(name.into());
-        let routes = Routes::new(vec![
-            Rule {
-                from: vec!["192.0.2.0/24".parse().expect("a network")],
-                ..Rule::default()
-            },
-            Rule {
-                listener: vec!["https".into()],
-                sni: vec![pattern("a.example"), pattern("*.b.example")],
-                alpn: vec!["h2".into(), "http/1.1".into()],
-                action: to("web"),
-                ..Rule::default()
-            },
-            Rule {
-                listener: vec!["https".into()],
-                action: to("rest"),
-                ..Rule::default()
-            },
-        ]);
-        let ask = |listener, sni, alpn, peer: Option<&str>| {
-            let peer = peer.map(|ip| ip.parse().expect("an IP address"));
-            routes
-                .choose(&Query {
-                    listener,
-                    sni,
-                    alpn,
-                    peer,
-                })
-                .map(str::to_owned)
-        };
-        assert_eq!(
-            ask("https", Some("x.b.example"), Some("h2"), None),
-            Ok("web".into())
-        );
-        assert_eq!(
-            ask("https", Some("a.example"), None, None),
-            Ok("rest".into())
-        );
-        assert_eq!(ask("https", None, Some("h2"), None), Ok("rest".into()));
-        assert_eq!(
-            ask("https", None, None, Some("192.0.2.9")),
-            Err(Refusal::Denied)
-        );
-        assert_eq!(
-            ask("other", None, None, Some("198.51.100.1")),
-            Err(Refusal::NoRoute)
-        );
-        assert_eq!(routes.protocols("https"), ["h2", "http/1.1"]);
-        assert!(routes.protocols("other").is_empty());
-    }
-}
+mod tests;

@@ -61,6 +61,7 @@ fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Opti
         sni: sni.unwrap_or_default(),
         alpn: alpn.unwrap_or_default(),
         from: from.unwrap_or_default(),
+        identity: Vec::new(),
         action: action?,
     })
 }

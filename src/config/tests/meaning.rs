@@ -178,6 +178,7 @@ fn every_route_arrives() {
             sni,
             alpn,
             peer,
+            identity: None,
         })
     };
     let sni = Some("www.example.com");

@@ -1,0 +1,266 @@
+//! Who a client proved to be, and the rules that say who may be let in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::pattern::{Case, Pattern};
+
+/// Who a peer proved to be with its certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct Identity {
+    /// The URI subject alternative names, among them a SPIFFE id.
+    pub uri: Vec<String>,
+    /// The DNS subject alternative names.
+    pub dns: Vec<String>,
+    /// The subject's common name.
+    pub cn: Option<String>,
+    /// The subject's organisational units.
+    pub ou: Vec<String>,
+    /// The SHA-256 of the certificate, in hexadecimal.
+    pub sha256: String,
+}
+
+impl fmt::Display for Identity {
+    /// One name of it, the most telling: as a rule would say it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.uri.first(), self.dns.first(), &self.cn) {
+            (Some(uri), _, _) => write!(f, "uri:{uri}"),
+            (None, Some(dns), _) => write!(f, "dns:{dns}"),
+            (None, None, Some(cn)) => write!(f, "cn:{cn}"),
+            (None, None, None) => write!(f, "sha256:{}", self.sha256),
+        }
+    }
+}
+
+/// One rule about identities, as in `uri:spiffe://corp/ns/*/sa/web`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// What is before the path, and the path's segments.
+    Uri(String, Pattern),
+    Dns(Pattern),
+    Cn(Pattern),
+    Ou(Pattern),
+    Sha256(String),
+}
+
+impl Rule {
+    pub(crate) fn admits(&self, identity: &Identity) -> bool {
+        let labels = |pattern: &Pattern, name: &str, case| pattern.matches(name.split('.'), case);
+        match &self.kind {
+            Kind::Uri(origin, path) => identity.uri.iter().any(|uri| {
+                uri.strip_prefix(origin.as_str())
+                    .is_some_and(|rest| path.matches(rest.split('/'), Case::Matters))
+            }),
+            Kind::Dns(pattern) => identity
+                .dns
+                .iter()
+                .any(|name| labels(pattern, name, Case::Ignored)),
+            Kind::Cn(pattern) => identity
+                .cn
+                .iter()
+                .any(|name| labels(pattern, name, Case::Matters)),
+            Kind::Ou(pattern) => identity
+                .ou
+                .iter()
+                .any(|name| labels(pattern, name, Case::Matters)),
+            Kind::Sha256(digest) => identity.sha256 == *digest,
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl FromStr for Rule {
+    type Err = ParseRuleError;
+
+    fn from_str(text: &str) -> Result<Self, ParseRuleError> {
+        let (kind, rest) = text.split_once(':').ok_or(ParseRuleError::Kind)?;
+        if rest.is_empty() {
+            return Err(ParseRuleError::Empty);
+        }
+        let name = || Pattern::new(rest.split('.')).map_err(|_| ParseRuleError::Ambiguous);
+        let kind = match kind {
+            "uri" => uri(rest)?,
+            "dns" if rest.split('.').any(|label| !is_label(label)) => {
+                return Err(ParseRuleError::Dns);
+            }
+            "dns" => Kind::Dns(name()?),
+            "cn" => Kind::Cn(name()?),
+            "ou" => Kind::Ou(name()?),
+            "sha256" => Kind::Sha256(digest(rest)?),
+            _ => return Err(ParseRuleError::Kind),
+        };
+        Ok(Self {
+            kind,
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// Wildcards stand for segments of the path: one in front of it would let in whoever may name
+/// themselves.
+fn uri(text: &str) -> Result<Kind, ParseRuleError> {
+    let (scheme, rest) = text.split_once(':').ok_or(ParseRuleError::Uri)?;
+    let path = match rest.strip_prefix("//") {
+        Some(authority) => authority.find('/').map_or("", |at| &authority[at..]),
+        None => rest,
+    };
+    let origin = &text[..text.len() - path.len()];
+    if scheme.is_empty() || origin.contains('*') {
+        return Err(ParseRuleError::Uri);
+    }
+    let is_whole = |segment: &str| !segment.contains('*') || matches!(segment, "*" | "**");
+    if !path.split('/').all(is_whole) {
+        return Err(ParseRuleError::Part);
+    }
+    let pattern = Pattern::new(path.split('/')).map_err(|_| ParseRuleError::Ambiguous)?;
+    Ok(Kind::Uri(origin.to_owned(), pattern))
+}
+
+/// In hexadecimal, with colons as `openssl x509 -fingerprint` prints them or without.
+fn digest(text: &str) -> Result<String, ParseRuleError> {
+    let digits: String = text
+        .chars()
+        .filter(|c| *c != ':')
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    match digits.len() == 64 && digits.chars().all(|c| c.is_ascii_hexdigit()) {
+        true => Ok(digits),
+        false => Err(ParseRuleError::Digest),
+    }
+}
+
+fn is_label(label: &str) -> bool {
+    matches!(label, "*" | "**")
+        || (!label.is_empty()
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
+}
+
+/// What is wrong with the text of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ParseRuleError {
+    #[error("an identity rule starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`")]
+    Kind,
+    #[error("nothing stands behind the colon")]
+    Empty,
+    #[error("not a URI, or a wildcard before its path; as in `uri:spiffe://corp/ns/*/sa/web`")]
+    Uri,
+    #[error("`*` and `**` stand for whole segments, as in `uri:spiffe://corp/ns/*/sa/web`")]
+    Part,
+    #[error("not a DNS name; `*` stands for a whole label, as in `dns:*.corp.example`")]
+    Dns,
+    #[error("`**` may stand in a pattern once")]
+    Ambiguous,
+    #[error("a SHA-256 has 64 hexadecimal digits, with or without colons")]
+    Digest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(text: &str) -> Rule {
+        text.parse().expect("a rule")
+    }
+
+    fn alice() -> Identity {
+        Identity {
+            uri: vec!["spiffe://corp/ns/prod/sa/web".into()],
+            dns: vec!["Web.corp.example".into()],
+            cn: Some("alice".into()),
+            ou: vec!["ops".into(), "dev".into()],
+            sha256: "ab".repeat(32),
+        }
+    }
+
+    #[test]
+    fn a_rule_admits_who_has_what_it_names() {
+        for (text, expected) in [
+            ("uri:spiffe://corp/ns/prod/sa/web", true),
+            ("uri:spiffe://corp/ns/*/sa/web", true),
+            ("uri:spiffe://corp/**", true),
+            ("uri:spiffe://corp/ns/**/web", true),
+            ("uri:spiffe://corp/ns/*/web", false),
+            ("uri:spiffe://corp/ns/*/sa", false),
+            ("uri:spiffe://corp/ns/*/sa/web/*", false),
+            ("uri:spiffe://cor/ns/*/sa/web", false),
+            ("uri:spiffe://corp", false),
+            ("uri:spiffe://Corp/ns/*/sa/web", false),
+            ("dns:web.corp.example", true),
+            ("dns:*.corp.example", true),
+            ("dns:*.example", false),
+            ("dns:**.example", true),
+            ("cn:alice", true),
+            ("cn:Alice", false),
+            ("cn:ali", false),
+            ("ou:dev", true),
+            ("ou:sales", false),
+        ] {
+            assert_eq!(rule(text).admits(&alice()), expected, "{text}");
+        }
+        let colons = vec!["AB"; 32].join(":");
+        assert!(rule(&format!("sha256:{colons}")).admits(&alice()));
+        assert!(!rule(&format!("sha256:{}", "ac".repeat(32))).admits(&alice()));
+    }
+
+    #[test]
+    fn a_wildcard_lets_in_no_part_that_is_empty_or_points_elsewhere() {
+        for path in ["ns//sa/web", "ns/./sa/web", "ns/../sa/web"] {
+            let identity = Identity {
+                uri: vec![format!("spiffe://corp/{path}")],
+                ..Identity::default()
+            };
+            for text in [
+                "uri:spiffe://corp/ns/*/sa/web",
+                "uri:spiffe://corp/**",
+                "uri:spiffe://corp/ns/**/web",
+            ] {
+                assert!(!rule(text).admits(&identity), "{text} {path}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_is_admitted_by_what_they_do_not_have() {
+        for text in ["uri:a:**", "dns:**", "cn:**", "ou:**"] {
+            assert!(!rule(text).admits(&Identity::default()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_with_the_reason() {
+        for (text, expected) in [
+            ("", ParseRuleError::Kind),
+            ("alice", ParseRuleError::Kind),
+            ("CN:alice", ParseRuleError::Kind),
+            ("email:a@b", ParseRuleError::Kind),
+            ("cn:", ParseRuleError::Empty),
+            ("uri:spiffe", ParseRuleError::Uri),
+            ("uri:spiffe://*/ns", ParseRuleError::Uri),
+            ("uri:*://corp/ns", ParseRuleError::Uri),
+            ("uri:spiffe://corp/ns/web*", ParseRuleError::Part),
+            ("uri:spiffe://corp/**/a/**", ParseRuleError::Ambiguous),
+            ("dns:*a.example", ParseRuleError::Dns),
+            ("dns:a..example", ParseRuleError::Dns),
+            ("dns:**.**", ParseRuleError::Ambiguous),
+            ("sha256:ab12", ParseRuleError::Digest),
+        ] {
+            assert_eq!(text.parse::<Rule>(), Err(expected), "{text}");
+        }
+    }
+}

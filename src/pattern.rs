@@ -1,0 +1,91 @@
+//! Patterns over what has parts: `*` stands for exactly one of them, `**` for one or more.
+//!
+//! A name's parts are its labels, a URI's the segments of its path. There is no backtracking and no
+//! allocation in a match, whatever the peer has sent: what is before `**` is held against the front,
+//! what is behind it against the back.
+
+/// A sequence of parts to hold others against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    head: Vec<Part>,
+    /// What follows `**`; `None` if there is none.
+    tail: Option<Vec<Part>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Exact(Box<str>),
+    One,
+}
+
+/// How two parts are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    Matters,
+    /// Of ASCII letters alone, as in DNS names (RFC 4343).
+    Ignored,
+}
+
+/// More than one `**`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ambiguous;
+
+impl Pattern {
+    /// # Errors
+    ///
+    /// More than one part is `**`.
+    pub(crate) fn new<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Self, Ambiguous> {
+        let (mut head, mut tail) = (Vec::new(), None);
+        for part in parts {
+            match part {
+                "**" if tail.is_some() => return Err(Ambiguous),
+                "**" => tail = Some(Vec::new()),
+                part => tail.as_mut().unwrap_or(&mut head).push(Part::new(part)),
+            }
+        }
+        Ok(Self { head, tail })
+    }
+
+    pub(crate) fn matches<'a>(
+        &self,
+        mut parts: impl DoubleEndedIterator<Item = &'a str>,
+        case: Case,
+    ) -> bool {
+        let same = |ours: &Part, theirs: Option<&str>| theirs.is_some_and(|it| ours.is(it, case));
+        let tail = self.tail.as_deref().unwrap_or_default();
+        self.head.iter().all(|part| same(part, parts.next()))
+            && tail.iter().rev().all(|part| same(part, parts.next_back()))
+            && match self.tail {
+                None => parts.next().is_none(),
+                Some(_) => parts.next().is_some_and(is_real) && parts.all(is_real),
+            }
+    }
+
+    /// Whether it stands for nothing but itself.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.tail.is_none() && !self.head.contains(&Part::One)
+    }
+}
+
+impl Part {
+    fn new(text: &str) -> Self {
+        match text {
+            "*" => Self::One,
+            text => Self::Exact(text.into()),
+        }
+    }
+
+    fn is(&self, other: &str, case: Case) -> bool {
+        match (self, case) {
+            (Self::One, _) => is_real(other),
+            (Self::Exact(part), Case::Matters) => **part == *other,
+            (Self::Exact(part), Case::Ignored) => part.eq_ignore_ascii_case(other),
+        }
+    }
+}
+
+/// An empty part, and one that points elsewhere (RFC 3986 §3.3), is nothing that a wildcard may let
+/// in.
+fn is_real(part: &str) -> bool {
+    !matches!(part, "" | "." | "..")
+}

@@ -1,0 +1,133 @@
+use super::*;
+
+fn pattern(text: &str) -> NamePattern {
+    text.parse().expect("a pattern")
+}
+
+fn who(text: &str) -> identity::Rule {
+    text.parse().expect("an identity rule")
+}
+
+fn to(name: &str) -> Action {
+    Action::Backend(name.into())
+}
+
+fn named(name: &str) -> Identity {
+    Identity {
+        cn: Some(name.into()),
+        ..Identity::default()
+    }
+}
+
+#[test]
+fn the_first_rule_of_which_every_key_matches_wins() {
+    let routes = Routes::new(vec![
+        Rule {
+            from: vec!["192.0.2.0/24".parse().expect("a network")],
+            ..Rule::default()
+        },
+        Rule {
+            listener: vec!["https".into()],
+            sni: vec![pattern("a.example"), pattern("*.b.example")],
+            alpn: vec!["h2".into(), "http/1.1".into()],
+            action: to("web"),
+            ..Rule::default()
+        },
+        Rule {
+            listener: vec!["https".into()],
+            action: to("rest"),
+            ..Rule::default()
+        },
+    ]);
+    let ask = |listener, sni, alpn, peer: Option<&str>| {
+        let query = Query {
+            listener,
+            sni,
+            alpn,
+            peer: peer.map(|ip| ip.parse().expect("an IP address")),
+            identity: None,
+        };
+        routes.choose(&query).map(str::to_owned)
+    };
+    assert_eq!(
+        ask("https", Some("x.b.example"), Some("h2"), None),
+        Ok("web".into())
+    );
+    assert_eq!(
+        ask("https", Some("A.example."), Some("h2"), None),
+        Ok("web".into())
+    );
+    assert_eq!(
+        ask("https", Some("a.example"), None, None),
+        Ok("rest".into())
+    );
+    assert_eq!(ask("https", None, Some("h2"), None), Ok("rest".into()));
+    assert_eq!(
+        ask("https", None, None, Some("192.0.2.9")),
+        Err(Refusal::Denied)
+    );
+    assert_eq!(
+        ask("other", None, None, Some("198.51.100.1")),
+        Err(Refusal::NoRoute)
+    );
+    assert_eq!(routes.protocols("https"), ["h2", "http/1.1"]);
+    assert!(routes.protocols("other").is_empty());
+}
+
+/// The index may change how long it takes, and not what is found.
+#[test]
+fn a_name_that_is_written_out_does_not_overtake_an_earlier_rule() {
+    let rule = |names: &[&str], action| Rule {
+        sni: names.iter().map(|name| pattern(name)).collect(),
+        action,
+        ..Rule::default()
+    };
+    let routes = Routes::new(vec![
+        rule(&["x.example", "*.x.example", "x.example"], to("first")),
+        rule(&["*.example"], to("second")),
+        rule(&["y.example"], to("never")),
+        rule(&["x.y.example"], Action::Deny),
+        rule(&[], to("last")),
+    ]);
+    for (sni, expected) in [
+        (Some("x.example"), Ok("first")),
+        (Some("a.x.example"), Ok("first")),
+        (Some("y.example"), Ok("second")),
+        (Some("x.y.example"), Err(Refusal::Denied)),
+        (Some("else.where"), Ok("last")),
+        (None, Ok("last")),
+    ] {
+        let query = Query {
+            sni,
+            ..Query::default()
+        };
+        assert_eq!(routes.choose(&query), expected, "{sni:?}");
+    }
+}
+
+#[test]
+fn a_rule_about_identities_matches_those_who_have_one_of_them() {
+    let routes = Routes::new(vec![
+        Rule {
+            identity: vec![who("cn:mallory")],
+            ..Rule::default()
+        },
+        Rule {
+            identity: vec![who("cn:alice"), who("cn:bob")],
+            action: to("inner"),
+            ..Rule::default()
+        },
+    ]);
+    let ask = |identity: Option<&Identity>| {
+        routes
+            .choose(&Query {
+                identity,
+                ..Query::default()
+            })
+            .map(str::to_owned)
+    };
+    assert_eq!(ask(Some(&named("bob"))), Ok("inner".into()));
+    assert_eq!(ask(Some(&named("mallory"))), Err(Refusal::Denied));
+    assert_eq!(ask(Some(&named("carol"))), Err(Refusal::NoRoute));
+    assert_eq!(ask(None), Err(Refusal::NoRoute));
+}
