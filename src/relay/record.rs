@@ -91,7 +91,7 @@ pub(crate) struct RecordStream<IO> {
     sealed: Unsent,
     /// How many of the backend's bytes `sealed` has.
     owed: usize,
-    /// `sealed` has a KeyUpdate: one answers for all that are asked for meanwhile.
+    /// `sealed` has a KeyUpdate that asks for none: one answers for all that are asked for meanwhile.
     updating: bool,
     /// The client was asked for new keys and has not sent any yet.
     asked: bool,
@@ -443,7 +443,9 @@ impl<IO: Wire> RecordStream<IO> {
     }
 
     fn update_keys(&mut self, answer: Answer) -> Result<(), Exhausted> {
-        self.updating = true;
+        // One that asks answers nothing: when two such cross, each side sends an answer as well
+        // (RFC 8446 §4.6.3).
+        self.updating |= answer == Answer::NotRequested;
         self.outbound.key_update(answer, self.sealed.bytes())
     }
 

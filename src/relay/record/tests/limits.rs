@@ -112,6 +112,40 @@ async fn a_request_for_new_keys_is_answered_and_both_directions_go_on() {
     }
 }
 
+/// RFC 8446 §4.6.3: each side sends an answer as well.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_crosses_ours_is_answered() {
+    const ROOM: usize = 1_000;
+    for suite in suites().filter(|suite| suite.version == Version::Tls13) {
+        let (mut stream, mut peer) = connection_over(suite, ROOM);
+        stream.outbound.limit = LIMIT;
+        let (end, ()) = joined(&mut stream, async |mut backend| {
+            // The client reads nothing, and there is no room for our request when it is due.
+            let answer = [7; ROOM - OVERHEAD];
+            backend.write_all(&answer).await.expect("a relay");
+            for turn in 0..=LIMIT as u8 {
+                peer.data(&[turn]).await;
+                assert_eq!(read(&mut backend, 1).await, [turn]);
+            }
+            peer.key_update(1).await;
+            peer.data(b"word").await;
+            assert_eq!(read(&mut backend, 4).await, b"word");
+
+            peer.expect_data(&answer).await;
+            for expected in [Answer::Requested, Answer::NotRequested] {
+                let update = peer.next().await.expect("a KeyUpdate").0;
+                assert_eq!(update, Received::KeyUpdate(expected), "{suite:?}");
+            }
+            backend.write_all(b"more").await.expect("a relay");
+            peer.expect_data(b"more").await;
+            drop(backend);
+            peer.close_notify().await;
+        })
+        .await;
+        assert_eq!(end, End::Done, "{suite:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_together_are_answered_once() {
     let (mut stream, mut peer) = connection(TLS13);
