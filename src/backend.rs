@@ -24,7 +24,7 @@ use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
 use crate::sys::socket::Socket;
 
 /// One `[[backend]]`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub name: String,
     pub to: To,
@@ -53,7 +53,7 @@ pub(crate) enum Park {
 /// A backend that connections can be given to.
 #[derive(Debug)]
 pub(crate) struct Backend {
-    name: String,
+    settings: Settings,
     kind: Kind,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Backend {
 enum Kind {
     Dialled(Pool, Park),
     /// The pool has the addresses that workers have registered.
-    Claimed(Pool),
+    Claimed(Arc<Pool>),
     Hello(Drain),
     Echo,
 }
@@ -78,22 +78,26 @@ impl Backend {
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
-            To::Gate => Kind::Claimed(pool(&[])),
+            To::Gate => Kind::Claimed(Arc::new(pool(&[]))),
             To::Hello => Kind::Hello(drain.clone()),
             To::Echo => Kind::Echo,
         };
         Self {
-            name: settings.name.clone(),
+            settings: settings.clone(),
             kind,
         }
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.settings.name
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The registered addresses, if this is a claimed backend.
-    pub(crate) fn registry(&self) -> Option<&Pool> {
+    pub(crate) fn registry(&self) -> Option<&Arc<Pool>> {
         match &self.kind {
             Kind::Claimed(pool) => Some(pool),
             Kind::Dialled(..) | Kind::Hello(_) | Kind::Echo => None,

@@ -32,7 +32,8 @@ use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire};
 use crate::relay::{Relay, Settings};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
-use crate::tls::{self, Alpn, Engine, Keyed, MinVersion, Session, Tickets, TlsAcceptor};
+use crate::tls::tickets::Secret;
+use crate::tls::{self, Keyed, Session, TlsAcceptor};
 use crate::traffic::Traffic;
 
 /// A listener in memory, and the configuration of its clients.
@@ -60,13 +61,9 @@ impl Front {
     ///
     /// As all here: when anything is not as it must be.
     pub fn new(suite: SupportedCipherSuite, sessions: Sessions) -> Self {
-        let acceptor = TlsAcceptor::new(&tls::Settings {
-            certificate: Certificate::for_development().expect("it is tested"),
-            alpn: Alpn::Offered(Vec::new()),
-            min_version: MinVersion::Tls12,
-            tickets: Tickets::Rotate,
-            engine: Engine::Record,
-        });
+        let certificate = Certificate::for_development().expect("it is tested");
+        let secret = Secret::random().expect("random bytes");
+        let acceptor = TlsAcceptor::new(&tls::Settings::with(certificate), &secret);
         let runtime = Builder::new_current_thread().enable_time().build();
         Self {
             acceptor: acceptor.expect("the development certificate and its key"),
@@ -114,8 +111,8 @@ impl Front {
 
 async fn secure(acceptor: &TlsAcceptor, wire: Line) -> RecordStream<Line> {
     let deadline = Deadline::after(LONG);
-    let accepted = acceptor.accept(wire, deadline, |_| Ok::<_, ()>(())).await;
-    let Ok((secured, ())) = accepted else {
+    let accepted = acceptor.accept(wire, deadline, |_| Ok::<_, ()>(None)).await;
+    let Ok(secured) = accepted else {
         panic!("the handshake failed");
     };
     let Session::Record(keyed) = secured.session else {

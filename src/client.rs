@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::rustls::AlertDescription;
 
 use self::stream::Stream;
 use crate::backend::Plain;
@@ -108,6 +109,19 @@ impl Client {
         if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
             close(self.into_socket()).await;
         }
+    }
+
+    /// Ends the connection with a fatal alert, and where no TLS is spoken without a word.
+    pub(crate) async fn refuse(self, alert: AlertDescription) {
+        let mut stream = match self {
+            Self::Record(stream) => stream,
+            Self::Stream(stream) => match stream.into_record() {
+                Ok(stream) => Box::new(stream),
+                Err(socket) => return close(socket).await,
+            },
+        };
+        stream.alert(alert);
+        Self::Record(stream).close().await;
     }
 
     /// Ends the connection so that the client can tell it from an end.

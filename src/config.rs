@@ -1,9 +1,13 @@
 //! The configuration: read once into what the mechanisms take, with every problem in one go.
 
 mod decode;
+mod explain;
+mod files;
+mod handshake;
 mod problem;
 mod reader;
 mod routes;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -14,14 +18,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::explain::{Question, QuestionError};
 pub use self::problem::{ConfigError, Problem};
+pub use self::summary::Summary;
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::route::{Action, Routes, Rule};
+use crate::tls::Engine;
 use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, Engine, MinVersion, Tickets};
+use crate::watch::FileState;
 use crate::{gate, limits, relay, tls};
 
 /// A configuration that has been checked: files read, names resolved, certificates matched.
@@ -57,9 +64,12 @@ pub struct Config {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) backends: Vec<backend::Settings>,
+    files: Vec<FileState>,
+    warnings: Vec<Problem>,
+    expired: Vec<Problem>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Runtime {
     /// `None`: as many as the process may use CPUs.
     pub workers: Option<usize>,
@@ -98,10 +108,14 @@ impl Config {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let name = path.display().to_string();
+        let itself = FileState::of(path);
         let text =
             fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
         let base = path.parent().unwrap_or(Path::new(""));
-        decode::decode(&text, base).map_err(|problems| ConfigError::new(&name, problems))
+        let mut config =
+            decode::decode(&text, base).map_err(|problems| ConfigError::new(&name, problems))?;
+        config.files.push(itself);
+        Ok(config)
     }
 
     /// TLS on 127.0.0.1:8443 with the development certificate, and the hello page behind it.
@@ -123,6 +137,10 @@ impl Config {
     ///
     /// Says which part is wrong and what would be right.
     pub fn sidecar(sidecar: &Sidecar) -> Result<Self, SidecarError> {
+        let files = sidecar.certificate.iter();
+        let files: Vec<FileState> = files
+            .flat_map(|(chain, key)| [FileState::of(chain), FileState::of(key)])
+            .collect();
         let certificate = match &sidecar.certificate {
             Some((chain, key)) => {
                 let loaded = Certificate::from_files(chain, key);
@@ -143,12 +161,34 @@ impl Config {
             (None, To::Gate) => Some(gate::Settings::default()),
             (None, To::Dialled(_) | To::Hello | To::Echo) => None,
         };
-        Ok(Self::of_one(sidecar.listen.clone(), certificate, to, gate))
+        let config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        Ok(Self { files, ..config })
     }
 
     /// How long a drain may take, `timeouts.drain`; `None` is unlimited.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.drain
+    }
+
+    /// The files that were read for it, as they were: itself, certificates, keys, revocation lists,
+    /// secrets.
+    pub fn files(&self) -> &[FileState] {
+        &self.files
+    }
+
+    /// What an operator will have to see to, such as a certificate that expires within 14 days.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// What was right once: certificates that have expired. They are served all the same.
+    pub fn expired(&self) -> &[Problem] {
+        &self.expired
+    }
+
+    /// The listeners, their certificates and the backends, for people.
+    pub fn summary(&self) -> Summary<'_> {
+        Summary::of(self)
     }
 
     /// What to log, `runtime.log`, in the syntax of `RUST_LOG`.
@@ -168,13 +208,7 @@ impl Config {
         gate: Option<gate::Settings>,
     ) -> Self {
         let name = String::from("default");
-        let tls = certificate.map(|certificate| tls::Settings {
-            certificate,
-            alpn: Alpn::OfRoutes(Vec::new()),
-            min_version: MinVersion::Tls12,
-            tickets: Tickets::Rotate,
-            engine: Engine::default(),
-        });
+        let tls = certificate.map(tls::Settings::with);
         let route = Rule {
             action: Action::Backend(name.clone()),
             ..Rule::default()
@@ -196,6 +230,9 @@ impl Config {
             listeners: vec![Listener { name, address, tls }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],
+            files: Vec::new(),
+            warnings: Vec::new(),
+            expired: Vec::new(),
         }
     }
 }

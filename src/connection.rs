@@ -1,7 +1,7 @@
 //! The life of one connection, top to bottom.
 //!
 //! ```text
-//! Socket ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
+//! Socket ─► TLS, one deadline ─► Facts ─► identity ─► route ─► backend: dialled or claimed
 //!                                                     │
 //! Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
 //! ```
@@ -12,30 +12,31 @@
 //! What a phase needs is boxed: most connections are idle in their relay, and would otherwise hold
 //! the room for a handshake.
 
+mod admission;
 mod parting;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::yield_now;
-use tracing::debug;
 
+use self::admission::{Admitted, admit};
 use self::parting::{interrupt, part};
-use crate::backend::{Backend, Served, Service, Unserved};
-use crate::client::{self, Client, Relaying};
+use crate::backend::{Served, Service, Unserved};
+use crate::client::Relaying;
 use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
 use crate::relay::{self, Relay};
-use crate::route::{Query, Refusal};
 use crate::sys::socket::Socket;
-use crate::tls::{self, HandshakeError, Hello, TlsAcceptor};
+use crate::tls::TlsAcceptor;
 use crate::worker::Shared;
 
 /// How long each phase may take; `None` is unlimited.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     /// From accept to the end of the handshake.
     pub handshake: Option<Duration>,
@@ -48,6 +49,8 @@ pub(crate) struct Timeouts {
 
 /// A connection as it comes from its listener.
 pub(crate) struct Accepted {
+    /// The name of its listener.
+    pub listener: Arc<str>,
     pub socket: Socket,
     pub peer: Option<Endpoint>,
     pub local: Option<Endpoint>,
@@ -66,13 +69,9 @@ pub(crate) struct Front {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(
-    accepted: Accepted,
-    front: Arc<Front>,
-    shared: Arc<Shared>,
-    record: Record,
-) {
+pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, mut record: Record) {
     let Accepted {
+        listener,
         socket,
         peer,
         local,
@@ -80,9 +79,9 @@ pub(crate) async fn serve(
         pending,
     } = accepted;
     let mut facts = Box::new(Facts::of(record.id));
-    facts.listener = Some(front.name.clone());
+    facts.listener = Some((*listener).to_owned());
     (facts.peer, facts.local) = (peer, local);
-    let outcome = live(socket, facts, pending, &front, &shared, &record).await;
+    let outcome = live(socket, facts, pending, &shared, &mut record).await;
     // First: whoever reads that a connection has ended may count on its room.
     drop(permit);
     record.close(outcome);
@@ -92,31 +91,37 @@ async fn live(
     socket: Socket,
     mut facts: Box<Facts>,
     pending: Slot,
-    front: &Front,
     shared: &Shared,
-    record: &Record,
+    record: &mut Record,
 ) -> Outcome {
-    let lifetime = Deadline::after(shared.timeouts.lifetime);
-    let budget = Deadline::after(shared.timeouts.handshake).earlier(lifetime);
+    let setup = shared.setup.load_full();
+    let lifetime = Deadline::after(setup.timeouts.lifetime);
+    let budget = Deadline::after(setup.timeouts.handshake).earlier(lifetime);
     let admitted = tokio::select! {
         biased;
-        admitted = Box::pin(admit(socket, &mut facts, budget, front, shared)) => admitted,
+        admitted = Box::pin(admit(socket, &mut facts, budget, &setup, shared, record)) => admitted,
         () = shared.drain.time_is_up() => return Outcome::Drained,
     };
-    let (mut client, backend) = match admitted {
+    let Admitted {
+        mut client,
+        backend,
+        share,
+    } = match admitted {
         Ok(admitted) => admitted,
-        Err(error) => return over(lifetime, Box::pin(refuse(error)).await),
+        Err(refused) => return over(lifetime, Box::pin(refused.outcome()).await),
     };
     record.routed(&facts, client.relay_name());
 
-    let budget = Deadline::after(shared.timeouts.backend).earlier(lifetime);
+    let record = &*record;
+    let mut called_off = called_off(shared, record);
+    let budget = Deadline::after(setup.timeouts.backend).earlier(lifetime);
     let served = tokio::select! {
         biased;
         served = Box::pin(backend.obtain(&facts, budget, &shared.rendezvous)) => {
             served.map_err(Outcome::from)
         }
         () = client.left() => return Outcome::ClientGone,
-        () = shared.drain.time_is_up() => Err(Outcome::Drained),
+        outcome = &mut called_off => Err(outcome),
     };
     let Served {
         mut stream,
@@ -129,13 +134,14 @@ async fn live(
             return over(lifetime, outcome);
         }
     };
-    drop((pending, facts));
+    let settings = setup.timeouts.relay;
+    drop((pending, facts, backend, setup));
     // A socket that was just connected is known to be writable after one turn of the event loop. Before
     // it the client's first words would be refused, and a timer be set as for a backend that stalls.
     yield_now().await;
 
     let relay = Relay {
-        settings: shared.timeouts.relay,
+        settings,
         traffic: &record.traffic,
     };
     let relay = within(lifetime, beside(service, client.relay(&mut stream, relay)));
@@ -145,12 +151,31 @@ async fn live(
             Ok(end) => Box::pin(part(client, stream, end)).await,
             Err(Elapsed) => Box::pin(interrupt(client, stream, Outcome::Lifetime)).await,
         },
-        () = shared.drain.time_is_up() => {
-            Box::pin(interrupt(client, stream, Outcome::Drained)).await
-        }
+        outcome = called_off => Box::pin(interrupt(client, stream, outcome)).await,
     };
-    drop(lease);
+    drop((lease, share));
     outcome
+}
+
+/// Ends when the connection may not go on, whatever it is doing, with what that is called.
+fn called_off<'a>(
+    shared: &'a Shared,
+    record: &'a Record,
+) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    let drained = async {
+        shared.drain.time_is_up().await;
+        Outcome::Drained
+    };
+    match record.known() {
+        None => Box::pin(drained),
+        Some(_) => Box::pin(async {
+            tokio::select! {
+                biased;
+                () = record.revoked() => Outcome::Revoked,
+                outcome = drained => outcome,
+            }
+        }),
+    }
 }
 
 /// A phase whose budget was cut short by the connection's lifetime ended for that.
@@ -163,59 +188,6 @@ fn over(lifetime: Deadline, outcome: Outcome) -> Outcome {
         }
         outcome => outcome,
     }
-}
-
-/// From a socket to a client whose facts are known and whose backend is chosen.
-async fn admit<'a>(
-    socket: Socket,
-    facts: &mut Facts,
-    deadline: Deadline,
-    front: &Front,
-    shared: &'a Shared,
-) -> Result<(Client, &'a Backend), HandshakeError<Socket, Refusal>> {
-    let choose = |sni: Option<&str>, alpn: Option<&str>| {
-        let peer = facts.peer_ip();
-        shared.choose(&Query {
-            listener: &front.name,
-            sni,
-            alpn,
-            peer,
-            identity: None,
-        })
-    };
-    let (client, backend) = match &front.tls {
-        None => match choose(None, None) {
-            Ok(backend) => (Client::plain(socket), backend),
-            Err(refusal) => return Err(HandshakeError::Refused(refusal, socket)),
-        },
-        Some(acceptor) => {
-            let admit = |hello: &Hello<'_>| choose(hello.server_name(), hello.alpn());
-            let (secured, backend) = acceptor.accept(socket, deadline, admit).await?;
-            facts.tls = Some(secured.facts);
-            let client = Client::secured(secured.session)
-                .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
-            (client, backend)
-        }
-    };
-    facts.backend = backend.name().to_owned();
-    Ok((client, backend))
-}
-
-/// Ends a connection that was not admitted, with time for the alert to arrive.
-async fn refuse(error: HandshakeError<Socket, Refusal>) -> Outcome {
-    let (socket, outcome) = match error {
-        HandshakeError::NotTls(socket) => (socket, Outcome::NotTls),
-        HandshakeError::Failed(cause, socket) => {
-            debug!(%cause, "handshake failed");
-            (socket, Outcome::HandshakeFailed)
-        }
-        HandshakeError::Refused(Refusal::NoRoute, socket) => (socket, Outcome::NoRoute),
-        HandshakeError::Refused(Refusal::Denied, socket) => (socket, Outcome::Denied),
-        HandshakeError::Gone => return Outcome::ClientGone,
-        HandshakeError::TimedOut => return Outcome::HandshakeTimeout,
-    };
-    client::close(socket).await;
-    outcome
 }
 
 /// Runs a built-in service for as long as the relay that feeds it.
@@ -257,10 +229,10 @@ mod tests {
     /// Idle connections are made of it and of their relay's (src/client.rs): both bounds hold it.
     #[test]
     fn a_connection_is_a_small_future() {
-        fn size<A, B, C, D, F>(_: impl FnOnce(A, B, C, D) -> F) -> usize {
+        fn size<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(super::serve);
-        assert!((1056..=1184).contains(&size), "{size} bytes");
+        assert!((1120..=1248).contains(&size), "{size} bytes");
     }
 }

@@ -291,9 +291,10 @@ impl Gate {
         }
     }
 
-    fn registry(&self, backend: &str) -> Result<&Pool, Refusal> {
-        let backend = self.shared.backends.get(backend).ok_or(Refusal::Unknown)?;
-        backend.registry().ok_or(Refusal::Forbidden)
+    fn registry(&self, backend: &str) -> Result<Arc<Pool>, Refusal> {
+        let setup = self.shared.setup.load();
+        let backend = setup.backends.get(backend).ok_or(Refusal::Unknown)?;
+        backend.registry().cloned().ok_or(Refusal::Forbidden)
     }
 }
 

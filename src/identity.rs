@@ -23,6 +23,29 @@ pub struct Identity {
     pub sha256: String,
 }
 
+impl Identity {
+    /// Who has this name and no other, as in `cn:alice`; `None` if it is no kind of name.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        let mut identity = Self::default();
+        let (kind, name) = name.split_once(':')?;
+        let name = name.to_owned();
+        match kind {
+            "uri" => identity.uri.push(name),
+            "dns" => identity.dns.push(name),
+            "cn" => identity.cn = Some(name),
+            "ou" => identity.ou.push(name),
+            "sha256" => identity.sha256 = digest(&name).ok()?,
+            _ => return None,
+        }
+        Some(identity)
+    }
+
+    /// Whether nothing names its owner but the certificate itself.
+    pub(crate) fn is_nameless(&self) -> bool {
+        self.uri.is_empty() && self.dns.is_empty() && self.cn.is_none() && self.ou.is_empty()
+    }
+}
+
 impl fmt::Display for Identity {
     /// One name of it, the most telling: as a rule would say it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,9 +1,12 @@
 //! The record of a connection: kept while it is open, and the one place that says how it ended.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use tokio::sync::Notify;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{Span, debug, debug_span};
 
 use crate::facts::{Endpoint, Facts};
@@ -11,11 +14,31 @@ use crate::id::Id;
 use crate::outcome::Outcome;
 use crate::traffic::Traffic;
 
-/// Counts what is open and how what was open has ended.
+/// Counts what is open and how what was open has ended, and knows who of them has an identity.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     open: AtomicUsize,
     ended: [AtomicU64; Outcome::ALL.len()],
+    known: [Mutex<HashMap<Id, Arc<Known>>>; SHARDS],
+}
+
+/// Ids are random, so that two workers hardly ever want the same lock at once.
+const SHARDS: usize = 16;
+
+/// An open connection whose client has an identity, which may lose its right to be here.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub facts: Facts,
+    /// The client's certificate and what came with it.
+    pub chain: Vec<CertificateDer<'static>>,
+    revoked: Notify,
+}
+
+impl Known {
+    /// Ends the connection, as soon as it can be told.
+    pub(crate) fn revoke(&self) {
+        self.revoked.notify_one();
+    }
 }
 
 impl Ledger {
@@ -29,6 +52,7 @@ impl Ledger {
             id = id.short(),
             listener,
             peer,
+            identity = tracing::field::Empty,
             backend = tracing::field::Empty,
             relay = tracing::field::Empty
         );
@@ -39,7 +63,21 @@ impl Ledger {
             started: Instant::now(),
             outcome: Outcome::Aborted,
             span,
+            known: None,
         }
+    }
+
+    /// Those whose clients have an identity.
+    pub(crate) fn known(&self) -> Vec<Arc<Known>> {
+        let shards = self.known.iter();
+        shards
+            .flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn shard(&self, id: Id) -> MutexGuard<'_, HashMap<Id, Arc<Known>>> {
+        let [byte, ..] = *id.as_bytes();
+        lock(&self.known[usize::from(byte) % SHARDS])
     }
 
     /// Counts a connection that was turned away at the door.
@@ -75,9 +113,44 @@ pub(crate) struct Record {
     started: Instant,
     outcome: Outcome,
     span: Span,
+    known: Option<Arc<Known>>,
 }
 
 impl Record {
+    /// Enters who the client is. From now on the connection is one of [`Ledger::known`].
+    pub(crate) fn identify(&mut self, facts: Facts, chain: Vec<CertificateDer<'static>>) {
+        if let Some(identity) = &facts.identity {
+            self.span
+                .record("identity", tracing::field::display(identity));
+        }
+        let known = Arc::new(Known {
+            facts,
+            chain,
+            revoked: Notify::new(),
+        });
+        self.ledger
+            .shard(self.id)
+            .insert(self.id, Arc::clone(&known));
+        self.known = Some(known);
+    }
+
+    /// Who the client is, if that is known.
+    pub(crate) fn known(&self) -> Option<&Arc<Known>> {
+        self.known.as_ref()
+    }
+
+    /// Ends when the client has lost its right to be here.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the next call ends at once if it has meanwhile.
+    pub(crate) async fn revoked(&self) {
+        match &self.known {
+            Some(known) => known.revoked.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The span in which everything about the connection is logged.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
@@ -96,6 +169,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.known.is_some() {
+            self.ledger.shard(self.id).remove(&self.id);
+        }
         self.ledger.open.fetch_sub(1, Ordering::Relaxed);
         self.ledger.count(self.outcome);
         let _entered = self.span.enter();
@@ -107,6 +183,10 @@ impl Drop for Record {
             "connection closed"
         );
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

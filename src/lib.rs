@@ -40,6 +40,7 @@ mod backend;
 mod client;
 mod connection;
 mod listener;
+mod setup;
 mod worker;
 
 // Control: what puts the flow together and steers it.
@@ -47,6 +48,7 @@ mod config;
 mod gate;
 mod handler;
 mod proxy;
+mod watch;
 
 // What fuzz/ runs.
 #[doc(hidden)]
@@ -59,12 +61,18 @@ pub mod fuzzing;
 pub mod bench;
 
 pub use address::{Address, ParseAddressError};
-pub use config::{Config, ConfigError, LogFormat, Problem, Sidecar, SidecarError};
+pub use config::{
+    Config, ConfigError, LogFormat, Problem, Question, QuestionError, Sidecar, SidecarError,
+    Summary,
+};
 pub use deadline::{Deadline, Elapsed};
 pub use facts::{Endpoint, Facts, TlsFacts};
 pub use handler::{Backend, Connection};
 pub use id::{Id, ParseIdError};
 pub use identity::Identity;
 pub use outcome::Outcome;
-pub use proxy::{BindError, Builder, Drained, PathError, Proxy, Running, Statistics};
+pub use proxy::{
+    BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, Statistics,
+};
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};
+pub use watch::{FileState, Watch};

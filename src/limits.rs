@@ -11,17 +11,19 @@
 //! a lock that only clients of its shard would wait for.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::identity::Identity;
 
 /// The most that may be at a time; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub connections: Option<usize>,
     pub connections_per_ip: Option<usize>,
+    pub connections_per_identity: Option<usize>,
     pub pending: Option<usize>,
 }
 
@@ -30,6 +32,7 @@ impl Default for Settings {
         Self {
             connections: Some(10_000),
             connections_per_ip: Some(1_000),
+            connections_per_identity: Some(1_000),
             pending: Some(1_024),
         }
     }
@@ -38,22 +41,33 @@ impl Default for Settings {
 /// The limits of one proxy, shared by its workers.
 #[derive(Debug)]
 pub(crate) struct Limits {
-    most: Counts,
+    most_open: AtomicU64,
+    most_pending: AtomicU64,
     now: Arc<AtomicU64>,
-    /// `None` when it is unlimited: then nothing is counted.
-    per_ip: Option<Arc<PerIp>>,
+    per_ip: Arc<Shares<IpAddr>>,
+    per_identity: Arc<Shares<Identity>>,
 }
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            most: Counts {
-                open: most(settings.connections),
-                pending: most(settings.pending),
-            },
+            most_open: most(settings.connections).into(),
+            most_pending: most(settings.pending).into(),
             now: Arc::default(),
-            per_ip: settings.connections_per_ip.map(PerIp::new),
+            per_ip: Shares::new(settings.connections_per_ip),
+            per_identity: Shares::new(settings.connections_per_identity),
         }
+    }
+
+    /// Changes what may be from now on. Nobody who was admitted has to go; who was admitted while
+    /// a client's share was unlimited is not counted in it.
+    pub(crate) fn change(&self, settings: &Settings) {
+        let most_open = most(settings.connections);
+        self.most_open.store(most_open, Ordering::Relaxed);
+        let most_pending = most(settings.pending);
+        self.most_pending.store(most_pending, Ordering::Relaxed);
+        self.per_ip.change(settings.connections_per_ip);
+        self.per_identity.change(settings.connections_per_identity);
     }
 
     /// Admits one more connection, or says which limit stands in its way.
@@ -62,12 +76,11 @@ impl Limits {
         if self.is_full() {
             return Err(Exceeded::Connections);
         }
-        let (ip, (open, pending)) = match (&self.per_ip, ip) {
-            (Some(per_ip), Some(ip)) => {
-                let (ip, both) = per_ip.take(ip, || self.take())?;
-                (Some(ip), both)
-            }
-            _ => (None, self.take()?),
+        let (ip, (open, pending)) = match ip {
+            Some(ip) => self
+                .per_ip
+                .take(network(ip), Exceeded::ConnectionsPerIp, || self.take())?,
+            None => (None, self.take()?),
         };
         let permit = Permit {
             _open: open,
@@ -76,15 +89,32 @@ impl Limits {
         Ok((permit, pending))
     }
 
+    /// Admits one more connection of this client, for as long as the share is kept.
+    pub(crate) fn admit_identity(&self, identity: &Identity) -> Result<IdentityShare, Exceeded> {
+        let names = Identity {
+            // A new certificate makes nobody another; but who has no name is known by nothing else.
+            sha256: match identity.is_nameless() {
+                true => identity.sha256.clone(),
+                false => String::new(),
+            },
+            ..identity.clone()
+        };
+        let exceeded = Exceeded::ConnectionsPerIdentity;
+        let (share, ()) = self.per_identity.take(names, exceeded, || Ok(()))?;
+        Ok(IdentityShare {
+            _share: share.map(Box::new),
+        })
+    }
+
     /// A place among the open and one among the pending, or neither.
     fn take(&self) -> Result<(Slot, Slot), Exceeded> {
         let mut now = self.now.load(Ordering::Acquire);
         loop {
             let Counts { open, pending } = Counts::of(now);
-            if open >= self.most.open {
+            if open >= self.most_open.load(Ordering::Relaxed) {
                 return Err(Exceeded::Connections);
             }
-            if pending >= self.most.pending {
+            if pending >= self.most_pending.load(Ordering::Relaxed) {
                 return Err(Exceeded::Pending);
             }
             let next = now + OPEN + PENDING;
@@ -98,7 +128,7 @@ impl Limits {
 
     /// Whether the next connection would be refused for the total alone.
     pub(crate) fn is_full(&self) -> bool {
-        self.now().open >= self.most.open
+        self.now().open >= self.most_open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn pending(&self) -> usize {
@@ -141,6 +171,7 @@ fn most(setting: Option<usize>) -> u64 {
 pub(crate) enum Exceeded {
     Connections,
     ConnectionsPerIp,
+    ConnectionsPerIdentity,
     Pending,
 }
 
@@ -150,6 +181,7 @@ impl Exceeded {
         match self {
             Self::Connections => "limits.connections",
             Self::ConnectionsPerIp => "limits.connections_per_ip",
+            Self::ConnectionsPerIdentity => "limits.connections_per_identity",
             Self::Pending => "limits.pending",
         }
     }
@@ -160,7 +192,14 @@ impl Exceeded {
 #[must_use]
 pub(crate) struct Permit {
     _open: Slot,
-    _ip: Option<IpSlot>,
+    _ip: Option<Share<IpAddr>>,
+}
+
+/// A client's place among its connections. Dropping it makes room for another one of them.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct IdentityShare {
+    _share: Option<Box<Share<Identity>>>,
 }
 
 /// Counts what is in use, up to a most.
@@ -218,11 +257,12 @@ impl Drop for Slot {
 
 /// How many connections each client has.
 #[derive(Debug)]
-struct PerIp {
-    most: usize,
+struct Shares<K> {
+    /// `u64::MAX` is unlimited, and then nothing is counted.
+    most: AtomicU64,
     /// Chosen by a keyed hash: who knew it could have all clients meet at one lock.
     hasher: RandomState,
-    shards: [Shard; SHARDS],
+    shards: [Shard<K>; SHARDS],
 }
 
 /// A lock is held for one look-up, twice in a connection's life: with so many, two workers hardly
@@ -230,63 +270,72 @@ struct PerIp {
 const SHARDS: usize = 64;
 
 /// On a cache line of its own, so that neighbours do not slow each other down.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
-struct Shard(Mutex<HashMap<IpAddr, usize>>);
+struct Shard<K>(Mutex<HashMap<K, u64>>);
 
-impl PerIp {
-    fn new(most: usize) -> Arc<Self> {
+impl<K: Clone + Eq + Hash> Shares<K> {
+    fn new(setting: Option<usize>) -> Arc<Self> {
         Arc::new(Self {
-            most,
+            most: most(setting).into(),
             hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Shard::default()),
+            shards: std::array::from_fn(|_| Shard(Mutex::default())),
         })
+    }
+
+    fn change(&self, setting: Option<usize>) {
+        self.most.store(most(setting), Ordering::Relaxed);
     }
 
     /// A place for the client, if it has room and `take` succeeds; nothing is counted otherwise.
     fn take<T>(
         self: &Arc<Self>,
-        ip: IpAddr,
+        client: K,
+        exceeded: Exceeded,
         take: impl FnOnce() -> Result<T, Exceeded>,
-    ) -> Result<(IpSlot, T), Exceeded> {
-        let network = network(ip);
-        let mut open = self.open(network);
-        let used = open.get(&network).copied().unwrap_or_default();
-        if used >= self.most {
-            return Err(Exceeded::ConnectionsPerIp);
+    ) -> Result<(Option<Share<K>>, T), Exceeded> {
+        let most = self.most.load(Ordering::Relaxed);
+        if most == u64::MAX {
+            return Ok((None, take()?));
+        }
+        let mut open = self.open(&client);
+        let used = open.get(&client).copied().unwrap_or_default();
+        if used >= most {
+            return Err(exceeded);
         }
         let taken = take()?;
-        open.insert(network, used + 1);
-        let slot = IpSlot {
-            table: Arc::clone(self),
-            network,
+        open.insert(client.clone(), used + 1);
+        drop(open);
+        let share = Share {
+            shares: Arc::clone(self),
+            client,
         };
-        Ok((slot, taken))
+        Ok((Some(share), taken))
     }
 
-    /// The counts among which that of `network` is.
-    fn open(&self, network: IpAddr) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        let Shard(open) = &self.shards[self.hasher.hash_one(network) as usize % SHARDS];
+    /// The counts among which that of `client` is.
+    fn open(&self, client: &K) -> MutexGuard<'_, HashMap<K, u64>> {
+        let Shard(open) = &self.shards[self.hasher.hash_one(client) as usize % SHARDS];
         open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-struct IpSlot {
-    table: Arc<PerIp>,
-    network: IpAddr,
+struct Share<K: Clone + Eq + Hash> {
+    shares: Arc<Shares<K>>,
+    client: K,
 }
 
-impl Drop for IpSlot {
+impl<K: Clone + Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut open = self.table.open(self.network);
-        if let Entry::Occupied(mut entry) = open.entry(self.network) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
+        let mut open = self.shares.open(&self.client);
+        if let Some(used) = open.get_mut(&self.client) {
+            *used -= 1;
+            if *used == 0 {
+                open.remove(&self.client);
             }
         }
-        // What a burst from many addresses took is given back when they have left.
+        // What a burst from many clients took is given back when they have left.
         if open.capacity() > 8 * (open.len() + ROOM) {
             let room = open.len() + ROOM;
             open.shrink_to(room);
@@ -319,6 +368,7 @@ mod tests {
             connections: Some(connections),
             connections_per_ip: Some(per_ip),
             pending: Some(pending),
+            ..Settings::default()
         })
     }
 
@@ -377,7 +427,7 @@ mod tests {
 
     /// How many addresses are counted, and for how many there is memory.
     fn counted(limits: &Limits) -> (usize, usize) {
-        let shards = &limits.per_ip.as_ref().expect("limited").shards;
+        let shards = &limits.per_ip.shards;
         let shards = shards
             .iter()
             .map(|Shard(open)| open.lock().expect("no panic"));

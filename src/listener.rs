@@ -9,20 +9,24 @@ use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, warn};
 
-use crate::connection::{self, Accepted, Front};
+use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::socket::Socket;
 use crate::worker::Shared;
 
-/// A bound listener and what its connections have in common.
+/// A bound listener.
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub source: Source,
-    pub front: Arc<Front>,
+    /// What is configured for its connections is found by it.
+    pub name: Arc<str>,
+    /// Ends it before the drain, when a reload has no more use for it.
+    pub stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -39,25 +43,26 @@ struct Arrival {
 }
 
 impl Listener {
-    /// Accepts until the drain starts. Nothing else ends it.
+    /// Accepts until the drain starts, or a reload stops it. Nothing else ends it.
     pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
         loop {
             let arrival = tokio::select! {
                 biased;
                 () = shared.drain.started() => return,
+                () = self.stop.cancelled() => return,
                 arrival = self.source.accept() => arrival,
             };
             match arrival {
                 Ok(arrival) => self.admit(arrival, &shared, &connections),
                 Err(error) if is_exhausted(&error) => {
-                    shared.complaint.say(&self.front.name, &error);
+                    shared.complaint.say(&self.name, &error);
                     self.turn_away_if_full(&shared);
                     sleep(BACK_OFF).await;
                     shared.reserve.refill();
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    shared.complaint.say(&self.front.name, &error);
+                    shared.complaint.say(&self.name, &error);
                     sleep(BACK_OFF).await;
                 }
             }
@@ -73,7 +78,7 @@ impl Listener {
             Err(limit) => {
                 shared
                     .ledger
-                    .refused(&self.front.name, peer.as_ref(), limit.key());
+                    .refused(&self.name, peer.as_ref(), limit.key());
                 return;
             }
         };
@@ -81,21 +86,17 @@ impl Listener {
             Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
             Source::Tcp(_, None) => socket.local(),
         };
-        let record = shared.ledger.open(&self.front.name, peer.as_ref());
+        let record = shared.ledger.open(&self.name, peer.as_ref());
         let span = record.span();
         let accepted = Accepted {
+            listener: Arc::clone(&self.name),
             socket,
             peer,
             local,
             permit,
             pending,
         };
-        let life = connection::serve(
-            accepted,
-            Arc::clone(&self.front),
-            Arc::clone(shared),
-            record,
-        );
+        let life = connection::serve(accepted, Arc::clone(shared), record);
         connections.spawn(life.instrument(span));
     }
 
@@ -107,11 +108,9 @@ impl Listener {
         }
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx) {
-            shared.ledger.refused(
-                &self.front.name,
-                arrival.peer.as_ref(),
-                "limits.connections",
-            );
+            shared
+                .ledger
+                .refused(&self.name, arrival.peer.as_ref(), "limits.connections");
         }
     }
 }

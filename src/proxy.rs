@@ -9,6 +9,7 @@
 mod bind;
 mod error;
 mod limits;
+mod reload;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use tokio::net::UnixListener;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use self::bind::Assembly;
+use self::bind::{Assembly, Fixed, Open};
 pub use self::error::{BindError, PathError};
+pub use self::reload::{ReloadError, Reloaded};
 use crate::address::Address;
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -28,7 +30,7 @@ use crate::handler::Backend;
 use crate::outcome::Outcome;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
-use crate::worker::{Shared, Worker};
+use crate::worker::{Door, Shared, Worker};
 
 /// A proxy whose addresses are bound and which does not accept yet.
 ///
@@ -105,7 +107,8 @@ impl Builder {
     ///
     /// Names the address or path that cannot be bound; nothing is left behind then.
     pub async fn bind(self) -> Result<Proxy, BindError> {
-        let (shared, addresses, assembly) = bind::assemble(self.config, self.threads).await?;
+        let (shared, assembly) = bind::assemble(self.config, self.threads).await?;
+        let addresses = addresses(&assembly.listeners);
         Ok(Proxy {
             shared,
             addresses,
@@ -134,9 +137,12 @@ impl Proxy {
     ///
     /// When the configuration has no such backend: its connections would wait for ever.
     pub fn backend(&self, name: &str) -> Backend {
-        let backend = self.shared.backends.get(name);
+        let setup = self.shared.setup.load();
         assert!(
-            backend.is_some_and(|backend| backend.registry().is_some()),
+            setup
+                .backends
+                .get(name)
+                .is_some_and(|backend| backend.registry().is_some()),
             "the configuration has no backend {name:?} with `to = \"gate\"`"
         );
         Backend::new(name, Arc::clone(&self.shared))
@@ -153,9 +159,8 @@ impl Proxy {
             addresses,
             assembly,
         } = self;
-        for (name, address) in &addresses {
-            let tls = assembly.tls.contains(name);
-            info!(target: START, listener = name, tls, "listening on {address}");
+        for (name, open) in &assembly.listeners {
+            open.announce(name);
         }
         if let Some((_, listener, file)) = &assembly.gate {
             let _: &UnixListener = listener;
@@ -163,10 +168,10 @@ impl Proxy {
         }
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
-        let mut files = assembly.files;
+        let mut gate_file = None;
         if let Some((settings, listener, file)) = assembly.gate {
             tasks.spawn(Gate::new(settings, Arc::clone(&shared)).run(listener));
-            files.push(file);
+            gate_file = Some(file);
         }
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {
@@ -182,7 +187,10 @@ impl Proxy {
             addresses,
             workers,
             tasks,
-            _files: files,
+            doors: assembly.doors,
+            fixed: assembly.fixed,
+            listeners: assembly.listeners,
+            _gate: gate_file,
             _directory: assembly.directory,
         }
     }
@@ -196,8 +204,11 @@ pub struct Running {
     addresses: HashMap<String, Address>,
     workers: TaskTracker,
     tasks: TaskTracker,
-    // Removed before the directory that they are in.
-    _files: Vec<SocketFile>,
+    doors: Vec<Door>,
+    fixed: Fixed,
+    // Their files are removed before the directory that they are in.
+    listeners: HashMap<String, Open>,
+    _gate: Option<SocketFile>,
     _directory: Option<PrivateDirectory>,
 }
 
@@ -262,6 +273,22 @@ impl Drop for Running {
         self.start_drain();
         self.shared.drain.cut();
     }
+}
+
+impl Open {
+    fn announce(&self, name: &str) {
+        let Self {
+            actual, has_tls, ..
+        } = self;
+        info!(target: START, listener = name, tls = has_tls, "listening on {actual}");
+    }
+}
+
+fn addresses(listeners: &HashMap<String, Open>) -> HashMap<String, Address> {
+    let listeners = listeners.iter();
+    listeners
+        .map(|(name, open)| (name.clone(), open.actual.clone()))
+        .collect()
 }
 
 /// What a drain came to.

@@ -1,9 +1,17 @@
 //! Which backend a connection goes to: the first rule that matches.
+//!
+//! ```text
+//! ClientHello ─► expect: could any backend be meant? ─► handshake ─► choose: which one is it
+//! ```
+//!
+//! A client's identity is known only after its handshake. Before, a rule that asks for one may come
+//! to match or not; so what nobody could be let in for is refused at once, and the rest waits.
 
 mod name;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -12,7 +20,7 @@ pub(crate) use self::name::NamePattern;
 use crate::identity::{self, Identity};
 
 /// The rules, in their order, with an index of the names that are written out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Routes {
     /// Of their names only those with wildcards: the others are in the index.
     rules: Vec<Rule>,
@@ -58,6 +66,13 @@ pub(crate) enum Refusal {
     Denied,
 }
 
+/// Whether the client may come to have an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expecting {
+    Nobody,
+    Somebody,
+}
+
 impl Routes {
     pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
         let (mut by_name, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
@@ -96,6 +111,44 @@ impl Routes {
         }
     }
 
+    /// Whether [`Self::choose`] could come to choose a backend once the client has an identity.
+    pub(crate) fn expect(&self, query: &Query<'_>, expecting: Expecting) -> Result<(), Refusal> {
+        if expecting == Expecting::Nobody {
+            return self.choose(query).map(|_| ());
+        }
+        for candidate in self.candidates(query.sni) {
+            match (candidate.mismatch(query), &candidate.rule.action) {
+                (None | Some(IDENTITY), Action::Backend(_)) => return Ok(()),
+                (None, Action::Deny) => return Err(Refusal::Denied),
+                (Some(_), _) => {}
+            }
+        }
+        Err(Refusal::NoRoute)
+    }
+
+    /// How [`Self::choose`] comes to its end: for each rule, up to the one that matches, the first
+    /// key that does not.
+    pub(crate) fn trace(&self, query: &Query<'_>) -> Vec<Option<&'static str>> {
+        let mut candidates = self.candidates(query.sni).peekable();
+        let mut trace = Vec::new();
+        for rule in &self.rules {
+            let found = candidates.next_if(|candidate| std::ptr::eq(candidate.rule, rule));
+            let mismatch = match found {
+                Some(candidate) => candidate.mismatch(query),
+                None => {
+                    let name = Name::Known;
+                    let otherwise = Candidate { rule, name }.mismatch(query);
+                    otherwise.filter(|key| *key != IDENTITY).or(Some("sni"))
+                }
+            };
+            trace.push(mismatch);
+            if mismatch.is_none() {
+                break;
+            }
+        }
+        trace
+    }
+
     /// The application protocols that rules for `listener` name, in the order of the rules.
     pub(crate) fn protocols(&self, listener: &str) -> Vec<String> {
         let mut protocols = Vec::new();
@@ -132,6 +185,16 @@ impl Routes {
             let rule = &self.rules[*index];
             Some(Candidate { rule, name })
         })
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by_name: BTreeMap<_, _> = self.by_name.iter().collect();
+        f.debug_struct("Routes")
+            .field("rules", &self.rules)
+            .field("by_name", &by_name)
+            .finish_non_exhaustive()
     }
 }
 

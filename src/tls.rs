@@ -1,39 +1,59 @@
 //! The TLS side of a listener: one handshake, its facts, and why it failed.
 
 pub(crate) mod certs;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "client mode and client certificates come next")
-)]
+pub(crate) mod client_auth;
+pub(crate) mod hosts;
 pub(crate) mod identity;
 mod record;
 mod stream;
+pub(crate) mod tickets;
 
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    self, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion, ServerConfig,
-    SupportedProtocolVersion,
+    self, AlertDescription, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion,
+    ServerConfig, SupportedProtocolVersion,
 };
 pub(crate) use tokio_rustls::server::TlsStream;
 
 use self::certs::Certificate;
+use self::client_auth::ClientAuth;
+use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::Keyed;
+use self::tickets::{Ring, Secret};
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
+use crate::identity::Identity;
 use crate::wire::Wire;
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub certificate: Certificate,
+    pub hosts: Arc<Hosts>,
+    /// `None`: clients are not asked for certificates.
+    pub client_auth: Option<ClientAuth>,
     pub alpn: Alpn,
     pub min_version: MinVersion,
     pub tickets: Tickets,
     pub engine: Engine,
+}
+
+impl Settings {
+    /// With what is the default for the rest.
+    pub(crate) fn with(certificate: Certificate) -> Self {
+        Self {
+            hosts: Arc::new(Hosts::new(vec![certificate], UnknownSni::First)),
+            client_auth: None,
+            alpn: Alpn::OfRoutes(Vec::new()),
+            min_version: MinVersion::Tls12,
+            tickets: Tickets::Rotate,
+            engine: Engine::default(),
+        }
+    }
 }
 
 /// Who has the records once the handshake is done.
@@ -61,10 +81,12 @@ pub(crate) enum MinVersion {
     Tls13,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Tickets {
-    /// Sessions are resumed; the keys rotate every six hours and are valid for two periods.
+    /// Sessions are resumed, by this process.
     Rotate,
+    /// By every process that has the secret.
+    Fleet(Secret),
     /// Every handshake is a full one.
     None,
 }
@@ -72,71 +94,69 @@ pub(crate) enum Tickets {
 /// Performs handshakes for one listener.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsAcceptor {
-    config: Arc<ServerConfig>,
-    /// For a client that names none of the routes' protocols.
-    without_alpn: Option<Arc<ServerConfig>>,
+    hosts: Arc<Hosts>,
+    client_auth: Option<ClientAuth>,
+    /// For clients that come to speak one of these.
+    protocols: Arc<[(String, Arc<ServerConfig>)]>,
+    /// For the others.
+    general: Arc<ServerConfig>,
+    /// Whether a client that names protocols, and none of ours, is one of the others.
+    needs_none: bool,
     engine: Engine,
 }
 
+/// One of the protocols of an acceptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protocol(usize);
+
 impl TlsAcceptor {
+    /// `secret` is the process's, for tickets that no other is to open.
+    ///
     /// # Errors
     ///
-    /// The certificate and key cannot be used together.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, rustls::Error> {
-        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
-            MinVersion::Tls12 => &[&TLS13, &TLS12],
-            MinVersion::Tls13 => &[&TLS13],
+    /// There are no random bytes, or rustls cannot be configured so.
+    pub(crate) fn new(settings: &Settings, secret: &Secret) -> Result<Self, rustls::Error> {
+        let mut general = configure(settings, secret)?;
+        let (names, needs_none) = match &settings.alpn {
+            Alpn::Offered(names) => (names, false),
+            Alpn::OfRoutes(names) => (names, true),
         };
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)?
-            .with_no_client_auth()
-            .with_cert_resolver(settings.certificate.resolver());
-        match settings.tickets {
-            Tickets::Rotate => {
-                config.ticketer = aws_lc_rs::Ticketer::new()?;
-                // One ticket serves one resumption; the usual two cost a client that never
-                // comes back a second record.
-                config.send_tls13_tickets = 1;
-            }
-            Tickets::None => {
-                config.session_storage = Arc::new(NoServerSessionStorage {});
-                config.send_tls13_tickets = 0;
-            }
-        }
-        if settings.engine == Engine::Record {
-            config.enable_secret_extraction = true;
-            config.key_log = Arc::new(record::Handover);
-        }
-        let (protocols, without_alpn) = match &settings.alpn {
-            Alpn::Offered(protocols) => (protocols, None),
-            Alpn::OfRoutes(protocols) => (protocols, Some(Arc::new(config.clone()))),
+        let bytes = |name: &String| name.clone().into_bytes();
+        let of = |name: &String| {
+            let mut config = general.clone();
+            config.alpn_protocols = vec![bytes(name)];
+            (name.clone(), Arc::new(config))
         };
-        config.alpn_protocols = protocols
-            .iter()
-            .map(|name| name.clone().into_bytes())
-            .collect();
+        let protocols = names.iter().map(of).collect();
+        if !needs_none {
+            // For the alert that there is no protocol in common (RFC 7301 §3.2).
+            general.alpn_protocols = names.iter().map(bytes).collect();
+        }
         Ok(Self {
-            config: Arc::new(config),
-            without_alpn,
+            hosts: Arc::clone(&settings.hosts),
+            client_auth: settings.client_auth.clone(),
+            protocols,
+            general: Arc::new(general),
+            needs_none,
             engine: settings.engine,
         })
     }
 
     /// Performs the handshake within `deadline`.
     ///
-    /// `admit` decides from the ClientHello, before any key exchange; a client that it refuses
-    /// gets the alert `access_denied`.
+    /// `admit` decides from the ClientHello, before any key exchange, which of [`Hello::choices`] it
+    /// is to be; a client that it refuses gets the alert `access_denied`.
     ///
     /// # Errors
     ///
     /// See [`HandshakeError`]. Where an alert was sent, the stream is given back, so that the
     /// alert can be given time to arrive.
-    pub(crate) async fn accept<IO, T, R>(
+    pub(crate) async fn accept<IO, R>(
         &self,
         io: IO,
         deadline: Deadline,
-        admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
-    ) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
+        admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
+    ) -> Result<Secured<IO>, HandshakeError<IO, R>>
     where
         IO: Wire,
     {
@@ -154,25 +174,98 @@ impl TlsAcceptor {
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
-    fn hello<'a>(&'a self, hello: ClientHello<'a>) -> Hello<'a> {
-        Hello {
-            hello,
-            offered: &self.config.alpn_protocols,
+    /// Whether clients may come to have an identity.
+    pub(crate) fn asks_for_certificates(&self) -> bool {
+        self.client_auth.is_some()
+    }
+
+    /// Whether a client with this certificate chain, or with none, would be let in; `since` is when
+    /// it was.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub(crate) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        since: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        match &self.client_auth {
+            Some(client_auth) => client_auth.verify(chain, since),
+            // Nobody is asked, so nobody is turned away for what they have.
+            None => Ok(()),
         }
     }
 
-    fn config_for(&self, hello: &Hello<'_>) -> Arc<ServerConfig> {
-        Arc::clone(match &self.without_alpn {
-            Some(without_alpn) if hello.alpn().is_none() => without_alpn,
-            _ => &self.config,
-        })
+    /// What the handshake is to go on with, or why it is not to.
+    fn decide<R>(
+        &self,
+        hello: ClientHello<'_>,
+        admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
+    ) -> Result<Arc<ServerConfig>, Rejection<R>> {
+        if !self.hosts.has(hello.server_name()) {
+            let name = hello.server_name().unwrap_or("no name").to_owned();
+            return Err(Rejection::UnknownName(name));
+        }
+        let hello = Hello {
+            hello,
+            acceptor: self,
+        };
+        let config = match admit(&hello).map_err(Rejection::Refused)? {
+            Some(Protocol(index)) => &self.protocols[index].1,
+            None => &self.general,
+        };
+        Ok(Arc::clone(config))
     }
+}
+
+fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustls::Error> {
+    let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+        MinVersion::Tls12 => &[&TLS13, &TLS12],
+        MinVersion::Tls13 => &[&TLS13],
+    };
+    let builder =
+        ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+    let builder = match &settings.client_auth {
+        Some(client_auth) => builder.with_client_cert_verifier(client_auth.verifier()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::<Hosts>::clone(&settings.hosts));
+    // Sessions are in their tickets, whatever a client can do: nothing is stored for anyone.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    let secret = match &settings.tickets {
+        Tickets::Rotate => Some(secret),
+        Tickets::Fleet(secret) => Some(secret),
+        Tickets::None => None,
+    };
+    config.send_tls13_tickets = 0;
+    if let Some(secret) = secret {
+        let context = settings.client_auth.as_ref().map(ClientAuth::context);
+        config.ticketer = Arc::new(Ring::new(secret.clone(), context.unwrap_or_default())?);
+        // One ticket serves one resumption; the usual two cost a client that never comes back a
+        // second record.
+        config.send_tls13_tickets = 1;
+    }
+    config.enable_secret_extraction = true;
+    if settings.engine == Engine::Record {
+        config.key_log = Arc::new(record::Handover);
+    }
+    Ok(config)
 }
 
 /// A connection past its handshake.
 pub(crate) struct Secured<IO> {
     pub facts: TlsFacts,
+    pub peer: Option<Peer>,
     pub session: Session<IO>,
+}
+
+/// A client that has a certificate.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub identity: Identity,
+    /// Its own certificate first.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 pub(crate) enum Session<IO> {
@@ -183,7 +276,7 @@ pub(crate) enum Session<IO> {
 /// What the client said first.
 pub(crate) struct Hello<'a> {
     hello: ClientHello<'a>,
-    offered: &'a [Vec<u8>],
+    acceptor: &'a TlsAcceptor,
 }
 
 impl Hello<'_> {
@@ -191,15 +284,47 @@ impl Hello<'_> {
         self.hello.server_name()
     }
 
-    /// The protocol that the handshake will agree on: the first of ours that the client names,
-    /// as rustls chooses it (RFC 7301 §3.2).
-    pub(crate) fn alpn(&self) -> Option<&str> {
-        let theirs: Vec<&[u8]> = self.hello.alpn()?.collect();
-        let agreed = self
-            .offered
-            .iter()
-            .find(|ours| theirs.contains(&ours.as_slice()))?;
-        std::str::from_utf8(agreed).ok()
+    /// The protocols that it could come to be, in our order of preference (RFC 7301 §3.2); `None` is
+    /// none of them, which ends the handshake where the client has to have one.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = Option<(Protocol, &str)>> {
+        let theirs: Vec<&[u8]> = self.hello.alpn().into_iter().flatten().collect();
+        let ours = self.acceptor.protocols.iter().enumerate();
+        let mut common: Vec<_> = ours
+            .filter(|(_, (name, _))| theirs.contains(&name.as_bytes()))
+            .map(|(index, (name, _))| Some((Protocol(index), name.as_str())))
+            .collect();
+        if common.is_empty() || self.acceptor.needs_none {
+            common.push(None);
+        }
+        common.into_iter()
+    }
+}
+
+/// Why a handshake ends with the ClientHello.
+enum Rejection<R> {
+    UnknownName(String),
+    Refused(R),
+}
+
+impl<R> Rejection<R> {
+    /// A fatal alert as a record of its own (RFC 8446 §6.2): before the ServerHello alerts are sent
+    /// in the clear, and rustls has no call to send one.
+    fn alert(&self) -> [u8; 7] {
+        let alert = match self {
+            Self::UnknownName(_) => AlertDescription::UnrecognisedName,
+            Self::Refused(_) => AlertDescription::AccessDenied,
+        };
+        [21, 3, 3, 0, 2, 2, alert.into()]
+    }
+
+    fn with<IO>(self, io: IO) -> HandshakeError<IO, R> {
+        match self {
+            Self::UnknownName(name) => {
+                let cause = format!("the client asked for {name}, and no certificate has it");
+                HandshakeError::Failed(rustls::Error::General(cause), io)
+            }
+            Self::Refused(reason) => HandshakeError::Refused(reason, io),
+        }
     }
 }
 
@@ -222,6 +347,20 @@ fn facts(connection: &CommonState, sni: Option<&str>) -> TlsFacts {
             .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
     }
+}
+
+/// Who the client of a finished handshake is, also of one that was resumed.
+fn peer(connection: &CommonState) -> Option<Peer> {
+    let chain = connection.peer_certificates()?;
+    Some(Peer {
+        // It was verified that there is one.
+        identity: identity::identity(chain.first()?).ok()?,
+        chain: chain
+            .iter()
+            .cloned()
+            .map(CertificateDer::into_owned)
+            .collect(),
+    })
 }
 
 /// Why there is no TLS connection.
@@ -258,9 +397,14 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// A fatal `access_denied` as a record of its own (RFC 8446 §6.2): before the ServerHello alerts
-/// are sent in the clear, and rustls has no call to send one.
-const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+/// What a client is told whose certificate is no good, as rustls says it in a handshake.
+pub(crate) fn alert(cause: &rustls::Error) -> AlertDescription {
+    match cause {
+        rustls::Error::InvalidCertificate(error) => error.clone().into(),
+        rustls::Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        _ => AlertDescription::HandshakeFailure,
+    }
+}
 
 /// What a suite that only rustls knows makes of a handshake.
 pub(crate) fn unknown_suite() -> rustls::Error {

@@ -7,30 +7,32 @@ use std::os::unix;
 use std::sync::Arc;
 use std::{io, net, thread};
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use crate::backend::claimer::Claimer;
-use crate::backend::{Backend, Backends};
-use crate::connection::{Front, Timeouts};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::listener::{Complaint, Listener, Source};
 use crate::rendezvous::Rendezvous;
-use crate::route::{Query, Refusal, Routes};
+use crate::setup::Setup;
 use crate::sys::descriptors::Reserve;
+use crate::tls::tickets::Secret;
 
 /// What all connections of a proxy share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub setup: ArcSwap<Setup>,
     pub limits: Limits,
-    pub timeouts: Timeouts,
-    pub routes: Routes,
-    pub backends: Backends,
+    /// For tickets that only this process opens; a reload keeps them.
+    pub tickets: Secret,
     pub rendezvous: Rendezvous<Claimer>,
     pub ledger: Arc<Ledger>,
     pub drain: Drain,
@@ -38,22 +40,14 @@ pub(crate) struct Shared {
     pub complaint: Complaint,
 }
 
-impl Shared {
-    pub(crate) fn choose(&self, query: &Query<'_>) -> Result<&Backend, Refusal> {
-        let name = self.routes.choose(query)?;
-        // The configuration has checked that every route's backend exists.
-        self.backends
-            .get(name)
-            .map(Arc::as_ref)
-            .ok_or(Refusal::NoRoute)
-    }
-}
-
 /// A bound listener that no runtime has yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub socket: Socket,
-    pub front: Arc<Front>,
+    /// The name of the listener.
+    pub name: Arc<str>,
+    /// Ends its accepting alone.
+    pub stop: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -68,41 +62,71 @@ pub(crate) enum Socket {
 pub(crate) struct Worker {
     listeners: Vec<Listener>,
     shared: Arc<Shared>,
+    more: mpsc::Receiver<Bound>,
 }
+
+/// Where a worker gets listeners that a reload has added. Bounded: a reload waits.
+pub(crate) type Door = mpsc::Sender<Bound>;
 
 impl Worker {
     /// # Errors
     ///
     /// The runtime cannot watch a socket.
-    pub(crate) fn new(bound: Vec<Bound>, shared: Arc<Shared>) -> io::Result<Self> {
+    pub(crate) fn new(bound: Vec<Bound>, shared: Arc<Shared>) -> io::Result<(Self, Door)> {
         let listeners = bound
             .into_iter()
-            .map(|Bound { socket, front }| {
-                let source = match socket {
-                    Socket::Tcp(socket, local) => {
-                        Source::Tcp(TcpListener::from_std(socket)?, local)
-                    }
-                    Socket::Unix(socket, local) => {
-                        Source::Unix(UnixListener::from_std(socket)?, local)
-                    }
-                };
-                Ok(Listener { source, front })
-            })
+            .map(Bound::watched)
             .collect::<io::Result<_>>()?;
-        Ok(Self { listeners, shared })
+        let (door, more) = mpsc::channel(DOOR);
+        let worker = Self {
+            listeners,
+            shared,
+            more,
+        };
+        Ok((worker, door))
     }
 
     /// Accepts until the drain, then waits until every connection has ended.
-    pub(crate) async fn run(self) {
+    pub(crate) async fn run(mut self) {
         let connections = TaskTracker::new();
-        for listener in self.listeners {
-            let shared = Arc::clone(&self.shared);
-            connections.spawn(listener.run(shared, connections.clone()));
+        let shared = &self.shared;
+        let accept = |listener: Listener| {
+            connections.spawn(listener.run(Arc::clone(shared), connections.clone()));
+        };
+        self.listeners.into_iter().for_each(accept);
+        loop {
+            let bound = tokio::select! {
+                biased;
+                () = shared.drain.started() => break,
+                Some(bound) = self.more.recv() => bound,
+            };
+            let name = Arc::clone(&bound.name);
+            match bound.watched() {
+                Ok(listener) => accept(listener),
+                Err(error) => warn!(listener = &*name, %error, "cannot accept on a new listener"),
+            }
         }
         connections.close();
         connections.wait().await;
     }
 }
+
+impl Bound {
+    /// On this thread's runtime.
+    fn watched(self) -> io::Result<Listener> {
+        let source = match self.socket {
+            Socket::Tcp(socket, local) => Source::Tcp(TcpListener::from_std(socket)?, local),
+            Socket::Unix(socket, local) => Source::Unix(UnixListener::from_std(socket)?, local),
+        };
+        Ok(Listener {
+            source,
+            name: self.name,
+            stop: self.stop,
+        })
+    }
+}
+
+const DOOR: usize = 16;
 
 /// A worker on a thread of its own, waiting to start.
 ///
@@ -119,20 +143,22 @@ impl WorkerThread {
         index: usize,
         bound: Vec<Bound>,
         shared: Arc<Shared>,
-    ) -> io::Result<Self> {
+    ) -> io::Result<(Self, Door)> {
         let (ready, is_ready) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let life = async move {
             let worker = match Worker::new(bound, shared) {
-                Ok(worker) => worker,
+                Ok((worker, door)) => {
+                    // If nobody listens the proxy was dropped, and nobody says go either.
+                    let _ = ready.send(Ok(door));
+                    worker
+                }
                 Err(error) => {
                     let _ = ready.send(Err(error));
                     return;
                 }
             };
-            // If nobody listens the proxy was dropped, and nobody says go either.
-            let _ = ready.send(Ok(()));
             if may_go.await.is_ok() {
                 worker.run().await;
             }
@@ -144,10 +170,10 @@ impl WorkerThread {
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(life))?;
-        is_ready
+        let door = is_ready
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()))?;
-        Ok(Self { go, ended })
+        Ok((Self { go, ended }, door))
     }
 
     /// Lets the worker accept; ends when it has.

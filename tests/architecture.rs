@@ -31,12 +31,19 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
     (
         "flow",
         Peers::Allowed,
-        &["backend", "client", "connection", "listener", "worker"],
+        &[
+            "backend",
+            "client",
+            "connection",
+            "listener",
+            "setup",
+            "worker",
+        ],
     ),
     (
         "control",
         Peers::Allowed,
-        &["config", "gate", "handler", "proxy"],
+        &["config", "gate", "handler", "proxy", "watch"],
     ),
 ];
 

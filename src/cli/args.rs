@@ -1,5 +1,6 @@
 //! What can be asked, in words for people.
 
+use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -69,6 +70,30 @@ pub(super) struct CheckArgs {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
+
+    /// Say where a client would get to, and why.
+    #[arg(long)]
+    pub explain: bool,
+
+    /// The listener that it comes to; without it each is explained.
+    #[arg(long, value_name = "NAME", requires = "explain")]
+    pub listener: Option<String>,
+
+    /// The server name that it asks for.
+    #[arg(long, value_name = "NAME", requires = "explain")]
+    pub sni: Option<String>,
+
+    /// The application protocol that it names.
+    #[arg(long, value_name = "PROTOCOL", requires = "explain")]
+    pub alpn: Option<String>,
+
+    /// Its IP address.
+    #[arg(long, value_name = "IP", requires = "explain")]
+    pub from: Option<IpAddr>,
+
+    /// A name in its certificate, such as `cn:alice`; without it, it shows none.
+    #[arg(long, value_name = "RULE", requires = "explain")]
+    pub identity: Option<String>,
 }
 
 #[derive(Debug, ArgGroup)]
@@ -113,10 +138,14 @@ SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unl
 A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
 
 const CHECK_EXAMPLES: &str = "\
-Example:
-  vestibule check -c /etc/vestibule.toml && systemctl restart vestibule
+Examples:
+  vestibule check -c /etc/vestibule.toml && systemctl reload vestibule
+      Every problem, and else the listeners with their certificates
+  vestibule check -c /etc/vestibule.toml --explain --sni api.example.com --identity cn:alice
+      Which certificate, route and backend such a client would get, and why
 
-Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2.";
+Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2. An
+expired certificate is a problem here, and a warning for `run`.";
 
 const CLAIM_EXAMPLES: &str = "\
 Examples:

@@ -1,21 +1,54 @@
-//! `vestibule check`: every problem of a configuration file, one a line.
+//! `vestibule check`: every problem of a configuration file, one a line, or what it comes to.
 
+use std::fmt::Write as _;
 use std::io::{Write, stdout};
 
 use anyhow::Context;
-use vestibule::Config;
+use vestibule::{Config, Problem, Question};
 
 use super::args::CheckArgs;
 use super::{Exit, Failure};
 
 pub(super) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
     let (report, exit) = match Config::from_file(&args.config) {
-        Ok(_) => (
-            format!("{}: no problems", args.config.display()),
-            Exit::Clean,
-        ),
-        Err(problems) => (problems.to_string(), Exit::Usage),
+        Ok(config) if config.expired().is_empty() => (well(args, &config)?, Exit::Clean),
+        Ok(config) => (lines(args, config.expired()), Exit::Usage),
+        Err(problems) => (format!("{problems}\n"), Exit::Usage),
     };
-    writeln!(stdout(), "{report}").context("cannot write to stdout")?;
+    write!(stdout(), "{report}").context("cannot write to stdout")?;
     Ok(exit)
+}
+
+fn well(args: &CheckArgs, config: &Config) -> Result<String, Failure> {
+    let warnings = lines(args, config.warnings());
+    if !args.explain {
+        let file = args.config.display();
+        return Ok(format!(
+            "{file}: no problems\n{warnings}{}",
+            config.summary()
+        ));
+    }
+    let question = Question {
+        listener: args.listener.clone(),
+        sni: args.sni.clone(),
+        alpn: args.alpn.clone(),
+        from: args.from,
+        identity: args.identity.clone(),
+    };
+    config.explain(&question).map_err(Failure::usage)
+}
+
+fn lines(args: &CheckArgs, problems: &[Problem]) -> String {
+    let file = args.config.display();
+    problems.iter().fold(String::new(), |mut lines, problem| {
+        let Problem {
+            line,
+            column,
+            message,
+            ..
+        } = problem;
+        // A String takes whatever is written.
+        let _ = writeln!(lines, "{file}:{line}:{column}: {message}");
+        lines
+    })
 }

@@ -1,45 +1,75 @@
 //! `vestibule run` and the demo: from a configuration to the end of its last connection.
 
-use std::path::{Path, absolute};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
-use vestibule::{Config, Proxy, Running, Sidecar};
+use tracing::{error, info, warn};
+use vestibule::{Config, FileState, Problem, Proxy, Running, Sidecar, Watch};
 
 use super::args::RunArgs;
 use super::{Exit, Failure, logging};
 
 pub(super) fn demo() -> Result<Exit, Failure> {
-    serve(Config::demo())
+    serve(Config::demo(), &Source::Demo)
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
-    let config = match (&args.config, &args.listen) {
-        (Some(file), _) => Config::from_file(file).map_err(Failure::usage)?,
-        (None, Some(listen)) => {
-            let sidecar = Sidecar {
-                listen: listen.clone(),
-                certificate: args.cert.clone().zip(args.key.clone()),
-                to: args.to.clone().unwrap_or_default(),
-                gate: args.gate.as_deref().map(from_here).transpose()?,
-            };
-            Config::sidecar(&sidecar).map_err(Failure::usage)?
-        }
+    let source = match (&args.config, &args.listen) {
+        (Some(file), _) => Source::File(absolute_path(file)?),
+        (None, Some(listen)) => Source::Flags(Sidecar {
+            listen: listen.clone(),
+            certificate: args.cert.clone().zip(args.key.clone()),
+            to: args.to.clone().unwrap_or_default(),
+            gate: args.gate.as_deref().map(absolute_path).transpose()?,
+        }),
         // The argument parser asks for one of the two.
         (None, None) => return Err(anyhow::anyhow!("neither --config nor --listen").into()),
     };
-    serve(config)
+    serve(source.read().map_err(Failure::usage)?, &source)
+}
+
+/// Where the configuration comes from, again at each reload.
+#[derive(Clone, Debug)]
+enum Source {
+    Demo,
+    File(PathBuf),
+    Flags(Sidecar),
+}
+
+impl Source {
+    fn read(&self) -> anyhow::Result<Config> {
+        match self {
+            Self::Demo => Ok(Config::demo()),
+            Self::File(path) => Ok(Config::from_file(path)?),
+            Self::Flags(sidecar) => Ok(Config::sidecar(sidecar)?),
+        }
+    }
+
+    fn warn(&self, config: &Config) {
+        for problem in config.expired().iter().chain(config.warnings()) {
+            let Problem {
+                line,
+                column,
+                message,
+                ..
+            } = problem;
+            match self {
+                Self::File(path) => warn!("{}:{line}:{column}: {message}", path.display()),
+                Self::Demo | Self::Flags(_) => warn!("{message}"),
+            }
+        }
+    }
 }
 
 /// A path on the command line is relative to where the command was given.
-fn from_here(path: &Path) -> Result<std::path::PathBuf, Failure> {
+fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
     Ok(absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?)
 }
 
-fn serve(config: Config) -> Result<Exit, Failure> {
+fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
     logging::set_up(config.log(), config.log_format()).map_err(Failure::usage)?;
     // The control thread; the workers make their own.
     let control = runtime::Builder::new_current_thread()
@@ -47,7 +77,9 @@ fn serve(config: Config) -> Result<Exit, Failure> {
         .build()
         .context("cannot make the control runtime")?;
     control.block_on(async {
-        let drain_timeout = config.drain_timeout();
+        let mut drain_timeout = config.drain_timeout();
+        source.warn(&config);
+        let mut watch = watch(config.files());
         let mut signals = Signals::new().context("cannot listen for signals")?;
         let proxy = Proxy::builder(config).on_worker_threads().bind().await;
         let proxy = proxy.map_err(|error| {
@@ -61,10 +93,59 @@ fn serve(config: Config) -> Result<Exit, Failure> {
                 exit,
             }
         })?;
-        let running = proxy.start();
-        signals.end_is_asked().await;
+        let mut running = proxy.start();
+        loop {
+            tokio::select! {
+                biased;
+                asked = signals.asked() => match asked {
+                    Asked::End => break,
+                    Asked::Reload => info!("SIGHUP: reloading"),
+                },
+                () = changed(&mut watch) => info!("files have changed: reloading"),
+            }
+            match reload(&mut running, source, &mut watch).await {
+                Ok(timeout) => drain_timeout = timeout,
+                Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
+            }
+        }
         Ok(drain(running, drain_timeout, &mut signals).await)
     })
+}
+
+/// Reads everything anew and puts it in place; how long a drain may take from now on.
+async fn reload(
+    running: &mut Running,
+    source: &Source,
+    watch: &mut Option<Watch>,
+) -> anyhow::Result<Option<Duration>> {
+    let again = source.clone();
+    // Thousands of certificates take their time, and the gate is served on this thread.
+    let config = tokio::task::spawn_blocking(move || again.read()).await??;
+    let (drain_timeout, files) = (config.drain_timeout(), config.files().to_vec());
+    source.warn(&config);
+    running.reload(config).await?;
+    if let Some(watch) = watch {
+        watch.follow(&files).context("cannot watch the new files")?;
+    }
+    Ok(drain_timeout)
+}
+
+/// Without it SIGHUP still reloads.
+fn watch(files: &[FileState]) -> Option<Watch> {
+    match Watch::new(files) {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            warn!("cannot watch files, reload with SIGHUP instead: {error}");
+            None
+        }
+    }
+}
+
+async fn changed(watch: &mut Option<Watch>) {
+    match watch {
+        Some(watch) => watch.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Lets connections end; a second signal or the time that is up cuts what is left.
@@ -101,20 +182,30 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT. The signals of reload and upgrade, whose default is to kill,
-    /// are answered with what to do in this version.
-    async fn end_is_asked(&mut self) {
+    /// The signal of an upgrade, whose default is to kill, is answered with what to do in this version.
+    async fn asked(&mut self) -> Asked {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    warn!("SIGHUP: reloading is not supported in this version; restart to apply changes");
-                }
+                _ = self.terminate.recv() => return Asked::End,
+                _ = self.interrupt.recv() => return Asked::End,
+                _ = self.hangup.recv() => return Asked::Reload,
                 _ = self.user2.recv() => {
                     warn!("SIGUSR2: upgrading is not supported in this version; restart instead");
                 }
             }
         }
     }
+
+    /// Waits for SIGTERM or SIGINT.
+    async fn end_is_asked(&mut self) {
+        while self.asked().await != Asked::End {
+            warn!("SIGHUP: draining, so nothing is reloaded");
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    End,
+    Reload,
 }

@@ -5,9 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::rustls::ProtocolVersion;
 
 use crate::backend::Plain;
-use crate::relay::record::Heard;
+use crate::relay::record::{Heard, RecordStream, TrafficSecrets};
 use crate::relay::{End, Relay, stream};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
@@ -73,6 +74,25 @@ impl Stream {
 
     pub(super) fn socket(&self) -> &Socket {
         self.inner.socket()
+    }
+
+    /// Takes the records out of rustls's hands, for an alert that rustls has no call for.
+    ///
+    /// # Errors
+    ///
+    /// There is no TLS on this socket, or its keys are of no use.
+    pub(super) fn into_record(self) -> Result<RecordStream<Socket>, Socket> {
+        let (socket, connection) = match self.inner {
+            Inner::Tls(stream) => stream.into_inner(),
+            Inner::Plain(socket) => return Err(socket),
+        };
+        let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        // Only to say a last word: of secrets for the next keys there is no need.
+        let traffic = is_tls13.then(TrafficSecrets::default);
+        match connection.dangerous_extract_secrets() {
+            Ok(secrets) => RecordStream::new(socket, secrets, traffic, Vec::new()),
+            Err(_) => Err(socket),
+        }
     }
 
     pub(super) fn into_socket(self) -> Socket {

@@ -1,35 +1,50 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use super::files::Files;
+use super::handshake::handshake;
 use super::problem::Problem;
-use super::reader::{Document, Table};
+use super::reader::{Document, Findings, Table};
 use super::routes::routes;
-use super::value::{Expected, Value};
-use super::words::{Named, log_filter, name, protocol, tcp_timeout, to};
+use super::value::Value;
+use super::words::{Named, log_filter, name, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
 use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
-use crate::tls::certs::{Certificate, CertificateError};
-use crate::tls::{Alpn, Engine, MinVersion, Tickets};
-use crate::{gate, limits, tls};
+use crate::tls::{Alpn, Engine};
+use crate::{gate, limits};
 
 /// Reads a configuration; relative paths in it are relative to `base`.
 pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     let document = Document::new(text);
-    let config = document.root().map(|root| Decoder { base }.config(root));
-    match (config.flatten(), document.into_problems()) {
-        (Some(config), problems) if problems.is_empty() => Ok(config),
-        (_, problems) => Err(problems),
+    let decoder = Decoder {
+        base,
+        files: Files::new(base),
+    };
+    let config = document.root().and_then(|root| decoder.config(root));
+    let Findings {
+        problems,
+        warnings,
+        expired,
+    } = document.into_findings();
+    match config {
+        Some(config) if problems.is_empty() => Ok(Config {
+            files: decoder.files.into_states(),
+            warnings,
+            expired,
+            ..config
+        }),
+        _ => Err(problems),
     }
 }
 
 struct Decoder<'b> {
     base: &'b Path,
+    files: Files<'b>,
 }
 
 impl Decoder<'_> {
@@ -83,6 +98,9 @@ impl Decoder<'_> {
             listeners,
             routes,
             backends,
+            files: Vec::new(),
+            warnings: Vec::new(),
+            expired: Vec::new(),
         })
     }
 
@@ -121,7 +139,7 @@ impl Decoder<'_> {
             table.later("trusted_proxies", None);
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {
-                Some(tls) => self.tls(tls).map(Some),
+                Some(tls) => handshake(tls, &self.files).map(Some),
                 None => Some(None),
             };
             if let Some(name) = &name {
@@ -138,101 +156,6 @@ impl Decoder<'_> {
         }
         (listeners, names)
     }
-
-    fn tls(&self, mut table: Table<'_>) -> Option<tls::Settings> {
-        let mut certificates: Vec<Option<Certificate>> = Vec::new();
-        let entries = table.tables("certificates");
-        if entries.as_ref().is_some_and(Vec::is_empty) {
-            table.problem(
-                "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
-            );
-        }
-        for entry in entries.unwrap_or_default() {
-            if !certificates.is_empty() {
-                entry.problem("more than one certificate is not supported in this version".into());
-            }
-            certificates.push(self.certificate(entry));
-        }
-        let min_version = table.read("min_version", |value| {
-            value.word(&[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
-        });
-        let tickets = table.read("tickets", |value| {
-            if value.is_table() {
-                return Err(
-                    "`secret_file` is not supported in this version; \"rotate\" and \"none\" are"
-                        .into(),
-                );
-            }
-            value.word(&[("rotate", Tickets::Rotate), ("none", Tickets::None)])
-        });
-        let alpn = table.list("alpn", protocol);
-        table.later("unknown_sni", Some("first"));
-        table.later("client_auth", Some("none"));
-        table.later("client_ca", None);
-        table.later("crl", None);
-        table.finish();
-        Some(tls::Settings {
-            certificate: certificates.into_iter().next()??,
-            alpn: match alpn {
-                Some(protocols) if !protocols.is_empty() => Alpn::Offered(protocols),
-                _ => Alpn::OfRoutes(Vec::new()),
-            },
-            min_version: min_version.unwrap_or(MinVersion::Tls12),
-            tickets: tickets.unwrap_or(Tickets::Rotate),
-            engine: Engine::default(),
-        })
-    }
-
-    fn certificate(&self, mut entry: Table<'_>) -> Option<Certificate> {
-        let chain = entry.require("chain", |value| self.file(value));
-        let key = entry.require("key", |value| self.file(value));
-        entry.later("ocsp", None);
-        let certificate = match (chain, key) {
-            (Some(chain), Some(key)) => {
-                let certificate = Certificate::from_pem(&chain.content, &key.content);
-                if let Err(error) = &certificate {
-                    let file = if error.is_of_the_key() { key } else { chain };
-                    file.problem(&entry, error);
-                }
-                certificate.ok()
-            }
-            _ => None,
-        };
-        entry.finish();
-        certificate
-    }
-
-    fn file(&self, value: &Value<'_>) -> Result<File, Expected> {
-        let given = value.path()?;
-        let beside = self.base.join(given);
-        // Beside the file, so that it can be used from anywhere; where nothing is there, from here,
-        // as on a command line.
-        let path = match beside.exists() || !given.exists() {
-            true => beside,
-            false => given.to_owned(),
-        };
-        match fs::read(&path) {
-            Ok(content) => Ok(File {
-                content,
-                path,
-                offset: value.offset,
-            }),
-            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
-        }
-    }
-}
-
-/// A file that the configuration names, and where.
-struct File {
-    content: Vec<u8>,
-    path: PathBuf,
-    offset: usize,
-}
-
-impl File {
-    fn problem(&self, table: &Table<'_>, error: &CertificateError) {
-        table.problem_at(self.offset, format!("{}: {error}", self.path.display()));
-    }
 }
 
 fn limits(mut table: Table<'_>) -> limits::Settings {
@@ -245,10 +168,12 @@ fn limits(mut table: Table<'_>) -> limits::Settings {
     let settings = limits::Settings {
         connections: limit("connections", default.connections),
         connections_per_ip: limit("connections_per_ip", default.connections_per_ip),
+        connections_per_identity: limit(
+            "connections_per_identity",
+            default.connections_per_identity,
+        ),
         pending: limit("pending", default.pending),
     };
-    // No client has an identity in this version, so this one binds nobody.
-    limit("connections_per_identity", None);
     for key in ["handshakes_per_second", "handshakes_per_second_per_ip"] {
         table.read(key, |value| value.or_off(Value::unsupported));
     }

@@ -14,14 +14,24 @@ use super::value::{Expected, Value, closest, found};
 /// The text and what was found wrong with it.
 pub(super) struct Document<'a> {
     text: &'a str,
-    problems: RefCell<Vec<Problem>>,
+    findings: RefCell<Findings>,
+}
+
+/// What is to be said about a text.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+    /// What will have to be seen to.
+    pub warnings: Vec<Problem>,
+    /// What was right once.
+    pub expired: Vec<Problem>,
 }
 
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self {
             text,
-            problems: RefCell::default(),
+            findings: RefCell::default(),
         }
     }
 
@@ -39,13 +49,12 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn problem(&self, offset: usize, message: String) {
-        self.problems
-            .borrow_mut()
-            .push(Problem::at(self.text, offset, message));
+        let problem = Problem::at(self.text, offset, message);
+        self.findings.borrow_mut().problems.push(problem);
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
-        self.problems.into_inner()
+    pub(super) fn into_findings(self) -> Findings {
+        self.findings.into_inner()
     }
 }
 
@@ -213,6 +222,16 @@ impl<'d> Table<'d> {
 
     pub(super) fn problem_at(&self, offset: usize, message: String) {
         self.document.problem(offset, message);
+    }
+
+    pub(super) fn warn_at(&self, offset: usize, message: String) {
+        let warning = Problem::at(self.document.text, offset, message);
+        self.document.findings.borrow_mut().warnings.push(warning);
+    }
+
+    pub(super) fn expired_at(&self, offset: usize, message: String) {
+        let expired = Problem::at(self.document.text, offset, message);
+        self.document.findings.borrow_mut().expired.push(expired);
     }
 
     /// Reports the keys that nobody took.

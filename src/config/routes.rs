@@ -3,6 +3,7 @@
 use super::reader::Table;
 use super::value::Value;
 use super::words::{network, protocol};
+use crate::identity;
 use crate::route::{Action, NamePattern, Routes, Rule};
 
 /// `None` only with a problem that was reported.
@@ -40,7 +41,9 @@ fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Opti
     let sni = table.any_of("sni", |value| value.parsed(str::parse::<NamePattern>));
     let alpn = table.any_of("alpn", protocol);
     let from = table.any_of("from", network);
-    table.later("identity", None);
+    let identity = table.any_of("identity", |value| {
+        value.parsed(str::parse::<identity::Rule>)
+    });
     let has_backend = table.place("backend").is_some();
     let has_deny = table.place("deny").is_some();
     let backend = table.read("backend", |value| value.one_of("backend", backends));
@@ -61,7 +64,7 @@ fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Opti
         sni: sni.unwrap_or_default(),
         alpn: alpn.unwrap_or_default(),
         from: from.unwrap_or_default(),
-        identity: Vec::new(),
+        identity: identity.unwrap_or_default(),
         action: action?,
     })
 }

@@ -15,7 +15,8 @@ use super::pieces;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, Engine, HandshakeError, Hello, MinVersion, Settings, Tickets, TlsAcceptor};
+use crate::tls::tickets::Secret;
+use crate::tls::{Alpn, Engine, HandshakeError, Hello, Settings, TlsAcceptor};
 
 /// Performs a handshake with a client that the input describes, once with each engine.
 ///
@@ -79,11 +80,11 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
     let (ours, theirs) = duplex(PIPE);
     let (mut from_us, to_us) = split(theirs);
     let server = async {
-        let admit = |_: &Hello<'_>| if is(REFUSED) { Err(()) } else { Ok(()) };
+        let admit = |_: &Hello<'_>| if is(REFUSED) { Err(()) } else { Ok(None) };
         let accepted = acceptor.accept(ours, Deadline::after(BUDGET), admit).await;
         // Whatever stream there is ends here.
         accepted
-            .map(|(secured, ())| secured.facts)
+            .map(|secured| secured.facts)
             .map_err(|error| match error {
                 HandshakeError::NotTls(_) => HandshakeError::NotTls(()),
                 HandshakeError::Failed(cause, _) => HandshakeError::Failed(cause, ()),
@@ -286,12 +287,12 @@ thread_local! {
 }
 
 fn acceptor(engine: Engine) -> TlsAcceptor {
+    let certificate = Certificate::for_development().expect("it is tested");
     let settings = Settings {
-        certificate: Certificate::for_development().expect("it is tested"),
         alpn: Alpn::Offered(vec!["h2".into(), "http/1.1".into()]),
-        min_version: MinVersion::Tls12,
-        tickets: Tickets::Rotate,
         engine,
+        ..Settings::with(certificate)
     };
-    TlsAcceptor::new(&settings).expect("the development certificate and its key")
+    let secret = Secret::new(&[7; 32]).expect("it is long enough");
+    TlsAcceptor::new(&settings, &secret).expect("the development certificate and its key")
 }

@@ -1,11 +1,15 @@
 //! From a configuration to bound sockets, all or nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Threads;
@@ -13,7 +17,7 @@ use super::error::BindError;
 use super::limits::EffectiveLimits;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::{Backend, Backends, To};
+use crate::backend::{self, Backend, To};
 use crate::config::{Config, Listener, Runtime};
 use crate::connection::Front;
 use crate::drain::Drain;
@@ -23,13 +27,15 @@ use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::listener::Complaint;
 use crate::rendezvous::Rendezvous;
+use crate::setup::Setup;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::directory::{PrivateDirectory, ensure_private};
 use crate::sys::lock::LockError;
 use crate::sys::unix::SocketFile;
 use crate::sys::{tcp, unix};
 use crate::tls::TlsAcceptor;
-use crate::worker::{Bound, Shared, Socket, Worker, WorkerThread};
+use crate::tls::tickets::Secret;
+use crate::worker::{Bound, Door, Shared, Socket, Worker, WorkerThread};
 
 /// The parts that `start` sets in motion, and what must outlive them.
 #[derive(Debug)]
@@ -38,17 +44,47 @@ pub(super) struct Assembly {
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
     pub gate: Option<(gate::Settings, UnixListener, SocketFile)>,
-    pub files: Vec<SocketFile>,
     pub directory: Option<PrivateDirectory>,
-    /// The names of the listeners that speak TLS.
-    pub tls: HashSet<String>,
+    pub doors: Vec<Door>,
+    pub listeners: HashMap<String, Open>,
+    pub fixed: Fixed,
     pub limits: EffectiveLimits,
+}
+
+/// A listener that is bound.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// As configured.
+    pub address: Address,
+    /// With the port that the system chose.
+    pub actual: Address,
+    pub has_tls: bool,
+    pub stop: CancellationToken,
+    pub _file: Option<SocketFile>,
+}
+
+/// What stays as it is until a restart.
+#[derive(Debug, PartialEq)]
+pub(super) struct Fixed {
+    pub runtime: Runtime,
+    pub gate: Option<gate::Settings>,
+    pub unacknowledged: Option<Duration>,
+}
+
+impl Fixed {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            runtime: config.runtime.clone(),
+            gate: config.gate.clone(),
+            unacknowledged: config.unacknowledged,
+        }
+    }
 }
 
 pub(super) async fn assemble(
     config: Config,
     threads: Threads,
-) -> Result<(Arc<Shared>, HashMap<String, Address>, Assembly), BindError> {
+) -> Result<(Arc<Shared>, Assembly), BindError> {
     let (descriptors, workers) = match threads {
         Threads::Own => (raise_limit(), config.runtime.workers.unwrap_or_else(cpus)),
         Threads::Callers => (
@@ -64,64 +100,55 @@ pub(super) async fn assemble(
 
     let (gate, directory) = bind_gate(&config)?;
     let shared = Arc::new(share(&config)?);
-    let mut addresses = HashMap::new();
-    let mut files = Vec::new();
+    let mut listeners = HashMap::new();
     let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
     for listener in &config.listeners {
-        let front = Arc::new(front(listener)?);
-        let (address, file) = bind_listener(listener, &front, &config, &mut bound)?;
+        let (open, sockets) = bind_listener(listener, &config, workers)?;
         warn_if_for_development(listener);
-        addresses.insert(listener.name.clone(), address);
-        files.extend(file);
+        for (worker, socket) in bound.iter_mut().zip(sockets) {
+            worker.push(socket);
+        }
+        listeners.insert(listener.name.clone(), open);
     }
 
     let mut assembly = Assembly {
         worker: None,
         threads: Vec::new(),
         gate,
-        files,
         directory,
-        tls: config
-            .listeners
-            .iter()
-            .filter(|l| l.tls.is_some())
-            .map(|l| l.name.clone())
-            .collect(),
+        doors: Vec::new(),
+        listeners,
+        fixed: Fixed::of(&config),
         limits,
     };
-    match threads {
-        Threads::Callers => {
-            let listeners = bound.into_iter().flatten().collect();
-            let worker = Worker::new(listeners, Arc::clone(&shared)).map_err(BindError::Worker)?;
-            assembly.worker = Some(worker);
-        }
-        Threads::Own => {
-            for (index, listeners) in bound.into_iter().enumerate() {
-                let thread = WorkerThread::spawn(index, listeners, Arc::clone(&shared));
-                assembly
-                    .threads
-                    .push(thread.await.map_err(BindError::Worker)?);
+    for (index, sockets) in bound.into_iter().enumerate() {
+        let door = match threads {
+            Threads::Callers => {
+                let worker = Worker::new(sockets, Arc::clone(&shared));
+                let (worker, door) = worker.map_err(BindError::Worker)?;
+                assembly.worker = Some(worker);
+                door
             }
-        }
+            Threads::Own => {
+                let thread = WorkerThread::spawn(index, sockets, Arc::clone(&shared)).await;
+                let (thread, door) = thread.map_err(BindError::Worker)?;
+                assembly.threads.push(thread);
+                door
+            }
+        };
+        assembly.doors.push(door);
     }
-    Ok((shared, addresses, assembly))
+    Ok((shared, assembly))
 }
 
 fn share(config: &Config) -> Result<Shared, BindError> {
     let drain = Drain::default();
-    let backends: Backends = config
-        .backends
-        .iter()
-        .map(|settings| {
-            let backend = Backend::new(settings, config.unacknowledged, &drain);
-            (settings.name.clone(), Arc::new(backend))
-        })
-        .collect();
+    let tickets = Secret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
+    let setup = setup(config, None, &tickets, &drain)?;
     Ok(Shared {
+        setup: ArcSwap::from_pointee(setup),
         limits: Limits::new(&config.limits),
-        timeouts: config.timeouts.clone(),
-        routes: config.routes.clone(),
-        backends,
+        tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         ledger: Arc::new(Ledger::default()),
         drain,
@@ -130,12 +157,48 @@ fn share(config: &Config) -> Result<Shared, BindError> {
     })
 }
 
-fn front(listener: &Listener) -> Result<Front, BindError> {
+/// What connections are to be served by; a backend that is configured as before is the one from
+/// `before`.
+pub(super) fn setup(
+    config: &Config,
+    before: Option<&Setup>,
+    tickets: &Secret,
+    drain: &Drain,
+) -> Result<Setup, BindError> {
+    let backend = |settings: &backend::Settings| {
+        let kept = before
+            .and_then(|before| before.backends.get(&settings.name))
+            .filter(|backend| backend.settings() == settings);
+        match kept {
+            Some(backend) => Arc::clone(backend),
+            None => Arc::new(Backend::new(settings, config.unacknowledged, drain)),
+        }
+    };
+    let backends = config.backends.iter();
+    let fronts: Result<_, BindError> = config
+        .listeners
+        .iter()
+        .map(|listener| Ok((listener.name.clone(), Arc::new(front(listener, tickets)?))))
+        .collect();
+    Ok(Setup {
+        timeouts: config.timeouts,
+        routes: config.routes.clone(),
+        backends: backends
+            .map(|settings| (settings.name.clone(), backend(settings)))
+            .collect(),
+        fronts: fronts?,
+    })
+}
+
+fn front(listener: &Listener, tickets: &Secret) -> Result<Front, BindError> {
     let tls = match &listener.tls {
-        Some(settings) => Some(TlsAcceptor::new(settings).map_err(|error| BindError::Tls {
-            listener: listener.name.clone(),
-            source: Box::new(error),
-        })?),
+        Some(settings) => {
+            let acceptor = TlsAcceptor::new(settings, tickets);
+            Some(acceptor.map_err(|error| BindError::Tls {
+                listener: listener.name.clone(),
+                source: Box::new(error),
+            })?)
+        }
         None => None,
     };
     Ok(Front {
@@ -144,34 +207,35 @@ fn front(listener: &Listener) -> Result<Front, BindError> {
     })
 }
 
-/// Adds a socket of the listener to each worker.
-fn bind_listener(
+/// The listener, and a socket of it for each worker.
+pub(super) fn bind_listener(
     listener: &Listener,
-    front: &Arc<Front>,
     config: &Config,
-    workers: &mut [Vec<Bound>],
-) -> Result<(Address, Option<SocketFile>), BindError> {
+    workers: usize,
+) -> Result<(Open, Vec<Bound>), BindError> {
     let cannot = |error: LockError| BindError::Listener {
         listener: listener.name.clone(),
         address: listener.address.clone(),
         source: error.into(),
     };
-    match &listener.address {
+    let name: Arc<str> = listener.name.as_str().into();
+    let stop = CancellationToken::new();
+    let bound = |socket| Bound {
+        socket,
+        name: Arc::clone(&name),
+        stop: stop.clone(),
+    };
+    let (actual, file, sockets) = match &listener.address {
         Address::Tcp { host, port } => {
-            let sockets = tcp::bind(host, *port, workers.len(), config.unacknowledged)
+            let sockets = tcp::bind(host, *port, workers, config.unacknowledged)
                 .map_err(|error| cannot(error.into()))?;
             let address = sockets[0]
                 .local_addr()
                 .map_err(|error| cannot(error.into()))?;
             let local = (!address.ip().is_unspecified()).then_some(Endpoint::Tcp(address));
-            for (worker, socket) in workers.iter_mut().zip(sockets) {
-                let socket = Socket::Tcp(socket, local.clone());
-                worker.push(Bound {
-                    socket,
-                    front: Arc::clone(front),
-                });
-            }
-            Ok((address.into(), None))
+            let sockets = sockets.into_iter();
+            let sockets = sockets.map(|socket| bound(Socket::Tcp(socket, local.clone())));
+            (address.into(), None, sockets.collect())
         }
         Address::Unix(path) => {
             let unix::Bound {
@@ -179,17 +243,22 @@ fn bind_listener(
                 file,
             } = unix::bind(path, LISTENER_MODE, None).map_err(cannot)?;
             // Unix sockets have no SO_REUSEPORT: the workers share one.
-            for worker in workers {
+            let share = || {
                 let socket = socket.try_clone().map_err(|error| cannot(error.into()))?;
-                let socket = Socket::Unix(socket, Endpoint::Unix(path.clone()));
-                worker.push(Bound {
-                    socket,
-                    front: Arc::clone(front),
-                });
-            }
-            Ok((listener.address.clone(), Some(file)))
+                Ok(bound(Socket::Unix(socket, Endpoint::Unix(path.clone()))))
+            };
+            let sockets: Result<_, BindError> = (0..workers).map(|_| share()).collect();
+            (listener.address.clone(), Some(file), sockets?)
         }
-    }
+    };
+    let open = Open {
+        address: listener.address.clone(),
+        actual,
+        has_tls: listener.tls.is_some(),
+        stop,
+        _file: file,
+    };
+    Ok((open, sockets))
 }
 
 type BoundGate = (gate::Settings, UnixListener, SocketFile);
@@ -236,11 +305,11 @@ fn private_directory(path: &Path) -> Result<PrivateDirectory, BindError> {
     PrivateDirectory::named(path).map_err(|error| BindError::directory(path, error))
 }
 
-fn warn_if_for_development(listener: &Listener) {
+pub(super) fn warn_if_for_development(listener: &Listener) {
     let known_key = listener
         .tls
         .as_ref()
-        .is_some_and(|tls| tls.certificate.is_for_development());
+        .is_some_and(|tls| tls.hosts.is_for_development());
     if known_key && !listener.address.is_local() {
         warn!(
             listener = listener.name,

@@ -70,6 +70,7 @@ pub(crate) fn scatter(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) {
 }
 
 /// The traffic secrets of TLS 1.3 (RFC 8446 §7.1); without them keys cannot be updated.
+#[derive(Default)]
 pub(crate) struct TrafficSecrets {
     pub client: Secret,
     pub server: Secret,
@@ -196,6 +197,14 @@ impl<IO: Wire> RecordStream<IO> {
             })
         })
         .await
+    }
+
+    /// Puts a fatal alert behind what is to be sent; [`Self::close`] sends it.
+    pub(crate) fn alert(&mut self, alert: AlertDescription) {
+        // Keys that can seal no alert either leave nothing to say.
+        let _ = self.outbound.fatal(alert, self.sealed.bytes());
+        // It is the last word, whoever has it (RFC 8446 §6.2).
+        self.down = State::Closing;
     }
 
     /// Says `close_notify`, unless a last alert was sent already, and waits until the socket has it.
@@ -343,8 +352,7 @@ impl<IO: Wire> RecordStream<IO> {
             Refusal::Broken(alert) | Refusal::Given(alert) => alert,
         };
         if matches!(refusal, Refusal::Broken(_)) && self.may_speak() {
-            // Keys that can seal no alert either leave nothing to say.
-            let _ = self.outbound.fatal(alert, self.sealed.bytes());
+            self.alert(alert);
             let _ = self.sealed.poll_write(cx, &mut self.io, |_| {});
         }
         // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).

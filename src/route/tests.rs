@@ -131,3 +131,40 @@ fn a_rule_about_identities_matches_those_who_have_one_of_them() {
     assert_eq!(ask(Some(&named("carol"))), Err(Refusal::NoRoute));
     assert_eq!(ask(None), Err(Refusal::NoRoute));
 }
+
+/// No client is refused early who would have been let in, and as many as possible of the others are.
+#[test]
+fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
+    let rule = |sni: &str, identity: &[&str], action| Rule {
+        sni: vec![pattern(sni)],
+        identity: identity.iter().map(|text| who(text)).collect(),
+        action,
+        ..Rule::default()
+    };
+    let routes = Routes::new(vec![
+        rule("a.example", &["cn:alice"], to("a")),
+        rule("b.example", &["cn:mallory"], Action::Deny),
+        rule("b.example", &[], to("b")),
+        rule("c.example", &["cn:alice"], Action::Deny),
+        rule("d.example", &[], Action::Deny),
+        rule("d.example", &["cn:alice"], to("d")),
+    ]);
+    for (sni, somebody, nobody) in [
+        ("a.example", Ok(()), Err(Refusal::NoRoute)),
+        ("b.example", Ok(()), Ok(())),
+        ("c.example", Err(Refusal::NoRoute), Err(Refusal::NoRoute)),
+        ("d.example", Err(Refusal::Denied), Err(Refusal::Denied)),
+        ("e.example", Err(Refusal::NoRoute), Err(Refusal::NoRoute)),
+    ] {
+        let query = Query {
+            sni: Some(sni),
+            ..Query::default()
+        };
+        assert_eq!(
+            routes.expect(&query, Expecting::Somebody),
+            somebody,
+            "{sni}"
+        );
+        assert_eq!(routes.expect(&query, Expecting::Nobody), nobody, "{sni}");
+    }
+}

@@ -1,18 +1,34 @@
 //! A certificate chain and its key, read from PEM and checked against each other.
 
 use std::io;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::ResolvesServerCert;
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
 
-/// A chain whose key is known to match it.
+/// A chain whose key is known to match it, and what its first certificate says.
 #[derive(Clone, Debug)]
-pub(crate) struct Certificate(Arc<CertifiedKey>);
+pub(crate) struct Certificate(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    key: Arc<CertifiedKey>,
+    names: Vec<String>,
+    not_before: SystemTime,
+    not_after: SystemTime,
+    algorithm: String,
+}
 
 impl Certificate {
     /// Reads a chain, the server's own certificate first, and its private key (PKCS#8, PKCS#1 or
@@ -20,38 +36,128 @@ impl Certificate {
     pub(crate) fn from_files(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
         let chain = std::fs::read(chain).map_err(CertificateError::ReadChain)?;
         let key = std::fs::read(key).map_err(CertificateError::ReadKey)?;
-        Self::from_pem(&chain, &key)
+        Self::from_pem(&chain, &key, None)
     }
 
-    pub(crate) fn from_pem(mut chain: &[u8], mut key: &[u8]) -> Result<Self, CertificateError> {
+    /// As [`Self::from_files`]; `ocsp` is a response in DER to be stapled.
+    pub(crate) fn from_pem(
+        mut chain: &[u8],
+        mut key: &[u8],
+        ocsp: Option<Vec<u8>>,
+    ) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = rustls_pemfile::certs(&mut chain)
             .collect::<io::Result<_>>()
             .map_err(CertificateError::ParseChain)?;
-        if chain.is_empty() {
+        let Some(own) = chain.first() else {
             return Err(CertificateError::EmptyChain);
-        }
+        };
+        let (_, parsed) = X509Certificate::from_der(own)
+            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        let names = names(&parsed);
+        let (not_before, not_after) = (
+            time(parsed.validity().not_before),
+            time(parsed.validity().not_after),
+        );
         let key: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut key)
             .map_err(CertificateError::ParseKey)?
             .ok_or(CertificateError::NoKey)?;
         let key = any_supported_type(&key).map_err(CertificateError::UnusableKey)?;
-        let certified = CertifiedKey::new(chain, key);
+        let algorithm = describe(&parsed, key.algorithm());
+        let mut certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(CertificateError::Mismatch)?;
-        Ok(Self(Arc::new(certified)))
+        certified.ocsp = ocsp;
+        Ok(Self(Arc::new(Inner {
+            key: Arc::new(certified),
+            names,
+            not_before,
+            not_after,
+            algorithm,
+        })))
+    }
+
+    /// The DNS names and IP addresses that it is for.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.0.names
+    }
+
+    /// From when on it is valid, and until when.
+    pub(crate) fn validity(&self) -> RangeInclusive<SystemTime> {
+        self.0.not_before..=self.0.not_after
+    }
+
+    /// The kind of its key, for people.
+    pub(crate) fn key_type(&self) -> &str {
+        &self.0.algorithm
     }
 
     /// Whether this is the certificate whose key everybody has.
     pub(crate) fn is_for_development(&self) -> bool {
-        Self::for_development().is_ok_and(|development| self.0.cert == development.0.cert)
+        Self::for_development().is_ok_and(|it| self.0.key.cert == it.0.key.cert)
     }
 
     /// The server certificate of certs/, compiled in.
     pub(crate) fn for_development() -> Result<Self, CertificateError> {
-        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY)
+        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY, None)
     }
 
-    pub(super) fn resolver(&self) -> Arc<dyn ResolvesServerCert> {
-        Arc::new(SingleCertAndKey::from((*self.0).clone()))
+    pub(super) fn algorithm(&self) -> SignatureAlgorithm {
+        self.0.key.key.algorithm()
     }
+
+    pub(super) fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
+        self.0.key.key.choose_scheme(schemes).is_some()
+    }
+
+    pub(super) fn key(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.0.key)
+    }
+}
+
+/// The names in the extension made for them, and without that the common name, as of old.
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let alternative = certificate.subject_alternative_name().ok().flatten();
+    let Some(alternative) = alternative else {
+        let common = certificate.subject().iter_common_name();
+        return common
+            .filter_map(|name| name.as_str().ok().map(str::to_owned))
+            .collect();
+    };
+    let names = alternative.value.general_names.iter();
+    names
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::IPAddress(bytes) => ip(bytes).map(|ip| ip.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn time(time: ASN1Time) -> SystemTime {
+    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
+    match time.timestamp() >= 0 {
+        true => SystemTime::UNIX_EPOCH + seconds,
+        false => SystemTime::UNIX_EPOCH - seconds,
+    }
+}
+
+fn describe(certificate: &X509Certificate<'_>, algorithm: SignatureAlgorithm) -> String {
+    let bits = match certificate.public_key().parsed() {
+        Ok(key) if key.key_size() > 0 => format!(" {}", key.key_size()),
+        _ => String::new(),
+    };
+    let name = match algorithm {
+        SignatureAlgorithm::RSA => "RSA",
+        SignatureAlgorithm::ECDSA => "ECDSA",
+        SignatureAlgorithm::ED25519 => return "Ed25519".into(),
+        other => return format!("{other:?}"),
+    };
+    format!("{name}{bits}")
 }
 
 /// What is wrong with a chain or key.
@@ -67,6 +173,8 @@ pub(crate) enum CertificateError {
         "there is no certificate in the chain file; it starts with -----BEGIN CERTIFICATE-----"
     )]
     EmptyChain,
+    #[error("the first certificate of the chain cannot be read: {0}")]
+    Malformed(String),
     #[error("the private key is not PEM: {0}")]
     ParseKey(io::Error),
     #[error(
@@ -83,7 +191,9 @@ impl CertificateError {
     /// Whether the key's file is at fault, not the chain's.
     pub(crate) fn is_of_the_key(&self) -> bool {
         match self {
-            Self::ReadChain(_) | Self::ParseChain(_) | Self::EmptyChain => false,
+            Self::ReadChain(_) | Self::ParseChain(_) | Self::EmptyChain | Self::Malformed(_) => {
+                false
+            }
             Self::ReadKey(_)
             | Self::ParseKey(_)
             | Self::NoKey

@@ -25,7 +25,7 @@ use tokio_rustls::rustls::{self, ExtractedSecrets, KeyLog, ProtocolVersion};
 use zeroize::Zeroizing;
 
 use super::{
-    ACCESS_DENIED, HandshakeError, Hello, Secured, Session, TlsAcceptor, facts, is_not_tls,
+    HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, is_not_tls, peer,
 };
 use crate::wire::Wire;
 
@@ -48,11 +48,11 @@ pub(crate) struct TrafficSecrets {
 
 type Secret = Zeroizing<Box<[u8]>>;
 
-pub(super) async fn accept<IO, T, R>(
+pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
     mut io: IO,
-    admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
-) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
+    admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
+) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: Wire,
 {
@@ -65,17 +65,16 @@ where
         }
         Err(Failure::Tls(cause)) => return Err(HandshakeError::Failed(cause, io)),
     };
-    let hello = acceptor.hello(accepted.client_hello());
-    let admitted = match admit(&hello) {
-        Ok(admitted) => admitted,
-        Err(reason) => {
+    let hello = accepted.client_hello();
+    let sni = hello.server_name().map(str::to_owned);
+    let config = match acceptor.decide(hello, admit) {
+        Ok(config) => config,
+        Err(rejection) => {
             // If the alert cannot be sent the client is gone, and the refusal stands.
-            let _ = io.write_all(&ACCESS_DENIED).await;
-            return Err(HandshakeError::Refused(reason, io));
+            let _ = io.write_all(&rejection.alert()).await;
+            return Err(rejection.with(io));
         }
     };
-    let config = acceptor.config_for(&hello);
-    let sni = hello.server_name().map(str::to_owned);
     drop(accepted);
     let connection = match UnbufferedServerConnection::new(config) {
         Ok(connection) => connection,
@@ -92,6 +91,7 @@ where
     match handshake.run(&mut io).await {
         Ok(done) => {
             let facts = facts(&done.connection, sni.as_deref());
+            let peer = peer(&done.connection);
             let (secrets, _kernel) = match done.connection.dangerous_into_kernel_connection() {
                 Ok(secrets) => secrets,
                 Err(cause) => return Err(HandshakeError::Failed(cause, io)),
@@ -102,8 +102,11 @@ where
                 traffic: done.traffic,
                 received: done.received,
             };
-            let session = Session::Record(Box::new(keyed));
-            Ok((Secured { facts, session }, admitted))
+            Ok(Secured {
+                facts,
+                peer,
+                session: Session::Record(Box::new(keyed)),
+            })
         }
         Err(Failure::Io) => Err(HandshakeError::Gone),
         Err(Failure::Tls(cause)) => Err(HandshakeError::Failed(cause, io)),
@@ -406,25 +409,22 @@ mod tests {
     use tokio::io::duplex;
     use tokio_rustls::rustls::{InvalidMessage, PeerMisbehaved};
 
+    use super::super::Settings;
     use super::super::certs::Certificate;
-    use super::super::{Alpn, Engine, MinVersion, Settings, Tickets};
+    use super::super::tickets::Secret;
     use super::*;
     use crate::deadline::Deadline;
 
     /// What becomes of a client that says this, and then nothing.
     async fn refusal(said: &[u8]) -> rustls::Error {
-        let settings = Settings {
-            certificate: Certificate::for_development().expect("it is tested"),
-            alpn: Alpn::Offered(Vec::new()),
-            min_version: MinVersion::Tls12,
-            tickets: Tickets::Rotate,
-            engine: Engine::Record,
-        };
-        let acceptor = TlsAcceptor::new(&settings).expect("a certificate and its key");
+        let certificate = Certificate::for_development().expect("it is tested");
+        let secret = Secret::new(&[7; 32]).expect("it is long enough");
+        let acceptor = TlsAcceptor::new(&Settings::with(certificate), &secret);
+        let acceptor = acceptor.expect("a certificate and its key");
         let (ours, mut client) = duplex(1 << 16);
         client.write_all(said).await.expect("a pipe");
         let deadline = Deadline::after(Duration::from_secs(10));
-        let admit = |_: &Hello<'_>| Ok::<_, ()>(());
+        let admit = |_: &Hello<'_>| Ok::<_, ()>(None);
         match acceptor.accept(ours, deadline, admit).await {
             Err(HandshakeError::Failed(cause, _)) => cause,
             Err(other) => panic!("{other:?}"),

@@ -8,14 +8,14 @@ use tokio_rustls::rustls;
 use tokio_rustls::rustls::server::Acceptor;
 
 use super::{
-    ACCESS_DENIED, HandshakeError, Hello, Secured, Session, TlsAcceptor, facts, is_not_tls,
+    HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, is_not_tls, peer,
 };
 
-pub(super) async fn accept<IO, T, R>(
+pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
     io: IO,
-    admit: impl FnOnce(&Hello<'_>) -> Result<T, R>,
-) -> Result<(Secured<IO>, T), HandshakeError<IO, R>>
+    admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
+) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
@@ -31,25 +31,23 @@ where
             });
         }
     };
-    let hello = acceptor.hello(start.client_hello());
-    let admitted = match admit(&hello) {
-        Ok(admitted) => admitted,
-        Err(reason) => {
+    let config = match acceptor.decide(start.client_hello(), admit) {
+        Ok(config) => config,
+        Err(rejection) => {
             let mut io = start.io;
             // If the alert cannot be sent the client is gone, and the refusal stands.
-            let _ = io.write_all(&ACCESS_DENIED).await;
-            return Err(HandshakeError::Refused(reason, io));
+            let _ = io.write_all(&rejection.alert()).await;
+            return Err(rejection.with(io));
         }
     };
-    let config = acceptor.config_for(&hello);
     match start.into_stream(config).into_fallible().await {
         Ok(stream) => {
             let connection = stream.get_ref().1;
-            let secured = Secured {
+            Ok(Secured {
                 facts: facts(connection, connection.server_name()),
+                peer: peer(connection),
                 session: Session::Stream(Box::new(stream)),
-            };
-            Ok((secured, admitted))
+            })
         }
         Err((error, io)) => Err(match tls_error(&error) {
             Some(cause) => HandshakeError::Failed(cause, io),

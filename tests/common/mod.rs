@@ -9,6 +9,7 @@ pub mod backend;
 pub mod bytes;
 pub mod client;
 pub mod gate;
+pub mod pki;
 pub mod process;
 pub mod resources;
 pub mod vestibule;

@@ -17,7 +17,8 @@ use super::*;
 use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire, scatter};
 use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
-use crate::tls::{Alpn, Engine, MinVersion, Session, Settings, Tickets, TlsAcceptor};
+use crate::tls::tickets::Secret;
+use crate::tls::{Engine, Session, Settings, TlsAcceptor};
 
 /// What lies between the client's bytes and the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +62,11 @@ impl Over {
             Self::Record(version) => (version, Engine::Record),
         };
         let acceptor = acceptor(engine);
-        let accept = acceptor.accept(socket, Deadline::after(None), |_| Ok::<_, ()>(()));
+        let accept = acceptor.accept(socket, Deadline::after(None), |_| Ok::<_, ()>(None));
         let connector = TlsConnector::from(config(version));
         let name = ServerName::try_from("localhost").expect("a name");
         let (accepted, far) = tokio::join!(accept, connector.connect(name, far));
-        let client = match accepted.ok().expect("a handshake").0.session {
+        let client = match accepted.ok().expect("a handshake").session {
             Session::Stream(stream) => Client::Rustls(stream),
             Session::Record(keyed) => {
                 let traffic = keyed.traffic.map(|secrets| TrafficSecrets {
@@ -329,14 +330,13 @@ impl AsyncRead for Flood {
 }
 
 pub(in crate::relay) fn acceptor(engine: Engine) -> TlsAcceptor {
-    TlsAcceptor::new(&Settings {
-        certificate: Certificate::for_development().expect("it is tested"),
-        alpn: Alpn::OfRoutes(vec![]),
-        min_version: MinVersion::Tls12,
-        tickets: Tickets::Rotate,
+    let certificate = Certificate::for_development().expect("it is tested");
+    let settings = Settings {
         engine,
-    })
-    .expect("the development certificate and its key")
+        ..Settings::with(certificate)
+    };
+    let secret = Secret::new(&[7; 32]).expect("it is long enough");
+    TlsAcceptor::new(&settings, &secret).expect("the development certificate and its key")
 }
 
 pub(in crate::relay) fn config(version: Version) -> Arc<ClientConfig> {

@@ -70,7 +70,11 @@ fn listener_tls() {
         "listener.tls",
         &[
             "unknown_sni = \"first\"",
+            "unknown_sni = \"refuse\"",
             "client_auth = \"none\"",
+            "client_auth = \"optional\"\nclient_ca = \"certs/ca.pem\"",
+            "client_auth = \"required\"\nclient_ca = [\"certs/ca.pem\"]",
+            "client_ca = [\"certs/ca.pem\"]",
             "client_ca = []",
             "crl = []",
             "alpn = []",
@@ -94,24 +98,44 @@ fn listener_tls() {
                 "`listener.tls.certificates`: expected a table, found a string",
             ),
             (
-                "unknown_sni = \"refuse\"",
+                "unknown_sni = \"second\"",
                 15,
-                "`listener.tls.unknown_sni`: not supported in this version; only \"first\" is",
+                "`listener.tls.unknown_sni`: unknown value \"second\"; one of: first, refuse",
+            ),
+            (
+                "client_auth = \"require\"",
+                15,
+                "`listener.tls.client_auth`: unknown value \"require\", did you mean \"required\"?",
             ),
             (
                 "client_auth = \"required\"",
                 15,
-                "`listener.tls.client_auth`: not supported in this version; only \"none\" is",
+                "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' \
+                 certificates come from",
             ),
             (
-                "client_ca = [\"certs/ca.pem\"]",
-                13,
-                "`listener.tls.client_ca`: not supported in this version; leave it out",
+                "client_auth = \"optional\"",
+                15,
+                "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' \
+                 certificates come from",
             ),
             (
-                "crl = [\"crl.pem\"]",
-                7,
-                "`listener.tls.crl`: not supported in this version; leave it out",
+                "client_ca = [\"certs/none.pem\"]",
+                14,
+                "`listener.tls.client_ca`: cannot read certs/none.pem: No such file or directory \
+                 (os error 2)",
+            ),
+            (
+                "client_ca = [\"certs/server-key.pem\"]",
+                14,
+                "certs/server-key.pem: there is no certificate in it; a bundle has one \
+                 -----BEGIN CERTIFICATE----- after the other",
+            ),
+            (
+                "crl = [\"certs/ca.pem\"]",
+                8,
+                "certs/ca.pem: not a certificate revocation list (RFC 5280 §5), in PEM or DER: \
+                 Parsing Error: Der(UnexpectedTag { expected: Some(Tag(16)), actual: Tag(13) })",
             ),
             (
                 "alpn = [\"h2\", \"\"]",
@@ -129,15 +153,38 @@ fn listener_tls() {
                 "`listener.tls.min_version`: expected a string, found a float",
             ),
             (
-                "tickets = { secret_file = \"secret\" }",
+                "tickets = { secret_file = \"certs/none\" }",
+                27,
+                "`listener.tls.tickets.secret_file`: cannot read certs/none: No such file or \
+                 directory (os error 2)",
+            ),
+            (
+                "tickets = { secret_file = \"rust-toolchain.toml\" , file = 5 }",
+                51,
+                "unknown key `listener.tls.tickets.file`; known here: secret_file",
+            ),
+            (
+                "tickets = { secret_file = \"/dev/null\" }",
+                27,
+                "/dev/null: a secret for tickets has 32 random bytes or more, as from `openssl rand \
+                 32`; this one has 0",
+            ),
+            (
+                "tickets = {}",
                 11,
-                "`listener.tls.tickets`: `secret_file` is not supported in this version; \
-                 \"rotate\" and \"none\" are",
+                "`listener.tls.tickets` needs the key `secret_file`",
+            ),
+            (
+                "tickets = 5",
+                11,
+                "`listener.tls.tickets`: expected \"rotate\", \"none\" or { secret_file = \"PATH\" }, \
+                 found an integer",
             ),
             (
                 "tickets = \"rotated\"",
                 11,
-                "`listener.tls.tickets`: unknown value \"rotated\", did you mean \"rotate\"?",
+                "`listener.tls.tickets`: expected \"rotate\", \"none\" or { secret_file = \"PATH\" }, \
+                 found \"rotated\"",
             ),
         ],
     );
@@ -153,7 +200,8 @@ fn route() {
             "sni = [\"api.example.com\", \"*.example.com\"]",
             "alpn = [\"h2\"]",
             "from = [\"192.0.2.0/24\", \"2001:db8::/32\", \"192.0.2.1\"]",
-            "identity = []",
+            "identity = [\"uri:spiffe://corp/ns/*/sa/web\", \"dns:*.corp.example\"]",
+            "identity = \"cn:alice\"",
             "backend = \"app\"",
             "deny = true",
             "deny = false\nbackend = \"app\"",
@@ -194,9 +242,16 @@ fn route() {
                  2001:db8::/32, or one address",
             ),
             (
-                "identity = [\"cn:alice\"]",
+                "identity = []",
                 12,
-                "`route.identity`: not supported in this version; leave it out",
+                "`route.identity`: an empty list matches nothing; leave the key out to match \
+                 everything",
+            ),
+            (
+                "identity = [\"cn:alice\", \"alice\"]",
+                25,
+                "`route.identity`: \"alice\": an identity rule starts with `uri:`, `dns:`, `cn:`, \
+                 `ou:` or `sha256:`",
             ),
             (
                 "backend = \"ap\"",

@@ -182,9 +182,9 @@ async fn echo(mut stream: UnixStream) -> u64 {
 /// A handshake, and what is left of it.
 pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> RecordStream<TcpStream> {
     let accepted = acceptor
-        .accept(socket, Deadline::after(None), |_| Ok::<_, ()>(()))
+        .accept(socket, Deadline::after(None), |_| Ok::<_, ()>(None))
         .await;
-    let (secured, ()) = accepted.expect("a handshake");
+    let secured = accepted.expect("a handshake");
     let Session::Record(keyed) = secured.session else {
         panic!("it is not for us");
     };

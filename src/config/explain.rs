@@ -1,0 +1,157 @@
+//! Where a client would get to, and why.
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use super::summary::{Shown, Target};
+use super::{Config, Listener};
+use crate::identity::Identity;
+use crate::route::{Query, Refusal};
+use crate::tls::client_auth::{ClientAuth, Demand};
+use crate::tls::{Alpn, Settings};
+
+/// A client that might come.
+#[derive(Clone, Debug, Default)]
+pub struct Question {
+    /// The listener's name; `None` asks about each.
+    pub listener: Option<String>,
+    /// The server name that it asks for.
+    pub sni: Option<String>,
+    /// The application protocol that it names.
+    pub alpn: Option<String>,
+    /// Its address.
+    pub from: Option<IpAddr>,
+    /// A name in its certificate, as in `cn:alice`; `None` shows none.
+    pub identity: Option<String>,
+}
+
+/// What is wrong with a [`Question`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuestionError {
+    /// There is no such listener.
+    #[error("there is no listener {0:?}; there are: {1}")]
+    Listener(String, String),
+    /// It is no name that a certificate has.
+    #[error(
+        "{0:?} is no name in a certificate; it starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`"
+    )]
+    Identity(String),
+}
+
+impl Config {
+    /// Says where a client would get to, in several lines; their form may change.
+    ///
+    /// # Errors
+    ///
+    /// The question names what there is not.
+    pub fn explain(&self, question: &Question) -> Result<String, QuestionError> {
+        let identity = match &question.identity {
+            Some(name) => {
+                Some(Identity::of_name(name).ok_or_else(|| QuestionError::Identity(name.clone()))?)
+            }
+            None => None,
+        };
+        let listeners: Vec<&Listener> = match &question.listener {
+            None => self.listeners.iter().collect(),
+            Some(name) => match self.listeners.iter().find(|it| it.name == *name) {
+                Some(listener) => vec![listener],
+                None => return Err(self.no_listener(name)),
+            },
+        };
+        let mut text = String::new();
+        for listener in listeners {
+            // A String takes whatever is written.
+            let _ = self.explain_listener(&mut text, listener, question, identity.as_ref());
+        }
+        Ok(text)
+    }
+
+    fn no_listener(&self, name: &str) -> QuestionError {
+        let names: Vec<&str> = self.listeners.iter().map(|it| it.name.as_str()).collect();
+        QuestionError::Listener(name.to_owned(), names.join(", "))
+    }
+
+    fn explain_listener(
+        &self,
+        text: &mut String,
+        listener: &Listener,
+        question: &Question,
+        identity: Option<&Identity>,
+    ) -> fmt::Result {
+        writeln!(text, "listener {}: {}", listener.name, listener.address)?;
+        let (mut sni, mut alpn, mut identity) =
+            (question.sni.as_deref(), question.alpn.as_deref(), identity);
+        match &listener.tls {
+            None => (sni, alpn, identity) = (None, None, None),
+            Some(tls) => {
+                let Some(certificate) = tls.hosts.shown(sni) else {
+                    return writeln!(
+                        text,
+                        "  refused with unrecognized_name: no certificate has that name, and \
+                         `unknown_sni` is \"refuse\""
+                    );
+                };
+                writeln!(text, "  certificate: {}", Shown(certificate))?;
+                if let Some(refusal) = refuses(tls, alpn, identity) {
+                    return writeln!(text, "  {refusal}");
+                }
+                alpn = alpn.filter(|name| offered(tls).iter().any(|ours| ours == name));
+                identity = identity.filter(|_| tls.client_auth.is_some());
+            }
+        }
+        self.explain_route(
+            text,
+            &Query {
+                listener: &listener.name,
+                sni,
+                alpn,
+                peer: question.from,
+                identity,
+            },
+        )
+    }
+
+    fn explain_route(&self, text: &mut String, query: &Query<'_>) -> fmt::Result {
+        for (index, mismatch) in self.routes.trace(query).into_iter().enumerate() {
+            match mismatch {
+                Some(key) => writeln!(text, "  route {}: no, for its `{key}`", index + 1)?,
+                None => writeln!(text, "  route {}: yes", index + 1)?,
+            }
+        }
+        match self.routes.choose(query) {
+            Ok(name) => {
+                let backend = self.backends.iter().find(|it| it.name == name);
+                let target = backend.map(|it| Target(it).to_string()).unwrap_or_default();
+                writeln!(text, "  backend {name}: {target}")
+            }
+            Err(Refusal::Denied) => writeln!(text, "  refused with access_denied: `deny = true`"),
+            Err(Refusal::NoRoute) => {
+                writeln!(text, "  refused with access_denied: no route takes it")
+            }
+        }
+    }
+}
+
+/// What ends the handshake of such a client.
+fn refuses(tls: &Settings, alpn: Option<&str>, identity: Option<&Identity>) -> Option<String> {
+    let demand = tls.client_auth.as_ref().map(ClientAuth::demand);
+    if demand == Some(Demand::Required) && identity.is_none() {
+        return Some("refused with certificate_required: it shows no certificate".into());
+    }
+    match (&tls.alpn, alpn) {
+        (Alpn::Offered(ours), Some(theirs)) if !ours.iter().any(|name| name == theirs) => {
+            Some(format!(
+                "refused with no_application_protocol: offered are {}",
+                ours.join(", ")
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn offered(tls: &Settings) -> &[String] {
+    match &tls.alpn {
+        Alpn::Offered(names) | Alpn::OfRoutes(names) => names,
+    }
+}

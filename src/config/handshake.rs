@@ -1,0 +1,261 @@
+//! The `[listener.tls]` tables.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+
+use super::files::{File, Files};
+use super::reader::Table;
+use super::value::found;
+use super::words::protocol;
+use crate::tls::certs::Certificate;
+use crate::tls::client_auth::{self, ClientAuth, Demand, list_is_stale};
+use crate::tls::hosts::{Hosts, UnknownSni};
+use crate::tls::tickets::Secret;
+use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
+
+/// `None` only with a problem that was reported.
+pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Settings> {
+    let entries = table.tables("certificates");
+    if entries.as_ref().is_some_and(Vec::is_empty) {
+        table.problem(
+            "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
+        );
+    }
+    let certificates: Vec<Option<Certificate>> = entries
+        .unwrap_or_default()
+        .into_iter()
+        .map(|entry| certificate(entry, files))
+        .collect();
+    let unknown_sni = table.read("unknown_sni", |value| {
+        value.word(&[("first", UnknownSni::First), ("refuse", UnknownSni::Refuse)])
+    });
+    let min_version = table.read("min_version", |value| {
+        value.word(&[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
+    });
+    let alpn = table.list("alpn", protocol);
+    let client_auth = client_auth(&mut table, files);
+    let tickets = tickets(&mut table, files);
+    table.finish();
+    let certificates: Vec<Certificate> = certificates.into_iter().collect::<Option<_>>()?;
+    if certificates.is_empty() {
+        return None;
+    }
+    Some(Settings {
+        hosts: Arc::new(Hosts::new(
+            certificates,
+            unknown_sni.unwrap_or(UnknownSni::First),
+        )),
+        client_auth: client_auth?,
+        alpn: match alpn {
+            Some(protocols) if !protocols.is_empty() => Alpn::Offered(protocols),
+            _ => Alpn::OfRoutes(Vec::new()),
+        },
+        min_version: min_version.unwrap_or(MinVersion::Tls12),
+        tickets: tickets?,
+        engine: Engine::default(),
+    })
+}
+
+fn certificate(mut entry: Table<'_>, files: &Files<'_>) -> Option<Certificate> {
+    let chain = entry.require("chain", |value| files.read(value));
+    let key = entry.require("key", |value| files.read(value));
+    let has_ocsp = entry.place("ocsp").is_some();
+    let ocsp = entry.read("ocsp", |value| files.read(value));
+    let certificate = match (chain, key) {
+        (Some(chain), Some(key)) if has_ocsp == ocsp.is_some() => {
+            let staple = ocsp.as_ref().map(|file| file.content.clone());
+            match Certificate::from_pem(&chain.content, &key.content, staple) {
+                Ok(certificate) => {
+                    check_validity(&certificate, &chain, &entry);
+                    Some(certificate)
+                }
+                Err(error) => {
+                    let file = if error.is_of_the_key() { key } else { chain };
+                    file.problem(&entry, &error);
+                    None
+                }
+            }
+        }
+        _ => None,
+    };
+    entry.finish();
+    certificate
+}
+
+/// Expired certificates are served all the same: some clients look away, and nobody is helped by a
+/// proxy that does not start. But who runs it is told, and `check` fails.
+fn check_validity(certificate: &Certificate, chain: &File, entry: &Table<'_>) {
+    let now = SystemTime::now();
+    let validity = certificate.validity();
+    let (from, until) = (validity.start(), validity.end());
+    let date = |time: &SystemTime| humantime::format_rfc3339_seconds(*time).to_string();
+    if now > *until {
+        chain.expired(
+            entry,
+            &format!("the certificate expired on {}", date(until)),
+        );
+    } else if now < *from {
+        chain.expired(
+            entry,
+            &format!("the certificate is not valid before {}", date(from)),
+        );
+    } else if now + EXPIRES_SOON > *until {
+        chain.warn(
+            entry,
+            &format!("the certificate expires on {}", date(until)),
+        );
+    }
+}
+
+/// `None` only with a problem that was reported; `Some(None)` asks clients for nothing.
+fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<ClientAuth>> {
+    let place = table.place("client_auth").or(table.place("client_ca"));
+    let demand = table.read("client_auth", |value| {
+        value.word(&[
+            ("none", None),
+            ("optional", Some(Demand::Optional)),
+            ("required", Some(Demand::Required)),
+        ])
+    });
+    let demand = demand.flatten();
+    let bundles = table.list("client_ca", |value| files.read(value));
+    let lists = table.list("crl", |value| files.read(value));
+    let authorities = authorities(&bundles.unwrap_or_default(), table);
+    let crls = revocations(&lists.unwrap_or_default(), table);
+    let (authorities, crls) = (authorities?, crls?);
+    let Some(demand) = demand else {
+        if let Some(place) = place.filter(|_| !(authorities.is_empty() && crls.is_empty())) {
+            table.warn_at(
+                place,
+                "`client_ca` and `crl` are read and not used while `client_auth` is \"none\""
+                    .into(),
+            );
+        }
+        return Some(None);
+    };
+    if authorities.is_empty() {
+        table.problem_at(
+            place.unwrap_or_default(),
+            "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' certificates \
+             come from"
+                .into(),
+        );
+        return None;
+    }
+    let settings = client_auth::Settings {
+        demand,
+        authorities,
+        crls,
+    };
+    match ClientAuth::new(settings) {
+        Ok(client_auth) => Some(Some(client_auth)),
+        Err(error) => {
+            table.problem_at(place.unwrap_or_default(), format!("`client_auth`: {error}"));
+            None
+        }
+    }
+}
+
+/// `None` only with a problem that was reported.
+fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let mut authorities = Vec::new();
+    let mut is_well = true;
+    for file in bundles {
+        let found: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &file.content[..]).collect();
+        match found {
+            Ok(found) if !found.is_empty() => authorities.extend(found),
+            Ok(_) => {
+                is_well = false;
+                file.problem(
+                    table,
+                    &"there is no certificate in it; a bundle has one -----BEGIN CERTIFICATE----- \
+                      after the other",
+                );
+            }
+            Err(error) => {
+                is_well = false;
+                file.problem(table, &format!("not PEM: {error}"));
+            }
+        }
+    }
+    is_well.then_some(authorities)
+}
+
+/// Lists in PEM, several in a file, or one in DER. `None` only with a problem that was reported.
+fn revocations(
+    lists: &[File],
+    table: &Table<'_>,
+) -> Option<Vec<CertificateRevocationListDer<'static>>> {
+    let mut revocations = Vec::new();
+    let mut is_well = true;
+    for file in lists {
+        let found: io::Result<Vec<_>> = rustls_pemfile::crls(&mut &file.content[..]).collect();
+        let found = match found {
+            Ok(found) if found.is_empty() => vec![file.content.clone().into()],
+            Ok(found) => found,
+            Err(error) => {
+                is_well = false;
+                file.problem(table, &format!("not PEM: {error}"));
+                continue;
+            }
+        };
+        for list in found {
+            match list_is_stale(&list, SystemTime::now()) {
+                Ok(None) => {}
+                Ok(Some(next)) => file.warn(
+                    table,
+                    &format!(
+                        "the revocation list was to be replaced on {}",
+                        humantime::format_rfc3339_seconds(next)
+                    ),
+                ),
+                Err(error) => {
+                    is_well = false;
+                    file.problem(table, &error);
+                }
+            }
+            revocations.push(list);
+        }
+    }
+    is_well.then_some(revocations)
+}
+
+/// `None` only with a problem that was reported.
+fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
+    let Some(value) = table.take("tickets") else {
+        return Some(Tickets::Rotate);
+    };
+    if value.is_table() {
+        let mut fleet = value.into_table()?;
+        let file = fleet.require("secret_file", |value| files.read(value));
+        let tickets = file.and_then(|file| match Secret::new(&file.content) {
+            Ok(secret) => Some(Tickets::Fleet(secret)),
+            Err(error) => {
+                file.problem(&fleet, &error);
+                None
+            }
+        });
+        fleet.finish();
+        return tickets;
+    }
+    match value.word(&[("rotate", true), ("none", false)]) {
+        Ok(true) => Some(Tickets::Rotate),
+        Ok(false) => Some(Tickets::None),
+        Err(_) => {
+            let given = match value.string() {
+                Ok(text) => format!("{text:?}"),
+                Err(_) => found(&value.value).to_owned(),
+            };
+            value.problem(&format!(
+                "expected \"rotate\", \"none\" or {{ secret_file = \"PATH\" }}, found {given}"
+            ));
+            None
+        }
+    }
+}
+
+/// Time enough to see to it, also over a holiday.
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);

@@ -1,0 +1,110 @@
+//! What a configuration comes to, in words.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use super::{Config, Listener};
+use crate::backend::{self, To};
+use crate::tls::certs::Certificate;
+use crate::tls::client_auth::{ClientAuth, Demand};
+use crate::tls::{MinVersion, Settings};
+
+/// The listeners of a configuration with their certificates, and its backends. Shown as several
+/// lines; the form may change.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary<'a>(&'a Config);
+
+impl<'a> Summary<'a> {
+    pub(super) fn of(config: &'a Config) -> Self {
+        Self(config)
+    }
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(config) = self;
+        for listener in &config.listeners {
+            write_listener(f, listener)?;
+        }
+        for settings in &config.backends {
+            writeln!(f, "backend {}: {}", settings.name, Target(settings))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
+    let Listener { name, address, .. } = listener;
+    let Some(tls) = &listener.tls else {
+        return writeln!(f, "listener {name}: {address}, without TLS");
+    };
+    let least = match tls.min_version {
+        MinVersion::Tls12 => "TLS 1.2 and 1.3",
+        MinVersion::Tls13 => "TLS 1.3",
+    };
+    writeln!(f, "listener {name}: {address}, {least}, {}", asks(tls))?;
+    for certificate in tls.hosts.certificates() {
+        writeln!(f, "  certificate: {}", Shown(certificate))?;
+    }
+    Ok(())
+}
+
+fn asks(tls: &Settings) -> &'static str {
+    match tls.client_auth.as_ref().map(ClientAuth::demand) {
+        None => "no client certificates",
+        Some(Demand::Optional) => "client certificates optional",
+        Some(Demand::Required) => "client certificates required",
+    }
+}
+
+/// A certificate on one line.
+pub(super) struct Shown<'a>(pub &'a Certificate);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(certificate) = self;
+        let names = certificate.names();
+        match names {
+            [] => write!(f, "no names")?,
+            names => {
+                let few = &names[..names.len().min(MOST_NAMES)];
+                write!(f, "{}", few.join(", "))?;
+                if names.len() > few.len() {
+                    write!(f, " and {} more", names.len() - few.len())?;
+                }
+            }
+        }
+        let validity = certificate.validity();
+        let until = validity.end();
+        write!(
+            f,
+            "; {}; until {}",
+            certificate.key_type(),
+            humantime::format_rfc3339_seconds(*until)
+        )?;
+        match until.duration_since(SystemTime::now()) {
+            Ok(left) => write!(f, " ({} days)", left.as_secs() / DAY.as_secs()),
+            Err(_) => write!(f, " (expired)"),
+        }
+    }
+}
+
+/// Who serves.
+pub(super) struct Target<'a>(pub &'a backend::Settings);
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.to {
+            To::Dialled(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                f.write_str(&addresses.join(", "))
+            }
+            To::Gate => f.write_str("workers at the gate"),
+            To::Hello => f.write_str("the built-in hello page"),
+            To::Echo => f.write_str("the built-in echo"),
+        }
+    }
+}
+
+const MOST_NAMES: usize = 6;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);

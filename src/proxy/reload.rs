@@ -1,0 +1,152 @@
+//! Another configuration for a running proxy: prepared whole, then put in its place at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::bind::{self, Fixed, Open, bind_listener, warn_if_for_development};
+use super::{Running, START, addresses};
+use crate::config::Config;
+use crate::facts::Facts;
+use crate::proxy::BindError;
+use crate::worker::{Bound, Shared};
+
+impl Running {
+    /// Serves by another configuration from now on: all of it, or on an error none.
+    ///
+    /// Open connections keep what they started with. But those whose client has a certificate that
+    /// is revoked now, or an identity that no route takes any more, are closed, as
+    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Backends that are configured as before keep
+    /// their registered workers and what is known of their health; tickets stay good.
+    ///
+    /// # Errors
+    ///
+    /// What stands in the way; nothing has changed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: what was put in place stays, and clients may not have been looked at again.
+    pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        self.fixed.is_as_in(&config)?;
+        let before = self.shared.setup.load_full();
+        let Shared { tickets, drain, .. } = &*self.shared;
+        let setup = bind::setup(&config, Some(&before), tickets, drain)?;
+        let added = self.added(&config)?;
+
+        self.shared.limits.change(&config.limits);
+        self.shared.setup.store(Arc::new(setup));
+        drop(before);
+        self.remove(&config);
+        for (name, open, sockets) in added {
+            for (door, socket) in self.doors.iter().zip(sockets) {
+                // It is closed when the proxy drains, and nothing is accepted then.
+                let _ = door.send(socket).await;
+            }
+            open.announce(&name);
+            self.listeners.insert(name, open);
+        }
+        for listener in &config.listeners {
+            warn_if_for_development(listener);
+        }
+        self.addresses = addresses(&self.listeners);
+
+        let shared = Arc::clone(&self.shared);
+        // A signature is verified for each certificate: not on a thread that has others to serve.
+        let revoked = tokio::task::spawn_blocking(move || revoke(&shared)).await;
+        let revoked = revoked.unwrap_or_else(|error| {
+            warn!(%error, "open connections could not be looked at again");
+            0
+        });
+        info!(revoked, "reloaded");
+        Ok(Reloaded { revoked })
+    }
+
+    /// Those of the configuration's listeners that are not open, bound.
+    fn added(&self, config: &Config) -> Result<Vec<(String, Open, Vec<Bound>)>, BindError> {
+        let is_open = |name: &str, address| {
+            let open = self.listeners.get(name);
+            open.is_some_and(|open| open.address == address)
+        };
+        let listeners = config.listeners.iter();
+        listeners
+            .filter(|listener| !is_open(&listener.name, listener.address.clone()))
+            .map(|listener| {
+                let (open, sockets) = bind_listener(listener, config, self.doors.len())?;
+                Ok((listener.name.clone(), open, sockets))
+            })
+            .collect()
+    }
+
+    /// Closes the listeners that the configuration has not.
+    fn remove(&mut self, config: &Config) {
+        let wanted: HashMap<_, _> = config
+            .listeners
+            .iter()
+            .map(|listener| (&listener.name, &listener.address))
+            .collect();
+        self.listeners.retain(|name, open| {
+            let is_wanted = wanted.get(name) == Some(&&open.address);
+            if !is_wanted {
+                open.stop.cancel();
+                info!(target: START, listener = name, "closed {}", open.actual);
+            }
+            is_wanted
+        });
+    }
+}
+
+impl Fixed {
+    fn is_as_in(&self, config: &Config) -> Result<(), ReloadError> {
+        let other = Self::of(config);
+        let differs = |key, is_same| match is_same {
+            true => Ok(()),
+            false => Err(ReloadError::NeedsRestart(key)),
+        };
+        differs("[runtime]", self.runtime == other.runtime)?;
+        differs("[gate]", self.gate == other.gate)?;
+        differs(
+            "timeouts.unacknowledged",
+            self.unacknowledged == other.unacknowledged,
+        )
+    }
+}
+
+/// Tells those to go who would not be let in any more; how many these are.
+fn revoke(shared: &Shared) -> usize {
+    let setup = shared.setup.load_full();
+    let known = shared.ledger.known();
+    // Many connections may have one certificate between them.
+    let mut verified = HashMap::new();
+    let unwelcome = known.iter().filter(|known| {
+        let Facts {
+            listener, identity, ..
+        } = &known.facts;
+        let certificate = identity.as_ref().map(|identity| &identity.sha256);
+        let is_good = *verified
+            .entry((listener, certificate))
+            .or_insert_with(|| setup.verify(&known.facts, &known.chain).is_ok());
+        !(is_good && setup.route(&known.facts).is_ok())
+    });
+    unwelcome.map(|known| known.revoke()).count()
+}
+
+/// What came of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reloaded {
+    /// How many open connections were told to go.
+    pub revoked: usize,
+}
+
+/// Why a configuration could not be put in place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// It differs in what a running process cannot change.
+    #[error("{0} is not what it was; that takes a restart")]
+    NeedsRestart(&'static str),
+    /// A new listener cannot be bound, or TLS cannot be set up.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}

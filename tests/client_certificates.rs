@@ -1,0 +1,312 @@
+//! Who may come in with which certificate, what the others are told, and what a backend learns.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::pki::{Authority, Issued, Subject, replace};
+use common::process::{Done, Process, output, s_client};
+use common::vestibule::{RELAYS, Relay, Vestibule};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+
+/// An authority, one below it, and a directory with what a listener needs of them.
+struct World {
+    directory: Arc<TempDir>,
+    root: Authority,
+    below: Authority,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let root = Authority::root("clients");
+        let (below, _) = root.intermediate("clients of a branch");
+        let world = Self {
+            directory,
+            root,
+            below,
+        };
+        replace(&world.path("clients.pem"), &world.root.pem());
+        world.revoke(&[], &[]);
+        world
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Makes a client's certificate, for the options of [`Self::ask`].
+    fn client(&self, authority: &Authority, name: &'static str, subject: &Subject) -> Issued {
+        let issued = authority.issue(subject);
+        issued.write(self.directory.path(), name);
+        issued
+    }
+
+    fn revoke(&self, of_root: &[u64], of_below: &[u64]) {
+        let lists = self.root.revocations(of_root) + &self.below.revocations(of_below);
+        replace(&self.path("revoked.pem"), &lists);
+    }
+
+    async fn start(&self, relay: Relay, client_auth: &str, rest: &str) -> Vestibule {
+        let config = format!(
+            "{}[[listener]]
+            name = \"tcp\"
+            address = \"tcp:127.0.0.1:0\"
+            [listener.tls]
+            certificates = [ {{ chain = \"{{certs}}/server.pem\", key = \"{{certs}}/server-key.pem\" }} ]
+            client_auth = \"{client_auth}\"
+            client_ca = [\"{{dir}}/clients.pem\"]
+            crl = [\"{{dir}}/revoked.pem\"]
+            {rest}",
+            relay.config()
+        );
+        Vestibule::start_whole(Arc::clone(&self.directory), &config).await
+    }
+
+    /// What `openssl s_client` says that shows a certificate, or none.
+    async fn say(&self, vestibule: &Vestibule, client: Option<&str>, options: &[&str]) -> Done {
+        let mut command = s_client(&vestibule.tcp());
+        command.arg("-quiet").args(options);
+        if let Some(name) = client {
+            command
+                .arg("-cert")
+                .arg(self.path(&format!("{name}.pem")))
+                .arg("-cert_chain")
+                .arg(self.path(&format!("{name}.pem")))
+                .arg("-key")
+                .arg(self.path(&format!("{name}-key.pem")));
+        }
+        common::process::run(
+            command,
+            b"GET / HTTP/1.0\r\nAccept: application/json\r\n\r\n",
+        )
+        .await
+    }
+}
+
+const HELLO: &str = "
+    [[backend]]
+    name = \"hello\"
+    to = \"hello\"
+";
+
+/// The facts in the answer of the hello backend.
+#[track_caller]
+fn facts(done: Done) -> Value {
+    let said = String::from_utf8_lossy(&done.out).into_owned();
+    let (_, body) = said
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no answer: {said} {}", done.err));
+    serde_json::from_str(body).expect("JSON")
+}
+
+const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
+
+#[tokio::test]
+async fn a_client_that_is_let_in_is_known_by_all_its_names() {
+    let world = World::new();
+    let subject = Subject {
+        cn: Some("web"),
+        ou: &["ops"],
+        dns: vec!["web.corp.example".into()],
+        uri: &["spiffe://corp/ns/prod/sa/web"],
+        ..Subject::default()
+    };
+    let issued = world.client(&world.below, "web", &subject);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &issued.der);
+    let digest: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    for relay in RELAYS {
+        let vestibule = world.start(relay, "required", HELLO).await;
+        for version in VERSIONS {
+            let facts = facts(world.say(&vestibule, Some("web"), &[version]).await);
+            let expected = serde_json::json!({
+                "uri": ["spiffe://corp/ns/prod/sa/web"],
+                "dns": ["web.corp.example"],
+                "cn": "web",
+                "ou": ["ops"],
+                "sha256": digest,
+            });
+            assert_eq!(facts["identity"], expected, "{version}");
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+/// RFC 8446 §6.2; rustls sends certificate_required in TLS 1.2 as well.
+#[tokio::test]
+async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
+    let world = World::new();
+    let stranger = Authority::root("strangers");
+    world.client(&stranger, "stranger", &Subject::named("stranger"));
+    let expired = Subject {
+        expired: true,
+        ..Subject::named("expired")
+    };
+    world.client(&world.root, "expired", &expired);
+    let revoked = world.client(&world.root, "withdrawn", &Subject::named("withdrawn"));
+    world.client(&world.root, "line-break", &Subject::named("a\nb"));
+    let (lost, lost_serial) = world.root.intermediate("a branch that was closed");
+    world.client(&lost, "orphan", &Subject::named("orphan"));
+    world.revoke(&[revoked.serial, lost_serial], &[]);
+    let table = [
+        (None, "certificate required", 116, 56),
+        (Some("stranger"), "unknown ca", 48, 56),
+        (Some("expired"), "certificate expired", 45, 56),
+        (Some("withdrawn"), "certificate revoked", 44, 56),
+        (Some("orphan"), "certificate revoked", 44, 56),
+        (Some("line-break"), "bad certificate", 42, 56),
+    ];
+    for relay in RELAYS {
+        let vestibule = world.start(relay, "required", HELLO).await;
+        let mut failed = 0;
+        for (client, words, number, curls) in table {
+            for version in VERSIONS {
+                let done = world.say(&vestibule, client, &[version]).await;
+                assert!(
+                    done.err.contains(words),
+                    "{client:?} {version}: {}",
+                    done.err
+                );
+                let number = format!("SSL alert number {number}");
+                assert!(done.err.contains(&number), "{client:?}: {}", done.err);
+                assert!(done.out.is_empty(), "{client:?}");
+                failed += 1;
+                vestibule.ended("handshake_failed", failed).await;
+            }
+            let done = curl(&world, &vestibule, client).await;
+            assert_eq!(done.code, Some(curls), "{client:?}: {}", done.err);
+            failed += 1;
+            vestibule.ended("handshake_failed", failed).await;
+        }
+        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+async fn curl(world: &World, vestibule: &Vestibule, client: Option<&str>) -> Done {
+    let mut command = common::process::curl();
+    command.arg("--resolve").arg(format!(
+        "localhost:{}:127.0.0.1",
+        vestibule.tcp().rsplit(':').next().expect("a port")
+    ));
+    if let Some(name) = client {
+        command
+            .arg("--cert")
+            .arg(world.path(&format!("{name}.pem")))
+            .arg("--key")
+            .arg(world.path(&format!("{name}-key.pem")));
+    }
+    let port = vestibule.tcp();
+    let port = port.rsplit(':').next().expect("a port");
+    command.arg(format!("https://localhost:{port}/"));
+    output(command).await
+}
+
+#[tokio::test]
+async fn an_optional_certificate_may_be_left_out_and_must_be_good() {
+    let world = World::new();
+    world.client(&world.root, "alice", &Subject::named("alice"));
+    let stranger = Authority::root("strangers");
+    world.client(&stranger, "stranger", &Subject::named("stranger"));
+    let vestibule = world.start(Relay::Auto, "optional", HELLO).await;
+    for version in VERSIONS {
+        let nobody = facts(world.say(&vestibule, None, &[version]).await);
+        assert_eq!(nobody["identity"], Value::Null);
+        let alice = facts(world.say(&vestibule, Some("alice"), &[version]).await);
+        assert_eq!(alice["identity"]["cn"], "alice");
+        let done = world.say(&vestibule, Some("stranger"), &[version]).await;
+        assert!(done.err.contains("unknown ca"), "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn a_route_takes_whom_it_names_and_the_others_are_denied_access() {
+    let world = World::new();
+    for name in ["alice", "bob", "mallory", "carol"] {
+        world.client(&world.root, name, &Subject::named(name));
+    }
+    let routes = "
+        [[route]]
+        identity = \"cn:mallory\"
+        deny = true
+        [[route]]
+        identity = [\"cn:alice\", \"cn:bob\"]
+        backend = \"inner\"
+        [[backend]]
+        name = \"inner\"
+        to = \"hello\"
+    ";
+    for relay in RELAYS {
+        let vestibule = world.start(relay, "optional", routes).await;
+        let (mut denied, mut astray) = (0, 0);
+        for version in VERSIONS {
+            for name in ["alice", "bob"] {
+                let facts = facts(world.say(&vestibule, Some(name), &[version]).await);
+                assert_eq!(facts["identity"]["cn"], name);
+                assert_eq!(facts["backend"], "inner");
+            }
+            for name in [Some("mallory"), Some("carol"), None] {
+                let done = world.say(&vestibule, name, &[version]).await;
+                assert!(
+                    done.err.contains("access denied"),
+                    "{relay:?} {version} {name:?}: {}",
+                    done.err
+                );
+                assert!(done.err.contains("SSL alert number 49"), "{}", done.err);
+                assert!(done.out.is_empty());
+                match name {
+                    Some("mallory") => denied += 1,
+                    _ => astray += 1,
+                }
+                vestibule.ended("denied", denied).await;
+                vestibule.ended("no_route", astray).await;
+            }
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn an_identity_has_as_many_connections_as_the_limit_says() {
+    let world = World::new();
+    world.client(&world.root, "alice", &Subject::named("alice"));
+    world.client(&world.root, "bob", &Subject::named("bob"));
+    // The same names in another certificate are the same client.
+    world.client(&world.below, "alice-again", &Subject::named("alice"));
+    let rest = "
+        [limits]
+        connections_per_identity = 2
+        [[backend]]
+        name = \"echo\"
+        to = \"echo\"
+    ";
+    let vestibule = world.start(Relay::Auto, "required", rest).await;
+    let open = async |name: &str| {
+        let mut command = s_client(&vestibule.tcp());
+        command
+            .args(["-quiet", "-cert"])
+            .arg(world.path(&format!("{name}.pem")))
+            .arg("-cert_chain")
+            .arg(world.path(&format!("{name}.pem")))
+            .arg("-key")
+            .arg(world.path(&format!("{name}-key.pem")));
+        let (process, mut stdin) = Process::start_listening(command);
+        stdin.write_all(b"hello\n").await.expect("openssl listens");
+        process.line("hello").await;
+        (process, stdin)
+    };
+    let first = open("alice").await;
+    let _second = open("alice-again").await;
+    let _bob = open("bob").await;
+    let done = world.say(&vestibule, Some("alice"), &["-tls1_3"]).await;
+    assert!(done.err.contains("access denied"), "{}", done.err);
+    vestibule.ended("over_limit", 1).await;
+    drop(first);
+    vestibule.ended("client_truncated", 1).await;
+    let _third = open("alice-again").await;
+    let done = world.say(&vestibule, Some("alice"), &["-tls1_2"]).await;
+    assert!(done.err.contains("access denied"), "{}", done.err);
+    vestibule.ended("over_limit", 2).await;
+}

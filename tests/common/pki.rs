@@ -1,0 +1,186 @@
+//! Certificates made for a test: authorities, who they vouch for, and whom no longer.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
+
+/// A certificate authority.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// Its certificate, and those above it up to the root, which is left out.
+    chain: String,
+}
+
+/// A certificate with its key, in PEM.
+pub struct Issued {
+    pub chain: String,
+    pub key: String,
+    pub der: Vec<u8>,
+    pub serial: u64,
+}
+
+/// Whom a certificate is for, and when.
+#[derive(Clone, Default)]
+pub struct Subject {
+    pub cn: Option<&'static str>,
+    pub ou: &'static [&'static str],
+    pub dns: Vec<String>,
+    pub uri: &'static [&'static str],
+    pub rsa: bool,
+    pub expired: bool,
+}
+
+impl Subject {
+    pub fn named(cn: &'static str) -> Self {
+        Self {
+            cn: Some(cn),
+            ..Self::default()
+        }
+    }
+
+    pub fn host(names: &[&str]) -> Self {
+        Self {
+            dns: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
+impl Authority {
+    pub fn root(name: &str) -> Self {
+        let issuer = CertifiedIssuer::self_signed(authority(name), key());
+        Self {
+            issuer: issuer.expect("a root"),
+            chain: String::new(),
+        }
+    }
+
+    /// One that this one vouches for.
+    pub fn intermediate(&self, name: &str) -> (Self, u64) {
+        let mut params = authority(name);
+        let serial = serial();
+        params.serial_number = Some(SerialNumber::from(serial));
+        let issuer = CertifiedIssuer::signed_by(params, key(), &self.issuer).expect("an issuer");
+        let chain = format!("{}{}", issuer.pem(), self.chain);
+        (Self { issuer, chain }, serial)
+    }
+
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    pub fn issue(&self, subject: &Subject) -> Issued {
+        let key = match subject.rsa {
+            // rcgen makes no RSA keys with this library; openssl does.
+            true => KeyPair::from_pem(&rsa_key()).expect("a key"),
+            false => key(),
+        };
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        if let Some(cn) = subject.cn {
+            params.distinguished_name.push(DnType::CommonName, cn);
+        }
+        for ou in subject.ou {
+            params
+                .distinguished_name
+                .push(DnType::OrganizationalUnitName, *ou);
+        }
+        let dns = subject.dns.iter();
+        params.subject_alt_names = dns
+            .map(|name| SanType::DnsName(name.as_str().try_into().expect("a name")))
+            .chain((subject.uri.iter()).map(|uri| SanType::URI((*uri).try_into().expect("a URI"))))
+            .collect();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        if subject.expired {
+            params.not_before = date_time_ymd(2001, 1, 1);
+            params.not_after = date_time_ymd(2002, 1, 1);
+        }
+        let serial = serial();
+        params.serial_number = Some(SerialNumber::from(serial));
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Issued {
+            chain: format!("{}{}", certificate.pem(), self.chain),
+            key: key.serialize_pem(),
+            der: certificate.der().to_vec(),
+            serial,
+        }
+    }
+
+    /// Its list of what it has revoked, in PEM.
+    pub fn revocations(&self, serials: &[u64]) -> String {
+        let now = date_time_ymd(2026, 1, 1);
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now,
+            next_update: date_time_ymd(2100, 1, 1),
+            crl_number: SerialNumber::from(serial()),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).expect("a list");
+        list.pem().expect("PEM")
+    }
+}
+
+impl Issued {
+    /// Writes `NAME.pem` and `NAME-key.pem`.
+    pub fn write(&self, directory: &Path, name: &str) {
+        replace(&directory.join(format!("{name}.pem")), &self.chain);
+        replace(&directory.join(format!("{name}-key.pem")), &self.key);
+    }
+}
+
+/// Puts a file in the place of another, at once.
+pub fn replace(path: &Path, content: &str) {
+    let beside = path.with_extension("new");
+    fs::write(&beside, content).expect("a file");
+    fs::rename(&beside, path).expect("the same directory");
+}
+
+fn authority(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn rsa_key() -> String {
+    let mut openssl = std::process::Command::new("openssl");
+    openssl.args([
+        "genpkey",
+        "-quiet",
+        "-algorithm",
+        "RSA",
+        "-pkeyopt",
+        "rsa_keygen_bits:2048",
+    ]);
+    let done = openssl.output().expect("openssl");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8(done.stdout).expect("PEM")
+}
+
+fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
