@@ -2,6 +2,7 @@
 
 mod decode;
 mod problem;
+mod proxy_protocol;
 mod reader;
 mod routes;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
+use crate::proxy_protocol::{ProxyProtocol, Trusted};
 use crate::route::{Action, Routes, Rule};
 use crate::tls::certs::Certificate;
 use crate::tls::{Alpn, Engine, MinVersion, Tickets};
@@ -86,6 +88,8 @@ pub(crate) struct Listener {
     pub name: String,
     pub address: Address,
     pub tls: Option<tls::Settings>,
+    /// Of a listener behind load balancers.
+    pub proxies: Option<Trusted>,
 }
 
 impl Config {
@@ -143,7 +147,11 @@ impl Config {
             (None, To::Gate) => Some(gate::Settings::default()),
             (None, To::Dialled(_) | To::Hello | To::Echo) => None,
         };
-        Ok(Self::of_one(sidecar.listen.clone(), certificate, to, gate))
+        proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
+            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error.into()))?;
+        let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        config.backends[0].proxy_protocol = sidecar.proxy_protocol;
+        Ok(config)
     }
 
     /// How long a drain may take, `timeouts.drain`; `None` is unlimited.
@@ -185,6 +193,7 @@ impl Config {
             balance: Balance::LeastConnections,
             park: Park::Hold,
             health: Health::default(),
+            proxy_protocol: None,
         };
         Self {
             runtime: Runtime::default(),
@@ -193,7 +202,12 @@ impl Config {
             drain: Some(DRAIN),
             unacknowledged: Some(UNACKNOWLEDGED),
             gate,
-            listeners: vec![Listener { name, address, tls }],
+            listeners: vec![Listener {
+                name,
+                address,
+                tls,
+                proxies: None,
+            }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],
         }
@@ -219,6 +233,8 @@ pub struct Sidecar {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// An address, or `gate`, `hello` or `echo`.
     pub to: String,
+    /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
     /// default place if `to` is `gate`, and no gate otherwise.
     pub gate: Option<PathBuf>,

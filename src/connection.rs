@@ -1,7 +1,7 @@
 //! The life of one connection, top to bottom.
 //!
 //! ```text
-//! Socket ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
+//! Socket ─► (PROXY header) ─► TLS, one deadline ─► Facts ─► route ─► backend: dialled or claimed
 //!                                                     │
 //! Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
 //! ```
@@ -12,6 +12,7 @@
 //! What a phase needs is boxed: most connections are idle in their relay, and would otherwise hold
 //! the room for a handshake.
 
+mod origin;
 mod parting;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::task::yield_now;
 use tracing::debug;
 
+use self::origin::Introduction;
 use self::parting::{interrupt, part};
 use crate::backend::{Backend, Served, Service, Unserved};
 use crate::client::{self, Client, Relaying};
@@ -28,6 +30,7 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
+use crate::proxy_protocol::Trusted;
 use crate::relay::{self, Relay};
 use crate::route::{Query, Refusal};
 use crate::sys::socket::Socket;
@@ -63,6 +66,8 @@ pub(crate) struct Front {
     pub name: String,
     /// `None` on a plaintext listener.
     pub tls: Option<TlsAcceptor>,
+    /// The load balancers, of which each connection begins with a PROXY protocol header.
+    pub proxies: Option<Trusted>,
 }
 
 /// Serves one connection to its end.
@@ -76,28 +81,45 @@ pub(crate) async fn serve(
         socket,
         peer,
         local,
-        permit,
+        mut permit,
         pending,
     } = accepted;
     let mut facts = Box::new(Facts::of(record.id));
     facts.listener = Some(front.name.clone());
     (facts.peer, facts.local) = (peer, local);
-    let outcome = live(socket, facts, pending, &front, &shared, &record).await;
+    let held = (&mut permit, pending);
+    let outcome = live(socket, facts, held, &front, &shared, &record).await;
     // First: whoever reads that a connection has ended may count on its room.
     drop(permit);
     record.close(outcome);
 }
 
 async fn live(
-    socket: Socket,
+    mut socket: Socket,
     mut facts: Box<Facts>,
-    pending: Slot,
+    (permit, pending): (&mut Permit, Slot),
     front: &Front,
     shared: &Shared,
     record: &Record,
 ) -> Outcome {
     let lifetime = Deadline::after(shared.timeouts.lifetime);
     let budget = Deadline::after(shared.timeouts.handshake).earlier(lifetime);
+    if let Some(trusted) = &front.proxies {
+        let introduction = Introduction {
+            facts: &mut facts,
+            permit,
+            record,
+            limits: &shared.limits,
+        };
+        socket = tokio::select! {
+            biased;
+            heard = Box::pin(introduction.hear(socket, trusted, budget)) => match heard {
+                Ok(socket) => socket,
+                Err(outcome) => return over(lifetime, outcome),
+            },
+            () = shared.drain.time_is_up() => return Outcome::Drained,
+        };
+    }
     let admitted = tokio::select! {
         biased;
         admitted = Box::pin(admit(socket, &mut facts, budget, front, shared)) => admitted,
@@ -124,6 +146,10 @@ async fn live(
         lease,
     } = match served {
         Ok(served) => served,
+        Err(Outcome::BackendReset) => {
+            client.reset();
+            return Outcome::BackendReset;
+        }
         Err(outcome) => {
             Box::pin(client.close()).await;
             return over(lifetime, outcome);
@@ -245,6 +271,7 @@ impl From<Unserved> for Outcome {
         match unserved {
             Unserved::Refused => Self::BackendRefused,
             Unserved::TimedOut => Self::BackendTimeout,
+            Unserved::Reset => Self::BackendReset,
             Unserved::Expired => Self::Expired,
             Unserved::Drained => Self::Drained,
         }

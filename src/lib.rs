@@ -24,6 +24,7 @@ mod wire;
 // Mechanisms: each knows the words and nothing of the others.
 mod drain;
 mod limits;
+mod proxy_protocol;
 mod relay;
 mod rendezvous;
 mod route;
@@ -64,4 +65,5 @@ pub use handler::{Backend, Connection};
 pub use id::{Id, ParseIdError};
 pub use outcome::Outcome;
 pub use proxy::{BindError, Builder, Drained, PathError, Proxy, Running, Statistics};
+pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

@@ -69,11 +69,17 @@ impl Limits {
             }
             _ => (None, self.take()?),
         };
-        let permit = Permit {
-            _open: open,
-            _ip: ip,
-        };
+        let permit = Permit { _open: open, ip };
         Ok((permit, pending))
+    }
+
+    /// Counts an admitted connection for its client, of whom a load balancer told only now.
+    pub(crate) fn count(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Exceeded> {
+        if let (Some(per_ip), Some(ip)) = (&self.per_ip, ip) {
+            let (slot, ()) = per_ip.take(ip, || Ok(()))?;
+            permit.ip = Some(slot);
+        }
+        Ok(())
     }
 
     /// A place among the open and one among the pending, or neither.
@@ -160,7 +166,7 @@ impl Exceeded {
 #[must_use]
 pub(crate) struct Permit {
     _open: Slot,
-    _ip: Option<IpSlot>,
+    ip: Option<IpSlot>,
 }
 
 /// Counts what is in use, up to a most.
@@ -353,6 +359,22 @@ mod tests {
                 pending: 1
             }
         );
+    }
+
+    #[test]
+    fn a_client_that_becomes_known_later_has_its_own_share() {
+        let limits = limits(9, 1, 9);
+        let (mut first, _slot) = limits.admit(None).expect("room");
+        assert_eq!(limits.count(&mut first, ip("192.0.2.1")), Ok(()));
+        let (mut second, _slot) = limits.admit(None).expect("room");
+        let refused = limits.count(&mut second, ip("192.0.2.1"));
+        assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
+        assert_eq!(limits.count(&mut second, ip("192.0.2.2")), Ok(()));
+        assert_eq!(limits.count(&mut second, None), Ok(()));
+        drop(first);
+        assert!(limits.admit(ip("192.0.2.1")).is_ok());
+        drop(second);
+        assert_eq!(counted(&limits).0, 0);
     }
 
     #[test]

@@ -67,7 +67,12 @@ impl Listener {
     /// Takes the connection in, or closes it before any work is done for it.
     fn admit(&self, arrival: Arrival, shared: &Arc<Shared>, connections: &TaskTracker) {
         let Arrival { socket, peer } = arrival;
-        let ip = peer.as_ref().and_then(Endpoint::ip);
+        // Where a load balancer tells of the client, its own connections are nobody's share.
+        let client = match &self.front.proxies {
+            Some(_) => None,
+            None => peer.as_ref(),
+        };
+        let ip = client.and_then(Endpoint::ip);
         let (permit, pending) = match shared.limits.admit(ip) {
             Ok(admitted) => admitted,
             Err(limit) => {
@@ -81,7 +86,7 @@ impl Listener {
             Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
             Source::Tcp(_, None) => socket.local(),
         };
-        let record = shared.ledger.open(&self.front.name, peer.as_ref());
+        let record = shared.ledger.open(&self.front.name, client);
         let span = record.span();
         let accepted = Accepted {
             socket,

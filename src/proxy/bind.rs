@@ -141,6 +141,7 @@ fn front(listener: &Listener) -> Result<Front, BindError> {
     Ok(Front {
         name: listener.name.clone(),
         tls,
+        proxies: listener.proxies.clone(),
     })
 }
 
