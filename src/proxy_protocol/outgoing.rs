@@ -10,22 +10,17 @@ use crate::facts::{Endpoint, Facts, TlsFacts};
 
 /// The bytes that come before the first one of the client.
 ///
-/// A client on a Unix socket has no address: it is `UNKNOWN` in version 1. In version 2 it is PROXY
-/// with the family UNSPEC, as HAProxy has it; LOCAL would have the backend skip the vectors.
+/// A client on a Unix socket has no address: it is `UNKNOWN` in version 1, and LOCAL in version 2,
+/// which is what every receiver has to accept (§2.2); the vectors are there for those that read them.
+/// PROXY with the family UNSPEC or UNIX would say it better, but HAProxy, which sends the first, takes
+/// neither (seen with 2.6).
 pub(crate) fn header(version: ProxyProtocol, facts: &Facts) -> Vec<u8> {
     let addresses = addresses(facts);
     let mut bytes = Vec::with_capacity(LONGEST);
     let written = match version {
         ProxyProtocol::V1 => ProxyHeader::with_tlvs(addresses, []).encode_v1(&mut bytes),
         ProxyProtocol::V2 => {
-            let is_known = addresses.is_some();
-            let header = ProxyHeader::with_tlvs(addresses, vectors(facts));
-            let written = header.encode_v2(&mut bytes);
-            if !is_known {
-                // The library makes LOCAL of it, and knows no PROXY without addresses.
-                bytes[COMMAND] = PROXY;
-            }
-            written
+            ProxyHeader::with_tlvs(addresses, vectors(facts)).encode_v2(&mut bytes)
         }
     };
     written.expect("addresses of one family, streams, and vectors that fit");
@@ -113,9 +108,6 @@ fn openssl_name(suite: &str) -> String {
     name.to_owned()
 }
 
-/// Where version 2 has its command, and what PROXY is.
-const COMMAND: usize = 12;
-const PROXY: u8 = 0x21;
 const FIXED_AND_IPV6: usize = 16 + 36;
 /// X.520's ub-common-name, in characters.
 const LONGEST_CN: usize = 64;

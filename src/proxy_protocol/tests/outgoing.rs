@@ -95,12 +95,11 @@ fn version_2_has_the_addresses_and_what_is_known() {
 }
 
 #[test]
-fn a_client_without_an_address_is_unspecified_and_the_rest_is_said() {
+fn a_client_without_an_address_is_local_and_the_rest_is_said() {
     let mut facts = facts(None, Some(Endpoint::Unix("/run/front.sock".into())));
     facts.tls = Some(tls());
     let header = header(ProxyProtocol::V2, &facts);
-    // PROXY, and not LOCAL, of which a receiver skips the vectors.
-    assert_eq!(header[12..14], [0x21, 0x00]);
+    assert_eq!(header[12..14], [0x20, 0x00]);
     assert!(header.windows(15).any(|part| part == b"api.example.com"));
     assert_eq!(parse(&header), Ok(Origin::Socket));
 }
