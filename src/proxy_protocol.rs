@@ -55,7 +55,7 @@ impl Trusted {
         Self(networks)
     }
 
-    /// A peer without an IP address came over a Unix socket, and is let in by the mode of its file.
+    /// A peer without an IP address came over a Unix socket, and is let in by whose directory that is in.
     pub(crate) fn contains(&self, peer: Option<&Endpoint>) -> bool {
         match peer.and_then(Endpoint::ip) {
             Some(ip) => self.0.iter().any(|network| network.contains(&ip)),
