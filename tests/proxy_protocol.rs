@@ -2,99 +2,23 @@
 
 mod common;
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
+use common::balancer::{
+    Joined, LINE, LOCAL, all_fronts, assert_closed, assert_echoes, from, fronts, sent, start,
+    unix_addresses, v2,
+};
 use common::client::{self, Front, Socket, handshake};
 use common::vestibule::{RELAYS, Vestibule};
 use common::{gate, soon, until};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls;
 
 const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 const ECHO: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
-
-const LISTENERS: &str = r#"
-[[listener]]
-name = "tcp"
-address = "tcp:127.0.0.1:0"
-accept_proxy_protocol = "required"
-trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
-[listener.tls]
-certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
-
-[[listener]]
-name = "unix"
-address = "unix:{dir}/front.sock"
-accept_proxy_protocol = "required"
-[listener.tls]
-certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
-
-[[listener]]
-name = "plain"
-address = "tcp:127.0.0.1:0"
-accept_proxy_protocol = "required"
-trusted_proxies = ["127.0.0.1"]
-"#;
-
-const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n";
-const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-
-/// Version 2 with addresses of a family, and vectors.
-fn v2(family: u8, block: &[u8]) -> Vec<u8> {
-    let length = (block.len() as u16).to_be_bytes();
-    [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &length, block].concat()
-}
-
-fn unix_addresses() -> Vec<u8> {
-    let mut block = [0; 216];
-    block[..11].copy_from_slice(b"/run/client");
-    block[108..118].copy_from_slice(b"/run/front");
-    v2(0x31, &block)
-}
-
-/// From 192.0.2.`host`.
-fn from(host: u8) -> Vec<u8> {
-    format!("PROXY TCP4 192.0.2.{host} 198.51.100.1 51234 443\r\n").into_bytes()
-}
-
-async fn start(config: &str) -> Vestibule {
-    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
-    Vestibule::start_whole(directory, &format!("{config}\n{LISTENERS}")).await
-}
-
-fn fronts(vestibule: &Vestibule) -> [Front; 2] {
-    [
-        Front::Tcp(vestibule.tcp()),
-        Front::Unix(vestibule.path("front.sock")),
-    ]
-}
-
-fn all_fronts(vestibule: &Vestibule) -> [Front; 3] {
-    let [tcp, unix] = fronts(vestibule);
-    [tcp, unix, Front::Tcp(vestibule.address("plain"))]
-}
-
-/// A connection that has sent `bytes`.
-async fn sent(front: &Front, bytes: &[u8]) -> Socket {
-    let mut socket = front.socket().await.expect("a connection");
-    // It may have heard enough before the end.
-    let _ = socket.write_all(bytes).await;
-    socket
-}
-
-/// The connection is closed, and nothing was said on it.
-async fn assert_closed(mut socket: Socket) {
-    let mut answer = Vec::new();
-    let _ = soon("a close", socket.read_to_end(&mut answer)).await;
-    assert!(answer.is_empty(), "answered {}", answer.escape_ascii());
-}
 
 #[tokio::test]
 async fn the_client_in_the_header_is_the_one_that_everybody_sees() {
@@ -226,16 +150,6 @@ async fn a_header_and_the_first_words_may_come_in_one_segment() {
         }
         vestibule.ended_over(relay, "done", 12).await;
     }
-}
-
-async fn assert_echoes(mut client: impl AsyncRead + AsyncWrite + Unpin) {
-    client.write_all(b"word").await.expect("open");
-    client.shutdown().await.expect("open");
-    let mut answer = Vec::new();
-    soon("the echo", client.read_to_end(&mut answer))
-        .await
-        .expect("a clean end");
-    assert_eq!(answer, b"word");
 }
 
 #[tokio::test]
@@ -421,47 +335,5 @@ async fn routes_go_by_the_client_and_not_by_the_load_balancer() {
         let strange = b"PROXY TCP4 203.0.113.1 198.51.100.1 51234 443\r\n";
         assert!(handshake(sent(&front, strange).await).await.is_err());
         vestibule.ended("no_route", times).await;
-    }
-}
-
-/// Sends `first` in front of what is written first, in one write.
-struct Joined {
-    first: Vec<u8>,
-    socket: Socket,
-}
-
-impl AsyncWrite for Joined {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let first = std::mem::take(&mut self.first);
-        let both = [&first, bytes].concat();
-        let written = Pin::new(&mut self.socket).poll_write(cx, &both);
-        match written {
-            Poll::Pending => self.first = first,
-            Poll::Ready(Ok(written)) => return Poll::Ready(Ok(written - first.len())),
-            Poll::Ready(Err(_)) => {}
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-impl AsyncRead for Joined {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
