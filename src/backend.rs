@@ -3,6 +3,7 @@
 pub(crate) mod claimer;
 pub(crate) mod dial;
 pub(crate) mod echo;
+mod greeting;
 pub(crate) mod hello;
 pub(crate) mod plain;
 pub(crate) mod pool;
@@ -14,12 +15,14 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
+use self::greeting::greet;
 pub(crate) use self::plain::Plain;
 use self::pool::{Balance, Health, Lease, Pool};
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Facts;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
 use crate::sys::socket::Socket;
 
@@ -31,6 +34,8 @@ pub(crate) struct Settings {
     pub balance: Balance,
     pub park: Park,
     pub health: Health,
+    /// What a dialled address is sent first.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +60,7 @@ pub(crate) enum Park {
 pub(crate) struct Backend {
     settings: Settings,
     kind: Kind,
+    proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug)]
@@ -85,6 +91,7 @@ impl Backend {
         Self {
             settings: settings.clone(),
             kind,
+            proxy_protocol: settings.proxy_protocol,
         }
     }
 
@@ -116,12 +123,10 @@ impl Backend {
         rendezvous: &Rendezvous<Claimer>,
     ) -> Result<Served, Unserved> {
         match &self.kind {
-            Kind::Dialled(pool, park) => pool
-                .dial(facts.peer_ip(), deadline, *park)
-                .await
-                .map(Served::dialled),
+            Kind::Dialled(pool, park) => self.dial(pool, facts, deadline, *park).await,
             Kind::Claimed(registered) => {
-                obtain_claimed(registered, facts, deadline, rendezvous).await
+                self.obtain_claimed(registered, facts, deadline, rendezvous)
+                    .await
             }
             Kind::Hello(drain) => Ok(Served::built_in(|stream| {
                 hello::serve(stream, facts.clone(), drain.clone())
@@ -129,47 +134,59 @@ impl Backend {
             Kind::Echo => Ok(Served::built_in(echo::serve)),
         }
     }
-}
 
-/// Dials while any address is registered, and waits for a claim while none is.
-async fn obtain_claimed(
-    registered: &Pool,
-    facts: &Facts,
-    deadline: Deadline,
-    rendezvous: &Rendezvous<Claimer>,
-) -> Result<Served, Unserved> {
-    let mut place = None;
-    loop {
-        if registered.has_addresses() {
-            tokio::select! {
-                biased;
-                dialled = registered.dial(facts.peer_ip(), deadline, Park::Hold) => {
-                    return dialled.map(Served::dialled);
+    /// Connects to one of the addresses, and says whose the connection is.
+    async fn dial(
+        &self,
+        pool: &Pool,
+        facts: &Facts,
+        deadline: Deadline,
+        park: Park,
+    ) -> Result<Served, Unserved> {
+        let (socket, lease) = pool.dial(facts.peer_ip(), deadline, park).await?;
+        let socket = greet(socket, self.proxy_protocol, facts, deadline).await?;
+        Ok(Served::dialled(socket, lease))
+    }
+
+    /// Dials while any address is registered, and waits for a claim while none is.
+    async fn obtain_claimed(
+        &self,
+        registered: &Pool,
+        facts: &Facts,
+        deadline: Deadline,
+        rendezvous: &Rendezvous<Claimer>,
+    ) -> Result<Served, Unserved> {
+        let mut place = None;
+        loop {
+            if registered.has_addresses() {
+                tokio::select! {
+                    biased;
+                    dialled = self.dial(registered, facts, deadline, Park::Hold) => return dialled,
+                    () = registered.until_empty() => continue,
                 }
-                () = registered.until_empty() => continue,
             }
-        }
-        let mut ticket = rendezvous.announce_again(facts.clone(), place);
-        place = ticket.place();
-        let ended = tokio::select! {
-            biased;
-            redeemed = ticket.wait() => Ok(redeemed?),
-            () = registered.until_populated() => Err(Resolution::Dialled),
-            () = deadline.passed() => Err(Resolution::Expired),
-        };
-        let claimer = match ended {
-            Ok(claimer) => claimer,
-            // A claim that came first is honoured.
-            Err(resolution) => match ticket.withdraw(resolution) {
-                Some(claimer) => claimer,
-                None if resolution == Resolution::Expired => return Err(Unserved::Expired),
-                None => continue,
-            },
-        };
-        // A claimer that died before it knew has resolved nothing: the connection waits again,
-        // in its old place.
-        if let Some(stream) = taken(claimer).await? {
-            return Ok(Served::claimed(stream));
+            let mut ticket = rendezvous.announce_again(facts.clone(), place);
+            place = ticket.place();
+            let ended = tokio::select! {
+                biased;
+                redeemed = ticket.wait() => Ok(redeemed?),
+                () = registered.until_populated() => Err(Resolution::Dialled),
+                () = deadline.passed() => Err(Resolution::Expired),
+            };
+            let claimer = match ended {
+                Ok(claimer) => claimer,
+                // A claim that came first is honoured.
+                Err(resolution) => match ticket.withdraw(resolution) {
+                    Some(claimer) => claimer,
+                    None if resolution == Resolution::Expired => return Err(Unserved::Expired),
+                    None => continue,
+                },
+            };
+            // A claimer that died before it knew has resolved nothing: the connection waits again,
+            // in its old place.
+            if let Some(stream) = taken(claimer).await? {
+                return Ok(Served::claimed(stream));
+            }
         }
     }
 }
@@ -199,7 +216,7 @@ pub(crate) struct Served {
 pub(crate) type Service = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Served {
-    fn dialled((socket, lease): (Socket, Lease)) -> Self {
+    fn dialled(socket: Socket, lease: Lease) -> Self {
         Self {
             stream: Plain::Socket(socket),
             service: None,
@@ -236,6 +253,8 @@ pub(crate) enum Unserved {
     Refused,
     /// The backend: no address took it in time.
     TimedOut,
+    /// The backend: it took the connection and reset it before it had read whose it is.
+    Reset,
     /// The workers: nobody claimed it in time.
     Expired,
     /// Us: we are ending.

@@ -5,6 +5,7 @@ mod explain;
 mod files;
 mod handshake;
 mod problem;
+mod proxy_protocol;
 mod reader;
 mod routes;
 mod summary;
@@ -25,6 +26,7 @@ use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
+use crate::proxy_protocol::{ProxyProtocol, Trusted};
 use crate::route::{Action, Routes, Rule};
 use crate::tls::Engine;
 use crate::tls::certs::Certificate;
@@ -96,6 +98,8 @@ pub(crate) struct Listener {
     pub name: String,
     pub address: Address,
     pub tls: Option<tls::Settings>,
+    /// Of a listener behind load balancers.
+    pub proxies: Option<Trusted>,
 }
 
 impl Config {
@@ -161,7 +165,10 @@ impl Config {
             (None, To::Gate) => Some(gate::Settings::default()),
             (None, To::Dialled(_) | To::Hello | To::Echo) => None,
         };
-        let config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
+            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error.into()))?;
+        let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        config.backends[0].proxy_protocol = sidecar.proxy_protocol;
         Ok(Self { files, ..config })
     }
 
@@ -219,6 +226,7 @@ impl Config {
             balance: Balance::LeastConnections,
             park: Park::Hold,
             health: Health::default(),
+            proxy_protocol: None,
         };
         Self {
             runtime: Runtime::default(),
@@ -227,7 +235,12 @@ impl Config {
             drain: Some(DRAIN),
             unacknowledged: Some(UNACKNOWLEDGED),
             gate,
-            listeners: vec![Listener { name, address, tls }],
+            listeners: vec![Listener {
+                name,
+                address,
+                tls,
+                proxies: None,
+            }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],
             files: Vec::new(),
@@ -256,6 +269,8 @@ pub struct Sidecar {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// An address, or `gate`, `hello` or `echo`.
     pub to: String,
+    /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
     /// default place if `to` is `gate`, and no gate otherwise.
     pub gate: Option<PathBuf>,

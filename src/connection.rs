@@ -1,7 +1,7 @@
 //! The life of one connection, top to bottom.
 //!
 //! ```text
-//! Socket ─► TLS, one deadline ─► Facts ─► identity ─► route ─► backend: dialled or claimed
+//! Socket ─► (PROXY header) ─► TLS, one deadline ─► identity ─► route ─► backend: dialled or claimed
 //!                                                     │
 //! Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
 //! ```
@@ -13,6 +13,7 @@
 //! the room for a handshake.
 
 mod admission;
+mod origin;
 mod parting;
 
 use std::pin::Pin;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use tokio::task::yield_now;
 
-use self::admission::{Admitted, admit};
+use self::admission::{Admission, Admitted};
 use self::parting::{interrupt, part};
 use crate::backend::{Served, Service, Unserved};
 use crate::client::Relaying;
@@ -30,7 +31,9 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
 use crate::limits::{Permit, Slot};
 use crate::outcome::Outcome;
+use crate::proxy_protocol::Trusted;
 use crate::relay::{self, Relay};
+use crate::setup::Setup;
 use crate::sys::socket::Socket;
 use crate::tls::TlsAcceptor;
 use crate::worker::Shared;
@@ -49,8 +52,9 @@ pub(crate) struct Timeouts {
 
 /// A connection as it comes from its listener.
 pub(crate) struct Accepted {
-    /// The name of its listener.
-    pub listener: Arc<str>,
+    /// Those of its moment.
+    pub setup: Arc<Setup>,
+    pub front: Arc<Front>,
     pub socket: Socket,
     pub peer: Option<Endpoint>,
     pub local: Option<Endpoint>,
@@ -66,40 +70,42 @@ pub(crate) struct Front {
     pub name: String,
     /// `None` on a plaintext listener.
     pub tls: Option<TlsAcceptor>,
+    /// The load balancers, of which each connection begins with a PROXY protocol header.
+    pub proxies: Option<Trusted>,
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(accepted: Accepted, shared: Arc<Shared>, mut record: Record) {
-    let Accepted {
-        listener,
-        socket,
-        peer,
-        local,
-        permit,
-        pending,
-    } = accepted;
-    let mut facts = Box::new(Facts::of(record.id));
-    facts.listener = Some((*listener).to_owned());
-    (facts.peer, facts.local) = (peer, local);
-    let outcome = live(socket, facts, pending, &shared, &mut record).await;
-    // First: whoever reads that a connection has ended may count on its room.
-    drop(permit);
+pub(crate) async fn serve(accepted: Box<Accepted>, shared: Arc<Shared>, mut record: Record) {
+    let outcome = live(accepted, &shared, &mut record).await;
     record.close(outcome);
 }
 
-async fn live(
-    socket: Socket,
-    mut facts: Box<Facts>,
-    pending: Slot,
-    shared: &Shared,
-    record: &mut Record,
-) -> Outcome {
-    let setup = shared.setup.load_full();
+async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> Outcome {
+    let Accepted {
+        setup,
+        front,
+        socket,
+        peer,
+        local,
+        mut permit,
+        pending,
+    } = *accepted;
+    let mut facts = Box::new(Facts::of(record.id));
+    facts.listener = Some(front.name.clone());
+    (facts.peer, facts.local) = (peer, local);
     let lifetime = Deadline::after(setup.timeouts.lifetime);
-    let budget = Deadline::after(setup.timeouts.handshake).earlier(lifetime);
+    let admission = Admission {
+        deadline: Deadline::after(setup.timeouts.handshake).earlier(lifetime),
+        setup: &setup,
+        front: &front,
+        shared,
+        facts: &mut facts,
+        permit: &mut permit,
+        record,
+    };
     let admitted = tokio::select! {
         biased;
-        admitted = Box::pin(admit(socket, &mut facts, budget, &setup, shared, record)) => admitted,
+        admitted = Box::pin(admission.admit(socket)) => admitted,
         () = shared.drain.time_is_up() => return Outcome::Drained,
     };
     let Admitted {
@@ -129,13 +135,17 @@ async fn live(
         lease,
     } = match served {
         Ok(served) => served,
+        Err(Outcome::BackendReset) => {
+            client.reset();
+            return Outcome::BackendReset;
+        }
         Err(outcome) => {
             Box::pin(client.close()).await;
             return over(lifetime, outcome);
         }
     };
     let settings = setup.timeouts.relay;
-    drop((pending, facts, backend, setup));
+    drop((pending, facts, backend, front, setup));
     // A socket that was just connected is known to be writable after one turn of the event loop. Before
     // it the client's first words would be refused, and a timer be set as for a backend that stalls.
     yield_now().await;
@@ -218,6 +228,7 @@ impl From<Unserved> for Outcome {
         match unserved {
             Unserved::Refused => Self::BackendRefused,
             Unserved::TimedOut => Self::BackendTimeout,
+            Unserved::Reset => Self::BackendReset,
             Unserved::Expired => Self::Expired,
             Unserved::Drained => Self::Drained,
         }
@@ -233,6 +244,6 @@ mod tests {
             size_of::<F>()
         }
         let size = size(super::serve);
-        assert!((1120..=1248).contains(&size), "{size} bytes");
+        assert!((896..=1024).contains(&size), "{size} bytes");
     }
 }

@@ -6,12 +6,14 @@
 mod config;
 mod front;
 mod gate_line;
+mod proxy_protocol;
 mod record;
 mod rendezvous;
 
 pub use self::config::config;
 pub use self::front::front;
 pub use self::gate_line::gate_line;
+pub use self::proxy_protocol::proxy_protocol;
 pub use self::record::record;
 pub use self::rendezvous::rendezvous;
 
@@ -59,6 +61,11 @@ mod tests {
     #[test]
     fn the_seeds_of_gate_line_hold() {
         replay("gate_line", super::gate_line);
+    }
+
+    #[test]
+    fn the_seeds_of_proxy_protocol_hold() {
+        replay("proxy_protocol", super::proxy_protocol);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Ledger {
             listener,
             peer,
             identity = tracing::field::Empty,
+            proxy = tracing::field::Empty,
             backend = tracing::field::Empty,
             relay = tracing::field::Empty
         );
@@ -154,6 +155,18 @@ impl Record {
     /// The span in which everything about the connection is logged.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
+    }
+
+    /// The connection is from a load balancer; its client is not known yet.
+    pub(crate) fn proxied(&self, proxy: Option<&Endpoint>) {
+        let proxy = proxy.map(tracing::field::display);
+        self.span.record("proxy", proxy);
+    }
+
+    /// The load balancer has said who the client is.
+    pub(crate) fn introduced(&self, peer: Option<&Endpoint>) {
+        let peer = peer.map(tracing::field::display);
+        self.span.record("peer", peer);
     }
 
     /// `relay` is the name of the one that will move the connection's bytes.

@@ -26,6 +26,7 @@ mod wire;
 // Mechanisms: each knows the words and nothing of the others.
 mod drain;
 mod limits;
+mod proxy_protocol;
 mod relay;
 mod rendezvous;
 mod route;
@@ -74,5 +75,6 @@ pub use outcome::Outcome;
 pub use proxy::{
     BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, Statistics,
 };
+pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};
 pub use watch::{FileState, Watch};

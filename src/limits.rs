@@ -82,11 +82,18 @@ impl Limits {
                 .take(network(ip), Exceeded::ConnectionsPerIp, || self.take())?,
             None => (None, self.take()?),
         };
-        let permit = Permit {
-            _open: open,
-            _ip: ip,
-        };
+        let permit = Permit { _open: open, ip };
         Ok((permit, pending))
+    }
+
+    /// Counts an admitted connection for its client, of whom a load balancer told only now.
+    pub(crate) fn count(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Exceeded> {
+        if let Some(ip) = ip {
+            let exceeded = Exceeded::ConnectionsPerIp;
+            let (share, ()) = self.per_ip.take(network(ip), exceeded, || Ok(()))?;
+            permit.ip = share;
+        }
+        Ok(())
     }
 
     /// Admits one more connection of this client, for as long as the share is kept.
@@ -192,7 +199,7 @@ impl Exceeded {
 #[must_use]
 pub(crate) struct Permit {
     _open: Slot,
-    _ip: Option<Share<IpAddr>>,
+    ip: Option<Share<IpAddr>>,
 }
 
 /// A client's place among its connections. Dropping it makes room for another one of them.
@@ -403,6 +410,22 @@ mod tests {
                 pending: 1
             }
         );
+    }
+
+    #[test]
+    fn a_client_that_becomes_known_later_has_its_own_share() {
+        let limits = limits(9, 1, 9);
+        let (mut first, _slot) = limits.admit(None).expect("room");
+        assert_eq!(limits.count(&mut first, ip("192.0.2.1")), Ok(()));
+        let (mut second, _slot) = limits.admit(None).expect("room");
+        let refused = limits.count(&mut second, ip("192.0.2.1"));
+        assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
+        assert_eq!(limits.count(&mut second, ip("192.0.2.2")), Ok(()));
+        assert_eq!(limits.count(&mut second, None), Ok(()));
+        drop(first);
+        assert!(limits.admit(ip("192.0.2.1")).is_ok());
+        drop(second);
+        assert_eq!(counted(&limits).0, 0);
     }
 
     #[test]

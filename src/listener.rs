@@ -72,7 +72,17 @@ impl Listener {
     /// Takes the connection in, or closes it before any work is done for it.
     fn admit(&self, arrival: Arrival, shared: &Arc<Shared>, connections: &TaskTracker) {
         let Arrival { socket, peer } = arrival;
-        let ip = peer.as_ref().and_then(Endpoint::ip);
+        let setup = shared.setup.load_full();
+        // A reload has just removed the listener, and this one came in before it could be stopped.
+        let Some(front) = setup.fronts.get(&*self.name).map(Arc::clone) else {
+            return;
+        };
+        // Where a load balancer tells of the client, its own connections are nobody's share.
+        let client = match &front.proxies {
+            Some(_) => None,
+            None => peer.as_ref(),
+        };
+        let ip = client.and_then(Endpoint::ip);
         let (permit, pending) = match shared.limits.admit(ip) {
             Ok(admitted) => admitted,
             Err(limit) => {
@@ -86,16 +96,17 @@ impl Listener {
             Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
             Source::Tcp(_, None) => socket.local(),
         };
-        let record = shared.ledger.open(&self.name, peer.as_ref());
+        let record = shared.ledger.open(&self.name, client);
         let span = record.span();
-        let accepted = Accepted {
-            listener: Arc::clone(&self.name),
+        let accepted = Box::new(Accepted {
+            setup,
+            front,
             socket,
             peer,
             local,
             permit,
             pending,
-        };
+        });
         let life = connection::serve(accepted, Arc::clone(shared), record);
         connections.spawn(life.instrument(span));
     }

@@ -23,7 +23,7 @@ pub enum Outcome {
     BackendRefused,
     /// No backend took the connection within `timeouts.backend`.
     BackendTimeout,
-    /// TLS could not be agreed on.
+    /// TLS could not be agreed on, or the PROXY protocol header was wrong.
     HandshakeFailed,
     /// The handshake did not end within `timeouts.handshake`.
     HandshakeTimeout,
@@ -31,7 +31,7 @@ pub enum Outcome {
     NotTls,
     /// No route matched.
     NoRoute,
-    /// A route denied it.
+    /// A route denied it, or it came from none of the trusted proxies.
     Denied,
     /// A limit on open or pending connections was reached.
     OverLimit,

@@ -20,6 +20,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
         &[
             "drain",
             "limits",
+            "proxy_protocol",
             "relay",
             "rendezvous",
             "route",

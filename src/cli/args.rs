@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
-use vestibule::Address;
+use vestibule::{Address, ProxyProtocol};
 
 /// Terminates TLS and hands each connection, as a plain socket, to whoever is to serve it.
 ///
@@ -39,7 +40,7 @@ pub(super) enum Command {
 #[command(after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "gate"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate"])]
     #[arg(required_unless_present = "listen")]
     pub config: Option<PathBuf>,
 
@@ -58,6 +59,13 @@ pub(super) struct RunArgs {
     /// Who serves: HOST:PORT, unix:/PATH, or `gate`, `hello`, `echo`.
     #[arg(long, value_name = "BACKEND", requires = "listen")]
     pub to: Option<String>,
+
+    /// What the backend is sent first: a PROXY protocol header with the client's address, and as v2
+    /// with its TLS version, SNI, ALPN and the connection's UUID.
+    #[arg(long, value_name = "VERSION", requires = "listen")]
+    #[arg(value_parser = PossibleValuesParser::new(["v1", "v2"])
+        .try_map(|version| version.parse::<ProxyProtocol>()))]
+    pub proxy_protocol: Option<ProxyProtocol>,
 
     /// Where workers come to claim connections (with `--to gate`; the backend is `default`).
     #[arg(long, value_name = "PATH", requires = "listen")]
@@ -132,6 +140,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   vestibule run -c /etc/vestibule.toml
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock
+  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 --proxy-protocol v2
+      For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
   vestibule run --listen [::]:443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
 
 SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unless configured).
@@ -179,6 +189,7 @@ mod tests {
         assert!(parse("vestibule run --listen a:1 --cert c --key k").is_err());
         assert!(parse("vestibule run --listen a:1 --cert c --key k --to hello").is_ok());
         assert!(parse("vestibule run -c f --to hello").is_err());
+        assert!(parse("vestibule run -c f --proxy-protocol v2").is_err());
         assert!(parse("vestibule run").is_err());
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
             listen: listen.clone(),
             certificate: args.cert.clone().zip(args.key.clone()),
             to: args.to.clone().unwrap_or_default(),
+            proxy_protocol: args.proxy_protocol,
             gate: args.gate.as_deref().map(absolute_path).transpose()?,
         }),
         // The argument parser asks for one of the two.

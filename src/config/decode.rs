@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::files::Files;
 use super::handshake::handshake;
 use super::problem::Problem;
+use super::proxy_protocol;
 use super::reader::{Document, Findings, Table};
 use super::routes::routes;
 use super::value::Value;
@@ -135,8 +136,7 @@ impl Decoder<'_> {
         for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
             let address = table.require("address", |value| value.parsed(str::parse::<Address>));
-            table.later("accept_proxy_protocol", Some("none"));
-            table.later("trusted_proxies", None);
+            let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {
                 Some(tls) => handshake(tls, &self.files).map(Some),
@@ -151,6 +151,7 @@ impl Decoder<'_> {
                     name: name.name,
                     address,
                     tls,
+                    proxies,
                 });
             }
         }
@@ -268,7 +269,7 @@ fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
         });
         let park = table.read("park", Value::boolean).unwrap_or(true);
         let health = table.table("health").map(health).unwrap_or_default();
-        table.later("proxy_protocol", Some("none"));
+        let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
         table.later("tls", None);
         if let Some(name) = &name {
             unique(&table, name, &mut names);
@@ -281,6 +282,7 @@ fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
                 balance: balance.unwrap_or(Balance::LeastConnections),
                 park: if park { Park::Hold } else { Park::Refuse },
                 health,
+                proxy_protocol,
             });
         }
     }

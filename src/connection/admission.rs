@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use tokio_rustls::rustls::{self, AlertDescription};
+use tokio_rustls::rustls::AlertDescription;
 use tracing::debug;
 
 use super::Front;
+use super::origin::Introduction;
 use crate::backend::Backend;
 use crate::client::{self, Client};
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::ledger::Record;
-use crate::limits::{Exceeded, IdentityShare};
+use crate::limits::{Exceeded, IdentityShare, Permit};
 use crate::outcome::Outcome;
 use crate::route::{Query, Refusal};
 use crate::setup::{Setup, Unwelcome};
@@ -29,6 +30,8 @@ pub(super) struct Admitted {
 
 /// Why a client was not let in.
 pub(super) enum Refused {
+    /// Before its first byte, and it has been closed.
+    Introduction(Outcome),
     /// There was no handshake, or not to its end.
     Handshake(HandshakeError<Socket, Refusal>),
     /// Whoever it is may not come in.
@@ -37,126 +40,124 @@ pub(super) enum Refused {
     OverLimit(Client, Exceeded),
 }
 
-pub(super) async fn admit(
-    socket: Socket,
-    facts: &mut Facts,
-    deadline: Deadline,
-    setup: &Arc<Setup>,
-    shared: &Shared,
-    record: &mut Record,
-) -> Result<Admitted, Refused> {
-    let front = facts.listener.as_ref().and_then(|it| setup.fronts.get(it));
-    let refuse = |refusal, socket| Refused::Handshake(HandshakeError::Refused(refusal, socket));
-    // The listener went with a reload while this one came in.
-    let Some(front) = front else {
-        return Err(refuse(Refusal::NoRoute, socket));
-    };
-    let Some(acceptor) = &front.tls else {
-        return match setup.route(facts) {
-            Ok(backend) => Ok(admitted(Client::plain(socket), backend, None, facts)),
-            Err(refusal) => Err(refuse(refusal, socket)),
+/// What it takes to let a client in, and what becomes known of it.
+pub(super) struct Admission<'a> {
+    pub deadline: Deadline,
+    pub setup: &'a Arc<Setup>,
+    pub front: &'a Front,
+    pub shared: &'a Shared,
+    pub facts: &'a mut Facts,
+    pub permit: &'a mut Permit,
+    pub record: &'a mut Record,
+}
+
+impl Admission<'_> {
+    pub(super) async fn admit(mut self, mut socket: Socket) -> Result<Admitted, Refused> {
+        if let Some(trusted) = &self.front.proxies {
+            socket = self.introduction().hear(socket, trusted).await?;
+        }
+        let Some(acceptor) = &self.front.tls else {
+            return match self.setup.route(self.facts) {
+                Ok(backend) => Ok(self.admitted(Client::plain(socket), backend, None)),
+                Err(reason) => Err(Refused::Handshake(HandshakeError::Refused(reason, socket))),
+            };
         };
-    };
-    let (client, peer) = secure(socket, facts, deadline, setup, front, acceptor)
-        .await
-        .map_err(Refused::Handshake)?;
-    let Some(Peer { identity, chain }) = peer else {
-        return welcome(client, facts, &[], setup, shared);
-    };
-    facts.identity = Some(identity);
-    // Entered before the latest setup is asked: a reload that comes between would find it there.
-    record.identify(facts.clone(), chain);
-    let chain = record.known().map_or(&[][..], |known| &known.chain);
-    welcome(client, facts, chain, setup, shared)
-}
-
-/// Asks the latest setup, and the limits, about a client whose handshake is done.
-fn welcome(
-    client: Client,
-    facts: &mut Facts,
-    chain: &[rustls::pki_types::CertificateDer<'_>],
-    setup: &Arc<Setup>,
-    shared: &Shared,
-) -> Result<Admitted, Refused> {
-    let latest = shared.setup.load();
-    let was_resumed = facts.tls.as_ref().is_some_and(|tls| tls.resumed);
-    let backend = match !was_resumed && Arc::ptr_eq(&latest, setup) {
-        true => latest.route(facts).map_err(Unwelcome::Route),
-        false => latest.admit(facts, chain),
-    };
-    let backend = match backend {
-        Ok(backend) => backend,
-        Err(unwelcome) => return Err(Refused::Unwelcome(client, unwelcome)),
-    };
-    let identity = facts.identity.as_ref();
-    match identity
-        .map(|it| shared.limits.admit_identity(it))
-        .transpose()
-    {
-        Ok(share) => Ok(admitted(client, backend, share, facts)),
-        Err(exceeded) => Err(Refused::OverLimit(client, exceeded)),
+        let (client, peer) = self
+            .secure(socket, acceptor)
+            .await
+            .map_err(Refused::Handshake)?;
+        if let Some(Peer { identity, chain }) = peer {
+            self.facts.identity = Some(identity);
+            // Before the latest setup is asked: a reload that comes between would find it there.
+            self.record.identify(self.facts.clone(), chain);
+        }
+        self.welcome(client)
     }
-}
 
-fn admitted(
-    client: Client,
-    backend: &Arc<Backend>,
-    share: Option<IdentityShare>,
-    facts: &mut Facts,
-) -> Admitted {
-    facts.backend = backend.name().to_owned();
-    Admitted {
-        client,
-        backend: Arc::clone(backend),
-        share,
-    }
-}
-
-/// The handshake, which goes on only where a route could come to take the client.
-async fn secure(
-    socket: Socket,
-    facts: &mut Facts,
-    deadline: Deadline,
-    setup: &Setup,
-    front: &Front,
-    acceptor: &TlsAcceptor,
-) -> Result<(Client, Option<Peer>), HandshakeError<Socket, Refusal>> {
-    let admit = |hello: &Hello<'_>| choose(hello, facts, setup, front);
-    let secured = acceptor.accept(socket, deadline, admit).await?;
-    facts.tls = Some(secured.facts);
-    let client = Client::secured(secured.session)
-        .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
-    Ok((client, secured.peer))
-}
-
-/// The first protocol with which a route could serve the client.
-fn choose(
-    hello: &Hello<'_>,
-    facts: &Facts,
-    setup: &Setup,
-    front: &Front,
-) -> Result<Option<Protocol>, Refusal> {
-    let mut refusal = Refusal::NoRoute;
-    for choice in hello.choices() {
-        let query = Query {
-            listener: &front.name,
-            sni: hello.server_name(),
-            alpn: choice.map(|(_, name)| name),
-            peer: facts.peer_ip(),
-            identity: None,
-        };
-        match setup.expect(front, &query) {
-            Ok(()) => return Ok(choice.map(|(protocol, _)| protocol)),
-            Err(reason) => refusal = reason,
+    fn introduction(&mut self) -> Introduction<'_> {
+        Introduction {
+            deadline: self.deadline,
+            facts: self.facts,
+            permit: self.permit,
+            record: self.record,
+            limits: &self.shared.limits,
         }
     }
-    Err(refusal)
+
+    /// The handshake, which goes on only where a route could come to take the client.
+    async fn secure(
+        &mut self,
+        socket: Socket,
+        acceptor: &TlsAcceptor,
+    ) -> Result<(Client, Option<Peer>), HandshakeError<Socket, Refusal>> {
+        let choose = |hello: &Hello<'_>| self.choose(hello);
+        let secured = acceptor.accept(socket, self.deadline, choose).await?;
+        self.facts.tls = Some(secured.facts);
+        let client = Client::secured(secured.session)
+            .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
+        Ok((client, secured.peer))
+    }
+
+    /// The first protocol with which a route could serve the client.
+    fn choose(&self, hello: &Hello<'_>) -> Result<Option<Protocol>, Refusal> {
+        let mut refusal = Refusal::NoRoute;
+        for choice in hello.choices() {
+            let query = Query {
+                listener: &self.front.name,
+                sni: hello.server_name(),
+                alpn: choice.map(|(_, name)| name),
+                peer: self.facts.peer_ip(),
+                identity: None,
+            };
+            match self.setup.expect(self.front, &query) {
+                Ok(()) => return Ok(choice.map(|(protocol, _)| protocol)),
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Asks the latest setup, and the limits, about a client whose handshake is done.
+    fn welcome(self, client: Client) -> Result<Admitted, Refused> {
+        let latest = self.shared.setup.load();
+        let was_resumed = self.facts.tls.as_ref().is_some_and(|tls| tls.resumed);
+        let chain = self.record.known().map_or(&[][..], |known| &known.chain);
+        let backend = match !was_resumed && Arc::ptr_eq(&latest, self.setup) {
+            true => latest.route(self.facts).map_err(Unwelcome::Route),
+            false => latest.admit(self.facts, chain),
+        };
+        let backend = match backend {
+            Ok(backend) => backend,
+            Err(unwelcome) => return Err(Refused::Unwelcome(client, unwelcome)),
+        };
+        let identity = self.facts.identity.as_ref();
+        let share = identity.map(|it| self.shared.limits.admit_identity(it));
+        match share.transpose() {
+            Ok(share) => Ok(self.admitted(client, backend, share)),
+            Err(exceeded) => Err(Refused::OverLimit(client, exceeded)),
+        }
+    }
+
+    fn admitted(
+        self,
+        client: Client,
+        backend: &Arc<Backend>,
+        share: Option<IdentityShare>,
+    ) -> Admitted {
+        self.facts.backend = backend.name().to_owned();
+        Admitted {
+            client,
+            backend: Arc::clone(backend),
+            share,
+        }
+    }
 }
 
 impl Refused {
     /// Ends the connection, with time for the alert to arrive, and says what that is called.
     pub(super) async fn outcome(self) -> Outcome {
         let (socket, outcome) = match self {
+            Self::Introduction(outcome) => return outcome,
             Self::Handshake(HandshakeError::NotTls(socket)) => (socket, Outcome::NotTls),
             Self::Handshake(HandshakeError::Failed(cause, socket)) => {
                 debug!(%cause, "handshake failed");

@@ -204,6 +204,7 @@ fn front(listener: &Listener, tickets: &Secret) -> Result<Front, BindError> {
     Ok(Front {
         name: listener.name.clone(),
         tls,
+        proxies: listener.proxies.clone(),
     })
 }
 

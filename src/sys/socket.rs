@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::readv;
-use rustix::net::{SendFlags, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
@@ -45,6 +45,37 @@ impl Socket {
             // An error here means that the runtime is going away, and with it the connection.
             Self::Tcp(stream) => drop(stream.ready(Interest::ERROR).await),
             Self::Unix(stream) => hung_up(stream).await,
+        }
+    }
+
+    /// Waits for bytes and looks at them; they stay in the socket. 0 is the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken.
+    pub(crate) async fn peek(&self, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self {
+                Self::Tcp(stream) => stream.readable().await?,
+                Self::Unix(stream) => stream.readable().await?,
+            }
+            match self.receive(room, RecvFlags::PEEK) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes bytes that are there, after [`Socket::peek`] has seen them.
+    pub(crate) fn take(&self, room: &mut [u8]) -> io::Result<usize> {
+        self.receive(room, RecvFlags::empty())
+    }
+
+    fn receive(&self, room: &mut [u8], flags: RecvFlags) -> io::Result<usize> {
+        let mut receive = |fd: BorrowedFd<'_>| Ok(recv(fd, &mut *room, flags)?.1);
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || receive(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || receive(stream.as_fd())),
         }
     }
 

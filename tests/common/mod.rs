@@ -6,6 +6,7 @@
 )]
 
 pub mod backend;
+pub mod balancer;
 pub mod bytes;
 pub mod client;
 pub mod gate;

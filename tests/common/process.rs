@@ -60,6 +60,16 @@ pub fn node() -> Command {
     command
 }
 
+/// Python with the packages of tests/requirements.txt.
+pub fn python() -> Command {
+    let python = project("target/python/bin/python3");
+    assert!(
+        Path::new(&python).is_file(),
+        "{python} is missing; tests/run installs it: `tests/run --quick`"
+    );
+    Command::new(python)
+}
+
 /// The binary under test, without arguments.
 pub fn vestibule() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vestibule"))

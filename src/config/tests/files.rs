@@ -259,4 +259,6 @@ fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
     assert_eq!(reference.backends[0].balance, default.backends[0].balance);
     assert_eq!(reference.backends[0].park, default.backends[0].park);
     assert_eq!(reference.backends[0].health, default.backends[0].health);
+    assert_eq!(reference.backends[0].proxy_protocol, None);
+    assert_eq!(reference.listeners[0].proxies, None);
 }

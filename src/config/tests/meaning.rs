@@ -52,7 +52,8 @@ keep = 10
 [[listener]]
 name = "https"
 address = "tcp:0.0.0.0:8443"
-accept_proxy_protocol = "none"
+accept_proxy_protocol = "required"
+trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
 [listener.tls]
 certificates = [ { chain = "certs/server.pem", key = "certs/server-key.pem" } ]
 unknown_sni = "first"
@@ -84,7 +85,7 @@ backend = "app"
 name = "api"
 to = ["unix:/run/api.sock", "tcp:127.0.0.1:9000"]
 balance = "round_robin"
-proxy_protocol = "none"
+proxy_protocol = "v2"
 park = false
 health = { interval = "none", fall = 5, rise = 4 }
 
@@ -156,6 +157,9 @@ fn every_listener_and_backend_arrives() {
     assert!(matches!(tls.tickets, Tickets::None));
     assert_eq!(inside.address, Address::Unix("/run/inside.sock".into()));
     assert!(inside.tls.is_none());
+    let networks = ["10.0.0.0/8", "192.0.2.1/32"].map(|text| text.parse().expect("a network"));
+    let proxies = Some(Trusted::new(networks.to_vec()));
+    assert_eq!((&https.proxies, &inside.proxies), (&proxies, &None));
 
     let [api, app] = &config.backends[..] else {
         panic!("two backends");
@@ -166,6 +170,10 @@ fn every_listener_and_backend_arrives() {
     assert_eq!((api.balance, api.park), (Balance::RoundRobin, Park::Refuse));
     assert_eq!(api.health, Health { fall: 5, rise: 4 });
     assert_eq!((&*app.name, &app.to), ("app", &To::Gate));
+    assert_eq!(
+        (api.proxy_protocol, app.proxy_protocol),
+        (Some(ProxyProtocol::V2), None)
+    );
 }
 
 #[test]
@@ -239,6 +247,8 @@ fn the_defaults_are_those_of_the_contract() {
             (Balance::LeastConnections, Park::Hold)
         );
         assert_eq!(backend.health, Health { fall: 3, rise: 2 });
+        assert_eq!(backend.proxy_protocol, None);
+        assert_eq!(config.listeners[0].proxies, None);
     }
 }
 
@@ -303,6 +313,7 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         listen: "127.0.0.1:0".parse().expect("an address"),
         certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
         to: to.into(),
+        proxy_protocol: None,
         gate: gate.map(PathBuf::from),
     };
     for (to, gate, expected) in [
@@ -327,6 +338,18 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         wrong(sidecar("9000", None)),
         "backend \"9000\": an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`; or \
          one of the words gate, hello, echo"
+    );
+    let greeted = |to: &str| Sidecar {
+        proxy_protocol: Some(ProxyProtocol::V1),
+        ..sidecar(to, None)
+    };
+    for to in ["tcp:127.0.0.1:9000", "gate"] {
+        let config = Config::sidecar(&greeted(to)).expect("a configuration");
+        assert_eq!(config.backends[0].proxy_protocol, Some(ProxyProtocol::V1));
+    }
+    assert_eq!(
+        wrong(greeted("hello")),
+        "backend \"hello\": hello and echo are built in and read no PROXY protocol header"
     );
     let files = Some(("certs/server.pem".into(), "certs/client-key.pem".into()));
     let message = wrong(Sidecar {

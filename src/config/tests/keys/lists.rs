@@ -13,6 +13,9 @@ fn listener() {
             "address = \"unix:/run/front.sock\"",
             "accept_proxy_protocol = \"none\"",
             "trusted_proxies = []",
+            "accept_proxy_protocol = \"required\"\ntrusted_proxies = [\"10.0.0.0/8\", \"2001:db8::1\"]",
+            "accept_proxy_protocol = \"required\"\ntrusted_proxies = \"10.0.0.1\"",
+            "address = \"unix:/run/front.sock\"\naccept_proxy_protocol = \"required\"",
         ],
         &[
             (
@@ -48,12 +51,36 @@ fn listener() {
             (
                 "accept_proxy_protocol = \"required\"",
                 25,
-                "`listener.accept_proxy_protocol`: not supported in this version; only \"none\" is",
+                "`listener.accept_proxy_protocol`: nobody may connect without `trusted_proxies`; \
+                 name the load balancers, as in `trusted_proxies = [\"10.0.0.0/8\"]`",
+            ),
+            (
+                "accept_proxy_protocol = \"require\"",
+                25,
+                "`listener.accept_proxy_protocol`: unknown value \"require\", did you mean \
+                 \"required\"?",
+            ),
+            (
+                "accept_proxy_protocol = true",
+                25,
+                "`listener.accept_proxy_protocol`: expected a string, found a boolean",
             ),
             (
                 "trusted_proxies = [\"10.0.0.0/8\"]",
                 19,
-                "`listener.trusted_proxies`: not supported in this version; leave it out",
+                "`listener.trusted_proxies`: has no effect without `accept_proxy_protocol = \
+                 \"required\"`; add it, or leave this out",
+            ),
+            (
+                "trusted_proxies = [\"10.0.0.0/33\"]",
+                20,
+                "`listener.trusted_proxies`: \"10.0.0.0/33\": expected a network such as \
+                 192.0.2.0/24 or 2001:db8::/32, or one address",
+            ),
+            (
+                "trusted_proxies = [10]",
+                20,
+                "`listener.trusted_proxies`: expected a string, found an integer",
             ),
             (
                 "tls = true",
@@ -297,6 +324,10 @@ fn backend() {
             "balance = \"round_robin\"",
             "balance = \"source\"",
             "proxy_protocol = \"none\"",
+            "to = \"tcp:127.0.0.1:9000\"\nproxy_protocol = \"v1\"",
+            "to = \"unix:/run/api.sock\"\nproxy_protocol = \"v2\"",
+            "to = \"gate\"\nproxy_protocol = \"v2\"",
+            "to = \"echo\"\nproxy_protocol = \"none\"",
             "park = true",
             "park = false",
             "health = { interval = \"none\", fall = 3, rise = 2 }",
@@ -338,7 +369,18 @@ fn backend() {
             (
                 "proxy_protocol = \"v2\"",
                 18,
-                "`backend.proxy_protocol`: not supported in this version; only \"none\" is",
+                "`backend.proxy_protocol`: hello and echo are built in and read no PROXY protocol \
+                 header",
+            ),
+            (
+                "proxy_protocol = \"v3\"",
+                18,
+                "`backend.proxy_protocol`: unknown value \"v3\", did you mean \"v1\"?",
+            ),
+            (
+                "proxy_protocol = 2",
+                18,
+                "`backend.proxy_protocol`: expected a string, found an integer",
             ),
             (
                 "park = \"no\"",

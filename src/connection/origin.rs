@@ -1,0 +1,180 @@
+//! Whose a connection is, where a load balancer says so in front of the client's bytes.
+
+use std::io;
+
+use tracing::debug;
+
+use super::admission::Refused;
+use crate::client;
+use crate::deadline::Deadline;
+use crate::facts::Facts;
+use crate::ledger::Record;
+use crate::limits::{Limits, Permit};
+use crate::outcome::Outcome;
+use crate::proxy_protocol::{HeaderError, LONGEST, Origin, Trusted, extent, parse};
+use crate::sys::socket::Socket;
+
+/// What becomes known of a connection with its header.
+pub(super) struct Introduction<'a> {
+    pub deadline: Deadline,
+    pub facts: &'a mut Facts,
+    pub permit: &'a mut Permit,
+    pub record: &'a Record,
+    pub limits: &'a Limits,
+}
+
+impl Introduction<'_> {
+    /// Takes the header off the stream; gives the socket back at the first byte behind it.
+    ///
+    /// # Errors
+    ///
+    /// How the connection has ended.
+    pub(super) async fn hear(self, socket: Socket, trusted: &Trusted) -> Result<Socket, Refused> {
+        self.heard(socket, trusted)
+            .await
+            .map_err(Refused::Introduction)
+    }
+
+    async fn heard(self, socket: Socket, trusted: &Trusted) -> Result<Socket, Outcome> {
+        let Self { facts, record, .. } = self;
+        record.proxied(facts.peer.as_ref());
+        if !trusted.contains(facts.peer.as_ref()) {
+            debug!("not one of the trusted proxies");
+            client::close(socket).await;
+            return Err(Outcome::Denied);
+        }
+        let origin = match self.deadline.bound(read(&socket)).await {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(ReadError::Refused(cause))) => {
+                debug!(%cause, "PROXY protocol header refused");
+                client::close(socket).await;
+                return Err(Outcome::HandshakeFailed);
+            }
+            Ok(Err(ReadError::Gone)) => return Err(Outcome::ClientGone),
+            Err(_) => return Err(Outcome::HandshakeTimeout),
+        };
+        if let Origin::Client {
+            source,
+            destination,
+        } = origin
+        {
+            (facts.peer, facts.local) = (source, destination);
+        }
+        record.introduced(facts.peer.as_ref());
+        match self.limits.count(self.permit, facts.peer_ip()) {
+            Ok(()) => Ok(socket),
+            Err(limit) => {
+                debug!(limit = limit.key(), "connection refused");
+                Err(Outcome::OverLimit)
+            }
+        }
+    }
+}
+
+/// Why there is no header; the peer is at fault.
+enum ReadError {
+    Refused(HeaderError),
+    /// It left before its header was whole.
+    Gone,
+}
+
+/// It looks before it takes, so that what follows the header stays in the socket: whoever speaks
+/// TLS reads it from there.
+async fn read(socket: &Socket) -> Result<Origin, ReadError> {
+    let mut header = [0; LONGEST];
+    let mut taken = 0;
+    loop {
+        let seen = match socket.peek(&mut header[taken..]).await {
+            Ok(0) | Err(_) => return Err(ReadError::Gone),
+            Ok(seen) => taken + seen,
+        };
+        let end = extent(&header[..seen]).map_err(ReadError::Refused)?;
+        // Also of a header in parts all is taken that is there: what was seen would be ready to be
+        // seen again, at once and for ever.
+        let wanted = end.unwrap_or(seen);
+        take(socket, &mut header[taken..wanted]).map_err(|_| ReadError::Gone)?;
+        taken = wanted;
+        if end.is_some() {
+            return parse(&header[..taken]).map_err(ReadError::Refused);
+        }
+    }
+}
+
+/// Takes bytes that were seen: they are there, so it does not wait and is never short.
+fn take(socket: &Socket, bytes: &mut [u8]) -> io::Result<()> {
+    match socket.take(bytes)? {
+        taken if taken == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+    use super::*;
+
+    const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n";
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\x03\x04\0\0";
+
+    /// Both ends, over TCP and over a Unix socket.
+    async fn pairs() -> [(Socket, Socket); 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let tcp = (ours.expect("a connection").0, theirs.expect("a connection"));
+        let unix = UnixStream::pair().expect("a pair");
+        [
+            (Socket::Tcp(tcp.0), Socket::Tcp(tcp.1)),
+            (Socket::Unix(unix.0), Socket::Unix(unix.1)),
+        ]
+    }
+
+    #[tokio::test]
+    async fn not_one_byte_behind_the_header_is_taken() {
+        for header in [LINE, LOCAL] {
+            for (mut ours, mut theirs) in pairs().await {
+                let sent = [header, b"\x16\x03\x01 and so on"].concat();
+                theirs.write_all(&sent).await.expect("room");
+                drop(theirs);
+                assert!(read(&ours).await.is_ok());
+                let mut rest = Vec::new();
+                ours.read_to_end(&mut rest).await.expect("the rest");
+                assert_eq!(rest, b"\x16\x03\x01 and so on");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_may_come_byte_by_byte() {
+        for header in [LINE, LOCAL] {
+            for (ours, mut theirs) in pairs().await {
+                let mut reading = Box::pin(read(&ours));
+                for byte in header {
+                    let mut cx = Context::from_waker(Waker::noop());
+                    assert!(matches!(reading.as_mut().poll(&mut cx), Poll::Pending));
+                    theirs.write_all(&[*byte]).await.expect("room");
+                    tokio::task::yield_now().await;
+                }
+                assert!(reading.await.is_ok());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_within_the_header_is_gone() {
+        for header in [LINE, LOCAL] {
+            for length in 0..header.len() {
+                for (ours, mut theirs) in pairs().await {
+                    theirs.write_all(&header[..length]).await.expect("room");
+                    drop(theirs);
+                    assert!(matches!(read(&ours).await, Err(ReadError::Gone)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! A header that a load balancer sent: where it ends, and what it says.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+
+use crate::facts::Endpoint;
+
+/// Whose a connection is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The proxy's own, as for a health check, or that of somebody of whom it knows nothing: the
+    /// addresses of the socket are all there is.
+    Socket,
+    /// A client's. A Unix socket without a name is no address.
+    Client {
+        source: Option<Endpoint>,
+        destination: Option<Endpoint>,
+    },
+}
+
+/// Why a header is refused; the proxy is at fault, or who speaks in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("the first bytes are no PROXY protocol header")]
+    Missing,
+    #[error("the PROXY protocol header is longer than {LONGEST_V1} (v1) or {LONGEST} (v2) bytes")]
+    TooLong,
+    #[error("the PROXY protocol header is malformed")]
+    Malformed,
+    #[error("the checksum of the PROXY protocol header is wrong")]
+    Checksum,
+}
+
+/// How long the header is with which a stream begins; `None` when all of `bytes` belongs to it and
+/// more is to come.
+///
+/// What can be no header is refused with the first byte that shows it, and not by waiting.
+///
+/// # Errors
+///
+/// The stream does not begin with a header, or with one that is too long.
+pub(crate) fn extent(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
+    if begins_with(bytes, V1) {
+        return extent_v1(bytes);
+    }
+    if begins_with(bytes, V2) {
+        return extent_v2(bytes);
+    }
+    Err(HeaderError::Missing)
+}
+
+/// Whether the two agree as far as both go.
+fn begins_with(bytes: &[u8], signature: &[u8]) -> bool {
+    bytes.iter().zip(signature).all(|(a, b)| a == b)
+}
+
+fn extent_v1(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
+    let line = &bytes[..bytes.len().min(LONGEST_V1)];
+    let Some(end) = line.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+        return match bytes.len() {
+            ..LONGEST_V1 => Ok(None),
+            _ => Err(HeaderError::TooLong),
+        };
+    };
+    match &line[end..] {
+        [b'\r', b'\n', ..] => Ok(Some(end + 2)),
+        [b'\r'] if bytes.len() < LONGEST_V1 => Ok(None),
+        [b'\r'] => Err(HeaderError::TooLong),
+        _ => Err(HeaderError::Malformed),
+    }
+}
+
+fn extent_v2(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
+    // The upper half is the version, the lower the command (§2.2).
+    if bytes
+        .get(V2.len())
+        .is_some_and(|byte| !matches!(byte, 0x20 | 0x21))
+    {
+        return Err(HeaderError::Malformed);
+    }
+    let Some(&[high, low]) = bytes.get(FIXED - 2..FIXED) else {
+        return Ok(None);
+    };
+    match FIXED + usize::from(u16::from_be_bytes([high, low])) {
+        length if length > LONGEST => Err(HeaderError::TooLong),
+        length if length > bytes.len() => Ok(None),
+        length => Ok(Some(length)),
+    }
+}
+
+/// What a whole header says, from its first byte to its last.
+///
+/// # Errors
+///
+/// It breaks the specification.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Origin, HeaderError> {
+    // Of LOCAL everything behind the length is to be skipped, whatever it is (§2.2). The library
+    // reads it nevertheless, and refuses what it cannot read.
+    if bytes.starts_with(V2) && bytes.get(V2.len()) == Some(&0x20) {
+        return Ok(Origin::Socket);
+    }
+    let (header, length) =
+        ProxyHeader::parse(bytes, ParseConfig::default()).map_err(|_| HeaderError::Malformed)?;
+    if length != bytes.len() {
+        return Err(HeaderError::Malformed);
+    }
+    match bytes.starts_with(V2) {
+        true => check_v2(bytes)?,
+        false => check_v1(bytes)?,
+    }
+    let canonical = |address: SocketAddr| {
+        Some(Endpoint::Tcp(SocketAddr::new(
+            address.ip().to_canonical(),
+            address.port(),
+        )))
+    };
+    match header.proxied_address() {
+        Some(addresses) if addresses.protocol == Protocol::Stream => Ok(Origin::Client {
+            source: canonical(addresses.source),
+            destination: canonical(addresses.destination),
+        }),
+        // A datagram's addresses say nothing of a stream; HAProxy and nginx pass them over, too.
+        Some(_) => Ok(Origin::Socket),
+        None => Ok(unix_origin(bytes).unwrap_or(Origin::Socket)),
+    }
+}
+
+/// What the library does not look at: the space after `PROXY`, whether the word `UNKNOWN` ends where it
+/// should, and signs and leading zeros of ports, of which there must be none (§2.1).
+fn check_v1(bytes: &[u8]) -> Result<(), HeaderError> {
+    let line = bytes.strip_suffix(b"\r\n").unwrap_or(bytes);
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let is_port = |port: &&[u8]| matches!(port, [b'0'] | [b'1'..=b'9', ..]);
+    let is_right = match words[..] {
+        // Whatever follows is to be passed over (§2.1).
+        [b"PROXY", b"UNKNOWN", ..] => true,
+        [b"PROXY", b"TCP4" | b"TCP6", _, _, ref ports @ ..] => ports.iter().all(is_port),
+        _ => false,
+    };
+    is_right.then_some(()).ok_or(HeaderError::Malformed)
+}
+
+/// What the library leaves to its users: that the vectors behind the addresses are whole, and the
+/// checksum, which a receiver that knows of it has to check (§2.2.3).
+fn check_v2(bytes: &[u8]) -> Result<(), HeaderError> {
+    let addresses = match bytes[FIXED - 3] {
+        0x11 | 0x12 => 12,
+        0x21 | 0x22 => 36,
+        0x31 | 0x32 => 2 * UNIX_PATH,
+        _ => 0,
+    };
+    let mut at = FIXED + addresses;
+    while at < bytes.len() {
+        let Some(&[kind, high, low]) = bytes.get(at..at + 3) else {
+            return Err(HeaderError::Malformed);
+        };
+        let start = at + 3;
+        at = start + usize::from(u16::from_be_bytes([high, low]));
+        let value = bytes.get(start..at).ok_or(HeaderError::Malformed)?;
+        if kind == CHECKSUM {
+            let sum = value.try_into().map_err(|_| HeaderError::Malformed)?;
+            if crc32c(bytes, start..at) != u32::from_be_bytes(sum) {
+                return Err(HeaderError::Checksum);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The addresses of AF_UNIX, which the library passes over.
+fn unix_origin(bytes: &[u8]) -> Option<Origin> {
+    if !bytes.starts_with(V2) || bytes[FIXED - 3] != 0x31 {
+        return None;
+    }
+    let path = |place: &[u8]| {
+        let length = place.iter().position(|byte| *byte == 0);
+        let name = &place[..length.unwrap_or(place.len())];
+        // Without a name, or with an abstract one, which begins with a zero.
+        (!name.is_empty()).then(|| Endpoint::Unix(PathBuf::from(OsStr::from_bytes(name))))
+    };
+    let (source, rest) = bytes[FIXED..].split_at_checked(UNIX_PATH)?;
+    Some(Origin::Client {
+        source: path(source),
+        destination: path(rest.get(..UNIX_PATH)?),
+    })
+}
+
+/// The CRC-32C (RFC 3720 §B.4) of `bytes`, of which those in `hole` count as zeros. Bit by bit: half a
+/// KiB at most, and only of a header that has a checksum.
+fn crc32c(bytes: &[u8], hole: std::ops::Range<usize>) -> u32 {
+    let mut crc = u32::MAX;
+    for (at, byte) in bytes.iter().enumerate() {
+        crc ^= u32::from(if hole.contains(&at) { 0 } else { *byte });
+        for _ in 0..8 {
+            let low = crc & 1;
+            crc = (crc >> 1) ^ (low * 0x82F6_3B78);
+        }
+    }
+    !crc
+}
+
+/// The longest header that is taken, and how much may be read to find one: the addresses of two
+/// Unix sockets and vectors of 304 bytes.
+pub(crate) const LONGEST: usize = 536;
+/// Two IPv6 addresses in full (§2.1).
+const LONGEST_V1: usize = 107;
+
+const V1: &[u8] = b"PROXY ";
+const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Signature, command, family and length of version 2.
+const FIXED: usize = 16;
+const UNIX_PATH: usize = 108;
+/// PP2_TYPE_CRC32C.
+const CHECKSUM: u8 = 0x03;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_crc_32c() {
+        // RFC 3720 §B.4.
+        assert_eq!(crc32c(&[0; 32], 0..0), 0x8A91_36AA);
+        assert_eq!(crc32c(&[0xFF; 32], 0..0), 0x62A8_AB43);
+        assert_eq!(crc32c(&[0xFF; 32], 0..32), 0x8A91_36AA);
+    }
+}
