@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion};
 
+use super::pki::Issued;
 use super::project;
 
 /// TCP or Unix: what is under the TLS.
@@ -86,6 +87,31 @@ pub fn config(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfi
         .with_root_certificates(roots)
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// A client of servers that `authority` vouches for, in PEM, with a certificate or without.
+pub fn config_for(
+    versions: &[&'static SupportedProtocolVersion],
+    authority: &str,
+    certificate: Option<&Issued>,
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for root in rustls_pemfile::certs(&mut authority.as_bytes()) {
+        roots.add(root.expect("a certificate")).expect("a CA");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("known versions")
+        .with_root_certificates(roots);
+    let Some(Issued { chain, key, .. }) = certificate else {
+        return builder.with_no_client_auth();
+    };
+    let chain: Result<_, _> = rustls_pemfile::certs(&mut chain.as_bytes()).collect();
+    let key = rustls_pemfile::private_key(&mut key.as_bytes());
+    builder
+        .with_client_auth_cert(chain.expect("PEM"), key.expect("PEM").expect("a key"))
+        .expect("a certificate and its key")
 }
 
 /// Ends the client's TCP connection with a reset.

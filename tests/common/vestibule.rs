@@ -150,6 +150,19 @@ impl Vestibule {
         }
     }
 
+    /// Waits until it has said this so many times.
+    pub async fn said(&self, text: &str, count: usize) {
+        let mut log = self.log.clone();
+        let is_enough = |log: &Vec<Value>| {
+            let times = log.iter().filter(|event| message(event) == text);
+            times.count() >= count
+        };
+        let what = format!("{count} times {text:?}");
+        if soon(&what, log.wait_for(is_enough)).await.is_err() {
+            panic!("it ended before {what}");
+        }
+    }
+
     /// Everything logged so far.
     pub fn log(&self) -> Vec<Value> {
         self.log.borrow().clone()

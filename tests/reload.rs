@@ -1,0 +1,458 @@
+//! What a reload changes, what it leaves alone, and whom it turns out.
+
+mod common;
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use common::client::{Front, config_for};
+use common::pki::{Authority, Issued, Subject, replace};
+use common::vestibule::{Vestibule, complete, message};
+use common::{soon, within};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::{ALL_VERSIONS, ClientConfig};
+
+type Client = TlsStream<TcpStream>;
+
+/// A site with an authority of its own, whose certificates may change.
+struct Site {
+    directory: Arc<TempDir>,
+    authority: Authority,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self {
+            directory: Arc::new(tempfile::tempdir().expect("a directory")),
+            authority: Authority::root("everybody"),
+        };
+        replace(&site.path("ca.pem"), &site.authority.pem());
+        site.revoke(&[]);
+        site.server(&["localhost"]);
+        site
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn server(&self, names: &[&str]) {
+        let issued = self.authority.issue(&Subject::host(names));
+        issued.write(self.directory.path(), "server");
+    }
+
+    fn client(&self, name: &'static str) -> Issued {
+        self.authority.issue(&Subject::named(name))
+    }
+
+    fn revoke(&self, serials: &[u64]) {
+        replace(
+            &self.path("revoked.pem"),
+            &self.authority.revocations(serials),
+        );
+    }
+
+    async fn start(&self, rest: &str) -> Vestibule {
+        Vestibule::start_whole(Arc::clone(&self.directory), &config(rest)).await
+    }
+
+    /// Writes another configuration in the place of the one that runs.
+    fn configure(&self, text: &str) {
+        replace(
+            &self.path("vestibule.toml"),
+            &complete(&self.directory, text),
+        );
+    }
+
+    fn config(&self, certificate: Option<&Issued>) -> Arc<ClientConfig> {
+        Arc::new(config_for(ALL_VERSIONS, &self.authority.pem(), certificate))
+    }
+}
+
+fn config(rest: &str) -> String {
+    format!("{LISTENER}{rest}")
+}
+
+const LISTENER: &str = r#"
+[[listener]]
+name = "tcp"
+address = "tcp:127.0.0.1:0"
+[listener.tls]
+certificates = [ { chain = "{dir}/server.pem", key = "{dir}/server-key.pem" } ]
+client_auth = "optional"
+client_ca = "{dir}/ca.pem"
+crl = "{dir}/revoked.pem"
+"#;
+
+const ECHO: &str = "
+[[backend]]
+name = \"echo\"
+to = \"echo\"
+";
+
+async fn connect(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> std::io::Result<Client> {
+    let socket = TcpStream::connect(vestibule.tcp()).await?;
+    socket.set_nodelay(true)?;
+    let name = "localhost".try_into().expect("a name");
+    TlsConnector::from(Arc::clone(config))
+        .connect(name, socket)
+        .await
+}
+
+/// The certificate that a new client is shown. One that resumes a session is shown none.
+async fn shown(vestibule: &Vestibule, site: &Site) -> Vec<u8> {
+    let client = connect(vestibule, &site.config(None)).await;
+    let client = client.expect("a handshake");
+    let (_, connection) = client.get_ref();
+    let chain = connection.peer_certificates().expect("a certificate");
+    chain[0].to_vec()
+}
+
+/// A connection that works.
+async fn open(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> Client {
+    let mut client = connect(vestibule, config).await.expect("a handshake");
+    echo(&mut client).await.expect("an echo");
+    client
+}
+
+async fn echo(client: &mut Client) -> std::io::Result<()> {
+    client.write_all(b"word").await?;
+    let mut word = [0; 4];
+    client.read_exact(&mut word).await?;
+    assert_eq!(&word, b"word");
+    Ok(())
+}
+
+/// Waits until it has reloaded so many times.
+async fn reloaded(vestibule: &Vestibule, times: usize) {
+    vestibule.said("reloaded", times).await;
+}
+
+async fn refused(vestibule: &Vestibule) -> String {
+    let event = vestibule
+        .event(|event| message(event).starts_with("not reloaded, nothing has changed: "))
+        .await;
+    message(&event).to_owned()
+}
+
+#[tokio::test]
+async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_second() {
+    const REVOKED: usize = 50;
+    const OTHERS: usize = 500;
+    let site = Site::new();
+    let (mallory, alice) = (site.client("mallory"), site.client("alice"));
+    let vestibule = site.start(ECHO).await;
+    let mut revoked = Vec::new();
+    let mut others = Vec::new();
+    let (for_mallory, for_alice) = (site.config(Some(&mallory)), site.config(Some(&alice)));
+    let for_nobody = site.config(None);
+    for _ in 0..REVOKED {
+        revoked.push(open(&vestibule, &for_mallory).await);
+    }
+    for index in 0..OTHERS {
+        let config = if index % 5 == 0 {
+            &for_nobody
+        } else {
+            &for_alice
+        };
+        others.push(open(&vestibule, config).await);
+    }
+
+    site.revoke(&[mallory.serial]);
+    vestibule.signal(Signal::HUP);
+    let asked = Instant::now();
+    let mut ended = JoinSet::new();
+    for mut client in revoked {
+        ended.spawn(async move {
+            // A clean close_notify, not a reset.
+            assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+        });
+    }
+    within(Duration::from_secs(10), "their end", ended.join_all()).await;
+    let took = asked.elapsed();
+    vestibule.ended("revoked", REVOKED).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    for client in &mut others {
+        echo(client).await.expect("the others stay");
+    }
+    assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+    // And nobody comes in with it any more.
+    let error = open_and_fail(&vestibule, &for_mallory).await;
+    assert!(error.contains("CertificateRevoked"), "{error}");
+}
+
+/// What a client is told that is not let in: in TLS 1.3 it is not before its first read.
+async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> String {
+    let mut client = match connect(vestibule, config).await {
+        Ok(client) => client,
+        Err(error) => return error.to_string(),
+    };
+    let mut rest = Vec::new();
+    match client.read_to_end(&mut rest).await {
+        Ok(_) => panic!("let in: {rest:?}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test]
+async fn whom_no_route_takes_any_more_is_turned_out() {
+    let site = Site::new();
+    let (alice, bob) = (site.client("alice"), site.client("bob"));
+    let routes = |names: &str| {
+        config(&format!(
+            "[[route]]\nidentity = [{names}]\nbackend = \"echo\"\n{ECHO}"
+        ))
+    };
+    let vestibule = Vestibule::start_whole(
+        Arc::clone(&site.directory),
+        &routes("\"cn:alice\", \"cn:bob\""),
+    )
+    .await;
+    let mut alice = open(&vestibule, &site.config(Some(&alice))).await;
+    let mut bob = open(&vestibule, &site.config(Some(&bob))).await;
+    site.configure(&routes("\"cn:alice\""));
+    vestibule.ended("revoked", 1).await;
+    assert_eq!(bob.read(&mut [0]).await.expect("an end"), 0);
+    echo(&mut alice).await.expect("she stays");
+}
+
+#[tokio::test]
+async fn a_configuration_with_a_mistake_changes_nothing() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let client = site.config(None);
+    let mut before = open(&vestibule, &client).await;
+    for (text, expected) in [
+        (config("conections = 5\n"), "unknown key"),
+        (
+            config(ECHO).replace("server-key", "ca"),
+            "there is no private key in the key file",
+        ),
+        (
+            format!("{}[timeouts]\nunacknowledged = \"1s\"\n", config(ECHO)),
+            "timeouts.unacknowledged is not what it was; that takes a restart",
+        ),
+        (
+            config(ECHO) + "[[listener]]\nname = \"more\"\naddress = \"tcp:203.0.113.1:1\"\n",
+            "cannot listen on tcp:203.0.113.1:1",
+        ),
+    ] {
+        site.configure(&text);
+        let said = refused(&vestibule).await;
+        let is_it = |event: &serde_json::Value| {
+            message(event).starts_with("not reloaded") && message(event).contains(expected)
+        };
+        vestibule.event(is_it).await;
+        assert!(!said.is_empty());
+        echo(&mut before).await.expect("it goes on");
+        open(&vestibule, &client).await;
+    }
+    site.configure(&config(ECHO));
+    reloaded(&vestibule, 1).await;
+    echo(&mut before).await.expect("it goes on");
+}
+
+#[tokio::test]
+async fn listeners_come_and_go_and_their_connections_stay() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let client = site.config(None);
+    let mut old = open(&vestibule, &client).await;
+    let address = vestibule.tcp();
+    let more = "[[listener]]\nname = \"unix\"\naddress = \"unix:{dir}/front.sock\"\n";
+    site.configure(&config(&format!("{ECHO}{more}")));
+    reloaded(&vestibule, 1).await;
+    let unix = Front::Unix(site.path("front.sock"));
+    let mut plain = unix.socket().await.expect("it listens");
+    plain.write_all(b"word").await.expect("room");
+    plain.read_exact(&mut [0; 4]).await.expect("an echo");
+
+    let only_unix = format!("{more}{ECHO}");
+    site.configure(&only_unix);
+    reloaded(&vestibule, 2).await;
+    soon("the port to be closed", async {
+        while TcpStream::connect(&address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    echo(&mut old).await.expect("it stays");
+    plain.write_all(b"word").await.expect("room");
+    plain.read_exact(&mut [0; 4]).await.expect("an echo");
+
+    site.configure(&config(ECHO));
+    reloaded(&vestibule, 3).await;
+    assert!(!site.path("front.sock").exists());
+    let error = unix.socket().await.expect_err("it is gone");
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    echo(&mut old).await.expect("it stays");
+}
+
+/// Clients that come all the time, one after the other, and count what went wrong.
+struct Load {
+    stop: Arc<AtomicBool>,
+    came: Arc<AtomicUsize>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    fn start(address: String, config: Arc<ClientConfig>) -> Self {
+        let mut load = Self {
+            stop: Arc::default(),
+            came: Arc::default(),
+            clients: JoinSet::new(),
+        };
+        for _ in 0..4 {
+            let (stop, came) = (Arc::clone(&load.stop), Arc::clone(&load.came));
+            let (address, config) = (address.clone(), Arc::clone(&config));
+            load.clients.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let socket = TcpStream::connect(&address).await.expect("a listener");
+                    let name = "localhost".try_into().expect("a name");
+                    let connector = TlsConnector::from(Arc::clone(&config));
+                    let client = connector.connect(name, socket).await;
+                    let mut client = client.expect("a handshake");
+                    echo(&mut client).await.expect("an echo");
+                    client.shutdown().await.expect("an end");
+                    came.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        load
+    }
+
+    /// Until so many more have come.
+    async fn for_more(&self, count: usize) {
+        let until = self.came.load(Ordering::Relaxed) + count;
+        soon("more clients", async {
+            while self.came.load(Ordering::Relaxed) < until {
+                assert!(!self.clients.is_empty(), "a client has failed");
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(client) = soon("a client's end", self.clients.join_next()).await {
+            client.expect("no client fails");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_reloads_fail_no_handshake_and_leave_the_memory_as_it_was() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let load = Load::start(vestibule.tcp(), site.config(None));
+    let mut memory = 0;
+    for round in 1..=110 {
+        site.server(&["localhost"]);
+        vestibule.signal(Signal::HUP);
+        reloaded(&vestibule, round).await;
+        load.for_more(5).await;
+        if round == 10 {
+            memory = vestibule.memory();
+        }
+    }
+    load.end().await;
+    let now = vestibule.memory();
+    assert!(
+        now < memory + memory / 4 + 4 * MIB,
+        "{memory} and then {now}"
+    );
+    assert_eq!(vestibule.outcomes().keys().collect::<Vec<_>>(), ["done"]);
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// As a script does it: each file in its own moment.
+#[tokio::test]
+async fn a_certificate_and_its_key_may_be_replaced_one_after_the_other() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let client = site.config(None);
+    let load = Load::start(vestibule.tcp(), Arc::clone(&client));
+    for _ in 0..3 {
+        let issued = site.authority.issue(&Subject::host(&["localhost"]));
+        replace(&site.path("server.pem"), &issued.chain);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        replace(&site.path("server-key.pem"), &issued.key);
+        soon("the new certificate", async {
+            loop {
+                if shown(&vestibule, &site).await == issued.der {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+    load.end().await;
+}
+
+/// Written in place, in two halves: the first is no certificate yet.
+#[tokio::test]
+async fn a_file_that_is_half_written_is_not_taken() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let client = site.config(None);
+    let load = Load::start(vestibule.tcp(), Arc::clone(&client));
+    let issued = site.authority.issue(&Subject::host(&["localhost"]));
+    let (half, _) = issued.chain.split_at(issued.chain.len() / 2);
+    std::fs::write(site.path("server.pem"), half).expect("a file");
+    refused(&vestibule).await;
+    load.for_more(20).await;
+    std::fs::write(site.path("server.pem"), &issued.chain).expect("a file");
+    std::fs::write(site.path("server-key.pem"), &issued.key).expect("a file");
+    reloaded(&vestibule, 1).await;
+    load.for_more(20).await;
+    load.end().await;
+}
+
+/// A volume of Kubernetes: the files are links into `..data`, itself a link that is swapped.
+#[tokio::test]
+async fn a_volume_whose_link_is_swapped_is_noticed() {
+    let site = Site::new();
+    let volume = site.path("volume");
+    let version = |name: &str| {
+        let directory = volume.join(name);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let issued = site.authority.issue(&Subject::host(&["localhost"]));
+        issued.write(&directory, "server");
+        issued
+    };
+    let swap = |name: &str| {
+        let beside = volume.join("..data_tmp");
+        std::os::unix::fs::symlink(name, &beside).expect("a link");
+        std::fs::rename(&beside, volume.join("..data")).expect("a swap");
+    };
+    version("..2026_1");
+    swap("..2026_1");
+    for file in ["server.pem", "server-key.pem"] {
+        let target = Path::new("..data").join(file);
+        std::os::unix::fs::symlink(target, volume.join(file)).expect("a link");
+    }
+    let text = config(ECHO).replace("{dir}/server", "{dir}/volume/server");
+    let vestibule = Vestibule::start_whole(Arc::clone(&site.directory), &text).await;
+    let client = site.config(None);
+    open(&vestibule, &client).await;
+    for (round, name) in ["..2026_2", "..2026_3"].into_iter().enumerate() {
+        let issued = version(name);
+        swap(name);
+        reloaded(&vestibule, round + 1).await;
+        assert!(
+            shown(&vestibule, &site).await == issued.der,
+            "round {round}"
+        );
+    }
+}
