@@ -1,0 +1,177 @@
+//! Who a certificate says that its owner is. Whether that is to be believed is for the verifier, first.
+
+use std::fmt::Write;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::AttributeTypeAndValue;
+
+use crate::identity::Identity;
+
+/// The names in a certificate, given in DER.
+///
+/// # Errors
+///
+/// One that cannot be read whole has no identity: what was left out might be what a rule denies.
+pub(crate) fn identity(certificate: &[u8]) -> Result<Identity, BadCertificate> {
+    let Ok((&[], parsed)) = X509Certificate::from_der(certificate) else {
+        return Err(BadCertificate::Unreadable);
+    };
+    let mut identity = Identity {
+        sha256: hexadecimal(digest(&SHA256, certificate).as_ref()),
+        ..Identity::default()
+    };
+    let subject = parsed.subject();
+    // The most specific name stands last; directories put `CN=Users` before it (RFC 4514 §2.1).
+    identity.cn = subject.iter_common_name().last().map(text).transpose()?;
+    identity.ou = subject
+        .iter_organizational_unit()
+        .map(text)
+        .collect::<Result<_, _>>()?;
+    let alternatives = parsed
+        .subject_alternative_name()
+        .map_err(|_| BadCertificate::Unreadable)?;
+    for name in alternatives.iter().flat_map(|san| &san.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => identity.uri.push(printable(uri)?),
+            GeneralName::DNSName(dns) => identity.dns.push(printable(dns)?),
+            GeneralName::Invalid(..) => return Err(BadCertificate::Name),
+            _ => {}
+        }
+    }
+    Ok(identity)
+}
+
+/// Why a certificate has no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadCertificate {
+    #[error("the certificate cannot be parsed")]
+    Unreadable,
+    #[error("a name in the certificate has control characters or an unknown encoding")]
+    Name,
+}
+
+fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, BadCertificate> {
+    printable(attribute.as_str().map_err(|_| BadCertificate::Name)?)
+}
+
+/// A name goes into logs, environments and headers, where a NUL or a line break would make
+/// another name of it.
+fn printable(name: &str) -> Result<String, BadCertificate> {
+    match name.contains(char::is_control) {
+        true => Err(BadCertificate::Name),
+        false => Ok(name.to_owned()),
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        // A String takes whatever is written.
+        let _ = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+
+    use super::*;
+
+    fn certificate(subject: &[(DnType, &str)], alternatives: Vec<SanType>) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, name) in subject {
+            params.distinguished_name.push(kind.clone(), *name);
+        }
+        params.subject_alt_names = alternatives;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        certificate.der().to_vec()
+    }
+
+    fn uri(name: &str) -> SanType {
+        SanType::URI(name.try_into().expect("ASCII"))
+    }
+
+    fn dns(name: &str) -> SanType {
+        SanType::DnsName(name.try_into().expect("ASCII"))
+    }
+
+    #[test]
+    fn an_identity_has_every_name_of_its_certificate() {
+        let subject = [
+            (DnType::CommonName, "Zoë"),
+            (DnType::OrganizationalUnitName, "ops"),
+            (DnType::OrganizationName, "Corp"),
+        ];
+        let address = SanType::IpAddress("192.0.2.1".parse().expect("an address"));
+        let names = vec![
+            uri("spiffe://corp/ns/prod/sa/web"),
+            dns("web.corp.example"),
+            address,
+            dns("*.corp.example"),
+            SanType::Rfc822Name("web@corp.example".try_into().expect("ASCII")),
+        ];
+        let identity = identity(&certificate(&subject, names)).expect("an identity");
+        assert_eq!(identity.uri, ["spiffe://corp/ns/prod/sa/web"]);
+        assert_eq!(identity.dns, ["web.corp.example", "*.corp.example"]);
+        assert_eq!(identity.cn.as_deref(), Some("Zoë"));
+        assert_eq!(identity.ou, ["ops"]);
+    }
+
+    /// As `openssl x509 -in certs/client.pem -noout -subject -fingerprint -sha256` has it.
+    #[test]
+    fn a_fingerprint_is_that_of_openssl() {
+        let pem = include_bytes!("../../certs/client.pem");
+        let certificate = rustls_pemfile::certs(&mut &pem[..]).next();
+        let certificate = certificate.expect("a certificate").expect("PEM");
+        let identity = identity(&certificate).expect("an identity");
+        assert_eq!(identity.sha256, FINGERPRINT);
+    }
+
+    #[test]
+    fn a_certificate_without_names_has_its_fingerprint_alone() {
+        let identity = identity(&certificate(&[], vec![])).expect("an identity");
+        let nameless = Identity {
+            sha256: identity.sha256.clone(),
+            ..Identity::default()
+        };
+        assert_eq!(identity, nameless);
+        assert_eq!(identity.sha256.len(), 64);
+    }
+
+    #[test]
+    fn a_name_with_control_characters_is_a_bad_certificate() {
+        for control in ['\0', '\n', '\r', '\t', '\u{1b}', '\u{7f}'] {
+            let name = format!("alice{control}.example");
+            for certificate in [
+                certificate(&[], vec![uri(&format!("spiffe://corp/{name}"))]),
+                certificate(&[], vec![dns("corp.example"), dns(&name)]),
+                certificate(&[(DnType::CommonName, &name)], vec![]),
+                certificate(&[(DnType::OrganizationalUnitName, &name)], vec![]),
+            ] {
+                assert_eq!(
+                    identity(&certificate),
+                    Err(BadCertificate::Name),
+                    "{name:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_cut_short_or_drawn_out_has_no_identity() {
+        let whole = certificate(&[(DnType::CommonName, "alice")], vec![dns("corp.example")]);
+        for length in 0..whole.len() {
+            let cut = identity(&whole[..length]);
+            assert_eq!(cut, Err(BadCertificate::Unreadable), "{length} bytes");
+        }
+        let longer = [&whole[..], b"\0"].concat();
+        assert_eq!(identity(&longer), Err(BadCertificate::Unreadable));
+    }
+
+    const FINGERPRINT: &str = "0746ad4f7550965c0326797bcd515136a878f96dd1200a28e5fd65d29a02c9be";
+}
