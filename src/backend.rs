@@ -6,6 +6,7 @@ pub(crate) mod echo;
 pub(crate) mod hello;
 pub(crate) mod plain;
 pub(crate) mod pool;
+mod secure;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,14 +15,18 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
+use self::dial::Reached;
 pub(crate) use self::plain::Plain;
 use self::pool::{Balance, Health, Lease, Pool};
+use self::secure::Tls;
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Facts;
+use crate::identity::Identity;
 use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
 use crate::sys::socket::Socket;
+use crate::tls::connector;
 
 /// One `[[backend]]`.
 #[derive(Clone, Debug)]
@@ -31,6 +36,8 @@ pub(crate) struct Settings {
     pub balance: Balance,
     pub park: Park,
     pub health: Health,
+    /// Towards its addresses; not towards who claims.
+    pub tls: Option<connector::Settings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +81,12 @@ impl Backend {
         drain: &Drain,
     ) -> Self {
         let pool = |addresses: &[Address]| {
-            Pool::new(addresses, settings.balance, settings.health, unacknowledged)
+            let tls = settings.tls.as_ref();
+            let tls = tls.map(|tls| Tls::new(&settings.name, tls));
+            let Settings {
+                balance, health, ..
+            } = *settings;
+            Pool::new(addresses, balance, health, unacknowledged, tls)
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
@@ -190,16 +202,19 @@ pub(crate) struct Served {
     pub service: Option<Service>,
     /// The connection's share of its address; dropped when the connection has ended.
     pub lease: Option<Lease>,
+    /// Who it is, where TLS says so.
+    pub identity: Option<Box<Identity>>,
 }
 
 pub(crate) type Service = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Served {
-    fn dialled((socket, lease): (Socket, Lease)) -> Self {
+    fn dialled((reached, lease): (Reached, Lease)) -> Self {
         Self {
-            stream: Plain::Socket(socket),
+            stream: reached.stream,
             service: None,
             lease: Some(lease),
+            identity: reached.identity,
         }
     }
 
@@ -208,6 +223,7 @@ impl Served {
             stream: Plain::Socket(Socket::Unix(stream)),
             service: None,
             lease: None,
+            identity: None,
         }
     }
 
@@ -221,6 +237,7 @@ impl Served {
             stream: Plain::Memory(ours),
             service: Some(service),
             lease: None,
+            identity: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The configuration: read once into what the mechanisms take, with every problem in one go.
 
+mod client_mode;
 mod decode;
 mod problem;
 mod reader;
@@ -185,6 +186,7 @@ impl Config {
             balance: Balance::LeastConnections,
             park: Park::Hold,
             health: Health::default(),
+            tls: None,
         };
         Self {
             runtime: Runtime::default(),

@@ -122,6 +122,7 @@ async fn live(
         mut stream,
         service,
         lease,
+        identity,
     } = match served {
         Ok(served) => served,
         Err(outcome) => {
@@ -129,6 +130,8 @@ async fn live(
             return over(lifetime, outcome);
         }
     };
+    facts.backend_identity = identity.map(|identity| *identity);
+    record.reached(&facts);
     drop((pending, facts));
     // A socket that was just connected is known to be writable after one turn of the event loop. Before
     // it the client's first words would be refused, and a timer be set as for a backend that stalls.

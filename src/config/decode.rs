@@ -1,9 +1,11 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::client_mode::client_mode;
 use super::problem::Problem;
 use super::reader::{Document, Table};
 use super::routes::routes;
@@ -14,7 +16,7 @@ use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
-use crate::tls::certs::{Certificate, CertificateError};
+use crate::tls::certs::Certificate;
 use crate::tls::{Alpn, Engine, MinVersion, Tickets};
 use crate::{gate, limits, tls};
 
@@ -28,7 +30,7 @@ pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     }
 }
 
-struct Decoder<'b> {
+pub(super) struct Decoder<'b> {
     base: &'b Path,
 }
 
@@ -59,7 +61,7 @@ impl Decoder<'_> {
             audit.read("keep", Value::count);
             audit.finish();
         }
-        let (backends, backend_names) = backends(&mut root);
+        let (backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root);
         let routes = routes(&mut root, &backend_names, &listener_names);
         root.finish();
@@ -183,7 +185,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn certificate(&self, mut entry: Table<'_>) -> Option<Certificate> {
+    pub(super) fn certificate(&self, mut entry: Table<'_>) -> Option<Certificate> {
         let chain = entry.require("chain", |value| self.file(value));
         let key = entry.require("key", |value| self.file(value));
         entry.later("ocsp", None);
@@ -202,7 +204,7 @@ impl Decoder<'_> {
         certificate
     }
 
-    fn file(&self, value: &Value<'_>) -> Result<File, Expected> {
+    pub(super) fn file(&self, value: &Value<'_>) -> Result<File, Expected> {
         let given = value.path()?;
         let beside = self.base.join(given);
         // Beside the file, so that it can be used from anywhere; where nothing is there, from here,
@@ -223,14 +225,14 @@ impl Decoder<'_> {
 }
 
 /// A file that the configuration names, and where.
-struct File {
-    content: Vec<u8>,
+pub(super) struct File {
+    pub content: Vec<u8>,
     path: PathBuf,
     offset: usize,
 }
 
 impl File {
-    fn problem(&self, table: &Table<'_>, error: &CertificateError) {
+    pub(super) fn problem(&self, table: &Table<'_>, error: &impl Display) {
         table.problem_at(self.offset, format!("{}: {error}", self.path.display()));
     }
 }
@@ -324,7 +326,7 @@ fn health(mut table: Table<'_>) -> Health {
     Health { fall, rise }
 }
 
-fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
+fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
     let mut backends = Vec::new();
     let mut names = Vec::new();
     let tables = root.tables("backend");
@@ -344,18 +346,19 @@ fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
         let park = table.read("park", Value::boolean).unwrap_or(true);
         let health = table.table("health").map(health).unwrap_or_default();
         table.later("proxy_protocol", Some("none"));
-        table.later("tls", None);
+        let tls = client_mode(decoder, &mut table, to.as_ref());
         if let Some(name) = &name {
             unique(&table, name, &mut names);
         }
         table.finish();
-        if let (Some(name), Some(to)) = (name, to) {
+        if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
             backends.push(backend::Settings {
                 name: name.name,
                 to,
                 balance: balance.unwrap_or(Balance::LeastConnections),
                 park: if park { Park::Hold } else { Park::Refuse },
                 health,
+                tls,
             });
         }
     }

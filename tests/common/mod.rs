@@ -5,12 +5,14 @@
     reason = "each test file uses its own part of this, as its own crate"
 )]
 
+pub mod authority;
 pub mod backend;
 pub mod bytes;
 pub mod client;
 pub mod gate;
 pub mod process;
 pub mod resources;
+pub mod site;
 pub mod vestibule;
 pub mod world;
 

@@ -87,7 +87,7 @@ fn silent() -> (Address, TcpListener, std::net::TcpStream) {
 }
 
 fn pool(addresses: &[Address], balance: Balance) -> Pool {
-    Pool::new(addresses, balance, HEALTH, None)
+    Pool::new(addresses, balance, HEALTH, None, None)
 }
 
 async fn dial_or_refuse(pool: &Pool) -> Result<Lease, Unserved> {
