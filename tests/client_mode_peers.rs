@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::authority::Authority;
 use common::client::Front;
 use common::process::{Process, curl, output, tool};
 use common::site::{Door, IN_THE_CLEAR, TLS, certificates};
@@ -77,6 +78,47 @@ async fn nginx_knows_who_we_are_and_serves_curl_in_the_clear() {
     let answer = output(command).await.text();
     assert_eq!(answer, "SUCCESS CN=us api.internal\n");
     vestibule.ended("done", 1).await;
+}
+
+#[tokio::test]
+async fn flags_alone_run_client_mode() {
+    let directory = certificates();
+    let authority = Authority::new(directory.path(), "other");
+    authority.issue("local", &["localhost"]);
+    let server = s_server_as(&directory, "local", &[]);
+    let port = accepting(&server)
+        .await
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
+    let mut command = common::process::vestibule();
+    command
+        .args([
+            "run",
+            "--listen",
+            "127.0.0.1:0",
+            "--to",
+            &format!("tls:localhost:{port}"),
+        ])
+        .arg("--backend-ca")
+        .arg(directory.path().join("other.pem"));
+    let process = Process::start(command);
+    let line = process.line("listening on tcp:").await;
+    let (_, address) = line.split_once("listening on tcp:").expect("an address");
+    let address = address.split_whitespace().next().expect("an address");
+    let mut client = Front::Tcp(address.into())
+        .socket()
+        .await
+        .expect("a listener");
+    client.write_all(b"live\n").await.expect("open");
+    let mut answer = [0; 5];
+    soon("an answer", client.read_exact(&mut answer))
+        .await
+        .expect("open");
+    assert_eq!(&answer, b"evil\n");
+    let done = output(check_with_roots(&directory, "other.pem")).await;
+    assert_eq!(done.code, Some(0), "{}", String::from_utf8_lossy(&done.out));
 }
 
 /// `vestibule check` of a backend that trusts whom this machine does, and that is whom `roots` says.

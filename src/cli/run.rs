@@ -20,10 +20,16 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = match (&args.config, &args.listen) {
         (Some(file), _) => Config::from_file(file).map_err(Failure::usage)?,
         (None, Some(listen)) => {
+            let to = args.to.clone().unwrap_or_default();
+            if args.cert.is_none() && !to.starts_with("tls:") {
+                return Err(Failure::usage(anyhow::anyhow!(IN_THE_CLEAR)));
+            }
             let sidecar = Sidecar {
                 listen: listen.clone(),
                 certificate: args.cert.clone().zip(args.key.clone()),
-                to: args.to.clone().unwrap_or_default(),
+                to,
+                backend_ca: args.backend_ca.clone(),
+                backend_certificate: args.backend_cert.clone().zip(args.backend_key.clone()),
                 gate: args.gate.as_deref().map(from_here).transpose()?,
             };
             Config::sidecar(&sidecar).map_err(Failure::usage)?
@@ -118,3 +124,6 @@ impl Signals {
         }
     }
 }
+
+const IN_THE_CLEAR: &str = "--listen needs --cert and --key; without them clients would come in plaintext, \
+                            which is for `--to tls:HOST:PORT` alone";
