@@ -55,17 +55,17 @@ async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
             );
             let vestibule = start(directory, &to, &tls).await;
             let _serving = serve(backend, config);
-            for _ in 0..5 {
+            for _ in 0..10 {
                 assert_eq!(ask(&vestibule).await, "", "{certificate}");
             }
-            vestibule.ended("backend_refused", 5).await;
+            vestibule.ended("backend_refused", 10).await;
             assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
             let warnings = complaints(&vestibule);
             assert!(
                 warnings[0]["error"].as_str().expect("text").contains(why),
                 "{warnings:#?}"
             );
-            assert!(warnings.len() < 5, "one a second: {warnings:#?}");
+            assert!(warnings.len() < 10, "one a second: {warnings:#?}");
         }
     }
 }
@@ -227,13 +227,7 @@ async fn a_reset_or_a_truncation_passes_in_both_directions() {
         socket.shutdown().await.expect("open");
         let end = soon("an end", server.read(&mut [0])).await;
         let kind = end.expect_err("a clean end").kind();
-        assert!(
-            matches!(
-                kind,
-                io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof
-            ),
-            "{kind}"
-        );
+        assert_eq!(kind, io::ErrorKind::ConnectionReset);
         site.vestibule.ended("client_truncated", 1).await;
     }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::bytes;
-use common::client::Front;
+use common::client::{Front, Socket};
 use common::site::server;
-use common::site::{API, Door, IN_THE_CLEAR, Kind, Peer, Site, TLS, certificates};
+use common::site::{API, Door, IN_THE_CLEAR, Kind, Peer, Server, Site, TLS, certificates};
 use common::vestibule::{RELAYS, Relay, Vestibule};
-use common::{gate, soon, within};
+use common::{gate, soon, until, within};
+use rustix::io::ioctl_fionread;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -72,38 +73,72 @@ async fn at_once(client: impl Peer, server: impl Peer) {
     );
 }
 
-/// What the socket did not take is in TLS's hands, and nothing but the socket says when to go on.
+/// What the socket did not take is in TLS's hands. Its own side closed, the backend is not read any
+/// more, and nothing but the socket says when to go on.
 #[tokio::test]
 async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed() {
-    const SAID: usize = 8 * MIB;
+    for relay in RELAYS {
+        let directory = certificates();
+        let config = server(directory.path(), "api", ALL_VERSIONS);
+        // A Unix socket takes the same number of bytes each time.
+        let site = Site::start(directory, relay, Kind::Unix, config, "").await;
+        let [tls, _, clear, _] = site.doors();
+        // From what the socket takes alone to more than it and TLS take.
+        for size in (144..=304).step_by(16).map(|kib| kib * 1024) {
+            for door in [&tls, &clear] {
+                let (mut client, mut server) = site.pair(door).await;
+                server.shutdown().await.expect("open");
+                let ended = soon("its end", client.read(&mut [0])).await;
+                assert_eq!(ended.expect("a clean end"), 0);
+                let written = async {
+                    client.write_all(&vec![7; size]).await.expect("open");
+                    client.flush().await.expect("open");
+                };
+                soon("room for it", written).await;
+                until_full(&server).await;
+                let mut read = vec![0; size];
+                let all = soon("all of it", server.read_exact(&mut read)).await;
+                all.expect("more bytes");
+                client.shutdown().await.expect("open");
+                let ended = soon("its end", server.read(&mut [0])).await;
+                assert_eq!(ended.expect("a clean end"), 0);
+            }
+        }
+        site.vestibule.ended("done", 22).await;
+        assert_eq!(site.vestibule.outcomes().len(), 1);
+    }
+}
+
+/// Waits until no more comes into the server's socket.
+async fn until_full(server: &Server) {
+    let Socket::Unix(socket) = server.get_ref().0 else {
+        panic!("a Unix socket");
+    };
+    let mut before = 0;
+    until("a full socket", || {
+        let now = ioctl_fionread(socket).expect("open");
+        std::mem::replace(&mut before, now) == now && now > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_has_read_all_and_left_is_done_with() {
     for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
         for door in site.doors() {
             let (mut client, mut server) = site.pair(&door).await;
+            client.write_all(b"?").await.expect("open");
+            client.flush().await.expect("open");
+            let asked = soon("a question", server.read_u8()).await;
+            assert_eq!(asked.expect("a question"), b'?');
+            server.write_all(b"!").await.expect("open");
             server.shutdown().await.expect("open");
-            let ended = soon("its end", client.read(&mut [0])).await;
-            assert_eq!(ended.expect("a clean end"), 0);
-            let said = vec![7; SAID];
-            let (said, read) = tokio::join!(
-                soon("room for it", async {
-                    client.write_all(&said).await.expect("open");
-                    client.flush().await
-                }),
-                soon("all of it", async {
-                    let mut block = vec![0; 1000];
-                    let mut seen = 0;
-                    while seen < SAID {
-                        seen += server.read(&mut block).await.expect("more bytes");
-                        // Slower than the client, so that the last of it waits.
-                        tokio::task::yield_now().await;
-                    }
-                    seen
-                })
-            );
-            said.expect("an open connection");
-            assert_eq!(read, SAID);
+            drop(server);
+            let mut answer = Vec::new();
+            let end = soon("an answer", client.read_to_end(&mut answer)).await;
+            end.expect("a clean end");
+            assert_eq!(answer, b"!");
             client.shutdown().await.expect("open");
-            let ended = soon("its end", server.read(&mut [0])).await;
-            assert_eq!(ended.expect("a clean end"), 0);
         }
         site.vestibule.ended("done", 4).await;
     }
