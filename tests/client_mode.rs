@@ -80,8 +80,10 @@ async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed(
     for relay in RELAYS {
         let directory = certificates();
         let config = server(directory.path(), "api", ALL_VERSIONS);
+        // The timeout's end would flush as well, a minute later.
+        let timeouts = "[timeouts]\nhalf_close = \"unlimited\"\n";
         // A Unix socket takes the same number of bytes each time.
-        let site = Site::start(directory, relay, Kind::Unix, config, "").await;
+        let site = Site::start(directory, relay, Kind::Unix, config, timeouts).await;
         let [tls, _, clear, _] = site.doors();
         // From what the socket takes alone to more than it and TLS take.
         for size in (144..=304).step_by(16).map(|kib| kib * 1024) {
