@@ -7,6 +7,7 @@ mod greeting;
 pub(crate) mod hello;
 pub(crate) mod plain;
 pub(crate) mod pool;
+mod secure;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,16 +16,19 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
-use self::greeting::greet;
+use self::dial::Reached;
 pub(crate) use self::plain::Plain;
 use self::pool::{Balance, Health, Lease, Pool};
+use self::secure::Tls;
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Facts;
-use crate::proxy_protocol::ProxyProtocol;
+use crate::identity::Identity;
+use crate::proxy_protocol::{ProxyProtocol, header};
 use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
 use crate::sys::socket::Socket;
+use crate::tls::connector;
 
 /// One `[[backend]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub(crate) struct Settings {
     pub health: Health,
     /// What a dialled address is sent first.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Towards its addresses; not towards who claims.
+    pub tls: Option<connector::Settings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +66,6 @@ pub(crate) enum Park {
 pub(crate) struct Backend {
     settings: Settings,
     kind: Kind,
-    proxy_protocol: Option<ProxyProtocol>,
 }
 
 #[derive(Debug)]
@@ -80,7 +85,12 @@ impl Backend {
         drain: &Drain,
     ) -> Self {
         let pool = |addresses: &[Address]| {
-            Pool::new(addresses, settings.balance, settings.health, unacknowledged)
+            let tls = settings.tls.as_ref();
+            let tls = tls.map(|tls| Tls::new(&settings.name, tls));
+            let Settings {
+                balance, health, ..
+            } = *settings;
+            Pool::new(addresses, balance, health, unacknowledged, tls)
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
@@ -91,7 +101,6 @@ impl Backend {
         Self {
             settings: settings.clone(),
             kind,
-            proxy_protocol: settings.proxy_protocol,
         }
     }
 
@@ -143,9 +152,10 @@ impl Backend {
         deadline: Deadline,
         park: Park,
     ) -> Result<Served, Unserved> {
-        let (socket, lease) = pool.dial(facts.peer_ip(), deadline, park).await?;
-        let socket = greet(socket, self.proxy_protocol, facts, deadline).await?;
-        Ok(Served::dialled(socket, lease))
+        let greeting = self.settings.proxy_protocol.map(|it| header(it, facts));
+        let greeting = greeting.as_deref();
+        let dialled = pool.dial(facts.peer_ip(), greeting, deadline, park).await;
+        dialled.map(Served::dialled)
     }
 
     /// Dials while any address is registered, and waits for a claim while none is.
@@ -211,16 +221,19 @@ pub(crate) struct Served {
     pub service: Option<Service>,
     /// The connection's share of its address; dropped when the connection has ended.
     pub lease: Option<Lease>,
+    /// Who it is, where TLS says so.
+    pub identity: Option<Box<Identity>>,
 }
 
 pub(crate) type Service = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Served {
-    fn dialled(socket: Socket, lease: Lease) -> Self {
+    fn dialled((reached, lease): (Reached, Lease)) -> Self {
         Self {
-            stream: Plain::Socket(socket),
+            stream: reached.stream,
             service: None,
             lease: Some(lease),
+            identity: reached.identity,
         }
     }
 
@@ -229,6 +242,7 @@ impl Served {
             stream: Plain::Socket(Socket::Unix(stream)),
             service: None,
             lease: None,
+            identity: None,
         }
     }
 
@@ -242,6 +256,7 @@ impl Served {
             stream: Plain::Memory(ours),
             service: Some(service),
             lease: None,
+            identity: None,
         }
     }
 }

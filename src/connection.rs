@@ -133,6 +133,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         mut stream,
         service,
         lease,
+        identity,
     } = match served {
         Ok(served) => served,
         Err(Outcome::BackendReset) => {
@@ -144,6 +145,8 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
             return over(lifetime, outcome);
         }
     };
+    facts.backend_identity = identity.map(|identity| *identity);
+    record.reached(&facts);
     let settings = setup.timeouts.relay;
     drop((pending, facts, backend, front, setup));
     // A socket that was just connected is known to be writable after one turn of the event loop. Before

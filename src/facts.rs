@@ -42,6 +42,10 @@ pub struct Facts {
     pub tls: Option<TlsFacts>,
     /// Who the client proved to be with its certificate.
     pub identity: Option<Identity>,
+    /// Who the backend proved to be with its certificate, once it was reached. Left out of the JSON
+    /// form where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_identity: Option<Identity>,
 }
 
 impl Facts {
@@ -64,6 +68,7 @@ impl Facts {
             accepted_at: SystemTime::now(),
             tls: None,
             identity: None,
+            backend_identity: None,
         }
     }
 

@@ -55,7 +55,8 @@ impl Ledger {
             identity = tracing::field::Empty,
             proxy = tracing::field::Empty,
             backend = tracing::field::Empty,
-            relay = tracing::field::Empty
+            relay = tracing::field::Empty,
+            backend_identity = tracing::field::Empty
         );
         Record {
             id,
@@ -173,6 +174,14 @@ impl Record {
     pub(crate) fn routed(&self, facts: &Facts, relay: &'static str) {
         self.span.record("backend", facts.backend.as_str());
         self.span.record("relay", relay);
+    }
+
+    /// Somebody has the connection, of whom the facts may know more now.
+    pub(crate) fn reached(&self, facts: &Facts) {
+        if let Some(identity) = &facts.backend_identity {
+            let identity = tracing::field::display(identity);
+            self.span.record("backend_identity", identity);
+        }
     }
 
     pub(crate) fn close(mut self, outcome: Outcome) {

@@ -2,9 +2,11 @@
 
 pub(crate) mod certs;
 pub(crate) mod client_auth;
+pub(crate) mod connector;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 mod record;
+pub(crate) mod roots;
 mod stream;
 pub(crate) mod tickets;
 

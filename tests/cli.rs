@@ -57,7 +57,24 @@ async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
         ("--bogus".into(), "'--bogus'"),
         ("help bogus".into(), "'bogus'"),
         ("run".into(), "--config"),
-        ("run --listen 127.0.0.1:0".into(), "--cert"),
+        ("run --listen 127.0.0.1:0".into(), "--to"),
+        ("run --listen 127.0.0.1:0 --to echo".into(), "--cert"),
+        (
+            format!(
+                "run --listen 127.0.0.1:0 --cert {} --to tls:x:1",
+                cert("server.pem")
+            ),
+            "--key",
+        ),
+        (format!("{whole} --to tls:echo"), "tls:echo"),
+        (
+            format!("{whole} --to echo --backend-ca {}", cert("ca.pem")),
+            "tls:",
+        ),
+        (
+            format!("{whole} --to tls:x:1 --backend-ca /nope.pem"),
+            "/nope.pem",
+        ),
         (format!("run {pair} --to echo"), "--listen"),
         (
             format!("run --listen nonsense {pair} --to echo"),

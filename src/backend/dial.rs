@@ -3,12 +3,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
+use super::Plain;
+use super::greeting::greet;
+use super::secure::Tls;
 use crate::address::Address;
+use crate::identity::Identity;
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::socket::Socket;
 use crate::sys::tcp;
@@ -21,12 +26,47 @@ pub(crate) enum DialError {
     Busy,
     /// The backend does not answer.
     Down(io::Error),
+    /// The backend answers, and is not whom it should be, or does not want us.
+    Untrusted(String),
+    /// The backend has taken the connection and broken it before it was told whose it is.
+    Reset,
 }
 
-pub(crate) async fn dial(
+/// A connection to an address, ready for the bytes of a client.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub stream: Plain,
+    /// Who is there, where TLS says so.
+    pub identity: Option<Box<Identity>>,
+}
+
+/// Dials, says whose the connection is, and shakes hands where TLS is spoken: an address has answered
+/// when all is done.
+pub(crate) async fn reach(
     address: &Address,
     unacknowledged: Option<Duration>,
-) -> Result<Socket, DialError> {
+    tls: Option<&Arc<Tls>>,
+    greeting: Option<&[u8]>,
+) -> Result<Reached, DialError> {
+    let mut socket = dial(address, unacknowledged).await?;
+    if let Some(greeting) = greeting {
+        socket = greet(socket, greeting).await?;
+    }
+    let Some(tls) = tls else {
+        return Ok(Reached {
+            stream: Plain::Socket(socket),
+            identity: None,
+        });
+    };
+    // Boxed: it is long, and most backends have no TLS.
+    let (secure, identity) = Box::pin(tls.secure(address, socket)).await?;
+    Ok(Reached {
+        stream: Plain::Secure(secure),
+        identity: Some(identity),
+    })
+}
+
+async fn dial(address: &Address, unacknowledged: Option<Duration>) -> Result<Socket, DialError> {
     match address {
         Address::Unix(path) => unix(path).map(Socket::Unix).map_err(classify),
         Address::Tcp { host, port } => {

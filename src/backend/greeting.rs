@@ -4,34 +4,21 @@ use std::io;
 
 use tokio::io::AsyncWriteExt;
 
-use super::Unserved;
-use crate::deadline::Deadline;
-use crate::facts::Facts;
-use crate::proxy_protocol::{ProxyProtocol, header};
+use super::dial::DialError;
 use crate::sys::socket::Socket;
 
-/// Writes the header before anybody else can write.
+/// Writes the header before anybody else can write, also before a TLS handshake.
 ///
 /// It is a write of its own: behind one that waits for the client's first bytes, a backend that is to
 /// speak first would wait for its header.
-pub(super) async fn greet(
-    mut socket: Socket,
-    proxy_protocol: Option<ProxyProtocol>,
-    facts: &Facts,
-    deadline: Deadline,
-) -> Result<Socket, Unserved> {
-    let Some(version) = proxy_protocol else {
-        return Ok(socket);
-    };
-    let header = header(version, facts);
-    match deadline.bound(socket.write_all(&header)).await {
-        Ok(Ok(())) => Ok(socket),
+pub(super) async fn greet(mut socket: Socket, header: &[u8]) -> Result<Socket, DialError> {
+    match socket.write_all(header).await {
+        Ok(()) => Ok(socket),
         // It has closed in order without a word, which the relay will read; nothing can be written
         // any more, so that no byte of the client goes without a header.
-        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(socket),
         // A reset is reported once: the relay would take what follows it for an end.
-        Ok(Err(_)) => Err(Unserved::Reset),
-        Err(_) => Err(Unserved::TimedOut),
+        Err(_) => Err(DialError::Reset),
     }
 }
 
@@ -43,30 +30,9 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
+    use crate::deadline::{Deadline, Elapsed};
 
-    const SOON: Duration = Duration::from_secs(5);
-
-    async fn greet_v1(socket: Socket) -> Result<Socket, Unserved> {
-        let facts = Facts::new("app");
-        greet(
-            socket,
-            Some(ProxyProtocol::V1),
-            &facts,
-            Deadline::after(SOON),
-        )
-        .await
-    }
-
-    #[tokio::test]
-    async fn a_backend_that_wants_no_header_gets_none() {
-        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
-        let facts = Facts::new("app");
-        drop(greet(Socket::Unix(ours), None, &facts, Deadline::NEVER).await);
-        assert_eq!(
-            theirs.read_to_end(&mut Vec::new()).await.expect("an end"),
-            0
-        );
-    }
+    const HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
     #[tokio::test]
     async fn a_reset_before_the_header_is_no_end() {
@@ -75,23 +41,31 @@ mod tests {
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (ours, (theirs, _)) = (ours.expect("connected"), theirs.expect("connected"));
         Socket::Tcp(theirs).reset();
-        let greeted = greet_v1(Socket::Tcp(ours)).await;
-        assert_eq!(greeted.expect_err("a reset"), Unserved::Reset);
+        let greeted = greet(Socket::Tcp(ours), HEADER).await;
+        assert!(matches!(greeted, Err(DialError::Reset)), "{greeted:?}");
     }
 
     #[tokio::test]
     async fn a_backend_that_has_closed_already_is_left_to_the_relay() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         drop(theirs);
-        assert!(greet_v1(Socket::Unix(ours)).await.is_ok());
+        assert!(greet(Socket::Unix(ours), HEADER).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_backend_without_room_for_a_header_has_its_budget() {
-        let (ours, _theirs) = UnixStream::pair().expect("a pair");
-        ours.writable().await.expect("open");
-        while ours.try_write(&[0; 4096]).is_ok() {}
-        let greeted = greet_v1(Socket::Unix(ours)).await;
-        assert_eq!(greeted.expect_err("no room"), Unserved::TimedOut);
+    async fn a_backend_without_room_for_a_header_is_waited_for() {
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
+        while ours.try_write(&[0; 1024]).is_ok() {}
+        let mut greeting = Box::pin(greet(Socket::Unix(ours), HEADER));
+        let soon = || Deadline::after(Duration::from_secs(1));
+        assert_eq!(soon().bound(&mut greeting).await.err(), Some(Elapsed));
+        let (_ours, read) = tokio::join!(greeting, async {
+            let mut read = Vec::new();
+            while !read.ends_with(HEADER) {
+                theirs.read_buf(&mut read).await.expect("bytes");
+            }
+            read
+        });
+        assert!(read.ends_with(HEADER));
     }
 }

@@ -1,10 +1,14 @@
-//! The plain stream at the backend's end of a relay: a socket, or memory for what is built in.
+//! The stream at the backend's end of a relay: a socket, one with TLS, or memory for what is built in.
 
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
+use super::secure::Secure;
+use crate::deadline::Deadline;
+use crate::outcome::Outcome;
 use crate::relay::record::ReadVectored;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
@@ -13,6 +17,8 @@ use crate::sys::socket::Socket;
 pub(crate) enum Plain {
     Socket(Socket),
     Memory(DuplexStream),
+    /// Boxed: most backends have no TLS, and every idle connection has room for this.
+    Secure(Box<Secure>),
 }
 
 impl Plain {
@@ -21,11 +27,34 @@ impl Plain {
         match self {
             Self::Socket(socket) => socket.reset(),
             Self::Memory(stream) => drop(stream),
+            Self::Secure(secure) => secure.into_socket().reset(),
+        }
+    }
+
+    /// Closes at once; with TLS it says so first, if there is room for that in the socket.
+    pub(crate) async fn close(self) {
+        if let Self::Secure(mut secure) = self {
+            // Whatever it says, the socket is closed next.
+            let _ = Deadline::after(Duration::ZERO)
+                .bound(secure.shutdown())
+                .await;
+        }
+    }
+
+    /// What became of a connection whose backend's side has failed.
+    pub(crate) fn failure(&self) -> Outcome {
+        match self {
+            Self::Secure(secure) if secure.is_refused() => Outcome::BackendRefused,
+            Self::Secure(_) | Self::Socket(_) | Self::Memory(_) => Outcome::BackendReset,
         }
     }
 }
 
-one_of_streams!(Plain { Socket, Memory });
+one_of_streams!(Plain {
+    Socket,
+    Memory,
+    Secure
+});
 
 impl ReadVectored for Plain {
     fn poll_read_vectored(
@@ -36,6 +65,7 @@ impl ReadVectored for Plain {
         match self {
             Self::Socket(socket) => socket.poll_read_vectored(cx, places),
             Self::Memory(stream) => stream.poll_read_vectored(cx, places),
+            Self::Secure(secure) => secure.poll_read_vectored(cx, places),
         }
     }
 }

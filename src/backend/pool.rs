@@ -10,12 +10,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::dial::{DialError, dial};
+use super::dial::{DialError, Reached, reach};
+use super::secure::Tls;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::level::Level;
-use crate::sys::socket::Socket;
 
 /// How the next address is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub(crate) struct Pool {
     balance: Balance,
     health: Health,
     unacknowledged: Option<Duration>,
+    tls: Option<Arc<Tls>>,
     configured: Targets,
     registered: Arc<Registered>,
     turn: AtomicUsize,
@@ -60,6 +61,7 @@ impl Pool {
         balance: Balance,
         health: Health,
         unacknowledged: Option<Duration>,
+        tls: Option<Arc<Tls>>,
     ) -> Self {
         let targets = addresses
             .iter()
@@ -69,6 +71,7 @@ impl Pool {
             balance,
             health,
             unacknowledged,
+            tls,
             configured: targets,
             registered: Arc::default(),
             turn: AtomicUsize::new(0),
@@ -110,23 +113,27 @@ impl Pool {
         all.map(Arc::clone).collect()
     }
 
-    /// Connects to an address, at most until `deadline`.
+    /// Connects to an address and sends it `greeting`, at most until `deadline`.
     ///
     /// Each is tried once a round, the best choice first. Between rounds of a parked connection
     /// there is a pause, which an address that answers again ends early.
     pub(crate) async fn dial(
         &self,
         source: Option<IpAddr>,
+        greeting: Option<&[u8]>,
         deadline: Deadline,
         park: Park,
-    ) -> Result<(Socket, Lease), Unserved> {
+    ) -> Result<(Reached, Lease), Unserved> {
         let rounds = async {
             let mut pause = SHORTEST_PAUSE;
             loop {
                 let recovered = self.recovered.notified();
-                let round = self.round(source, deadline).await;
+                let round = self.round(source, greeting, deadline).await;
                 match round {
-                    Round::Connected(socket, lease) => return Ok((socket, lease)),
+                    Round::Connected(reached, lease) => return Ok((reached, lease)),
+                    // They have answered, and will not change their minds by being asked again.
+                    Round::Reset => return Err(Unserved::Reset),
+                    Round::Untrusted => return Err(Unserved::Refused),
                     // Silence until the deadline is no refusal, and ends the wait below.
                     Round::Down if park == Park::Refuse && !deadline.has_passed() => {
                         return Err(Unserved::Refused);
@@ -147,28 +154,45 @@ impl Pool {
             .unwrap_or(Err(Unserved::TimedOut))
     }
 
-    async fn round(&self, source: Option<IpAddr>, deadline: Deadline) -> Round {
+    async fn round(
+        &self,
+        source: Option<IpAddr>,
+        greeting: Option<&[u8]>,
+        deadline: Deadline,
+    ) -> Round {
         let targets = self.targets();
         let mut tried = Vec::new();
         let mut busy = false;
+        let mut untrusted = 0;
         while let Some(lease) = self.pick(source, &targets, &mut tried) {
             // A silent address must not use up the time of those that would answer.
             let untried = targets.len() - tried.len();
             let share = deadline.remaining().map(|left| left / (untried as u32 + 1));
-            let attempt = dial(&lease.target.address, self.unacknowledged);
+            let address = &lease.target.address;
+            let tls = self.tls.as_ref();
+            let attempt = reach(address, self.unacknowledged, tls, greeting);
             match Deadline::after(share).bound(attempt).await {
-                Ok(Ok(socket)) => {
+                Ok(Ok(reached)) => {
                     if lease.target.answered() == Answered::Again {
                         self.recovered.notify_waiters();
                     }
-                    return Round::Connected(socket, lease);
+                    return Round::Connected(reached, lease);
                 }
+                Ok(Err(DialError::Reset)) => return Round::Reset,
                 Ok(Err(DialError::Busy)) => busy = true,
                 Ok(Err(DialError::Down(error))) => lease.target.failed(&error.to_string()),
+                Ok(Err(DialError::Untrusted(error))) => {
+                    untrusted += 1;
+                    lease.target.failed(&error);
+                }
                 Err(_) => lease.target.failed("no answer in time"),
             }
         }
-        if busy { Round::Busy } else { Round::Down }
+        match busy {
+            true => Round::Busy,
+            false if untrusted > 0 && untrusted == tried.len() => Round::Untrusted,
+            false => Round::Down,
+        }
     }
 
     /// A pause between a half and the whole of `pause`, another for each that asks.
@@ -244,10 +268,14 @@ fn weight(source: Option<IpAddr>, address: &Address) -> u64 {
 }
 
 enum Round {
-    Connected(Socket, Lease),
+    Connected(Reached, Lease),
     /// Nobody answered, but at least one may at once.
     Busy,
     Down,
+    /// One has taken the connection, and broken it.
+    Reset,
+    /// Every one has answered, and none is to be trusted or trusts us.
+    Untrusted,
 }
 
 /// What an answer says of its address.

@@ -40,23 +40,24 @@ pub(super) enum Command {
 #[command(after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "backend_ca", "backend_cert"])]
     #[arg(required_unless_present = "listen")]
     pub config: Option<PathBuf>,
 
     /// Where clients connect: HOST:PORT, [IPv6]:PORT or unix:/PATH.
-    #[arg(long, value_name = "ADDRESS", requires_all = ["cert", "key", "to"])]
+    #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<Address>,
 
-    /// The certificate chain, in PEM, the server's own certificate first.
-    #[arg(long, value_name = "CHAIN.pem", requires = "listen")]
+    /// The certificate chain, in PEM, the server's own certificate first. Only with `--to tls:…` it
+    /// may be left out, and the key with it: clients come in plaintext then.
+    #[arg(long, value_name = "CHAIN.pem", requires_all = ["listen", "key"])]
     pub cert: Option<PathBuf>,
 
     /// The certificate's private key, in PEM.
-    #[arg(long, value_name = "KEY.pem", requires = "listen")]
+    #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "cert"])]
     pub key: Option<PathBuf>,
 
-    /// Who serves: HOST:PORT, unix:/PATH, or `gate`, `hello`, `echo`.
+    /// Who serves: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`.
     #[arg(long, value_name = "BACKEND", requires = "listen")]
     pub to: Option<String>,
 
@@ -70,6 +71,18 @@ pub(super) struct RunArgs {
     /// Where workers come to claim connections (with `--to gate`; the backend is `default`).
     #[arg(long, value_name = "PATH", requires = "listen")]
     pub gate: Option<PathBuf>,
+
+    /// Whom to trust about a `tls:` backend, in PEM; without it, whom this machine trusts.
+    #[arg(long, value_name = "CA.pem", requires = "listen")]
+    pub backend_ca: Option<PathBuf>,
+
+    /// The certificate chain to show to a `tls:` backend, in PEM.
+    #[arg(long, value_name = "CHAIN.pem", requires_all = ["listen", "backend_key"])]
+    pub backend_cert: Option<PathBuf>,
+
+    /// That certificate's private key, in PEM.
+    #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "backend_cert"])]
+    pub backend_key: Option<PathBuf>,
 }
 
 #[derive(Debug, ArgGroup)]
@@ -143,6 +156,8 @@ Examples:
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 --proxy-protocol v2
       For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
   vestibule run --listen [::]:443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
+  vestibule run --listen unix:/run/db.sock --to tls:db.internal:5433 --backend-ca ca.pem
+      Client mode: plaintext from programs of this machine, TLS to the server
 
 SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unless configured).
 A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
@@ -188,6 +203,8 @@ mod tests {
         assert!(parse("vestibule run --listen :0").is_err());
         assert!(parse("vestibule run --listen a:1 --cert c --key k").is_err());
         assert!(parse("vestibule run --listen a:1 --cert c --key k --to hello").is_ok());
+        assert!(parse("vestibule run --listen a:1 --cert c --to hello").is_err());
+        assert!(parse("vestibule run --listen a:1 --key k --to hello").is_err());
         assert!(parse("vestibule run -c f --to hello").is_err());
         assert!(parse("vestibule run -c f --proxy-protocol v2").is_err());
         assert!(parse("vestibule run").is_err());

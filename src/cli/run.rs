@@ -19,13 +19,21 @@ pub(super) fn demo() -> Result<Exit, Failure> {
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let source = match (&args.config, &args.listen) {
         (Some(file), _) => Source::File(absolute_path(file)?),
-        (None, Some(listen)) => Source::Flags(Sidecar {
-            listen: listen.clone(),
-            certificate: args.cert.clone().zip(args.key.clone()),
-            to: args.to.clone().unwrap_or_default(),
-            proxy_protocol: args.proxy_protocol,
-            gate: args.gate.as_deref().map(absolute_path).transpose()?,
-        }),
+        (None, Some(listen)) => {
+            let to = args.to.clone().unwrap_or_default();
+            if args.cert.is_none() && !to.starts_with("tls:") {
+                return Err(Failure::usage(anyhow::anyhow!(IN_THE_CLEAR)));
+            }
+            Source::Flags(Sidecar {
+                listen: listen.clone(),
+                certificate: args.cert.clone().zip(args.key.clone()),
+                to,
+                backend_ca: args.backend_ca.clone(),
+                backend_certificate: args.backend_cert.clone().zip(args.backend_key.clone()),
+                proxy_protocol: args.proxy_protocol,
+                gate: args.gate.as_deref().map(absolute_path).transpose()?,
+            })
+        }
         // The argument parser asks for one of the two.
         (None, None) => return Err(anyhow::anyhow!("neither --config nor --listen").into()),
     };
@@ -210,3 +218,6 @@ enum Asked {
     End,
     Reload,
 }
+
+const IN_THE_CLEAR: &str = "--listen needs --cert and --key; without them clients would come in plaintext, \
+                            which is for `--to tls:HOST:PORT` alone";

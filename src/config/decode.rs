@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::client_mode::client_mode;
 use super::files::Files;
 use super::handshake::handshake;
 use super::problem::Problem;
@@ -43,7 +44,7 @@ pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     }
 }
 
-struct Decoder<'b> {
+pub(super) struct Decoder<'b> {
     base: &'b Path,
     files: Files<'b>,
 }
@@ -75,7 +76,7 @@ impl Decoder<'_> {
             audit.read("keep", Value::count);
             audit.finish();
         }
-        let (backends, backend_names) = backends(&mut root);
+        let (backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root);
         let routes = routes(&mut root, &backend_names, &listener_names);
         root.finish();
@@ -250,7 +251,7 @@ fn health(mut table: Table<'_>) -> Health {
     Health { fall, rise }
 }
 
-fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
+fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
     let mut backends = Vec::new();
     let mut names = Vec::new();
     let tables = root.tables("backend");
@@ -270,12 +271,12 @@ fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
         let park = table.read("park", Value::boolean).unwrap_or(true);
         let health = table.table("health").map(health).unwrap_or_default();
         let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
-        table.later("tls", None);
+        let tls = client_mode(&decoder.files, &mut table, to.as_ref());
         if let Some(name) = &name {
             unique(&table, name, &mut names);
         }
         table.finish();
-        if let (Some(name), Some(to)) = (name, to) {
+        if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
             backends.push(backend::Settings {
                 name: name.name,
                 to,
@@ -283,6 +284,7 @@ fn backends(root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
                 park: if park { Park::Hold } else { Park::Refuse },
                 health,
                 proxy_protocol,
+                tls,
             });
         }
     }

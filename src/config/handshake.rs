@@ -59,7 +59,7 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
     })
 }
 
-fn certificate(mut entry: Table<'_>, files: &Files<'_>) -> Option<Certificate> {
+pub(super) fn certificate(mut entry: Table<'_>, files: &Files<'_>) -> Option<Certificate> {
     let chain = entry.require("chain", |value| files.read(value));
     let key = entry.require("key", |value| files.read(value));
     let has_ocsp = entry.place("ocsp").is_some();

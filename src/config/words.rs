@@ -17,6 +17,10 @@ pub(super) fn to(text: &str) -> Result<To, Expected> {
         address => match address.parse::<Address>() {
             Ok(Address::Tcp { port: 0, .. }) => Err("a backend's port is not 0".into()),
             Ok(address) => Ok(To::Dialled(vec![address])),
+            Err(_) if address.starts_with("tls:") => Err(
+                "TLS towards a backend is a table `[backend.tls]` beside `to = \"tcp:host:port\"`"
+                    .into(),
+            ),
             Err(error) => Err(format!("{error}; or one of the words gate, hello, echo")),
         },
     }

@@ -17,7 +17,7 @@ pub(super) async fn part(client: Client, backend: Plain, end: End) -> Outcome {
         }
         End::BackendReset(Answer::Broken) => {
             client.reset();
-            Outcome::BackendReset
+            backend.failure()
         }
         // The client has its whole answer and was told that it is whole: a reset could still
         // destroy it on the way.
@@ -42,7 +42,7 @@ pub(super) async fn interrupt(client: Client, backend: Plain, outcome: Outcome) 
 
 /// Ends a connection on which nothing moves: the backend at once, the client in order.
 async fn cut(client: Client, backend: Plain, outcome: Outcome) -> Outcome {
-    drop(backend);
+    backend.close().await;
     client.close().await;
     outcome
 }

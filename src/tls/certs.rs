@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -29,6 +30,15 @@ struct Inner {
     not_after: SystemTime,
     algorithm: String,
 }
+
+/// The key belongs to the chain, so that of equal chains it is the same one.
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.0.key.cert, &self.0.key.ocsp) == (&other.0.key.cert, &other.0.key.ocsp)
+    }
+}
+
+impl Eq for Certificate {}
 
 impl Certificate {
     /// Reads a chain, the server's own certificate first, and its private key (PKCS#8, PKCS#1 or
@@ -106,6 +116,10 @@ impl Certificate {
 
     pub(super) fn can_sign(&self, schemes: &[SignatureScheme]) -> bool {
         self.0.key.key.choose_scheme(schemes).is_some()
+    }
+
+    pub(super) fn client_resolver(&self) -> Arc<dyn ResolvesClientCert> {
+        Arc::new(SingleCertAndKey::from((*self.0.key).clone()))
     }
 
     pub(super) fn key(&self) -> Arc<CertifiedKey> {

@@ -57,7 +57,7 @@ where
 }
 
 /// `None` when it is the stream that failed.
-fn tls_error(error: &io::Error) -> Option<rustls::Error> {
+pub(super) fn tls_error(error: &io::Error) -> Option<rustls::Error> {
     let inner = error.get_ref()?;
     match inner.downcast_ref::<rustls::Error>() {
         Some(cause) => Some(cause.clone()),

@@ -5,6 +5,7 @@
     reason = "each test file uses its own part of this, as its own crate"
 )]
 
+pub mod authority;
 pub mod backend;
 pub mod balancer;
 pub mod bytes;
@@ -13,6 +14,7 @@ pub mod gate;
 pub mod pki;
 pub mod process;
 pub mod resources;
+pub mod site;
 pub mod vestibule;
 pub mod world;
 

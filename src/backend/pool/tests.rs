@@ -87,18 +87,18 @@ fn silent() -> (Address, TcpListener, std::net::TcpStream) {
 }
 
 fn pool(addresses: &[Address], balance: Balance) -> Pool {
-    Pool::new(addresses, balance, HEALTH, None)
+    Pool::new(addresses, balance, HEALTH, None, None)
 }
 
 async fn dial_or_refuse(pool: &Pool) -> Result<Lease, Unserved> {
     let deadline = Deadline::after(BUDGET);
-    let (_, lease) = pool.dial(None, deadline, Park::Refuse).await?;
+    let (_, lease) = pool.dial(None, None, deadline, Park::Refuse).await?;
     Ok(lease)
 }
 
 async fn dial_for(pool: &Pool, source: &str) -> Lease {
     let source = Some(source.parse().expect("an IP address"));
-    let dialled = pool.dial(source, Deadline::after(BUDGET), Park::Refuse);
+    let dialled = pool.dial(source, None, Deadline::after(BUDGET), Park::Refuse);
     dialled.await.expect("an address that answers").1
 }
 

@@ -1,5 +1,6 @@
 //! Each key of the contract with right values, and with wrong ones and the exact answer.
 
+mod client_mode;
 mod lists;
 mod tables;
 
@@ -35,6 +36,10 @@ fn file(section: &str, line: &str) -> String {
             let name = unless_given(&["name"], "name = \"app\"");
             let to = unless_given(&["to"], "to = \"echo\"");
             format!("{LISTENER}[[backend]]\n{name}{to}{line}\n")
+        }
+        "backend.tls" => {
+            let ca = unless_given(&["ca"], "ca = \"certs/ca.pem\"");
+            format!("{LISTENER}{BACKEND}[backend.tls]\n{ca}{line}\n")
         }
         table => with(&format!("[{table}]\n{line}")),
     }

@@ -315,18 +315,22 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         to: to.into(),
         proxy_protocol: None,
         gate: gate.map(PathBuf::from),
+        backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
+        backend_certificate: None,
     };
     for (to, gate, expected) in [
         ("tcp:127.0.0.1:9000", None, None),
         ("gate", None, Some("gate.sock")),
         ("gate", Some("/run/g"), Some("/run/g")),
         ("hello", Some("g"), Some("g")),
+        ("tls:localhost:9000", None, None),
     ] {
         let config = Config::sidecar(&sidecar(to, gate)).expect("a configuration");
         let gate = config.gate.map(|gate| gate.path);
         assert_eq!(gate, expected.map(PathBuf::from), "{to}");
         let query = Query::default();
         assert_eq!(config.routes.choose(&query), Ok("default"));
+        assert_eq!(config.backends[0].tls.is_some(), to.starts_with("tls:"));
     }
 
     let wrong = |sidecar: Sidecar| {
@@ -360,4 +364,29 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         message.starts_with("certs/client-key.pem: the private key does not belong"),
         "{message}"
     );
+    for (to, why) in [
+        ("tls:9000", "an address needs a port"),
+        ("tls:echo", "`tls:` is for a host and port"),
+        ("tls:gate", "`tls:` is for a host and port"),
+        (
+            "tls:unix:/run/app.sock",
+            "the host is a name or an IP address",
+        ),
+    ] {
+        let message = wrong(sidecar(to, None));
+        assert!(message.contains(why), "{message}");
+    }
+    let message = wrong(Sidecar {
+        backend_ca: Some("certs/ca-key.pem".into()),
+        ..sidecar("tls:localhost:9000", None)
+    });
+    assert!(
+        message.starts_with("certs/ca-key.pem: there is no certificate"),
+        "{message}"
+    );
+    let message = wrong(Sidecar {
+        backend_ca: Some("certs/ca.pem".into()),
+        ..sidecar("localhost:9000", None)
+    });
+    assert!(message.contains("tls:HOST:PORT"), "{message}");
 }

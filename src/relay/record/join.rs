@@ -98,8 +98,19 @@ where
                 .poll_write(cx, backend, |taken| counter.add(taken));
             ready!(sent).map_err(Fault::write)?;
             match client.up {
-                State::Open => ready!(client.poll_receive(cx, *backend, counter))?,
-                State::Ending => client.up = State::Closing,
+                State::Open => match client.poll_receive(cx, *backend, counter)? {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => {
+                        // Flush before parking: with TLS, a backend's stream keeps what its socket
+                        // did not take.
+                        ready!(Pin::new(&mut **backend).poll_flush(cx)).map_err(Fault::write)?;
+                        return Poll::Pending;
+                    }
+                },
+                State::Ending => {
+                    ready!(Pin::new(&mut **backend).poll_flush(cx)).map_err(Fault::write)?;
+                    client.up = State::Closing;
+                }
                 State::Closing => {
                     match ready!(Pin::new(&mut **backend).poll_shutdown(cx)) {
                         Ok(()) => {}

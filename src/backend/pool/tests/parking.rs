@@ -4,7 +4,7 @@ use super::*;
 
 async fn hold(pool: &Pool) -> Result<Lease, Unserved> {
     let deadline = Deadline::after(BUDGET);
-    let (_, lease) = pool.dial(None, deadline, Park::Hold).await?;
+    let (_, lease) = pool.dial(None, None, deadline, Park::Hold).await?;
     Ok(lease)
 }
 
@@ -89,7 +89,7 @@ async fn silence_until_the_deadline_is_no_refusal() {
     for park in [Park::Refuse, Park::Hold] {
         let pool = pool(std::slice::from_ref(&silent), Balance::LeastConnections);
         let start = Instant::now();
-        let dialled = pool.dial(None, Deadline::after(BUDGET), park).await;
+        let dialled = pool.dial(None, None, Deadline::after(BUDGET), park).await;
         assert_eq!(dialled.err(), Some(Unserved::TimedOut), "{park:?}");
         assert_after(start, BUDGET);
         assert_eq!(pool.targets()[0].state().failures, 1);

@@ -405,9 +405,14 @@ fn backend() {
                  string",
             ),
             (
-                "tls = { server_name = \"api.internal\" }",
+                "tls = true",
                 7,
-                "`backend.tls`: not supported in this version; leave it out",
+                "`backend.tls`: expected a table, found a boolean",
+            ),
+            (
+                "tls = { ca = \"certs/ca.pem\" }",
+                7,
+                "`backend.tls`: hello and echo are built in; TLS is for addresses and for gate",
             ),
         ],
     );

@@ -1,0 +1,124 @@
+//! `[backend.tls]`: TLS towards the addresses of a backend.
+
+use super::files::Files;
+use super::handshake::certificate;
+use super::reader::Table;
+use super::value::{Expected, Value};
+use super::words::protocol;
+use crate::address::Address;
+use crate::backend::To;
+use crate::identity::Rule;
+use crate::tls::connector::{self, ServerName, Settings};
+use crate::tls::roots::Roots;
+
+/// What the table says for a backend with this `to`. Outside `None` only with a problem that was
+/// reported: the backend must not turn into one without TLS.
+pub(super) fn client_mode(
+    files: &Files<'_>,
+    backend: &mut Table<'_>,
+    to: Option<&To>,
+) -> Option<Option<Settings>> {
+    let Some(place) = backend.place("tls") else {
+        return Some(None);
+    };
+    let mut table = backend.table("tls")?;
+    let has_name = table.place("server_name").is_some();
+    let server_name = table.read("server_name", server_name);
+    let ca = roots(files, &mut table);
+    let has_certificate = table.place("certificate").is_some();
+    let entry = table.table("certificate");
+    let certificate = entry.and_then(|entry| certificate(entry, files));
+    let alpn = table.list("alpn", protocol);
+    let allow = table.any_of("allow", |value| value.parsed(str::parse::<Rule>));
+    let is_sound = match to.and_then(unnamed) {
+        Some(Unnamed::BuiltIn) => {
+            backend.problem_at(place, BUILT_IN.into());
+            false
+        }
+        Some(Unnamed::Needed(why)) if !has_name => {
+            backend.problem_at(
+                place,
+                format!("`backend.tls` needs the key `server_name`: {why}"),
+            );
+            false
+        }
+        Some(Unnamed::Needed(_)) | None => true,
+    };
+    table.finish();
+    let roots = ca?;
+    (is_sound && has_certificate == certificate.is_some()).then_some(Some(Settings {
+        server_name,
+        roots,
+        certificate,
+        alpn: alpn.unwrap_or_default(),
+        allow: allow.unwrap_or_default(),
+    }))
+}
+
+/// Why the addresses do not say by themselves what name a certificate should have.
+enum Unnamed {
+    BuiltIn,
+    Needed(String),
+}
+
+fn unnamed(to: &To) -> Option<Unnamed> {
+    match to {
+        To::Hello | To::Echo => Some(Unnamed::BuiltIn),
+        To::Gate => Some(Unnamed::Needed(
+            "a worker may register a `unix:` address, which has no name".into(),
+        )),
+        To::Dialled(addresses) => {
+            let unnamed = addresses.iter().find(|address| match address {
+                Address::Unix(_) => true,
+                Address::Tcp { host, .. } => connector::server_name(host).is_none(),
+            })?;
+            Some(Unnamed::Needed(format!(
+                "`{unnamed}` has no name that a certificate could have"
+            )))
+        }
+    }
+}
+
+fn server_name(value: &Value<'_>) -> Result<ServerName<'static>, Expected> {
+    value.parsed(|text| {
+        connector::server_name(text)
+            .ok_or("expected a DNS name or an IP address, as in `api.internal` or `10.0.0.1`")
+    })
+}
+
+/// `None` only with a problem that was reported.
+fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
+    let Some(place) = table.place("ca") else {
+        return match Roots::of_platform() {
+            Ok(roots) => Some(roots),
+            Err(error) => {
+                table.problem(format!(
+                    "`backend.tls.ca`: {error} with `ca = [\"ca.pem\"]`"
+                ));
+                None
+            }
+        };
+    };
+    let bundles = table.list("ca", |value| files.read(value))?;
+    let bundles: Vec<Option<Roots>> = bundles
+        .iter()
+        .map(|file| match Roots::from_pem(&file.content) {
+            Ok(roots) => Some(roots),
+            Err(error) => {
+                file.problem(table, &error);
+                None
+            }
+        })
+        .collect();
+    let is_empty = bundles.is_empty();
+    let roots = Roots::union(bundles.into_iter().collect::<Option<_>>()?);
+    if is_empty {
+        let message = "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust \
+                       what this machine trusts";
+        table.problem_at(place, message.into());
+    }
+    roots
+}
+
+const BUILT_IN: &str = "`backend.tls`: hello and echo are built in; TLS is for addresses and for \
+                        gate";

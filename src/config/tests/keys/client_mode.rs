@@ -1,0 +1,160 @@
+//! `[backend.tls]`, TLS towards a backend.
+
+use super::*;
+
+#[test]
+fn backend_tls() {
+    check(
+        "backend.tls",
+        &[
+            "server_name = \"api.internal\"",
+            "server_name = \"10.0.0.1\"",
+            "server_name = \"::1\"",
+            "ca = \"certs/ca.pem\"",
+            "ca = [\"certs/ca.pem\", \"certs/ca.pem\"]",
+            "certificate = { chain = \"certs/client.pem\", key = \"certs/client-key.pem\" }",
+            "alpn = []",
+            "alpn = [\"h2\", \"http/1.1\"]",
+            "allow = \"uri:spiffe://corp/ns/*/sa/api\"",
+            "allow = [\"cn:api\", \"dns:*.internal\"]",
+        ],
+        &[
+            (
+                "server_name = \"a b\"",
+                15,
+                "`backend.tls.server_name`: \"a b\": expected a DNS name or an IP address, as in \
+                 `api.internal` or `10.0.0.1`",
+            ),
+            (
+                "server_name = \"*.internal\"",
+                15,
+                "`backend.tls.server_name`: \"*.internal\": expected a DNS name or an IP address, \
+                 as in `api.internal` or `10.0.0.1`",
+            ),
+            (
+                "server_name = 5",
+                15,
+                "`backend.tls.server_name`: expected a string, found an integer",
+            ),
+            (
+                "ca = []",
+                6,
+                "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust what \
+                 this machine trusts",
+            ),
+            (
+                "ca = [\"certs/ca.pem\", \"certs/none.pem\"]",
+                23,
+                "`backend.tls.ca`: cannot read certs/none.pem: No such file or directory (os \
+                 error 2)",
+            ),
+            (
+                "ca = \"certs/ca-key.pem\"",
+                6,
+                "certs/ca-key.pem: there is no certificate in the bundle; it starts with \
+                 -----BEGIN CERTIFICATE-----",
+            ),
+            (
+                "certificate = { chain = \"certs/client.pem\", key = \"certs/server-key.pem\" }",
+                51,
+                "certs/server-key.pem: the private key does not belong to the first certificate \
+                 of the chain (keys may not be consistent: KeyMismatch)",
+            ),
+            (
+                "certificate = { chain = \"certs/client.pem\" }",
+                15,
+                "`backend.tls.certificate` needs the key `key`",
+            ),
+            (
+                "certificate = \"certs/client.pem\"",
+                15,
+                "`backend.tls.certificate`: expected a table, found a string",
+            ),
+            (
+                "alpn = [\"h2\", \"\"]",
+                15,
+                "`backend.tls.alpn`: a protocol's name has 1 to 255 bytes, found 0",
+            ),
+            (
+                "allow = []",
+                9,
+                "`backend.tls.allow`: an empty list matches nothing; leave the key out to match \
+                 everything",
+            ),
+            (
+                "allow = [\"cn:api\", \"api\"]",
+                20,
+                "`backend.tls.allow`: \"api\": an identity rule starts with `uri:`, `dns:`, \
+                 `cn:`, `ou:` or `sha256:`",
+            ),
+            (
+                "servername = \"api\"",
+                1,
+                "unknown key `backend.tls.servername`, did you mean `server_name`?",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_backend_whose_addresses_have_no_name_needs_one() {
+    let with_to = |to: &str, name: &str| {
+        format!(
+            "{LISTENER}[[backend]]\nname = \"app\"\nto = {to}\n\
+             tls = {{ {name}ca = \"certs/ca.pem\" }}\n"
+        )
+    };
+    for (to, why) in [
+        (
+            "\"unix:/run/app.sock\"",
+            "`unix:/run/app.sock` has no name that a certificate could have",
+        ),
+        (
+            "[\"localhost:1\", \"unix:/run/app.sock\"]",
+            "`unix:/run/app.sock` has no name that a certificate could have",
+        ),
+        (
+            "\"-a-:1\"",
+            "`tcp:-a-:1` has no name that a certificate could have",
+        ),
+        (
+            "\"gate\"",
+            "a worker may register a `unix:` address, which has no name",
+        ),
+    ] {
+        let expected = format!("7:7: `backend.tls` needs the key `server_name`: {why}");
+        assert_eq!(problems(&with_to(to, "")), [expected]);
+        let named = with_to(to, "server_name = \"api.internal\", ");
+        assert_eq!(problems(&named), [""; 0], "{named}");
+    }
+    for to in ["\"localhost:1\"", "\"127.0.0.1:1\"", "\"[::1]:1\""] {
+        assert_eq!(problems(&with_to(to, "")), [""; 0], "{to}");
+    }
+}
+
+#[test]
+fn every_value_of_backend_tls_arrives() {
+    let lines = "server_name = \"api.internal\"\nalpn = [\"h2\"]\nallow = [\"cn:api\"]\n\
+                 certificate = { chain = \"certs/client.pem\", key = \"certs/client-key.pem\" }";
+    let config = parse(&file("backend.tls", lines));
+    let tls = config.backends[0].tls.as_ref().expect("TLS");
+    let name = tls.server_name.as_ref().expect("a name");
+    assert_eq!(name.to_str(), "api.internal");
+    assert_eq!(tls.alpn, ["h2"]);
+    let rules: Vec<String> = tls.allow.iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["cn:api"]);
+    assert!(tls.certificate.is_some());
+    assert!(
+        parse(&file("backend", "park = true")).backends[0]
+            .tls
+            .is_none()
+    );
+}
+
+#[test]
+fn tls_of_the_short_form_in_a_file_says_where_it_belongs() {
+    let text = format!("{LISTENER}[[backend]]\nname = \"app\"\nto = \"tls:db.internal:5433\"\n");
+    let expected = "6:6: `backend.to`: \"tls:db.internal:5433\": TLS towards a backend is a table \
+                    `[backend.tls]` beside `to = \"tcp:host:port\"`";
+    assert_eq!(problems(&text), [expected]);
+}

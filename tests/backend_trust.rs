@@ -1,0 +1,332 @@
+//! Whom client mode gives a connection to, and what backends that break TLS do to it.
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+
+use common::authority::Authority;
+use common::backend::Backend;
+use common::client::{Front, Socket};
+use common::site::{Door, IN_THE_CLEAR, Kind, Site, TLS, certificates, server, strict_server};
+use common::soon;
+use common::vestibule::{RELAYS, Vestibule, message};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ALL_VERSIONS, ServerConfig};
+
+/// The directory of [`certificates`], and what else there can be wrong with one.
+fn wrong_certificates() -> Arc<TempDir> {
+    let directory = certificates();
+    let (path, names) = (directory.path(), ["api.internal", common::site::API]);
+    let authority = Authority::new(path, "foreign");
+    authority.issue("unknown", &names);
+    // The authority's own name and another key.
+    let authority = Authority::new(&path.join("."), "again");
+    authority.issue("other", &["other.internal"]);
+    authority.issue_expired("expired", &names);
+    directory
+}
+
+#[tokio::test]
+async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
+    for (certificate, ca, tls, why) in [
+        ("unknown", "ca", "", "UnknownIssuer"),
+        ("other", "again", "", "api.internal"),
+        ("expired", "again", "", "xpired"),
+        (
+            "api",
+            "ca",
+            "allow = [\"cn:us\"]\n",
+            "no rule of `tls.allow` admits uri:spiffe://corp/ns/prod/sa/api",
+        ),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let directory = wrong_certificates();
+            let config = server(directory.path(), certificate, &[version]);
+            let backend = Backend::tcp().await;
+            let (tls, to) = (
+                TLS.replace("ca.pem", &format!("{ca}.pem")) + tls,
+                backend.address(),
+            );
+            let vestibule = start(directory, &to, &tls).await;
+            let _serving = serve(backend, config);
+            for _ in 0..10 {
+                assert_eq!(ask(&vestibule).await, "", "{certificate}");
+            }
+            vestibule.ended("backend_refused", 10).await;
+            assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
+            let warnings = complaints(&vestibule);
+            assert!(
+                warnings[0]["error"].as_str().expect("text").contains(why),
+                "{warnings:#?}"
+            );
+            assert!(warnings.len() < 10, "one a second: {warnings:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_says_so() {
+    for version in [&TLS12, &TLS13] {
+        for relay in RELAYS {
+            // One that its authority has not signed; in TLS 1.3 it is refused after the handshake.
+            let certificate =
+                "certificate = { chain = \"unknown.pem\", key = \"unknown-key.pem\" }\n";
+            let directory = wrong_certificates();
+            let config = strict_server(directory.path(), "api", &[version]);
+            let site = Site::start(directory, relay, Kind::Tcp, config, certificate).await;
+            for (count, door) in site.doors().iter().enumerate() {
+                let (mut client, refused) = tokio::join!(door.enter(), site.shaken());
+                refused.expect_err("a certificate of nobody");
+                let mut answer = Vec::new();
+                // A reset, or a close: there is no answer.
+                let _ = soon("an end", client.read_to_end(&mut answer)).await;
+                assert_eq!(answer, b"");
+                site.vestibule.ended("backend_refused", count + 1).await;
+            }
+            let warnings = complaints(&site.vestibule);
+            let error = warnings[0]["error"].as_str().expect("text");
+            assert!(error.contains("it refused our certificate"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_next_address_is_tried_for_one_that_is_not_trusted() {
+    let directory = wrong_certificates();
+    let (wrong, right) = (Backend::tcp().await, Backend::tcp().await);
+    let to = format!("{}\", \"{}", wrong.address(), right.address());
+    let configs = ["unknown", "api"].map(|name| server(directory.path(), name, ALL_VERSIONS));
+    let [wrong_config, right_config] = configs;
+    let config = format!("{IN_THE_CLEAR}[[backend]]\nname = \"app\"\nto = [\"{to}\"]\n{TLS}");
+    let vestibule = Vestibule::start_in(directory, &config).await;
+    let _serving = (serve(wrong, wrong_config), serve(right, right_config));
+    for _ in 0..10 {
+        assert_eq!(ask(&vestibule).await, ANSWER);
+    }
+    vestibule.ended("done", 10).await;
+    vestibule
+        .event(|event| message(event) == "backend address is down")
+        .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_stays_silent_is_waited_for_as_long_as_for_a_dial() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        let directory = certificates();
+        let backend = listen(kind, &directory).await;
+        let timeouts = "[timeouts]\nbackend = \"300ms\"\n";
+        let tls = format!("{TLS}{timeouts}");
+        let vestibule = start(directory, &backend.address(), &tls).await;
+        let door = door(&vestibule);
+        let (mut client, silent) = tokio::join!(door.enter(), backend.accept());
+        let _silent = silent.expect("a dial");
+        assert_eq!(client.read(&mut [0]).await.expect("a close"), 0);
+        vestibule.ended("backend_timeout", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
+    /// What it does with a ClientHello.
+    type Break = fn(Socket) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+    let breaks: [(&str, Break); 3] = [
+        ("handshake", |socket| Box::pin(async move { drop(socket) })),
+        ("not TLS", |mut socket| {
+            Box::pin(async move {
+                let _ = socket.write_all(b"220 mail.example ESMTP\r\n").await;
+                let _ = socket.read(&mut [0; 1000]).await;
+            })
+        }),
+        ("handshake", |mut socket| {
+            Box::pin(async move {
+                // A fatal handshake_failure.
+                let _ = socket.read(&mut [0; 1000]).await;
+                let _ = socket.write_all(&[21, 3, 3, 0, 2, 2, 40]).await;
+            })
+        }),
+    ];
+    for (why, break_it) in breaks {
+        for kind in [Kind::Tcp, Kind::Unix] {
+            let directory = certificates();
+            let backend = listen(kind, &directory).await;
+            let address = backend.address();
+            let config = format!(
+                "{IN_THE_CLEAR}[[backend]]\nname = \"app\"\nto = \"{address}\"\npark = false\n{TLS}"
+            );
+            let vestibule = Vestibule::start_in(directory, &config).await;
+            let _serving = backend.serve(break_it);
+            for _ in 0..3 {
+                assert_eq!(ask(&vestibule).await, "");
+            }
+            vestibule.ended("backend_refused", 3).await;
+            let down = vestibule
+                .event(|event| message(event) == "backend address is down")
+                .await;
+            let error = down["error"].as_str().expect("text");
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_without_close_notify_is_no_whole_answer() {
+    for (site, version) in sites().await {
+        for (count, door) in site.doors().iter().enumerate() {
+            let (mut client, mut server) = site.pair(door).await;
+            server.write_all(b"half of ").await.expect("open");
+            server.flush().await.expect("open");
+            let mut half = [0; 8];
+            soon("half", client.read_exact(&mut half))
+                .await
+                .expect("open");
+            let (mut socket, _tls) = server.into_inner();
+            socket.shutdown().await.expect("open");
+            let mut rest = Vec::new();
+            let end = soon("an end", client.read_to_end(&mut rest)).await;
+            match door {
+                // A Unix socket has no reset: its client can tell by the length alone.
+                Door::Clear(Front::Unix(_)) => assert_eq!(rest, b""),
+                _ => drop(end.expect_err(&format!("{door:?} {version}: a clean end"))),
+            }
+            site.vestibule.ended("backend_reset", count + 1).await;
+        }
+        assert_eq!(
+            site.vestibule.outcomes().len(),
+            1,
+            "{:?}",
+            site.vestibule.outcomes()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reset_or_a_truncation_passes_in_both_directions() {
+    for relay in RELAYS {
+        let directory = certificates();
+        let config = server(directory.path(), "api", ALL_VERSIONS);
+        let site = Site::start(directory, relay, Kind::Tcp, config, "").await;
+        let [tls, _, clear, _] = site.doors();
+        for (count, door) in [&tls, &clear].into_iter().enumerate() {
+            let (mut client, server) = site.pair(door).await;
+            reset(server.into_inner().0);
+            let end = soon("an end", client.read(&mut [0])).await;
+            end.expect_err("a clean end");
+            site.vestibule.ended("backend_reset", count + 1).await;
+        }
+        let Door::Tls(front) = &tls else {
+            panic!("a door with TLS");
+        };
+        let (client, mut server) = tokio::join!(front.connect(), site.server());
+        let (mut socket, _tls) = client.expect("a handshake").into_inner();
+        socket.shutdown().await.expect("open");
+        let end = soon("an end", server.read(&mut [0])).await;
+        let kind = end.expect_err("a clean end").kind();
+        assert_eq!(kind, io::ErrorKind::ConnectionReset);
+        site.vestibule.ended("client_truncated", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_ended_with_close_notify_on_both_sides() {
+    for relay in RELAYS {
+        let directory = certificates();
+        let config = server(directory.path(), "api", ALL_VERSIONS);
+        let idle = "[timeouts]\nidle = \"200ms\"\n";
+        let site = Site::start(directory, relay, Kind::Tcp, config, idle).await;
+        for door in site.doors() {
+            let (mut client, mut server) = site.pair(&door).await;
+            assert_eq!(
+                soon("an end", server.read(&mut [0]))
+                    .await
+                    .expect("a clean end"),
+                0
+            );
+            assert_eq!(
+                soon("an end", client.read(&mut [0]))
+                    .await
+                    .expect("a clean end"),
+                0
+            );
+        }
+        site.vestibule.ended("idle", 4).await;
+    }
+}
+
+async fn sites() -> Vec<(Site, &'static str)> {
+    let mut sites = Vec::new();
+    for relay in RELAYS {
+        for kind in [Kind::Tcp, Kind::Unix] {
+            for (version, name) in [(&TLS12, "1.2"), (&TLS13, "1.3")] {
+                let directory = certificates();
+                let config = server(directory.path(), "api", &[version]);
+                sites.push((Site::start(directory, relay, kind, config, "").await, name));
+            }
+        }
+    }
+    sites
+}
+
+const ANSWER: &str = "an answer";
+
+/// Shakes hands and gives an [`ANSWER`].
+fn serve(backend: Backend, config: ServerConfig) -> JoinSet<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    backend.serve(move |socket| {
+        let acceptor = acceptor.clone();
+        async move {
+            if let Ok(mut stream) = acceptor.accept(socket).await {
+                let _ = stream.write_all(ANSWER.as_bytes()).await;
+                let _ = stream.shutdown().await;
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+        }
+    })
+}
+
+async fn start(directory: Arc<TempDir>, to: &str, tls: &str) -> Vestibule {
+    let config = format!("{IN_THE_CLEAR}[[backend]]\nname = \"app\"\nto = \"{to}\"\n{tls}");
+    Vestibule::start_in(directory, &config).await
+}
+
+async fn listen(kind: Kind, directory: &TempDir) -> Backend {
+    match kind {
+        Kind::Tcp => Backend::tcp().await,
+        Kind::Unix => Backend::unix(&directory.path().join("backend.sock")),
+    }
+}
+
+fn door(vestibule: &Vestibule) -> Door {
+    Door::Clear(Front::Unix(vestibule.path("clear.sock")))
+}
+
+/// A client that says a word and ends, and what it is answered.
+async fn ask(vestibule: &Vestibule) -> String {
+    let mut client = door(vestibule).enter().await;
+    client.write_all(b"?").await.expect("open");
+    client.shutdown().await.expect("open");
+    let mut answer = String::new();
+    soon("an end", client.read_to_string(&mut answer))
+        .await
+        .expect("a close");
+    answer
+}
+
+fn complaints(vestibule: &Vestibule) -> Vec<Value> {
+    let mut log = vestibule.log();
+    log.retain(|event| message(event) == "no trust between us and a backend");
+    assert!(log.iter().all(|event| event["level"] == "WARN"), "{log:#?}");
+    log
+}
+
+fn reset(socket: Socket) {
+    match socket {
+        Socket::Tcp(stream) => stream.set_zero_linger().expect("an open socket"),
+        Socket::Unix(_) => panic!("a Unix socket has no reset"),
+    }
+}

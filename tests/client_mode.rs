@@ -1,0 +1,272 @@
+//! Client mode: TLS towards a backend, for clients with TLS and for those without.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::bytes;
+use common::client::{Front, Socket};
+use common::site::server;
+use common::site::{API, Door, IN_THE_CLEAR, Kind, Peer, Server, Site, TLS, certificates};
+use common::vestibule::{RELAYS, Relay, Vestibule};
+use common::{gate, soon, until, within};
+use rustix::io::ioctl_fionread;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ALL_VERSIONS, HandshakeKind, ServerConfig};
+
+const MIB: usize = 1024 * 1024;
+
+/// A site for each relay and kind of backend.
+async fn everywhere(serve: impl Fn(&TempDir) -> ServerConfig) -> Vec<Site> {
+    let mut sites = Vec::new();
+    for (relay, kind) in RELAYS
+        .into_iter()
+        .flat_map(|r| [(r, Kind::Tcp), (r, Kind::Unix)])
+    {
+        let directory = certificates();
+        let config = serve(&directory);
+        sites.push(Site::start(directory, relay, kind, config, "").await);
+    }
+    sites
+}
+
+#[tokio::test]
+async fn every_byte_arrives_and_half_close_is_kept_whoever_closes_first() {
+    for version in [&TLS12, &TLS13] {
+        for site in everywhere(|d| server(d.path(), "api", &[version])).await {
+            for door in site.doors() {
+                let (client, server) = site.pair(&door).await;
+                soon("client first", one_after_the_other(client, server)).await;
+                let (client, server) = site.pair(&door).await;
+                soon("backend first", one_after_the_other(server, client)).await;
+                let (client, server) = site.pair(&door).await;
+                soon("both at once", at_once(client, server)).await;
+            }
+            site.vestibule.ended("done", 12).await;
+        }
+    }
+}
+
+/// The second speaks when the first has closed its side.
+async fn one_after_the_other(mut first: impl Peer, mut second: impl Peer) {
+    tokio::join!(
+        async { bytes::send(&mut first, 1, MIB).await.expect("open") },
+        bytes::expect(&mut second, 1, MIB)
+    );
+    tokio::join!(
+        async { bytes::send(&mut second, 2, MIB).await.expect("open") },
+        bytes::expect(&mut first, 2, MIB)
+    );
+}
+
+async fn at_once(client: impl Peer, server: impl Peer) {
+    let (mut up, mut down) = tokio::io::split(client);
+    let (mut out, mut back) = tokio::io::split(server);
+    tokio::join!(
+        async { bytes::send(&mut down, 3, MIB).await.expect("open") },
+        async { bytes::send(&mut back, 4, MIB).await.expect("open") },
+        bytes::expect(&mut up, 4, MIB),
+        bytes::expect(&mut out, 3, MIB),
+    );
+}
+
+/// What the socket did not take is in TLS's hands. Its own side closed, the backend is not read any
+/// more, and nothing but the socket says when to go on.
+#[tokio::test]
+async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed() {
+    for relay in RELAYS {
+        let directory = certificates();
+        let config = server(directory.path(), "api", ALL_VERSIONS);
+        // The timeout's end would flush as well, a minute later.
+        let timeouts = "[timeouts]\nhalf_close = \"unlimited\"\n";
+        // A Unix socket takes the same number of bytes each time.
+        let site = Site::start(directory, relay, Kind::Unix, config, timeouts).await;
+        let [tls, _, clear, _] = site.doors();
+        // From what the socket takes alone to more than it and TLS take.
+        for size in (144..=304).step_by(16).map(|kib| kib * 1024) {
+            for door in [&tls, &clear] {
+                let (mut client, mut server) = site.pair(door).await;
+                server.shutdown().await.expect("open");
+                let ended = soon("its end", client.read(&mut [0])).await;
+                assert_eq!(ended.expect("a clean end"), 0);
+                let written = async {
+                    client.write_all(&vec![7; size]).await.expect("open");
+                    client.flush().await.expect("open");
+                };
+                soon("room for it", written).await;
+                until_full(&server).await;
+                let mut read = vec![0; size];
+                let all = soon("all of it", server.read_exact(&mut read)).await;
+                all.expect("more bytes");
+                client.shutdown().await.expect("open");
+                let ended = soon("its end", server.read(&mut [0])).await;
+                assert_eq!(ended.expect("a clean end"), 0);
+            }
+        }
+        site.vestibule.ended("done", 22).await;
+        assert_eq!(site.vestibule.outcomes().len(), 1);
+    }
+}
+
+/// Waits until no more comes into the server's socket.
+async fn until_full(server: &Server) {
+    let Socket::Unix(socket) = server.get_ref().0 else {
+        panic!("a Unix socket");
+    };
+    let mut before = 0;
+    until("a full socket", || {
+        let now = ioctl_fionread(socket).expect("open");
+        std::mem::replace(&mut before, now) == now && now > 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backend_that_has_read_all_and_left_is_done_with() {
+    for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
+        for door in site.doors() {
+            let (mut client, mut server) = site.pair(&door).await;
+            client.write_all(b"?").await.expect("open");
+            client.flush().await.expect("open");
+            let asked = soon("a question", server.read_u8()).await;
+            assert_eq!(asked.expect("a question"), b'?');
+            server.write_all(b"!").await.expect("open");
+            server.shutdown().await.expect("open");
+            drop(server);
+            let mut answer = Vec::new();
+            let end = soon("an answer", client.read_to_end(&mut answer)).await;
+            end.expect("a clean end");
+            assert_eq!(answer, b"!");
+            client.shutdown().await.expect("open");
+        }
+        site.vestibule.ended("done", 4).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_read_stops_its_client() {
+    for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
+        for door in site.doors() {
+            let (mut client, mut server) = site.pair(&door).await;
+            let before = site.vestibule.memory();
+            let mut taken = 0;
+            let block = vec![9; MIB];
+            let full = Duration::from_millis(500);
+            while let Ok(written) = tokio::time::timeout(full, client.write(&block)).await {
+                taken += written.expect("open");
+                assert!(taken < 64 * MIB, "{door:?} takes all of it");
+            }
+            let grown = site.vestibule.memory().saturating_sub(before);
+            assert!(grown < 8 * MIB, "{grown} bytes for one connection");
+            let mut rest = vec![0; taken];
+            let (flushed, read) = tokio::join!(
+                soon("room for the rest", client.flush()),
+                soon("what was taken", server.read_exact(&mut rest))
+            );
+            flushed.expect("open");
+            read.expect("more bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_resumed_and_the_backend_is_who_it_was() {
+    for version in [&TLS12, &TLS13] {
+        for relay in RELAYS {
+            let directory = certificates();
+            let config = server(directory.path(), "api", &[version]);
+            let allow = "allow = \"uri:spiffe://corp/ns/*/sa/api\"\n";
+            let site = Site::start(directory, relay, Kind::Tcp, config, allow).await;
+            let [door, ..] = site.doors();
+            for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+                let (client, server) = site.pair(&door).await;
+                let kind = server.get_ref().1.handshake_kind();
+                // With its retry, where the first key share was not the server's choice.
+                assert_eq!(
+                    kind == Some(HandshakeKind::Resumed),
+                    expected == HandshakeKind::Resumed
+                );
+                one_after_the_other(client, server).await;
+            }
+            site.vestibule.ended("done", 2).await;
+            for event in site.vestibule.closed() {
+                let identity = &event["span"]["backend_identity"];
+                assert_eq!(identity, &format!("uri:{API}"), "{event}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_registered_address_is_spoken_to_with_tls_and_a_claimer_is_not() {
+    let directory = certificates();
+    let acceptor = server(directory.path(), "api", ALL_VERSIONS);
+    let site = Site::start(directory, Relay::Auto, Kind::Unix, acceptor, "").await;
+    let config = format!("{IN_THE_CLEAR}[[backend]]\nname = \"app\"\nto = \"gate\"\n{TLS}");
+    let other = certificates();
+    let path = site.vestibule.path("ca.pem").display().to_string();
+    let vestibule = Vestibule::start_in(other, &config.replace("ca.pem", &path)).await;
+    let door = Door::Clear(Front::Unix(vestibule.path("clear.sock")));
+
+    let gate = vestibule.gate();
+    let claim = gate::accept(&gate, "app");
+    let (mut client, (_, mut worker)) = tokio::join!(door.enter(), claim);
+    client.write_all(b"plain").await.expect("open");
+    let mut said = [0; 5];
+    soon("its words", worker.read_exact(&mut said))
+        .await
+        .expect("open");
+    assert_eq!(&said, b"plain");
+
+    let line = format!("REGISTER app {}", site.backend.address());
+    let mut registration = gate::send(&vestibule.gate(), &line).await;
+    assert_eq!(
+        gate::line(&mut registration).await.expect("an answer"),
+        "OK {}"
+    );
+    let (client, server) = tokio::join!(door.enter(), site.server());
+    one_after_the_other(client, server).await;
+    vestibule.ended("done", 1).await;
+}
+
+/// A plaintext Unix socket, TLS between the two, and a plaintext Unix socket again.
+#[tokio::test]
+async fn a_pair_of_vestibules_is_a_tunnel() {
+    const MUCH: usize = 64 * MIB;
+    for relay in RELAYS {
+        let backend = common::backend::Backend::unix;
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let backend = backend(&directory.path().join("app.sock"));
+        let config = format!(
+            "{}[[backend]]\nname = \"app\"\nto = \"{}\"\n",
+            relay.config(),
+            backend.address()
+        );
+        let far = Vestibule::start_in(directory, &config).await;
+        let config = format!(
+            "{IN_THE_CLEAR}[[backend]]\nname = \"far\"\nto = \"{}\"\n[backend.tls]\n\
+             server_name = \"localhost\"\nca = \"{{certs}}/ca.pem\"\n",
+            far.tcp()
+        );
+        let near = Vestibule::start(&config).await;
+        let front = Front::Unix(near.path("clear.sock"));
+        let (client, server) = tokio::join!(front.socket(), backend.accept());
+        let (mut client, mut server) = (client.expect("a listener"), server.expect("a dial"));
+        let both_ways = async {
+            tokio::join!(
+                async { bytes::send(&mut client, 5, MUCH).await.expect("open") },
+                bytes::expect(&mut server, 5, MUCH)
+            );
+            tokio::join!(
+                async { bytes::send(&mut server, 6, MUCH).await.expect("open") },
+                bytes::expect(&mut client, 6, MUCH)
+            );
+        };
+        within(Duration::from_secs(240), "the bytes", both_ways).await;
+        near.ended("done", 1).await;
+        far.ended("done", 1).await;
+    }
+}
