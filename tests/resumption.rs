@@ -1,0 +1,244 @@
+//! Which sessions are resumed where, and that whoever resumes one is asked again who may come in.
+
+mod common;
+
+use std::io;
+use std::sync::Arc;
+
+use common::client::config_for;
+use common::pki::{Authority, Issued, Subject, replace};
+use common::vestibule::{RELAYS, Relay, Vestibule, complete};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
+
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
+
+/// Servers of one site: the same certificate, authority and secret.
+struct Site {
+    directory: Arc<TempDir>,
+    authority: Authority,
+    server: Issued,
+}
+
+impl Site {
+    fn new() -> Self {
+        let authority = Authority::root("everybody");
+        let site = Self {
+            directory: Arc::new(tempfile::tempdir().expect("a directory")),
+            server: authority.issue(&Subject::host(&["localhost"])),
+            authority,
+        };
+        site.equip(&site.directory);
+        site
+    }
+
+    fn equip(&self, directory: &TempDir) {
+        let path = |name: &str| directory.path().join(name);
+        self.server.write(directory.path(), "server");
+        replace(&path("ca.pem"), &self.authority.pem());
+        replace(&path("revoked.pem"), &self.authority.revocations(&[]));
+        replace(
+            &path("secret"),
+            "the same 32 random bytes or more for all of a fleet",
+        );
+    }
+
+    async fn start(&self, relay: Relay, listener: &str) -> Vestibule {
+        let text = config(relay, listener);
+        Vestibule::start_whole(Arc::clone(&self.directory), &text).await
+    }
+
+    /// Another server of the site, in a directory of its own.
+    async fn start_another(&self, relay: Relay, listener: &str) -> Vestibule {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        self.equip(&directory);
+        Vestibule::start_whole(directory, &config(relay, listener)).await
+    }
+
+    /// With a memory for sessions.
+    fn client(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        certificate: Option<&Issued>,
+    ) -> Arc<ClientConfig> {
+        let authority = self.authority.pem();
+        Arc::new(config_for(&[version], &authority, certificate))
+    }
+}
+
+fn config(relay: Relay, listener: &str) -> String {
+    format!("{}{LISTENER}{listener}{HELLO}", relay.config())
+}
+
+const LISTENER: &str = r#"
+[[listener]]
+name = "tcp"
+address = "tcp:127.0.0.1:0"
+[listener.tls]
+certificates = [ { chain = "{dir}/server.pem", key = "{dir}/server-key.pem" } ]
+"#;
+
+const HELLO: &str = "
+[[backend]]
+name = \"hello\"
+to = \"hello\"
+";
+
+const ROTATE: &str = "tickets = \"rotate\"\n";
+const FLEET: &str = "tickets = { secret_file = \"{dir}/secret\" }\n";
+const NONE: &str = "tickets = \"none\"\n";
+
+/// With certificates of clients.
+const MUTUAL: &str = "client_auth = \"required\"
+client_ca = \"{dir}/ca.pem\"
+crl = \"{dir}/revoked.pem\"
+";
+
+/// The facts of one visit, or what the client is told.
+async fn visit(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> io::Result<Value> {
+    let socket = TcpStream::connect(vestibule.tcp()).await?;
+    let name = "localhost".try_into().expect("a name");
+    let connector = TlsConnector::from(Arc::clone(config));
+    let mut client = connector.connect(name, socket).await?;
+    client
+        .write_all(b"GET / HTTP/1.0\r\nAccept: application/json\r\n\r\n")
+        .await?;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    Ok(serde_json::from_str(body).expect("JSON"))
+}
+
+async fn resumes(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> bool {
+    let facts = visit(vestibule, config).await.expect("a visit");
+    facts["tls"]["resumed"].as_bool().expect("a fact")
+}
+
+async fn reload(vestibule: &Vestibule, times: usize) {
+    vestibule.signal(Signal::HUP);
+    vestibule.said("reloaded", times).await;
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_where_its_ticket_is_good() {
+    for relay in RELAYS {
+        for (tickets, again, elsewhere) in [
+            (ROTATE, true, false),
+            (FLEET, true, true),
+            (NONE, false, false),
+        ] {
+            for version in VERSIONS {
+                let site = Site::new();
+                let client = site.client(version, None);
+                let what = format!("{relay:?} {version:?} {tickets}");
+                let first = site.start(relay, tickets).await;
+                assert!(!resumes(&first, &client).await, "{what}: the first");
+                assert_eq!(resumes(&first, &client).await, again, "{what}: again");
+                reload(&first, 1).await;
+                assert_eq!(resumes(&first, &client).await, again, "{what}: reloaded");
+
+                let other = site.start_another(relay, tickets).await;
+                assert_eq!(resumes(&other, &client).await, elsewhere, "{what}: fleet");
+                let client = site.client(version, None);
+                assert!(!resumes(&first, &client).await, "{what}: a new client");
+                assert_eq!(first.terminate().await, Some(0));
+                let restarted = site.start(relay, tickets).await;
+                let is_resumed = resumes(&restarted, &client).await;
+                assert_eq!(is_resumed, elsewhere, "{what}: restarted");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_resumes_a_session_is_who_they_were() {
+    let site = Site::new();
+    let alice = site.authority.issue(&Subject::named("alice"));
+    for relay in RELAYS {
+        let vestibule = site.start(relay, MUTUAL).await;
+        for version in VERSIONS {
+            let client = site.client(version, Some(&alice));
+            let first = visit(&vestibule, &client).await.expect("a visit");
+            let second = visit(&vestibule, &client).await.expect("a visit");
+            assert_eq!(first["tls"]["resumed"], false);
+            assert_eq!(second["tls"]["resumed"], true);
+            assert_eq!(second["identity"]["cn"], "alice");
+            assert_eq!(first["identity"], second["identity"]);
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
+    for (relay, tickets) in [
+        (Relay::Auto, ROTATE),
+        (Relay::Auto, FLEET),
+        (Relay::Stream, ROTATE),
+    ] {
+        for version in VERSIONS {
+            let site = Site::new();
+            let alice = site.authority.issue(&Subject::named("alice"));
+            let client = site.client(version, Some(&alice));
+            let vestibule = site.start(relay, &format!("{MUTUAL}{tickets}")).await;
+            assert!(!resumes(&vestibule, &client).await);
+            assert!(resumes(&vestibule, &client).await);
+            let list = site.authority.revocations(&[alice.serial]);
+            replace(&site.directory.path().join("revoked.pem"), &list);
+            vestibule.said("reloaded", 1).await;
+            let error = visit(&vestibule, &client).await.expect_err("revoked");
+            assert!(error.to_string().contains("CertificateRevoked"), "{error}");
+            vestibule.ended("revoked", 1).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_resumed_session_goes_by_the_routes_of_today() {
+    let routes =
+        |names: &str| format!("{MUTUAL}[[route]]\nidentity = [{names}]\nbackend = \"hello\"\n");
+    for version in VERSIONS {
+        let site = Site::new();
+        let alice = site.authority.issue(&Subject::named("alice"));
+        let client = site.client(version, Some(&alice));
+        let vestibule = site
+            .start(Relay::Auto, &routes("\"cn:alice\", \"cn:bob\""))
+            .await;
+        assert!(!resumes(&vestibule, &client).await);
+        assert!(resumes(&vestibule, &client).await);
+        let text = config(Relay::Auto, &routes("\"cn:bob\""));
+        let file = site.directory.path().join("vestibule.toml");
+        replace(&file, &complete(&site.directory, &text));
+        vestibule.said("reloaded", 1).await;
+        let error = visit(&vestibule, &client).await.expect_err("no route");
+        assert!(error.to_string().contains("AccessDenied"), "{error}");
+        vestibule.ended("no_route", 1).await;
+    }
+}
+
+/// A session from before certificates were asked for has no identity, and is no way around one.
+#[tokio::test]
+async fn a_session_of_other_rules_is_begun_anew() {
+    for version in VERSIONS {
+        let site = Site::new();
+        let nobody = site.client(version, None);
+        let vestibule = site.start(Relay::Auto, FLEET).await;
+        assert!(!resumes(&vestibule, &nobody).await);
+        assert!(resumes(&vestibule, &nobody).await);
+        let text = config(Relay::Auto, &format!("{MUTUAL}{FLEET}"));
+        let file = site.directory.path().join("vestibule.toml");
+        replace(&file, &complete(&site.directory, &text));
+        vestibule.said("reloaded", 1).await;
+        let error = visit(&vestibule, &nobody)
+            .await
+            .expect_err("no certificate");
+        assert!(error.to_string().contains("CertificateRequired"), "{error}");
+        vestibule.ended("handshake_failed", 1).await;
+    }
+}
