@@ -115,6 +115,13 @@ impl Authority {
         }
     }
 
+    /// A certificate for a host whose key is there already, in PEM.
+    pub fn certify(&self, name: &str, key: &KeyPair) -> String {
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(key, &self.issuer);
+        certificate.expect("a certificate").pem()
+    }
+
     /// Its list of what it has revoked, in PEM.
     pub fn revocations(&self, serials: &[u64]) -> String {
         let now = date_time_ymd(2026, 1, 1);

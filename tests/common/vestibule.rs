@@ -89,13 +89,29 @@ impl Vestibule {
         vestibule
     }
 
+    /// As [`Self::start_whole`], beside others in the same directory.
+    pub async fn start_as(directory: &Arc<TempDir>, file: &str, config: &str) -> Self {
+        let vestibule = Self::spawn_as(Arc::clone(directory), file, config, |command| command);
+        vestibule.until_started().await;
+        vestibule
+    }
+
     /// Starts without waiting for anything. `change` may wrap or extend the command.
     pub fn spawn(
         directory: Arc<TempDir>,
         config: &str,
         change: impl FnOnce(Command) -> Command,
     ) -> Self {
-        let path = directory.path().join("vestibule.toml");
+        Self::spawn_as(directory, "vestibule.toml", config, change)
+    }
+
+    fn spawn_as(
+        directory: Arc<TempDir>,
+        file: &str,
+        config: &str,
+        change: impl FnOnce(Command) -> Command,
+    ) -> Self {
+        let path = directory.path().join(file);
         fs::write(&path, complete(&directory, config)).expect("a file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
         command

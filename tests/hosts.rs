@@ -1,0 +1,217 @@
+//! Which certificate a client is shown, and which protocol it is answered with.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::pki::{Authority, Issued, Subject, replace};
+use common::process::{output, tool};
+use common::vestibule::Vestibule;
+use tempfile::TempDir;
+
+/// Certificates `NAME.pem` with `NAME-key.pem`, and a listener that has them all.
+struct Site {
+    directory: Arc<TempDir>,
+    issued: Vec<(&'static str, Issued)>,
+}
+
+impl Site {
+    fn new(subjects: Vec<(&'static str, Subject)>) -> Self {
+        let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+        let authority = Authority::root("everybody");
+        replace(&directory.path().join("ca.pem"), &authority.pem());
+        let issue = |(name, subject): (&'static str, Subject)| {
+            let issued = authority.issue(&subject);
+            issued.write(directory.path(), name);
+            (name, issued)
+        };
+        let issued = subjects.into_iter().map(issue).collect();
+        Self { directory, issued }
+    }
+
+    async fn start(&self, rest: &str) -> Vestibule {
+        let entries: Vec<String> = (self.issued.iter())
+            .map(|(name, _)| {
+                format!("{{ chain = \"{{dir}}/{name}.pem\", key = \"{{dir}}/{name}-key.pem\" }}")
+            })
+            .collect();
+        let config = format!(
+            "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
+             certificates = [{}]\n{rest}\n",
+            entries.join(",\n")
+        );
+        Vestibule::start_whole(Arc::clone(&self.directory), &config).await
+    }
+
+    /// The name of the certificate that `openssl s_client` is shown, or what it says instead.
+    async fn shown(&self, vestibule: &Vestibule, options: &[&str]) -> Result<&'static str, String> {
+        let mut command = tool("openssl");
+        command
+            .args(["s_client", "-connect", &vestibule.tcp(), "-showcerts"])
+            .args(options);
+        let done = output(command).await;
+        let text = String::from_utf8_lossy(&done.out);
+        let Some(start) = text.find("-----BEGIN CERTIFICATE-----") else {
+            return Err(done.err);
+        };
+        let length = text[start..].find("-----END").expect("an end");
+        let shown = text[start..start + length].replace(['\r', '\n'], "");
+        let is_it = |(_, issued): &&(&str, Issued)| {
+            issued.chain.replace(['\r', '\n'], "").starts_with(&shown)
+        };
+        let found = self.issued.iter().find(is_it).expect("one of ours");
+        Ok(found.0)
+    }
+}
+
+const HELLO: &str = "
+[[backend]]
+name = \"hello\"
+to = \"hello\"
+";
+
+fn rsa(names: &[&str]) -> Subject {
+    Subject {
+        rsa: true,
+        ..Subject::host(names)
+    }
+}
+
+#[tokio::test]
+async fn a_name_chooses_the_certificate_and_then_what_the_client_can_verify() {
+    let site = Site::new(vec![
+        ("first", Subject::host(&["first.example"])),
+        ("a-rsa", rsa(&["a.example"])),
+        ("a-ecdsa", Subject::host(&["a.example"])),
+        ("wild", Subject::host(&["*.example"])),
+        ("only-rsa", rsa(&["rsa.example"])),
+    ]);
+    let vestibule = site.start(HELLO).await;
+    for (options, expected) in [
+        (&["-servername", "first.example"][..], "first"),
+        // What costs less, whatever comes first.
+        (&["-servername", "a.example"], "a-ecdsa"),
+        (&["-servername", "A.Example"], "a-ecdsa"),
+        (&["-servername", "a.example", "-tls1_2"], "a-ecdsa"),
+        (
+            &["-servername", "a.example", "-sigalgs", "RSA-PSS+SHA256"],
+            "a-rsa",
+        ),
+        (
+            &["-servername", "a.example", "-tls1_2", "-cipher", "aRSA"],
+            "a-rsa",
+        ),
+        (&["-servername", "b.example"], "wild"),
+        (&["-servername", "rsa.example"], "only-rsa"),
+        // Names that nobody has, and none.
+        (&["-servername", "a.b.example"], "first"),
+        (&["-servername", "example"], "first"),
+        (&["-noservername"], "first"),
+    ] {
+        assert_eq!(
+            site.shown(&vestibule, options).await,
+            Ok(expected),
+            "{options:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_no_certificate_has_is_refused_where_that_is_wanted() {
+    let site = Site::new(vec![("a", Subject::host(&["a.example"]))]);
+    let vestibule = site
+        .start(&format!("unknown_sni = \"refuse\"\n{HELLO}"))
+        .await;
+    let mut refused = 0;
+    for options in [&["-servername", "b.example"][..], &["-noservername"]] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let options = [options, &[version]].concat();
+            let said = site.shown(&vestibule, &options).await.expect_err("no name");
+            assert!(said.contains("SSL alert number 112"), "{said}");
+            assert!(said.contains("unrecognized name"), "{said}");
+            refused += 1;
+            vestibule.ended("handshake_failed", refused).await;
+        }
+    }
+    let known = ["-servername", "a.example"];
+    assert_eq!(site.shown(&vestibule, &known).await, Ok("a"));
+}
+
+/// The first of ours that the client names and with which there is a route.
+#[tokio::test]
+async fn the_protocol_is_one_that_a_route_can_serve() {
+    let site = Site::new(vec![("wild", Subject::host(&["*.example"]))]);
+    let routes = "
+        [[route]]
+        sni = \"new.example\"
+        alpn = [\"h2\", \"http/1.1\"]
+        backend = \"hello\"
+        [[route]]
+        sni = \"old.example\"
+        alpn = \"http/1.1\"
+        backend = \"hello\"
+        [[route]]
+        sni = \"any.example\"
+        backend = \"hello\"
+    ";
+    let vestibule = site.start(&format!("{routes}{HELLO}")).await;
+    for (name, offered, expected) in [
+        ("new.example", "h2,http/1.1", "ALPN protocol: h2"),
+        ("new.example", "http/1.1,h2", "ALPN protocol: h2"),
+        ("new.example", "http/1.1", "ALPN protocol: http/1.1"),
+        ("old.example", "h2,http/1.1", "ALPN protocol: http/1.1"),
+        ("any.example", "h2,http/1.1", "ALPN protocol: h2"),
+        ("any.example", "smtp", "No ALPN negotiated"),
+        ("old.example", "h2", "access denied"),
+    ] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let mut command = tool("openssl");
+            command
+                .args(["s_client", "-connect", &vestibule.tcp(), version])
+                .args(["-servername", name, "-alpn", offered]);
+            let done = output(command).await;
+            let said = String::from_utf8_lossy(&done.out).into_owned() + &done.err;
+            assert!(said.contains(expected), "{name} {offered}: {said}");
+        }
+    }
+}
+
+/// Not a promise about this machine: the bound is many times what a release takes.
+#[tokio::test]
+async fn ten_thousand_certificates_are_loaded_and_found() {
+    const COUNT: usize = 10_000;
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let authority = Authority::root("everybody");
+    // One key: to make so many takes longer than all the rest.
+    let key = rcgen::KeyPair::generate().expect("a key");
+    replace(&directory.path().join("key.pem"), &key.serialize_pem());
+    let mut entries = String::new();
+    for number in 0..COUNT {
+        let pem = authority.certify(&format!("host-{number}.example"), &key);
+        std::fs::write(directory.path().join(format!("{number}.pem")), pem).expect("a file");
+        entries += &format!("{{ chain = \"{{dir}}/{number}.pem\", key = \"{{dir}}/key.pem\" }},\n");
+    }
+    let config = format!(
+        "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
+         certificates = [{entries}]\n{HELLO}"
+    );
+    let start = Vestibule::start_whole(Arc::clone(&directory), &config);
+    let vestibule = common::within(Duration::from_secs(60), "the start", start).await;
+    // The parsed chain and key, once for all workers: about 2 KiB for each.
+    let memory = vestibule.memory();
+    assert!(memory < COUNT * 6 * 1024 + (32 << 20), "{memory} bytes");
+    let mut command = tool("openssl");
+    command
+        .args(["s_client", "-connect", &vestibule.tcp()])
+        .args(["-servername", "host-9999.example"]);
+    command.arg("-CAfile").arg({
+        let file = directory.path().join("ca.pem");
+        replace(&file, &authority.pem());
+        file
+    });
+    command.args(["-verify_hostname", "host-9999.example"]);
+    let done = output(command).await;
+    let said = String::from_utf8_lossy(&done.out).into_owned();
+    assert!(said.contains("Verify return code: 0 (ok)"), "{said}");
+}
