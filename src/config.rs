@@ -9,6 +9,7 @@ mod problem;
 mod proxy_protocol;
 mod reader;
 mod routes;
+mod sidecar;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -22,17 +23,16 @@ use std::time::Duration;
 
 pub use self::explain::{Question, QuestionError};
 pub use self::problem::{ConfigError, Problem};
+pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
-use crate::proxy_protocol::{ProxyProtocol, Trusted};
+use crate::proxy_protocol::Trusted;
 use crate::route::{Action, Routes, Rule};
 use crate::tls::Engine;
 use crate::tls::certs::Certificate;
-use crate::tls::connector;
-use crate::tls::roots::Roots;
 use crate::watch::FileState;
 use crate::{gate, limits, relay, tls};
 
@@ -136,57 +136,6 @@ impl Config {
         Self::of_one(address, Some(certificate), To::Hello, None)
     }
 
-    /// One listener in front of one backend: what `vestibule run --listen … --to …` runs.
-    ///
-    /// The listener and the backend are both named `default`.
-    ///
-    /// # Errors
-    ///
-    /// Says which part is wrong and what would be right.
-    pub fn sidecar(sidecar: &Sidecar) -> Result<Self, SidecarError> {
-        let chains = [&sidecar.certificate, &sidecar.backend_certificate];
-        let pairs = chains.into_iter().flatten();
-        let files = pairs.flat_map(|(chain, key)| [chain, key]);
-        let files = files
-            .chain(&sidecar.backend_ca)
-            .map(FileState::of)
-            .collect();
-        let certificate = certificate(sidecar.certificate.as_ref())?;
-        let (to, tls) = match sidecar.to.strip_prefix("tls:") {
-            Some(address) => (address, Some(towards_backend(sidecar)?)),
-            None if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() => {
-                return Err(SidecarError::WithoutTls);
-            }
-            None => (sidecar.to.as_str(), None),
-        };
-        let to = match words::to(to) {
-            Ok(To::Dialled(addresses)) if tls.is_some() && !has_names(&addresses) => {
-                Err("the host is a name or an IP address, as in `tls:api.internal:443`".into())
-            }
-            Ok(To::Gate | To::Hello | To::Echo) if tls.is_some() => {
-                Err("`tls:` is for a host and port, as in `tls:api.internal:443`".into())
-            }
-            read => read,
-        }
-        .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error))?;
-        let gate = match (&sidecar.gate, &to) {
-            (Some(path), _) => Some(gate::Settings {
-                path: path.clone(),
-                ..Default::default()
-            }),
-            (None, To::Gate) => Some(gate::Settings::default()),
-            (None, To::Dialled(_) | To::Hello | To::Echo) => None,
-        };
-        proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
-            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error.into()))?;
-        let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
-        for backend in &mut config.backends {
-            backend.tls.clone_from(&tls);
-            backend.proxy_protocol = sidecar.proxy_protocol;
-        }
-        Ok(Self { files, ..config })
-    }
-
     /// How long a drain may take, `timeouts.drain`; `None` is unlimited.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.drain
@@ -229,7 +178,7 @@ impl Config {
         to: To,
         gate: Option<gate::Settings>,
     ) -> Self {
-        let name = String::from("default");
+        let name = String::from(DEFAULT);
         let tls = certificate.map(tls::Settings::with);
         let route = Rule {
             action: Action::Backend(name.clone()),
@@ -276,82 +225,6 @@ impl FromStr for Config {
     }
 }
 
-/// One listener and one backend, as given on a command line.
-#[derive(Clone, Debug)]
-pub struct Sidecar {
-    /// Where clients connect.
-    pub listen: Address,
-    /// The certificate chain and private key, in PEM; `None` listens without TLS.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// An address, `tls:host:port` for one that is spoken to with TLS, or `gate`, `hello` or `echo`.
-    pub to: String,
-    /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
-    pub proxy_protocol: Option<ProxyProtocol>,
-    /// Whom to trust about the certificate of a `tls:` backend, in PEM; `None`: whom this machine does.
-    pub backend_ca: Option<PathBuf>,
-    /// What to show a `tls:` backend that asks who we are: a chain and its private key, in PEM.
-    pub backend_certificate: Option<(PathBuf, PathBuf)>,
-    /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
-    /// default place if `to` is `gate`, and no gate otherwise.
-    pub gate: Option<PathBuf>,
-}
-
-/// What is wrong with a [`Sidecar`].
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SidecarError {
-    /// The chain or key cannot be used.
-    #[error("{}: {}", .0.display(), .1)]
-    Certificate(PathBuf, String),
-    /// `to` is no backend.
-    #[error("backend {0:?}: {1}")]
-    Backend(String, String),
-    /// Nobody would be trusted about a backend's certificate.
-    #[error("{0}")]
-    Roots(String),
-    /// Something was said of TLS towards a backend that is spoken to without.
-    #[error("a CA or certificate towards the backend is for one that is given as `tls:HOST:PORT`")]
-    WithoutTls,
-}
-
-fn certificate(files: Option<&(PathBuf, PathBuf)>) -> Result<Option<Certificate>, SidecarError> {
-    let Some((chain, key)) = files else {
-        return Ok(None);
-    };
-    match Certificate::from_files(chain, key) {
-        Ok(certificate) => Ok(Some(certificate)),
-        Err(error) => {
-            let file = if error.is_of_the_key() { key } else { chain };
-            Err(SidecarError::Certificate(file.clone(), error.to_string()))
-        }
-    }
-}
-
-fn towards_backend(sidecar: &Sidecar) -> Result<connector::Settings, SidecarError> {
-    let roots = match &sidecar.backend_ca {
-        None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
-        Some(path) => fs::read(path)
-            .map_err(|error| format!("cannot read the bundle: {error}"))
-            .and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()))
-            .map_err(|error| SidecarError::Roots(format!("{}: {error}", path.display())))?,
-    };
-    Ok(connector::Settings {
-        server_name: None,
-        roots,
-        certificate: certificate(sidecar.backend_certificate.as_ref())?,
-        alpn: Vec::new(),
-        allow: Vec::new(),
-    })
-}
-
-/// Whether each address says by itself what name a certificate should have.
-fn has_names(addresses: &[Address]) -> bool {
-    addresses.iter().all(|address| match address {
-        Address::Unix(_) => false,
-        Address::Tcp { host, .. } => connector::server_name(host).is_some(),
-    })
-}
-
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
@@ -374,3 +247,6 @@ impl Default for Health {
 
 const DRAIN: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+
+/// The name of a listener and a backend that need none.
+const DEFAULT: &str = "default";

@@ -99,6 +99,10 @@ fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     add("local", facts.local.as_ref().map(ToString::to_string));
     add("listener", facts.listener.clone());
     add("backend", Some(facts.backend.clone()));
+    // Most clients have none, and no row for it.
+    if let Some(identity) = &facts.identity {
+        add("identity", Some(identity.to_string()));
+    }
     add(
         "accepted",
         Some(humantime::format_rfc3339_millis(facts.accepted_at).to_string()),

@@ -40,7 +40,7 @@ pub(super) enum Command {
 #[command(after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "backend_ca", "backend_cert"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert"])]
     #[arg(required_unless_present = "listen")]
     pub config: Option<PathBuf>,
 
@@ -56,6 +56,15 @@ pub(super) struct RunArgs {
     /// The certificate's private key, in PEM.
     #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "cert"])]
     pub key: Option<PathBuf>,
+
+    /// The authorities that clients' certificates come from, in PEM: clients must have one then.
+    #[arg(long, value_name = "CA.pem", requires_all = ["listen", "cert"])]
+    pub client_ca: Option<PathBuf>,
+
+    /// Whom to let in: uri:, dns:, cn:, ou: or sha256: of the client's certificate. May be given
+    /// several times. Without --cert: of the certificate of a `tls:` backend.
+    #[arg(long, value_name = "RULE", requires = "listen")]
+    pub allow: Vec<String>,
 
     /// Who serves: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`.
     #[arg(long, value_name = "BACKEND", requires = "listen")]
@@ -156,9 +165,13 @@ Examples:
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 --proxy-protocol v2
       For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
   vestibule run --listen [::]:443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
+  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock \\
+        --client-ca ca.pem --allow 'uri:spiffe://corp/ns/*/sa/web' --allow cn:alice
+      Mutual TLS: only clients with a certificate from that CA, and with one of these names
   vestibule run --listen unix:/run/db.sock --to tls:db.internal:5433 --backend-ca ca.pem
       Client mode: plaintext from programs of this machine, TLS to the server
 
+SIGHUP reloads everything, as does a change of one of the files: all of it, or on a mistake nothing.
 SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unless configured).
 A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
 

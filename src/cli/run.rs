@@ -24,15 +24,17 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
             if args.cert.is_none() && !to.starts_with("tls:") {
                 return Err(Failure::usage(anyhow::anyhow!(IN_THE_CLEAR)));
             }
-            Source::Flags(Sidecar {
+            Source::Flags(Box::new(Sidecar {
                 listen: listen.clone(),
                 certificate: args.cert.clone().zip(args.key.clone()),
+                client_ca: args.client_ca.clone(),
+                allow: args.allow.clone(),
                 to,
                 backend_ca: args.backend_ca.clone(),
                 backend_certificate: args.backend_cert.clone().zip(args.backend_key.clone()),
                 proxy_protocol: args.proxy_protocol,
                 gate: args.gate.as_deref().map(absolute_path).transpose()?,
-            })
+            }))
         }
         // The argument parser asks for one of the two.
         (None, None) => return Err(anyhow::anyhow!("neither --config nor --listen").into()),
@@ -45,7 +47,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 enum Source {
     Demo,
     File(PathBuf),
-    Flags(Sidecar),
+    Flags(Box<Sidecar>),
 }
 
 impl Source {

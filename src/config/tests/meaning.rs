@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::identity::Identity;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, Refusal};
+use crate::tls::client_auth::Demand;
 use crate::tls::{Alpn, MinVersion, Tickets};
 
 /// Every key that is built, with another value than its default.
@@ -312,6 +315,8 @@ fn a_sidecar_is_one_listener_and_one_backend() {
     let sidecar = |to: &str, gate: Option<&str>| Sidecar {
         listen: "127.0.0.1:0".parse().expect("an address"),
         certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
+        client_ca: None,
+        allow: Vec::new(),
         to: to.into(),
         proxy_protocol: None,
         gate: gate.map(PathBuf::from),
@@ -389,4 +394,73 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         ..sidecar("localhost:9000", None)
     });
     assert!(message.contains("tls:HOST:PORT"), "{message}");
+}
+
+/// `--client-ca` and `--allow`.
+#[test]
+fn the_short_form_says_whom_to_let_in() {
+    let sidecar = |ca: Option<&str>, allow: &[&str], to: &str| Sidecar {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
+        client_ca: ca.map(PathBuf::from),
+        allow: allow.iter().map(|rule| (*rule).to_owned()).collect(),
+        to: to.into(),
+        proxy_protocol: None,
+        backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
+        backend_certificate: None,
+        gate: None,
+    };
+    let ca = Some("certs/ca.pem");
+    let config = Config::sidecar(&sidecar(ca, &["cn:alice", "ou:ops"], "echo"));
+    let config = config.expect("a configuration");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    let demand = tls.client_auth.as_ref().map(|it| it.demand());
+    assert_eq!(demand, Some(Demand::Required));
+    let choose = |cn: &str| {
+        let identity = Identity {
+            cn: Some(cn.into()),
+            ..Identity::default()
+        };
+        let query = Query {
+            identity: Some(&identity),
+            ..Query::default()
+        };
+        config.routes.choose(&query).map(str::to_owned)
+    };
+    assert_eq!(choose("alice"), Ok("default".into()));
+    assert_eq!(choose("bob"), Err(Refusal::NoRoute));
+
+    // Without TLS of ours the rules are about the server.
+    let client_mode = Sidecar {
+        certificate: None,
+        ..sidecar(None, &["dns:localhost"], "tls:localhost:9000")
+    };
+    let config = Config::sidecar(&client_mode).expect("a configuration");
+    let towards = config.backends[0].tls.as_ref().expect("TLS");
+    assert_eq!(towards.allow, ["dns:localhost".parse().expect("a rule")]);
+
+    for (wrong, message) in [
+        (
+            sidecar(None, &["cn:alice"], "echo"),
+            "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`",
+        ),
+        (
+            sidecar(ca, &["alice"], "echo"),
+            "rule \"alice\": an identity rule starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
+        ),
+        (
+            sidecar(Some("certs/server-key.pem"), &[], "echo"),
+            "certs/server-key.pem: there is no certificate in it",
+        ),
+        (
+            Sidecar {
+                certificate: None,
+                ..sidecar(ca, &[], "tls:localhost:9000")
+            },
+            "a CA for clients is for a listener with a certificate and key of its own",
+        ),
+    ] {
+        let error = Config::sidecar(&wrong).expect_err("wrong").to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
 }

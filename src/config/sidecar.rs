@@ -1,0 +1,214 @@
+//! A configuration from flags alone: one listener in front of one backend.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::{Config, DEFAULT, proxy_protocol, words};
+use crate::address::Address;
+use crate::backend::To;
+use crate::proxy_protocol::ProxyProtocol;
+use crate::route::{Action, Routes, Rule};
+use crate::tls::certs::Certificate;
+use crate::tls::client_auth::{self, ClientAuth, Demand};
+use crate::tls::connector;
+use crate::tls::roots::Roots;
+use crate::watch::FileState;
+use crate::{gate, identity};
+
+/// One listener and one backend, as given on a command line.
+#[derive(Clone, Debug)]
+pub struct Sidecar {
+    /// Where clients connect.
+    pub listen: Address,
+    /// The certificate chain and private key, in PEM; `None` listens without TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The authorities that clients' certificates come from, in PEM: clients must have one then.
+    pub client_ca: Option<PathBuf>,
+    /// Whom to let in, as in `uri:spiffe://corp/ns/*/sa/web`; empty: everybody whose certificate is
+    /// good. On a listener without TLS: which server to speak to.
+    pub allow: Vec<String>,
+    /// An address, `tls:host:port` for one that is spoken to with TLS, or `gate`, `hello` or `echo`.
+    pub to: String,
+    /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// Whom to trust about the certificate of a `tls:` backend, in PEM; `None`: whom this machine does.
+    pub backend_ca: Option<PathBuf>,
+    /// What to show a `tls:` backend that asks who we are: a chain and its private key, in PEM.
+    pub backend_certificate: Option<(PathBuf, PathBuf)>,
+    /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
+    /// default place if `to` is `gate`, and no gate otherwise.
+    pub gate: Option<PathBuf>,
+}
+
+/// What is wrong with a [`Sidecar`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// The chain or key cannot be used.
+    #[error("{}: {}", .0.display(), .1)]
+    Certificate(PathBuf, String),
+    /// `to` is no backend.
+    #[error("backend {0:?}: {1}")]
+    Backend(String, String),
+    /// Nobody would be trusted about a backend's certificate.
+    #[error("{0}")]
+    Roots(String),
+    /// One of `allow` is no rule.
+    #[error("rule {0:?}: {1}")]
+    Allow(String, String),
+    /// There is nobody who could be let in or not.
+    #[error(
+        "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`"
+    )]
+    AllowWhom,
+    /// Clients show certificates in TLS alone.
+    #[error("a CA for clients is for a listener with a certificate and key of its own")]
+    ClientsWithoutTls,
+    /// Something was said of TLS towards a backend that is spoken to without.
+    #[error("a CA or certificate towards the backend is for one that is given as `tls:HOST:PORT`")]
+    WithoutTls,
+}
+
+impl Config {
+    /// One listener in front of one backend: what `vestibule run --listen … --to …` runs.
+    ///
+    /// The listener and the backend are both named `default`.
+    ///
+    /// # Errors
+    ///
+    /// Says which part is wrong and what would be right.
+    pub fn sidecar(sidecar: &Sidecar) -> Result<Self, SidecarError> {
+        let chains = [&sidecar.certificate, &sidecar.backend_certificate];
+        let pairs = chains.into_iter().flatten();
+        let files = pairs.flat_map(|(chain, key)| [chain, key]);
+        let files = files.chain(&sidecar.backend_ca).chain(&sidecar.client_ca);
+        let files = files.map(FileState::of).collect();
+        let certificate = certificate(sidecar.certificate.as_ref())?;
+        let client_auth = client_auth(sidecar)?;
+        let allow = allow(sidecar)?;
+        let (to, tls) = match sidecar.to.strip_prefix("tls:") {
+            Some(address) => (address, Some(towards_backend(sidecar, &allow)?)),
+            None if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() => {
+                return Err(SidecarError::WithoutTls);
+            }
+            None => (sidecar.to.as_str(), None),
+        };
+        let to = match words::to(to) {
+            Ok(To::Dialled(addresses)) if tls.is_some() && !has_names(&addresses) => {
+                Err("the host is a name or an IP address, as in `tls:api.internal:443`".into())
+            }
+            Ok(To::Gate | To::Hello | To::Echo) if tls.is_some() => {
+                Err("`tls:` is for a host and port, as in `tls:api.internal:443`".into())
+            }
+            read => read,
+        }
+        .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error))?;
+        let gate = match (&sidecar.gate, &to) {
+            (Some(path), _) => Some(gate::Settings {
+                path: path.clone(),
+                ..Default::default()
+            }),
+            (None, To::Gate) => Some(gate::Settings::default()),
+            (None, To::Dialled(_) | To::Hello | To::Echo) => None,
+        };
+        proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
+            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error.into()))?;
+        let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        if let Some(tls) = config.listeners.iter_mut().find_map(|it| it.tls.as_mut()) {
+            tls.client_auth = client_auth;
+            config.routes = Routes::new(vec![Rule {
+                identity: allow,
+                action: Action::Backend(DEFAULT.into()),
+                ..Rule::default()
+            }]);
+        }
+        for backend in &mut config.backends {
+            backend.tls.clone_from(&tls);
+            backend.proxy_protocol = sidecar.proxy_protocol;
+        }
+        Ok(Self { files, ..config })
+    }
+}
+
+fn certificate(files: Option<&(PathBuf, PathBuf)>) -> Result<Option<Certificate>, SidecarError> {
+    let Some((chain, key)) = files else {
+        return Ok(None);
+    };
+    match Certificate::from_files(chain, key) {
+        Ok(certificate) => Ok(Some(certificate)),
+        Err(error) => {
+            let file = if error.is_of_the_key() { key } else { chain };
+            Err(SidecarError::Certificate(file.clone(), error.to_string()))
+        }
+    }
+}
+
+/// Whoever is to be let in by name must show a certificate.
+fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
+    let Some(path) = &sidecar.client_ca else {
+        return Ok(None);
+    };
+    if sidecar.certificate.is_none() {
+        return Err(SidecarError::ClientsWithoutTls);
+    }
+    let wrong = |error: String| SidecarError::Certificate(path.clone(), error);
+    let pem = fs::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
+    let authorities: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &pem[..]).collect();
+    let authorities = authorities.map_err(|error| wrong(format!("not PEM: {error}")))?;
+    if authorities.is_empty() {
+        return Err(wrong("there is no certificate in it".into()));
+    }
+    let settings = client_auth::Settings {
+        demand: Demand::Required,
+        authorities,
+        crls: Vec::new(),
+    };
+    let client_auth = ClientAuth::new(settings).map_err(|error| wrong(error.to_string()))?;
+    Ok(Some(client_auth))
+}
+
+fn allow(sidecar: &Sidecar) -> Result<Vec<identity::Rule>, SidecarError> {
+    let is_about_clients = sidecar.client_ca.is_some();
+    let is_about_the_server = sidecar.certificate.is_none() && sidecar.to.starts_with("tls:");
+    if !sidecar.allow.is_empty() && !is_about_clients && !is_about_the_server {
+        return Err(SidecarError::AllowWhom);
+    }
+    let rules = sidecar.allow.iter().map(|text| {
+        let rule = text.parse::<identity::Rule>();
+        rule.map_err(|error| SidecarError::Allow(text.clone(), error.to_string()))
+    });
+    rules.collect()
+}
+
+fn towards_backend(
+    sidecar: &Sidecar,
+    allow: &[identity::Rule],
+) -> Result<connector::Settings, SidecarError> {
+    let roots = match &sidecar.backend_ca {
+        None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
+        Some(path) => fs::read(path)
+            .map_err(|error| format!("cannot read the bundle: {error}"))
+            .and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()))
+            .map_err(|error| SidecarError::Roots(format!("{}: {error}", path.display())))?,
+    };
+    Ok(connector::Settings {
+        server_name: None,
+        roots,
+        certificate: certificate(sidecar.backend_certificate.as_ref())?,
+        alpn: Vec::new(),
+        allow: match sidecar.certificate {
+            None => allow.to_vec(),
+            // They are about the clients.
+            Some(_) => Vec::new(),
+        },
+    })
+}
+
+/// Whether each address says by itself what name a certificate should have.
+fn has_names(addresses: &[Address]) -> bool {
+    addresses.iter().all(|address| match address {
+        Address::Unix(_) => false,
+        Address::Tcp { host, .. } => connector::server_name(host).is_some(),
+    })
+}
