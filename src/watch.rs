@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Watches files.
 ///
@@ -116,6 +116,8 @@ impl Watch {
                 // Nobody is left who could tell.
                 return std::future::pending().await;
             }
+            // There may be others who write in these directories all the time.
+            sleep(QUIET).await;
         }
         let patience = Instant::now() + PATIENCE;
         while let Ok(Some(())) = timeout_at(patience, self.quiet()).await {}

@@ -264,6 +264,12 @@ async fn a_route_takes_whom_it_names_and_the_others_are_denied_access() {
                 vestibule.ended("no_route", astray).await;
             }
         }
+        // In TLS 1.3 it is told after its handshake, when it reads the answer.
+        let done = curl(&world, &vestibule, Some("mallory")).await;
+        assert_eq!(done.code, Some(56), "{}", done.err);
+        assert!(done.err.contains("access denied"), "{}", done.err);
+        let done = curl(&world, &vestibule, Some("alice")).await;
+        assert_eq!(done.code, Some(0), "{}", done.err);
         assert_eq!(vestibule.terminate().await, Some(0));
     }
 }
