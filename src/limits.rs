@@ -10,12 +10,13 @@
 //! every connection has are halves of one word, and a client's own stands still meanwhile, under
 //! a lock that only clients of its shard would wait for.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod shares;
 
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use self::shares::{Share, Shares};
 use crate::identity::Identity;
 
 /// The most that may be at a time; `None` is unlimited.
@@ -261,97 +262,6 @@ impl Drop for Slot {
         self.count.fetch_sub(self.place, Ordering::AcqRel);
     }
 }
-
-/// How many connections each client has.
-#[derive(Debug)]
-struct Shares<K> {
-    /// `u64::MAX` is unlimited, and then nothing is counted.
-    most: AtomicU64,
-    /// Chosen by a keyed hash: who knew it could have all clients meet at one lock.
-    hasher: RandomState,
-    shards: [Shard<K>; SHARDS],
-}
-
-/// A lock is held for one look-up, twice in a connection's life: with so many, two workers hardly
-/// ever want the same at once.
-const SHARDS: usize = 64;
-
-/// On a cache line of its own, so that neighbours do not slow each other down.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Shard<K>(Mutex<HashMap<K, u64>>);
-
-impl<K: Clone + Eq + Hash> Shares<K> {
-    fn new(setting: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            most: most(setting).into(),
-            hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Shard(Mutex::default())),
-        })
-    }
-
-    fn change(&self, setting: Option<usize>) {
-        self.most.store(most(setting), Ordering::Relaxed);
-    }
-
-    /// A place for the client, if it has room and `take` succeeds; nothing is counted otherwise.
-    fn take<T>(
-        self: &Arc<Self>,
-        client: K,
-        exceeded: Exceeded,
-        take: impl FnOnce() -> Result<T, Exceeded>,
-    ) -> Result<(Option<Share<K>>, T), Exceeded> {
-        let most = self.most.load(Ordering::Relaxed);
-        if most == u64::MAX {
-            return Ok((None, take()?));
-        }
-        let mut open = self.open(&client);
-        let used = open.get(&client).copied().unwrap_or_default();
-        if used >= most {
-            return Err(exceeded);
-        }
-        let taken = take()?;
-        open.insert(client.clone(), used + 1);
-        drop(open);
-        let share = Share {
-            shares: Arc::clone(self),
-            client,
-        };
-        Ok((Some(share), taken))
-    }
-
-    /// The counts among which that of `client` is.
-    fn open(&self, client: &K) -> MutexGuard<'_, HashMap<K, u64>> {
-        let Shard(open) = &self.shards[self.hasher.hash_one(client) as usize % SHARDS];
-        open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug)]
-struct Share<K: Clone + Eq + Hash> {
-    shares: Arc<Shares<K>>,
-    client: K,
-}
-
-impl<K: Clone + Eq + Hash> Drop for Share<K> {
-    fn drop(&mut self) {
-        let mut open = self.shares.open(&self.client);
-        if let Some(used) = open.get_mut(&self.client) {
-            *used -= 1;
-            if *used == 0 {
-                open.remove(&self.client);
-            }
-        }
-        // What a burst from many clients took is given back when they have left.
-        if open.capacity() > 8 * (open.len() + ROOM) {
-            let room = open.len() + ROOM;
-            open.shrink_to(room);
-        }
-    }
-}
-
-/// What a shard may keep without being asked.
-const ROOM: usize = 8;
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, the smallest network that a
 /// provider hands out (RFC 6177), within which a client may choose any address.

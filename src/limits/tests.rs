@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use super::shares::{ROOM, SHARDS, Shard};
 use super::*;
 
 fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
