@@ -8,24 +8,31 @@
 //! A connection that one limit refuses must not be counted by another even for a moment, or it
 //! would refuse one that had room. So the counts are taken together or not at all: the two that
 //! every connection has are halves of one word, and a client's own stands still meanwhile, under
-//! a lock that only clients of its shard would wait for.
+//! a lock that only clients of its shard would wait for. The rates of [`rates`] come in between:
+//! who finds no room takes nothing from them.
 
+mod rates;
 mod shares;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use governor::clock::Clock;
+
+use self::rates::{Monotonic, Rates};
 use self::shares::{Share, Shares};
 use crate::identity::Identity;
 
-/// The most that may be at a time; `None` is unlimited.
+/// The most that may be at a time, or begin in a second; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub connections: Option<usize>,
     pub connections_per_ip: Option<usize>,
     pub connections_per_identity: Option<usize>,
     pub pending: Option<usize>,
+    pub handshakes_per_second: Option<usize>,
+    pub handshakes_per_second_per_ip: Option<usize>,
 }
 
 impl Default for Settings {
@@ -35,28 +42,46 @@ impl Default for Settings {
             connections_per_ip: Some(1_000),
             connections_per_identity: Some(1_000),
             pending: Some(1_024),
+            handshakes_per_second: None,
+            handshakes_per_second_per_ip: None,
         }
     }
 }
 
 /// The limits of one proxy, shared by its workers.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct Limits<C: Clock = Monotonic> {
     most_open: AtomicU64,
     most_pending: AtomicU64,
     now: Arc<AtomicU64>,
     per_ip: Arc<Shares<IpAddr>>,
     per_identity: Arc<Shares<Identity>>,
+    rates: Rates<C>,
+}
+
+/// Whether a connection that is let in begins with a handshake at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    WithHandshake,
+    /// Or with none at all.
+    Otherwise,
 }
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
+        Self::with_clock(settings, Monotonic::default())
+    }
+}
+
+impl<C: Clock + Clone> Limits<C> {
+    fn with_clock(settings: &Settings, clock: C) -> Self {
         Self {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
             now: Arc::default(),
             per_ip: Shares::new(settings.connections_per_ip),
             per_identity: Shares::new(settings.connections_per_identity),
+            rates: Rates::new(settings, clock),
         }
     }
 
@@ -69,32 +94,55 @@ impl Limits {
         self.most_pending.store(most_pending, Ordering::Relaxed);
         self.per_ip.change(settings.connections_per_ip);
         self.per_identity.change(settings.connections_per_identity);
+        self.rates.change(settings);
     }
 
     /// Admits one more connection, or says which limit stands in its way.
-    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<(Permit, Slot), Exceeded> {
+    pub(crate) fn admit(
+        &self,
+        ip: Option<IpAddr>,
+        begins: Begins,
+    ) -> Result<(Permit, Slot), Exceeded> {
         // Known without the lock, so that a flood at the limit does not meet there.
-        if self.is_full() {
-            return Err(Exceeded::Connections);
-        }
+        self.room(self.now())?;
+        let ip = ip.map(network);
+        let take = || {
+            self.room(self.now())?;
+            self.begin(ip, begins)?;
+            self.take()
+        };
         let (ip, (open, pending)) = match ip {
-            Some(ip) => self
-                .per_ip
-                .take(network(ip), Exceeded::ConnectionsPerIp, || self.take())?,
-            None => (None, self.take()?),
+            Some(ip) => self.per_ip.take(ip, Exceeded::ConnectionsPerIp, take)?,
+            None => (None, take()?),
         };
         let permit = Permit { _open: open, ip };
         Ok((permit, pending))
     }
 
     /// Counts an admitted connection for its client, of whom a load balancer told only now.
-    pub(crate) fn count(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Exceeded> {
-        if let Some(ip) = ip {
-            let exceeded = Exceeded::ConnectionsPerIp;
-            let (share, ()) = self.per_ip.take(network(ip), exceeded, || Ok(()))?;
-            permit.ip = share;
+    pub(crate) fn count(
+        &self,
+        permit: &mut Permit,
+        ip: Option<IpAddr>,
+        begins: Begins,
+    ) -> Result<(), Exceeded> {
+        let ip = ip.map(network);
+        let begin = || self.begin(ip, begins);
+        match ip {
+            Some(ip) => {
+                let (share, ()) = self.per_ip.take(ip, Exceeded::ConnectionsPerIp, begin)?;
+                permit.ip = share;
+                Ok(())
+            }
+            None => begin(),
         }
-        Ok(())
+    }
+
+    fn begin(&self, client: Option<IpAddr>, begins: Begins) -> Result<(), Exceeded> {
+        match begins {
+            Begins::WithHandshake => self.rates.take(client),
+            Begins::Otherwise => Ok(()),
+        }
     }
 
     /// Admits one more connection of this client, for as long as the share is kept.
@@ -118,13 +166,7 @@ impl Limits {
     fn take(&self) -> Result<(Slot, Slot), Exceeded> {
         let mut now = self.now.load(Ordering::Acquire);
         loop {
-            let Counts { open, pending } = Counts::of(now);
-            if open >= self.most_open.load(Ordering::Relaxed) {
-                return Err(Exceeded::Connections);
-            }
-            if pending >= self.most_pending.load(Ordering::Relaxed) {
-                return Err(Exceeded::Pending);
-            }
+            self.room(Counts::of(now))?;
             let next = now + OPEN + PENDING;
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
             match self.now.compare_exchange_weak(now, next, success, failure) {
@@ -132,6 +174,16 @@ impl Limits {
                 Err(meanwhile) => now = meanwhile,
             }
         }
+    }
+
+    fn room(&self, now: Counts) -> Result<(), Exceeded> {
+        if now.open >= self.most_open.load(Ordering::Relaxed) {
+            return Err(Exceeded::Connections);
+        }
+        if now.pending >= self.most_pending.load(Ordering::Relaxed) {
+            return Err(Exceeded::Pending);
+        }
+        Ok(())
     }
 
     /// Whether the next connection would be refused for the total alone.
@@ -181,6 +233,8 @@ pub(crate) enum Exceeded {
     ConnectionsPerIp,
     ConnectionsPerIdentity,
     Pending,
+    Handshakes,
+    HandshakesPerIp,
 }
 
 impl Exceeded {
@@ -191,6 +245,8 @@ impl Exceeded {
             Self::ConnectionsPerIp => "limits.connections_per_ip",
             Self::ConnectionsPerIdentity => "limits.connections_per_identity",
             Self::Pending => "limits.pending",
+            Self::Handshakes => "limits.handshakes_per_second",
+            Self::HandshakesPerIp => "limits.handshakes_per_second_per_ip",
         }
     }
 }

@@ -89,11 +89,15 @@ impl<K: Clone + Eq + Hash> Drop for Share<K> {
                 open.remove(&self.client);
             }
         }
-        // What a burst from many clients took is given back when they have left.
-        if open.capacity() > 8 * (open.len() + ROOM) {
-            let room = open.len() + ROOM;
-            open.shrink_to(room);
-        }
+        shrink(&mut open);
+    }
+}
+
+/// Gives back what a burst from many clients took, when they have left.
+pub(super) fn shrink<K: Eq + Hash, V>(shard: &mut HashMap<K, V>) {
+    let room = shard.len() + ROOM;
+    if shard.capacity() > 8 * room {
+        shard.shrink_to(room);
     }
 }
 
