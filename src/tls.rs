@@ -4,6 +4,7 @@ pub(crate) mod certs;
 pub(crate) mod client_auth;
 pub(crate) mod hosts;
 pub(crate) mod identity;
+pub(crate) mod ocsp;
 mod record;
 mod stream;
 pub(crate) mod tickets;
