@@ -29,7 +29,7 @@ use crate::client::Relaying;
 use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
-use crate::limits::{Permit, Slot};
+use crate::limits::{Begins, Permit, Slot};
 use crate::outcome::Outcome;
 use crate::proxy_protocol::Trusted;
 use crate::relay::{self, Relay};
@@ -72,6 +72,16 @@ pub(crate) struct Front {
     pub tls: Option<TlsAcceptor>,
     /// The load balancers, of which each connection begins with a PROXY protocol header.
     pub proxies: Option<Trusted>,
+}
+
+impl Front {
+    /// What a client does first, once it is known who that is.
+    pub(crate) fn begins(&self) -> Begins {
+        match self.tls {
+            Some(_) => Begins::WithHandshake,
+            None => Begins::Otherwise,
+        }
+    }
 }
 
 /// Serves one connection to its end.

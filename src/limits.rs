@@ -8,23 +8,31 @@
 //! A connection that one limit refuses must not be counted by another even for a moment, or it
 //! would refuse one that had room. So the counts are taken together or not at all: the two that
 //! every connection has are halves of one word, and a client's own stands still meanwhile, under
-//! a lock that only clients of its shard would wait for.
+//! a lock that only clients of its shard would wait for. The rates of [`rates`] come in between:
+//! who finds no room takes nothing from them.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
+mod rates;
+mod shares;
+
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use governor::clock::Clock;
+
+use self::rates::{Monotonic, Rates};
+use self::shares::{Share, Shares};
 use crate::identity::Identity;
 
-/// The most that may be at a time; `None` is unlimited.
+/// The most that may be at a time, or begin in a second; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub connections: Option<usize>,
     pub connections_per_ip: Option<usize>,
     pub connections_per_identity: Option<usize>,
     pub pending: Option<usize>,
+    pub handshakes_per_second: Option<usize>,
+    pub handshakes_per_second_per_ip: Option<usize>,
 }
 
 impl Default for Settings {
@@ -34,28 +42,46 @@ impl Default for Settings {
             connections_per_ip: Some(1_000),
             connections_per_identity: Some(1_000),
             pending: Some(1_024),
+            handshakes_per_second: None,
+            handshakes_per_second_per_ip: None,
         }
     }
 }
 
 /// The limits of one proxy, shared by its workers.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct Limits<C: Clock = Monotonic> {
     most_open: AtomicU64,
     most_pending: AtomicU64,
     now: Arc<AtomicU64>,
     per_ip: Arc<Shares<IpAddr>>,
     per_identity: Arc<Shares<Identity>>,
+    rates: Rates<C>,
+}
+
+/// Whether a connection that is let in begins with a handshake at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begins {
+    WithHandshake,
+    /// Or with none at all.
+    Otherwise,
 }
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
+        Self::with_clock(settings, Monotonic::default())
+    }
+}
+
+impl<C: Clock + Clone> Limits<C> {
+    fn with_clock(settings: &Settings, clock: C) -> Self {
         Self {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
             now: Arc::default(),
             per_ip: Shares::new(settings.connections_per_ip),
             per_identity: Shares::new(settings.connections_per_identity),
+            rates: Rates::new(settings, clock),
         }
     }
 
@@ -68,32 +94,55 @@ impl Limits {
         self.most_pending.store(most_pending, Ordering::Relaxed);
         self.per_ip.change(settings.connections_per_ip);
         self.per_identity.change(settings.connections_per_identity);
+        self.rates.change(settings);
     }
 
     /// Admits one more connection, or says which limit stands in its way.
-    pub(crate) fn admit(&self, ip: Option<IpAddr>) -> Result<(Permit, Slot), Exceeded> {
+    pub(crate) fn admit(
+        &self,
+        ip: Option<IpAddr>,
+        begins: Begins,
+    ) -> Result<(Permit, Slot), Exceeded> {
         // Known without the lock, so that a flood at the limit does not meet there.
-        if self.is_full() {
-            return Err(Exceeded::Connections);
-        }
+        self.room(self.now())?;
+        let ip = ip.map(network);
+        let take = || {
+            self.room(self.now())?;
+            self.begin(ip, begins)?;
+            self.take()
+        };
         let (ip, (open, pending)) = match ip {
-            Some(ip) => self
-                .per_ip
-                .take(network(ip), Exceeded::ConnectionsPerIp, || self.take())?,
-            None => (None, self.take()?),
+            Some(ip) => self.per_ip.take(ip, Exceeded::ConnectionsPerIp, take)?,
+            None => (None, take()?),
         };
         let permit = Permit { _open: open, ip };
         Ok((permit, pending))
     }
 
     /// Counts an admitted connection for its client, of whom a load balancer told only now.
-    pub(crate) fn count(&self, permit: &mut Permit, ip: Option<IpAddr>) -> Result<(), Exceeded> {
-        if let Some(ip) = ip {
-            let exceeded = Exceeded::ConnectionsPerIp;
-            let (share, ()) = self.per_ip.take(network(ip), exceeded, || Ok(()))?;
-            permit.ip = share;
+    pub(crate) fn count(
+        &self,
+        permit: &mut Permit,
+        ip: Option<IpAddr>,
+        begins: Begins,
+    ) -> Result<(), Exceeded> {
+        let ip = ip.map(network);
+        let begin = || self.begin(ip, begins);
+        match ip {
+            Some(ip) => {
+                let (share, ()) = self.per_ip.take(ip, Exceeded::ConnectionsPerIp, begin)?;
+                permit.ip = share;
+                Ok(())
+            }
+            None => begin(),
         }
-        Ok(())
+    }
+
+    fn begin(&self, client: Option<IpAddr>, begins: Begins) -> Result<(), Exceeded> {
+        match begins {
+            Begins::WithHandshake => self.rates.take(client),
+            Begins::Otherwise => Ok(()),
+        }
     }
 
     /// Admits one more connection of this client, for as long as the share is kept.
@@ -117,13 +166,7 @@ impl Limits {
     fn take(&self) -> Result<(Slot, Slot), Exceeded> {
         let mut now = self.now.load(Ordering::Acquire);
         loop {
-            let Counts { open, pending } = Counts::of(now);
-            if open >= self.most_open.load(Ordering::Relaxed) {
-                return Err(Exceeded::Connections);
-            }
-            if pending >= self.most_pending.load(Ordering::Relaxed) {
-                return Err(Exceeded::Pending);
-            }
+            self.room(Counts::of(now))?;
             let next = now + OPEN + PENDING;
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
             match self.now.compare_exchange_weak(now, next, success, failure) {
@@ -131,6 +174,16 @@ impl Limits {
                 Err(meanwhile) => now = meanwhile,
             }
         }
+    }
+
+    fn room(&self, now: Counts) -> Result<(), Exceeded> {
+        if now.open >= self.most_open.load(Ordering::Relaxed) {
+            return Err(Exceeded::Connections);
+        }
+        if now.pending >= self.most_pending.load(Ordering::Relaxed) {
+            return Err(Exceeded::Pending);
+        }
+        Ok(())
     }
 
     /// Whether the next connection would be refused for the total alone.
@@ -180,6 +233,8 @@ pub(crate) enum Exceeded {
     ConnectionsPerIp,
     ConnectionsPerIdentity,
     Pending,
+    Handshakes,
+    HandshakesPerIp,
 }
 
 impl Exceeded {
@@ -190,6 +245,8 @@ impl Exceeded {
             Self::ConnectionsPerIp => "limits.connections_per_ip",
             Self::ConnectionsPerIdentity => "limits.connections_per_identity",
             Self::Pending => "limits.pending",
+            Self::Handshakes => "limits.handshakes_per_second",
+            Self::HandshakesPerIp => "limits.handshakes_per_second_per_ip",
         }
     }
 }
@@ -262,97 +319,6 @@ impl Drop for Slot {
     }
 }
 
-/// How many connections each client has.
-#[derive(Debug)]
-struct Shares<K> {
-    /// `u64::MAX` is unlimited, and then nothing is counted.
-    most: AtomicU64,
-    /// Chosen by a keyed hash: who knew it could have all clients meet at one lock.
-    hasher: RandomState,
-    shards: [Shard<K>; SHARDS],
-}
-
-/// A lock is held for one look-up, twice in a connection's life: with so many, two workers hardly
-/// ever want the same at once.
-const SHARDS: usize = 64;
-
-/// On a cache line of its own, so that neighbours do not slow each other down.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Shard<K>(Mutex<HashMap<K, u64>>);
-
-impl<K: Clone + Eq + Hash> Shares<K> {
-    fn new(setting: Option<usize>) -> Arc<Self> {
-        Arc::new(Self {
-            most: most(setting).into(),
-            hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Shard(Mutex::default())),
-        })
-    }
-
-    fn change(&self, setting: Option<usize>) {
-        self.most.store(most(setting), Ordering::Relaxed);
-    }
-
-    /// A place for the client, if it has room and `take` succeeds; nothing is counted otherwise.
-    fn take<T>(
-        self: &Arc<Self>,
-        client: K,
-        exceeded: Exceeded,
-        take: impl FnOnce() -> Result<T, Exceeded>,
-    ) -> Result<(Option<Share<K>>, T), Exceeded> {
-        let most = self.most.load(Ordering::Relaxed);
-        if most == u64::MAX {
-            return Ok((None, take()?));
-        }
-        let mut open = self.open(&client);
-        let used = open.get(&client).copied().unwrap_or_default();
-        if used >= most {
-            return Err(exceeded);
-        }
-        let taken = take()?;
-        open.insert(client.clone(), used + 1);
-        drop(open);
-        let share = Share {
-            shares: Arc::clone(self),
-            client,
-        };
-        Ok((Some(share), taken))
-    }
-
-    /// The counts among which that of `client` is.
-    fn open(&self, client: &K) -> MutexGuard<'_, HashMap<K, u64>> {
-        let Shard(open) = &self.shards[self.hasher.hash_one(client) as usize % SHARDS];
-        open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug)]
-struct Share<K: Clone + Eq + Hash> {
-    shares: Arc<Shares<K>>,
-    client: K,
-}
-
-impl<K: Clone + Eq + Hash> Drop for Share<K> {
-    fn drop(&mut self) {
-        let mut open = self.shares.open(&self.client);
-        if let Some(used) = open.get_mut(&self.client) {
-            *used -= 1;
-            if *used == 0 {
-                open.remove(&self.client);
-            }
-        }
-        // What a burst from many clients took is given back when they have left.
-        if open.capacity() > 8 * (open.len() + ROOM) {
-            let room = open.len() + ROOM;
-            open.shrink_to(room);
-        }
-    }
-}
-
-/// What a shard may keep without being asked.
-const ROOM: usize = 8;
-
 /// What counts as one client: an IPv4 address, or an IPv6 /64, the smallest network that a
 /// provider hands out (RFC 6177), within which a client may choose any address.
 fn network(ip: IpAddr) -> IpAddr {
@@ -363,185 +329,4 @@ fn network(ip: IpAddr) -> IpAddr {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-    use std::sync::atomic::AtomicBool;
-    use std::thread;
-
-    use super::*;
-
-    fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
-        Limits::new(&Settings {
-            connections: Some(connections),
-            connections_per_ip: Some(per_ip),
-            pending: Some(pending),
-            ..Settings::default()
-        })
-    }
-
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().expect("an IP address"))
-    }
-
-    #[test]
-    fn n_means_n_and_an_end_makes_room() {
-        let limits = limits(2, 9, 9);
-        let first = limits.admit(None).expect("room");
-        let _second = limits.admit(None).expect("room");
-        assert_eq!(limits.admit(None).err(), Some(Exceeded::Connections));
-        drop(first);
-        assert!(limits.admit(None).is_ok());
-    }
-
-    #[test]
-    fn a_refusal_leaves_nothing_behind() {
-        let limits = limits(9, 1, 9);
-        let _held = limits.admit(ip("192.0.2.1")).expect("room");
-        for _ in 0..20 {
-            assert_eq!(
-                limits.admit(ip("192.0.2.1")).err(),
-                Some(Exceeded::ConnectionsPerIp)
-            );
-        }
-        assert_eq!(
-            limits.now(),
-            Counts {
-                open: 1,
-                pending: 1
-            }
-        );
-    }
-
-    #[test]
-    fn a_client_that_becomes_known_later_has_its_own_share() {
-        let limits = limits(9, 1, 9);
-        let (mut first, _slot) = limits.admit(None).expect("room");
-        assert_eq!(limits.count(&mut first, ip("192.0.2.1")), Ok(()));
-        let (mut second, _slot) = limits.admit(None).expect("room");
-        let refused = limits.count(&mut second, ip("192.0.2.1"));
-        assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
-        assert_eq!(limits.count(&mut second, ip("192.0.2.2")), Ok(()));
-        assert_eq!(limits.count(&mut second, None), Ok(()));
-        drop(first);
-        assert!(limits.admit(ip("192.0.2.1")).is_ok());
-        drop(second);
-        assert_eq!(counted(&limits).0, 0);
-    }
-
-    #[test]
-    fn pending_ends_before_the_connection_does() {
-        let limits = limits(9, 9, 1);
-        let (_permit, pending) = limits.admit(None).expect("room");
-        assert_eq!(limits.admit(None).err(), Some(Exceeded::Pending));
-        drop(pending);
-        assert!(limits.admit(None).is_ok());
-    }
-
-    #[test]
-    fn one_ipv6_client_is_a_64() {
-        let limits = limits(9, 1, 9);
-        let _held = limits.admit(ip("2001:db8:0:1::1")).expect("room");
-        assert!(limits.admit(ip("2001:db8:0:1:ffff::2")).is_err());
-        assert!(limits.admit(ip("2001:db8:0:2::1")).is_ok());
-        let _mapped = limits.admit(ip("::ffff:192.0.2.1")).expect("room");
-        assert!(limits.admit(ip("192.0.2.1")).is_err());
-        assert!(limits.admit(ip("192.0.2.2")).is_ok());
-    }
-
-    /// How many addresses are counted, and for how many there is memory.
-    fn counted(limits: &Limits) -> (usize, usize) {
-        let shards = &limits.per_ip.shards;
-        let shards = shards
-            .iter()
-            .map(|Shard(open)| open.lock().expect("no panic"));
-        shards.fold((0, 0), |(length, capacity), open| {
-            (length + open.len(), capacity + open.capacity())
-        })
-    }
-
-    #[test]
-    fn the_table_of_addresses_is_empty_when_all_have_left() {
-        let limits = limits(9_000, 9, 9_000);
-        let admit = |n: u32| limits.admit(Some(IpAddr::V4(n.into()))).expect("room");
-        let held: Vec<_> = (0..9_000).map(|n| admit(n / 2)).collect();
-        let (length, capacity) = counted(&limits);
-        assert_eq!(length, 4_500);
-        assert!(capacity >= length);
-        drop(held);
-        let (length, capacity) = counted(&limits);
-        assert_eq!(length, 0);
-        assert!(capacity <= SHARDS * 8 * ROOM, "{capacity}");
-    }
-
-    #[test]
-    fn exact_under_concurrency() {
-        let limits = Arc::new(limits(10, 10, 10));
-        let most = Arc::new(AtomicU64::new(0));
-        let threads: Vec<_> = (0..8)
-            .map(|_| {
-                let (limits, most) = (Arc::clone(&limits), Arc::clone(&most));
-                thread::spawn(move || {
-                    for _ in 0..2_000 {
-                        if let Ok(held) = limits.admit(ip("192.0.2.1")) {
-                            most.fetch_max(limits.now().open, Ordering::Relaxed);
-                            drop(held);
-                        }
-                    }
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().expect("no panic"));
-        assert!(most.load(Ordering::Relaxed) <= 10);
-        assert_eq!(Counts::of(0), limits.now());
-    }
-
-    /// Runs `refused` on other threads for as long as `admitted` runs on this one.
-    fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !over.load(Ordering::Relaxed) {
-                        refused();
-                    }
-                });
-            }
-            // Also when it fails: the scope waits for its threads.
-            let result = catch_unwind(AssertUnwindSafe(admitted));
-            over.store(true, Ordering::Relaxed);
-            result.unwrap_or_else(|panic| resume_unwind(panic));
-        });
-    }
-
-    #[test]
-    fn what_an_address_has_no_room_for_takes_no_room_from_others() {
-        let limits = limits(2, 1, 9);
-        let _held = limits.admit(ip("192.0.2.1")).expect("room");
-        let refused = || {
-            let refused = limits.admit(ip("192.0.2.1")).err();
-            // The others may have taken the last place just now.
-            assert!(matches!(
-                refused,
-                Some(Exceeded::ConnectionsPerIp | Exceeded::Connections)
-            ));
-        };
-        beside(refused, || {
-            for _ in 0..20_000 {
-                drop(limits.admit(ip("192.0.2.2")).expect("the second of two"));
-            }
-        });
-    }
-
-    #[test]
-    fn what_may_not_be_pending_is_counted_nowhere() {
-        let limits = limits(2, 2, 1);
-        let _held = limits.admit(ip("192.0.2.1")).expect("room");
-        let refused = || {
-            let refused = limits.admit(ip("192.0.2.1")).err();
-            assert_eq!(refused, Some(Exceeded::Pending));
-        };
-        beside(refused, || (0..20_000).for_each(|_| refused()));
-    }
-}
+mod tests;

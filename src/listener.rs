@@ -15,6 +15,7 @@ use tracing::{Instrument, warn};
 
 use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
+use crate::limits::Begins;
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::socket::Socket;
 use crate::worker::Shared;
@@ -83,7 +84,12 @@ impl Listener {
             None => peer.as_ref(),
         };
         let ip = client.and_then(Endpoint::ip);
-        let (permit, pending) = match shared.limits.admit(ip) {
+        // Nor has it been said yet whose handshake it is.
+        let begins = match front.proxies {
+            Some(_) => Begins::Otherwise,
+            None => front.begins(),
+        };
+        let (permit, pending) = match shared.limits.admit(ip, begins) {
             Ok(admitted) => admitted,
             Err(limit) => {
                 shared

@@ -5,6 +5,7 @@ pub(crate) mod client_auth;
 pub(crate) mod connector;
 pub(crate) mod hosts;
 pub(crate) mod identity;
+pub(crate) mod ocsp;
 mod record;
 pub(crate) mod roots;
 mod stream;

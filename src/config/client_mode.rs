@@ -27,7 +27,7 @@ pub(super) fn client_mode(
     let ca = roots(files, &mut table);
     let has_certificate = table.place("certificate").is_some();
     let entry = table.table("certificate");
-    let certificate = entry.and_then(|entry| certificate(entry, files));
+    let certificate = entry.and_then(|entry| certificate(entry, None, files));
     let alpn = table.list("alpn", protocol);
     let allow = table.any_of("allow", |value| value.parsed(str::parse::<Rule>));
     let is_sound = match to.and_then(unnamed) {

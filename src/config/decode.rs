@@ -175,10 +175,12 @@ fn limits(mut table: Table<'_>) -> limits::Settings {
             default.connections_per_identity,
         ),
         pending: limit("pending", default.pending),
+        handshakes_per_second: limit("handshakes_per_second", default.handshakes_per_second),
+        handshakes_per_second_per_ip: limit(
+            "handshakes_per_second_per_ip",
+            default.handshakes_per_second_per_ip,
+        ),
     };
-    for key in ["handshakes_per_second", "handshakes_per_second_per_ip"] {
-        table.read(key, |value| value.or_off(Value::unsupported));
-    }
     table.finish();
     settings
 }

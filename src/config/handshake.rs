@@ -13,6 +13,7 @@ use super::words::protocol;
 use crate::tls::certs::Certificate;
 use crate::tls::client_auth::{self, ClientAuth, Demand, list_is_stale};
 use crate::tls::hosts::{Hosts, UnknownSni};
+use crate::tls::ocsp::{Stale, Staple};
 use crate::tls::tickets::Secret;
 use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
 
@@ -24,10 +25,11 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
             "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
         );
     }
+    let entries = entries.unwrap_or_default();
+    let mut staple = staple_beside(&mut table, &entries, files);
     let certificates: Vec<Option<Certificate>> = entries
-        .unwrap_or_default()
         .into_iter()
-        .map(|entry| certificate(entry, files))
+        .map(|entry| certificate(entry, staple.take(), files))
         .collect();
     let unknown_sni = table.read("unknown_sni", |value| {
         value.word(&[("first", UnknownSni::First), ("refuse", UnknownSni::Refuse)])
@@ -59,30 +61,79 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
     })
 }
 
-pub(super) fn certificate(mut entry: Table<'_>, files: &Files<'_>) -> Option<Certificate> {
+/// The staple that is named in the table: that of its only certificate.
+fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>) -> Option<File> {
+    let place = table.place("ocsp")?;
+    let file = table.read("ocsp", |value| files.read(value))?;
+    match entries {
+        [one] if one.place("ocsp").is_none() => return Some(file),
+        [] | [_] => table.problem_at(
+            place,
+            "`listener.tls.ocsp`: the certificate has an `ocsp` of its own; one is enough".into(),
+        ),
+        _ => table.problem_at(
+            place,
+            "`listener.tls.ocsp`: there are several certificates, and a staple is for one of them; \
+             write it in its entry: { chain = \"…\", key = \"…\", ocsp = \"…\" }"
+                .into(),
+        ),
+    }
+    None
+}
+
+pub(super) fn certificate(
+    mut entry: Table<'_>,
+    beside: Option<File>,
+    files: &Files<'_>,
+) -> Option<Certificate> {
     let chain = entry.require("chain", |value| files.read(value));
     let key = entry.require("key", |value| files.read(value));
-    let has_ocsp = entry.place("ocsp").is_some();
-    let ocsp = entry.read("ocsp", |value| files.read(value));
+    let staple = entry.read("ocsp", |value| files.read(value)).or(beside);
     let certificate = match (chain, key) {
-        (Some(chain), Some(key)) if has_ocsp == ocsp.is_some() => {
-            let staple = ocsp.as_ref().map(|file| file.content.clone());
-            match Certificate::from_pem(&chain.content, &key.content, staple) {
-                Ok(certificate) => {
-                    check_validity(&certificate, &chain, &entry);
-                    Some(certificate)
-                }
-                Err(error) => {
-                    let file = if error.is_of_the_key() { key } else { chain };
-                    file.problem(&entry, &error);
-                    None
+        (Some(chain), Some(key)) => match Certificate::from_pem(&chain.content, &key.content) {
+            Ok(certificate) => {
+                check_validity(&certificate, &chain, &entry);
+                match staple {
+                    Some(staple) => stapled(&certificate, staple, &entry),
+                    None => Some(certificate),
                 }
             }
-        }
+            Err(error) => {
+                let file = if error.is_of_the_key() { key } else { chain };
+                file.problem(&entry, &error);
+                None
+            }
+        },
         _ => None,
     };
     entry.finish();
     certificate
+}
+
+/// `None` only with a problem that was reported.
+fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Option<Certificate> {
+    let response = std::mem::take(&mut file.content);
+    let staple = match Staple::new(response, certificate.chain()) {
+        Ok(staple) => staple,
+        Err(error) => {
+            file.problem(entry, &error);
+            return None;
+        }
+    };
+    // As with an expired certificate, some clients look away.
+    let date = humantime::format_rfc3339_seconds;
+    match staple.is_stale(SystemTime::now()) {
+        None => {}
+        Some(Stale::Since(next)) => file.warn(
+            entry,
+            &format!("the OCSP response was to be replaced on {}", date(next)),
+        ),
+        Some(Stale::Until(from)) => file.warn(
+            entry,
+            &format!("the OCSP response is not valid before {}", date(from)),
+        ),
+    }
+    Some(certificate.with_staple(staple))
 }
 
 /// Expired certificates are served all the same: some clients look away, and nobody is helped by a

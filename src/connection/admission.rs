@@ -81,6 +81,7 @@ impl Admission<'_> {
             permit: self.permit,
             record: self.record,
             limits: &self.shared.limits,
+            begins: self.front.begins(),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::client;
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::ledger::Record;
-use crate::limits::{Limits, Permit};
+use crate::limits::{Begins, Limits, Permit};
 use crate::outcome::Outcome;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, Trusted, extent, parse};
 use crate::sys::socket::Socket;
@@ -21,6 +21,8 @@ pub(super) struct Introduction<'a> {
     pub permit: &'a mut Permit,
     pub record: &'a Record,
     pub limits: &'a Limits,
+    /// What comes after the header.
+    pub begins: Begins,
 }
 
 impl Introduction<'_> {
@@ -61,7 +63,8 @@ impl Introduction<'_> {
             (facts.peer, facts.local) = (source, destination);
         }
         record.introduced(facts.peer.as_ref());
-        match self.limits.count(self.permit, facts.peer_ip()) {
+        let counted = self.limits.count(self.permit, facts.peer_ip(), self.begins);
+        match counted {
             Ok(()) => Ok(socket),
             Err(limit) => {
                 debug!(limit = limit.key(), "connection refused");

@@ -18,6 +18,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
+use super::ocsp::Staple;
+
 /// A chain whose key is known to match it, and what its first certificate says.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate(Arc<Inner>);
@@ -46,15 +48,11 @@ impl Certificate {
     pub(crate) fn from_files(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
         let chain = std::fs::read(chain).map_err(CertificateError::ReadChain)?;
         let key = std::fs::read(key).map_err(CertificateError::ReadKey)?;
-        Self::from_pem(&chain, &key, None)
+        Self::from_pem(&chain, &key)
     }
 
-    /// As [`Self::from_files`]; `ocsp` is a response in DER to be stapled.
-    pub(crate) fn from_pem(
-        mut chain: &[u8],
-        mut key: &[u8],
-        ocsp: Option<Vec<u8>>,
-    ) -> Result<Self, CertificateError> {
+    /// As [`Self::from_files`].
+    pub(crate) fn from_pem(mut chain: &[u8], mut key: &[u8]) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = rustls_pemfile::certs(&mut chain)
             .collect::<io::Result<_>>()
             .map_err(CertificateError::ParseChain)?;
@@ -73,9 +71,8 @@ impl Certificate {
             .ok_or(CertificateError::NoKey)?;
         let key = any_supported_type(&key).map_err(CertificateError::UnusableKey)?;
         let algorithm = describe(&parsed, key.algorithm());
-        let mut certified = CertifiedKey::new(chain, key);
+        let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(CertificateError::Mismatch)?;
-        certified.ocsp = ocsp;
         Ok(Self(Arc::new(Inner {
             key: Arc::new(certified),
             names,
@@ -83,6 +80,24 @@ impl Certificate {
             not_after,
             algorithm,
         })))
+    }
+
+    /// The same, with a response that was made for its [`Self::chain`].
+    pub(crate) fn with_staple(&self, staple: Staple) -> Self {
+        let inner = &self.0;
+        Self(Arc::new(Inner {
+            key: Arc::new(CertifiedKey {
+                ocsp: Some(staple.into_response()),
+                ..(*inner.key).clone()
+            }),
+            names: inner.names.clone(),
+            algorithm: inner.algorithm.clone(),
+            ..**inner
+        }))
+    }
+
+    pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.0.key.cert
     }
 
     /// The DNS names and IP addresses that it is for.
@@ -107,7 +122,7 @@ impl Certificate {
 
     /// The server certificate of certs/, compiled in.
     pub(crate) fn for_development() -> Result<Self, CertificateError> {
-        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY, None)
+        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY)
     }
 
     pub(super) fn algorithm(&self) -> SignatureAlgorithm {

@@ -34,6 +34,16 @@ pub struct Subject {
     pub uri: &'static [&'static str],
     pub rsa: bool,
     pub expired: bool,
+    /// May sign OCSP responses for who issues its certificate.
+    pub responder: bool,
+}
+
+/// What an OCSP responder knows of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Status {
+    Good,
+    Revoked,
+    Unknown,
 }
 
 impl Subject {
@@ -100,6 +110,9 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        if subject.responder {
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+        }
         if subject.expired {
             params.not_before = date_time_ymd(2001, 1, 1);
             params.not_after = date_time_ymd(2002, 1, 1);
@@ -120,6 +133,45 @@ impl Authority {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         let certificate = params.signed_by(key, &self.issuer);
         certificate.expect("a certificate").pem()
+    }
+
+    /// With its key, in PEM, as who signs.
+    pub fn signer(&self) -> Issued {
+        Issued {
+            chain: self.pem(),
+            key: self.issuer.key().serialize_pem(),
+            der: self.issuer.der().to_vec(),
+            serial: 0,
+        }
+    }
+
+    /// What `openssl ocsp` says about a certificate, signed by `signer`, in DER.
+    pub fn answer(&self, about: u64, status: Status, signer: &Issued) -> Vec<u8> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        // The index of `openssl ca`; serial numbers have an even number of digits there.
+        let serial = format!("{about:X}");
+        let serial = format!("{}{serial}", &"0"[..serial.len() % 2]);
+        let entry = match status {
+            Status::Good => {
+                format!("V\t21000101000000Z\t\t{serial}\tunknown\t/CN=it\n")
+            }
+            Status::Revoked => {
+                format!("R\t21000101000000Z\t260101000000Z\t{serial}\tunknown\t/CN=it\n")
+            }
+            Status::Unknown => String::new(),
+        };
+        replace(&path("index"), &entry);
+        replace(&path("issuer.pem"), &self.pem());
+        signer.write(directory.path(), "signer");
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args(["ocsp", "-index", "index", "-CA", "issuer.pem"]);
+        openssl.args(["-issuer", "issuer.pem", "-serial", &format!("0x{serial}")]);
+        openssl.args(["-rsigner", "signer.pem", "-rkey", "signer-key.pem"]);
+        openssl.args(["-respout", "response", "-noverify", "-ndays", "7"]);
+        let done = openssl.current_dir(&directory).output().expect("openssl");
+        assert!(done.status.success(), "{done:?}");
+        fs::read(path("response")).expect("a response")
     }
 
     /// Its list of what it has revoked, in PEM.

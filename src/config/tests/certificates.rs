@@ -213,6 +213,10 @@ fn what_is_missing_in_an_entry_is_said() {
             ],
         ),
         (entry(&format!("certificates = [\n{one},\n{one}]")), vec![]),
+        (
+            entry(&format!("certificates = [{one}]\nocsp = 5")),
+            vec!["6:8: `listener.tls.ocsp`: expected a string, found an integer"],
+        ),
     ] {
         assert_eq!(super::problems(&text), expected, "{text}");
     }

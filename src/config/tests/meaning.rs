@@ -25,8 +25,8 @@ connections = 9
 connections_per_ip = 8
 connections_per_identity = 7
 pending = "unlimited"
-handshakes_per_second = "unlimited"
-handshakes_per_second_per_ip = "unlimited"
+handshakes_per_second = 6
+handshakes_per_second_per_ip = 5
 
 [timeouts]
 handshake = "1s"
@@ -117,6 +117,8 @@ fn every_value_arrives() {
             connections_per_ip: Some(8),
             connections_per_identity: Some(7),
             pending: None,
+            handshakes_per_second: Some(6),
+            handshakes_per_second_per_ip: Some(5),
         }
     );
     assert_eq!(config.timeouts.handshake, seconds(1));

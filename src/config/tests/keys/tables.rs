@@ -89,7 +89,10 @@ fn limits() {
             "connections_per_identity = \"unlimited\"",
             "pending = 5",
             "pending = \"unlimited\"",
+            "handshakes_per_second = 1",
+            "handshakes_per_second = 4294967295",
             "handshakes_per_second = \"unlimited\"",
+            "handshakes_per_second_per_ip = 10",
             "handshakes_per_second_per_ip = \"none\"",
         ],
         &[
@@ -130,16 +133,22 @@ fn limits() {
                  \"unlimited\" turns it off",
             ),
             (
-                "handshakes_per_second = 100",
+                "handshakes_per_second = 0",
                 25,
-                "`limits.handshakes_per_second`: not supported in this version; \"unlimited\" \
-                 turns it off",
+                "`limits.handshakes_per_second`: expected a whole number from 1 to 4294967295, \
+                 found 0; \"unlimited\" turns it off",
             ),
             (
-                "handshakes_per_second_per_ip = 100",
+                "handshakes_per_second = 4294967296",
+                25,
+                "`limits.handshakes_per_second`: expected a whole number from 1 to 4294967295, \
+                 found 4294967296; \"unlimited\" turns it off",
+            ),
+            (
+                "handshakes_per_second_per_ip = \"10/s\"",
                 32,
-                "`limits.handshakes_per_second_per_ip`: not supported in this version; \
-                 \"unlimited\" turns it off",
+                "`limits.handshakes_per_second_per_ip`: expected a whole number from 1 to \
+                 4294967295, found a string; \"unlimited\" turns it off",
             ),
         ],
     );

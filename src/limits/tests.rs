@@ -1,0 +1,285 @@
+//! Limits are exact, also while many ask at once.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use governor::clock::FakeRelativeClock;
+
+use super::shares::{ROOM, SHARDS, Shard};
+use super::*;
+
+fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
+    Limits::new(&Settings {
+        connections: Some(connections),
+        connections_per_ip: Some(per_ip),
+        pending: Some(pending),
+        ..Settings::default()
+    })
+}
+
+fn ip(text: &str) -> Option<IpAddr> {
+    Some(text.parse().expect("an IP address"))
+}
+
+#[test]
+fn n_means_n_and_an_end_makes_room() {
+    let limits = limits(2, 9, 9);
+    let first = limits.admit(None, Begins::Otherwise).expect("room");
+    let _second = limits.admit(None, Begins::Otherwise).expect("room");
+    assert_eq!(
+        limits.admit(None, Begins::Otherwise).err(),
+        Some(Exceeded::Connections)
+    );
+    drop(first);
+    assert!(limits.admit(None, Begins::Otherwise).is_ok());
+}
+
+#[test]
+fn a_refusal_leaves_nothing_behind() {
+    let limits = limits(9, 1, 9);
+    let _held = limits
+        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .expect("room");
+    for _ in 0..20 {
+        assert_eq!(
+            limits.admit(ip("192.0.2.1"), Begins::Otherwise).err(),
+            Some(Exceeded::ConnectionsPerIp)
+        );
+    }
+    assert_eq!(
+        limits.now(),
+        Counts {
+            open: 1,
+            pending: 1
+        }
+    );
+}
+
+#[test]
+fn a_client_that_becomes_known_later_has_its_own_share() {
+    let limits = limits(9, 1, 9);
+    let (mut first, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
+    assert_eq!(
+        limits.count(&mut first, ip("192.0.2.1"), Begins::Otherwise),
+        Ok(())
+    );
+    let (mut second, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
+    let refused = limits.count(&mut second, ip("192.0.2.1"), Begins::Otherwise);
+    assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
+    assert_eq!(
+        limits.count(&mut second, ip("192.0.2.2"), Begins::Otherwise),
+        Ok(())
+    );
+    assert_eq!(limits.count(&mut second, None, Begins::Otherwise), Ok(()));
+    drop(first);
+    assert!(limits.admit(ip("192.0.2.1"), Begins::Otherwise).is_ok());
+    drop(second);
+    assert_eq!(counted(&limits).0, 0);
+}
+
+#[test]
+fn pending_ends_before_the_connection_does() {
+    let limits = limits(9, 9, 1);
+    let (_permit, pending) = limits.admit(None, Begins::Otherwise).expect("room");
+    assert_eq!(
+        limits.admit(None, Begins::Otherwise).err(),
+        Some(Exceeded::Pending)
+    );
+    drop(pending);
+    assert!(limits.admit(None, Begins::Otherwise).is_ok());
+}
+
+#[test]
+fn one_ipv6_client_is_a_64() {
+    let limits = limits(9, 1, 9);
+    let _held = limits
+        .admit(ip("2001:db8:0:1::1"), Begins::Otherwise)
+        .expect("room");
+    assert!(
+        limits
+            .admit(ip("2001:db8:0:1:ffff::2"), Begins::Otherwise)
+            .is_err()
+    );
+    assert!(
+        limits
+            .admit(ip("2001:db8:0:2::1"), Begins::Otherwise)
+            .is_ok()
+    );
+    let _mapped = limits
+        .admit(ip("::ffff:192.0.2.1"), Begins::Otherwise)
+        .expect("room");
+    assert!(limits.admit(ip("192.0.2.1"), Begins::Otherwise).is_err());
+    assert!(limits.admit(ip("192.0.2.2"), Begins::Otherwise).is_ok());
+}
+
+/// How many addresses are counted, and for how many there is memory.
+fn counted<C: Clock>(limits: &Limits<C>) -> (usize, usize) {
+    let shards = &limits.per_ip.shards;
+    let shards = shards
+        .iter()
+        .map(|Shard(open)| open.lock().expect("no panic"));
+    shards.fold((0, 0), |(length, capacity), open| {
+        (length + open.len(), capacity + open.capacity())
+    })
+}
+
+#[test]
+fn the_table_of_addresses_is_empty_when_all_have_left() {
+    let limits = limits(9_000, 9, 9_000);
+    let admit = |n: u32| {
+        limits
+            .admit(Some(IpAddr::V4(n.into())), Begins::Otherwise)
+            .expect("room")
+    };
+    let held: Vec<_> = (0..9_000).map(|n| admit(n / 2)).collect();
+    let (length, capacity) = counted(&limits);
+    assert_eq!(length, 4_500);
+    assert!(capacity >= length);
+    drop(held);
+    let (length, capacity) = counted(&limits);
+    assert_eq!(length, 0);
+    assert!(capacity <= SHARDS * 8 * ROOM, "{capacity}");
+}
+
+#[test]
+fn exact_under_concurrency() {
+    let limits = Arc::new(limits(10, 10, 10));
+    let most = Arc::new(AtomicU64::new(0));
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let (limits, most) = (Arc::clone(&limits), Arc::clone(&most));
+            thread::spawn(move || {
+                for _ in 0..2_000 {
+                    if let Ok(held) = limits.admit(ip("192.0.2.1"), Begins::Otherwise) {
+                        most.fetch_max(limits.now().open, Ordering::Relaxed);
+                        drop(held);
+                    }
+                }
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().expect("no panic"));
+    assert!(most.load(Ordering::Relaxed) <= 10);
+    assert_eq!(Counts::of(0), limits.now());
+}
+
+/// Runs `refused` on other threads for as long as `admitted` runs on this one.
+fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    refused();
+                }
+            });
+        }
+        // Also when it fails: the scope waits for its threads.
+        let result = catch_unwind(AssertUnwindSafe(admitted));
+        over.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+#[test]
+fn what_an_address_has_no_room_for_takes_no_room_from_others() {
+    let limits = limits(2, 1, 9);
+    let _held = limits
+        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .expect("room");
+    let refused = || {
+        let refused = limits.admit(ip("192.0.2.1"), Begins::Otherwise).err();
+        // The others may have taken the last place just now.
+        assert!(matches!(
+            refused,
+            Some(Exceeded::ConnectionsPerIp | Exceeded::Connections)
+        ));
+    };
+    beside(refused, || {
+        for _ in 0..20_000 {
+            drop(
+                limits
+                    .admit(ip("192.0.2.2"), Begins::Otherwise)
+                    .expect("the second of two"),
+            );
+        }
+    });
+}
+
+#[test]
+fn what_may_not_be_pending_is_counted_nowhere() {
+    let limits = limits(2, 2, 1);
+    let _held = limits
+        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .expect("room");
+    let refused = || {
+        let refused = limits.admit(ip("192.0.2.1"), Begins::Otherwise).err();
+        assert_eq!(refused, Some(Exceeded::Pending));
+    };
+    beside(refused, || (0..20_000).for_each(|_| refused()));
+}
+
+/// Two connections of each client, and two handshakes a second of each and five of all.
+fn rated() -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
+    let clock = FakeRelativeClock::default();
+    let settings = Settings {
+        connections_per_ip: Some(2),
+        handshakes_per_second: Some(5),
+        handshakes_per_second_per_ip: Some(2),
+        ..Settings::default()
+    };
+    (Limits::with_clock(&settings, clock.clone()), clock)
+}
+
+#[test]
+fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
+    let (limits, clock) = rated();
+    let begin = |client: &str| limits.admit(ip(client), Begins::WithHandshake);
+    for _ in 0..2 {
+        drop(begin("2001:db8::1").expect("within its rate"));
+        assert!(begin("192.0.2.1").is_ok());
+    }
+    for _ in 0..20 {
+        // All addresses of its network are one client.
+        assert_eq!(begin("2001:db8::2").err(), Some(Exceeded::HandshakesPerIp));
+    }
+    drop(begin("192.0.2.2").expect("the fifth"));
+    assert_eq!(begin("192.0.2.3").err(), Some(Exceeded::Handshakes));
+    assert_eq!(limits.now(), Counts::of(0));
+    assert!(limits.admit(ip("192.0.2.3"), Begins::Otherwise).is_ok());
+    clock.advance(std::time::Duration::from_secs(1));
+    assert!(begin("192.0.2.3").is_ok());
+}
+
+#[test]
+fn who_has_no_room_takes_nothing_from_the_rates() {
+    let (limits, _clock) = rated();
+    let _held = [(); 2].map(|()| limits.admit(ip("192.0.2.1"), Begins::WithHandshake));
+    for _ in 0..20 {
+        let refused = limits.admit(ip("192.0.2.1"), Begins::WithHandshake).err();
+        assert_eq!(refused, Some(Exceeded::ConnectionsPerIp));
+    }
+    for client in ["192.0.2.2", "192.0.2.3", "192.0.2.4"] {
+        assert!(limits.admit(ip(client), Begins::WithHandshake).is_ok());
+    }
+}
+
+#[test]
+fn a_client_behind_a_load_balancer_has_its_own_rate() {
+    let (limits, _clock) = rated();
+    let begin = |client: &str| {
+        let (mut permit, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
+        limits.count(&mut permit, ip(client), Begins::WithHandshake)
+    };
+    for _ in 0..2 {
+        assert_eq!(begin("192.0.2.1"), Ok(()));
+    }
+    for _ in 0..20 {
+        assert_eq!(begin("192.0.2.1"), Err(Exceeded::HandshakesPerIp));
+    }
+    assert_eq!(begin("192.0.2.2"), Ok(()));
+    assert_eq!(counted(&limits).0, 0);
+}

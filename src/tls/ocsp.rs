@@ -1,0 +1,287 @@
+//! An OCSP response (RFC 6960) that is stapled: read from a file, and checked before a client does.
+
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{self, digest};
+use der::asn1::{AnyRef, BitStringRef};
+use der::oid::ObjectIdentifier;
+use der::{Decode, Reader, SliceReader};
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use x509_ocsp::{
+    BasicOcspResponse, CertId, CertStatus, OcspGeneralizedTime, OcspResponse, OcspResponseStatus,
+};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+/// A response that says that a certificate is good.
+#[derive(Debug)]
+pub(crate) struct Staple {
+    response: Vec<u8>,
+    this_update: SystemTime,
+    next_update: Option<SystemTime>,
+}
+
+/// Why clients may not believe a response now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// It was to be replaced by then.
+    Since(SystemTime),
+    /// It is from then, which is yet to come.
+    Until(SystemTime),
+}
+
+impl Staple {
+    /// Reads a response in DER that is to be shown with this chain. Where the issuer's certificate
+    /// is in the chain, the response is held against its key as well.
+    pub(crate) fn new(
+        response: Vec<u8>,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Self, StapleError> {
+        let outer = OcspResponse::from_der(&response)
+            .map_err(|error| StapleError::Malformed(error.to_string()))?;
+        let basic = match (outer.response_status, outer.response_bytes) {
+            (OcspResponseStatus::Successful, Some(bytes)) if bytes.response_type == BASIC => {
+                bytes.response.into_bytes()
+            }
+            (OcspResponseStatus::Successful, _) => return Err(StapleError::NotBasic),
+            (refusal, _) => return Err(StapleError::Refusal(refusal)),
+        };
+        let answers = BasicOcspResponse::from_der(&basic)
+            .map_err(|error| StapleError::Malformed(error.to_string()))?
+            .tbs_response_data
+            .responses;
+
+        let chain: Vec<X509Certificate<'_>> = chain
+            .iter()
+            .filter_map(|der| X509Certificate::from_der(der).ok())
+            .map(|(_, certificate)| certificate)
+            .collect();
+        let own = chain.first().ok_or(StapleError::Another)?;
+        // A certificate that signed itself is its own.
+        let issuer = chain
+            .iter()
+            .find(|it| it.subject().as_raw() == own.issuer().as_raw());
+        let answer = answers
+            .iter()
+            .find(|answer| is_of(&answer.cert_id, own, issuer))
+            .ok_or(StapleError::Another)?;
+        match answer.cert_status {
+            CertStatus::Good(_) => {}
+            CertStatus::Revoked(info) => {
+                return Err(StapleError::Revoked(time(info.revocation_time)));
+            }
+            CertStatus::Unknown(_) => return Err(StapleError::Unknown),
+        }
+        if let Some(issuer) = issuer
+            && !is_signed_for(&basic, issuer)
+        {
+            return Err(StapleError::Signature);
+        }
+        let (this_update, next_update) = (answer.this_update, answer.next_update);
+        Ok(Self {
+            response,
+            this_update: time(this_update),
+            next_update: next_update.map(time),
+        })
+    }
+
+    /// `None` while it may be shown.
+    pub(crate) fn is_stale(&self, now: SystemTime) -> Option<Stale> {
+        match self.next_update {
+            _ if now < self.this_update => Some(Stale::Until(self.this_update)),
+            Some(next_update) if next_update < now => Some(Stale::Since(next_update)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_response(self) -> Vec<u8> {
+        self.response
+    }
+}
+
+/// Whether an answer is about this certificate (RFC 6960 §4.1.1).
+fn is_of(id: &CertId, own: &X509Certificate<'_>, issuer: Option<&X509Certificate<'_>>) -> bool {
+    let algorithm = match id.hash_algorithm.oid {
+        SHA1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        SHA256 => &digest::SHA256,
+        SHA384 => &digest::SHA384,
+        SHA512 => &digest::SHA512,
+        // By nothing else would clients find it.
+        _ => return false,
+    };
+    let is_hash_of = |hash: &[u8], bytes| digest(algorithm, bytes).as_ref() == hash;
+    let key = issuer.map(|issuer| &issuer.public_key().subject_public_key.data);
+    magnitude(id.serial_number.as_bytes()) == magnitude(own.raw_serial())
+        && is_hash_of(id.issuer_name_hash.as_bytes(), own.issuer().as_raw())
+        && key.is_none_or(|key| is_hash_of(id.issuer_key_hash.as_bytes(), key))
+}
+
+/// A number without the zeros that keep it from being negative.
+fn magnitude(integer: &[u8]) -> &[u8] {
+    let zeros = integer.iter().take_while(|byte| **byte == 0).count();
+    &integer[zeros..]
+}
+
+/// Whether the issuer has signed a response, or somebody whom it has appointed for that with a
+/// certificate in the response (RFC 6960 §4.2.2.2).
+fn is_signed_for(response: &[u8], issuer: &X509Certificate<'_>) -> bool {
+    let Ok(signed) = Signed::read(response) else {
+        return false;
+    };
+    let is_appointed = |certificate: &[u8]| {
+        let Ok((_, responder)) = X509Certificate::from_der(certificate) else {
+            return false;
+        };
+        let usage = responder.extended_key_usage().ok().flatten();
+        usage.is_some_and(|usage| usage.value.ocsp_signing)
+            && Signed::read(certificate).is_ok_and(|it| it.is_by(issuer.public_key().raw))
+            && signed.is_by(responder.public_key().raw)
+    };
+    signed.is_by(issuer.public_key().raw) || signed.certificates.iter().any(|it| is_appointed(it))
+}
+
+/// What responses and certificates have in common:
+/// `SEQUENCE { signed ANY, algorithm SEQUENCE, signature BIT STRING, … }`.
+///
+/// Taken from the bytes as they are: what is read and written again need not be what was signed.
+struct Signed<'a> {
+    message: &'a [u8],
+    algorithm: AnyRef<'a>,
+    signature: BitStringRef<'a>,
+    /// Those that a response may bring along.
+    certificates: Vec<&'a [u8]>,
+}
+
+impl<'a> Signed<'a> {
+    fn read(der: &'a [u8]) -> der::Result<Self> {
+        let mut fields = SliceReader::new(AnyRef::from_der(der)?.value())?;
+        let (message, algorithm) = (fields.tlv_bytes()?, AnyRef::decode(&mut fields)?);
+        let signature = BitStringRef::decode(&mut fields)?;
+        let mut certificates = Vec::new();
+        if !fields.is_finished() {
+            let list = AnyRef::from_der(AnyRef::decode(&mut fields)?.value())?;
+            let mut list = SliceReader::new(list.value())?;
+            while !list.is_finished() {
+                certificates.push(list.tlv_bytes()?);
+            }
+        }
+        Ok(Self {
+            message,
+            algorithm,
+            signature,
+            certificates,
+        })
+    }
+
+    /// Whether it was signed with the key of this SubjectPublicKeyInfo.
+    fn is_by(&self, key: &[u8]) -> bool {
+        let read = || {
+            let mut fields = SliceReader::new(AnyRef::from_der(key)?.value())?;
+            let algorithm = AnyRef::decode(&mut fields)?;
+            BitStringRef::decode(&mut fields).map(|key| (algorithm, key))
+        };
+        let Ok((algorithm, key)) = read() else {
+            return false;
+        };
+        let known = default_provider().signature_verification_algorithms.all;
+        let mut fitting = known.iter().filter(|it| {
+            it.public_key_alg_id().as_ref() == algorithm.value()
+                && it.signature_alg_id().as_ref() == self.algorithm.value()
+        });
+        let (key, signature) = (key.raw_bytes(), self.signature.raw_bytes());
+        fitting.any(|it| it.verify_signature(key, self.message, signature).is_ok())
+    }
+}
+
+fn time(time: OcspGeneralizedTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + time.0.to_unix_duration()
+}
+
+const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
+const SHA1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
+const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
+
+/// Why a response is not stapled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StapleError {
+    #[error("not an OCSP response (RFC 6960) in DER: {0}")]
+    Malformed(String),
+    #[error("the responder had no answer but {0:?}; ask it again")]
+    Refusal(OcspResponseStatus),
+    #[error("not a basic OCSP response, the only kind that clients take")]
+    NotBasic,
+    #[error("the OCSP response is for another certificate")]
+    Another,
+    #[error(
+        "the OCSP response says that the certificate was revoked on {}",
+        humantime::format_rfc3339_seconds(*.0)
+    )]
+    Revoked(SystemTime),
+    #[error("the OCSP response says that the responder does not know the certificate")]
+    Unknown,
+    #[error(
+        "the OCSP response is signed neither by the certificate's issuer nor by a responder of it"
+    )]
+    Signature,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const CHAIN: &[u8] = include_bytes!("../../certs/server.pem");
+
+    fn chain() -> Vec<CertificateDer<'static>> {
+        let chain = rustls_pemfile::certs(&mut &CHAIN[..]).collect::<Result<_, _>>();
+        chain.expect("a chain")
+    }
+
+    // What `openssl ocsp` makes is tried in tests/staples.rs.
+    #[test]
+    fn what_is_no_answer_is_no_staple() {
+        let refusal = |status| vec![0x30, 3, 0x0A, 1, status];
+        for (response, expected) in [
+            (vec![], "not an OCSP response (RFC 6960) in DER: "),
+            (CHAIN.to_vec(), "not an OCSP response (RFC 6960) in DER: "),
+            (
+                chain()[0].to_vec(),
+                "not an OCSP response (RFC 6960) in DER: ",
+            ),
+            (refusal(0), "not a basic OCSP response"),
+            (refusal(3), "the responder had no answer but TryLater"),
+            (refusal(6), "the responder had no answer but Unauthorized"),
+        ] {
+            let error = Staple::new(response, &chain()).expect_err("no staple");
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_staple_is_good_from_its_first_moment_to_its_last() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let staple = |next_update| Staple {
+            response: Vec::new(),
+            this_update: at(10),
+            next_update,
+        };
+        let bounded = staple(Some(at(20)));
+        assert_eq!(bounded.is_stale(at(9)), Some(Stale::Until(at(10))));
+        assert_eq!(bounded.is_stale(at(10)), None);
+        assert_eq!(bounded.is_stale(at(20)), None);
+        assert_eq!(bounded.is_stale(at(21)), Some(Stale::Since(at(20))));
+        // RFC 6960 §4.2.2.1: newer information is available all the time.
+        assert_eq!(staple(None).is_stale(at(1_000)), None);
+    }
+
+    #[test]
+    fn a_serial_number_is_the_number() {
+        assert_eq!(magnitude(&[0, 0xC8]), magnitude(&[0xC8]));
+        assert_ne!(magnitude(&[1, 0]), magnitude(&[1]));
+        assert_eq!(magnitude(&[0]), magnitude(&[]));
+    }
+}

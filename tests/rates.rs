@@ -1,0 +1,152 @@
+//! Handshakes a second: who is above the rate is closed before any work, and the others are served.
+
+mod common;
+
+use std::io;
+use std::time::Instant;
+
+use common::balancer::{self, assert_echoes};
+use common::client::{self, Front, Socket};
+use common::soon;
+use common::vestibule::{LISTENERS, Vestibule, complete, message};
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio_rustls::rustls::{self, ClientConnection};
+
+const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
+const PER_IP: &str = "limits.handshakes_per_second_per_ip";
+const ALL: &str = "limits.handshakes_per_second";
+
+#[tokio::test]
+async fn a_client_above_its_rate_is_closed_unanswered_and_another_is_served() {
+    let config =
+        format!("[limits]\nhandshakes_per_second = 1000\nhandshakes_per_second_per_ip = 2\n{ECHO}");
+    let vestibule = Vestibule::start(&config).await;
+    let address = vestibule.tcp();
+    until_refused(2, async || from("127.0.0.1", &address).await).await;
+    vestibule.ended("over_limit", 1).await;
+    assert_eq!(last_limit(&vestibule), PER_IP);
+    // It has used up its own, and nobody else's.
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        let socket = from(source, &address).await.expect("a socket");
+        assert_echoes(client::handshake(socket).await.expect("within its rate")).await;
+    }
+    // A Unix client has no address.
+    let unix = Front::Unix(vestibule.path("front.sock"));
+    for _ in 0..10 {
+        assert_echoes(unix.connect().await.expect("within the rate of all")).await;
+    }
+    assert_eq!(vestibule.outcomes()["over_limit"], 1);
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_rate_of_all_counts_the_clients_of_all_tls_listeners_and_no_others() {
+    let config = format!("[limits]\nhandshakes_per_second = 3\n{ECHO}");
+    let plain = "[[listener]]\nname = \"plain\"\naddress = \"tcp:127.0.0.1:0\"\n";
+    let vestibule = Vestibule::start(&(config + plain)).await;
+    let plain = Front::Tcp(vestibule.address("plain"));
+    for _ in 0..10 {
+        assert_echoes(plain.socket().await.expect("a socket")).await;
+    }
+    let fronts = [
+        Front::Tcp(vestibule.tcp()),
+        Front::Unix(vestibule.path("front.sock")),
+    ];
+    let mut turn = fronts.iter().cycle();
+    until_refused(3, async || turn.next().expect("a cycle").socket().await).await;
+    vestibule.ended("over_limit", 1).await;
+    assert_eq!(last_limit(&vestibule), ALL);
+    assert_echoes(plain.socket().await.expect("a socket")).await;
+}
+
+#[tokio::test]
+async fn behind_a_load_balancer_the_client_in_the_header_has_the_rate() {
+    let config = format!("[limits]\nhandshakes_per_second_per_ip = 2\n{ECHO}");
+    let vestibule = balancer::start(&config).await;
+    for (round, front) in balancer::fronts(&vestibule).into_iter().enumerate() {
+        let from = async |host| Ok(balancer::sent(&front, &balancer::from(host)).await);
+        let host = 10 * (round as u8 + 1);
+        until_refused(2, async || from(host).await).await;
+        vestibule.ended("over_limit", round + 1).await;
+        for another in 1..5 {
+            let socket = from(host + another).await.expect("a socket");
+            assert_echoes(client::handshake(socket).await.expect("within its rate")).await;
+        }
+    }
+    // A plaintext client shakes no hands.
+    let plain = Front::Tcp(vestibule.address("plain"));
+    for _ in 0..10 {
+        assert_echoes(balancer::sent(&plain, &balancer::from(1)).await).await;
+    }
+    assert_eq!(vestibule.outcomes()["over_limit"], 2);
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_rates() {
+    let limited = format!("[limits]\nhandshakes_per_second_per_ip = 1\n{ECHO}");
+    let vestibule = Vestibule::start(&limited).await;
+    let front = Front::Tcp(vestibule.tcp());
+    until_refused(1, async || front.socket().await).await;
+    let unlimited = complete(&vestibule.directory, &format!("{ECHO}{LISTENERS}"));
+    std::fs::write(vestibule.path("vestibule.toml"), unlimited).expect("a file");
+    vestibule.signal(Signal::HUP);
+    vestibule.event(|event| message(event) == "reloaded").await;
+    for _ in 0..20 {
+        assert_echoes(front.connect().await.expect("no limit")).await;
+    }
+}
+
+/// Connects until one is closed without a word: no fewer than a second's worth are answered, and no
+/// more than the time that it took allows.
+async fn until_refused(rate: usize, mut socket: impl AsyncFnMut() -> io::Result<Socket>) {
+    let began = Instant::now();
+    let mut answered = Vec::new();
+    loop {
+        let mut probe = socket().await.expect("the kernel accepts for the listener");
+        // It may be closed already.
+        let _ = probe.write_all(&client_hello()).await;
+        let mut answer = [0];
+        match soon("an answer", probe.read(&mut answer)).await {
+            Ok(1) => answered.push(probe),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let seconds = began.elapsed().as_secs() as usize + 1;
+    let allowed = rate..=rate + rate * seconds;
+    assert!(
+        allowed.contains(&answered.len()),
+        "{} of {allowed:?}",
+        answered.len()
+    );
+}
+
+/// A TCP connection from an address of our choice.
+async fn from(source: &str, to: &str) -> io::Result<Socket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{source}:0").parse().expect("an address"))?;
+    let stream = socket.connect(to.parse().expect("an address")).await?;
+    stream.set_nodelay(true)?;
+    Ok(Socket::Tcp(stream))
+}
+
+/// What a TLS client says first.
+fn client_hello() -> Vec<u8> {
+    let name = "localhost".try_into().expect("a name");
+    let config = client::config(rustls::ALL_VERSIONS);
+    let mut connection = ClientConnection::new(config, name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    hello
+}
+
+/// The configured key that the last refusal named.
+fn last_limit(vestibule: &Vestibule) -> String {
+    let log = vestibule.log();
+    let refused = log
+        .iter()
+        .rfind(|event| event["outcome"] == "over_limit")
+        .expect("a refusal");
+    refused["limit"].as_str().expect("a key").to_owned()
+}
