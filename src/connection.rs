@@ -64,6 +64,13 @@ pub(crate) struct Accepted {
     pub pending: Slot,
 }
 
+impl Accepted {
+    /// A box that is taken apart where it lies would be kept until the connection has ended.
+    fn unboxed(self: Box<Self>) -> Self {
+        *self
+    }
+}
+
 /// What the connections of one listener have in common.
 #[derive(Debug)]
 pub(crate) struct Front {
@@ -99,7 +106,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         local,
         mut permit,
         pending,
-    } = *accepted;
+    } = accepted.unboxed();
     let mut facts = Box::new(Facts::of(record.id));
     facts.listener = Some(front.name.clone());
     (facts.peer, facts.local) = (peer, local);
