@@ -66,6 +66,7 @@ pub(crate) struct Accepted {
 
 impl Accepted {
     /// A box that is taken apart where it lies would be kept until the connection has ended.
+    #[expect(clippy::boxed_local, reason = "to give back the box is what it is for")]
     fn unboxed(self: Box<Self>) -> Self {
         *self
     }

@@ -21,11 +21,13 @@ pub mod world;
 use std::future::Future;
 use std::time::Duration;
 
-/// Fails loudly instead of hanging. The bound is far above what anything here takes: it decides
-/// no test that would otherwise end.
+/// Fails loudly instead of hanging.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
-    within(Duration::from_secs(60), what, future).await
+    within(SOON, what, future).await
 }
+
+/// Far above what anything here takes: it decides no test that would otherwise end.
+pub const SOON: Duration = Duration::from_secs(60);
 
 pub async fn within<F: Future>(bound: Duration, what: &str, future: F) -> F::Output {
     match tokio::time::timeout(bound, future).await {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
@@ -34,6 +35,8 @@ pub struct Subject {
     pub uri: &'static [&'static str],
     pub rsa: bool,
     pub expired: bool,
+    /// As public authorities issue them for servers: for 90 days, and to sign with alone.
+    pub public: bool,
     /// May sign OCSP responses for who issues its certificate.
     pub responder: bool,
 }
@@ -110,6 +113,15 @@ impl Authority {
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
+        if subject.public {
+            let now = SystemTime::now();
+            params.not_before = now.into();
+            params.not_after = (now + Duration::from_secs(90 * 24 * 60 * 60)).into();
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            params.is_ca = IsCa::ExplicitNoCa;
+            params.use_authority_key_identifier_extension = true;
+        }
         if subject.responder {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
         }
@@ -240,6 +252,7 @@ fn rsa_key() -> String {
 }
 
 fn serial() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1_000);
+    // As long as those of public authorities.
+    static NEXT: AtomicU64 = AtomicU64::new(0x4000_0000_0000_0000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

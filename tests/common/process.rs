@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -9,7 +10,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{project, soon};
+use super::{SOON, project, soon, within};
 
 /// The command for a program that the tests need, wherever it is installed.
 pub fn tool(name: &str) -> Command {
@@ -62,12 +63,17 @@ pub fn node() -> Command {
 
 /// Python with the packages of tests/requirements.txt.
 pub fn python() -> Command {
-    let python = project("target/python/bin/python3");
+    python_tool("python3")
+}
+
+/// A command that one of these packages brings.
+pub fn python_tool(name: &str) -> Command {
+    let tool = project(&format!("target/python/bin/{name}"));
     assert!(
-        Path::new(&python).is_file(),
-        "{python} is missing; tests/run installs it: `tests/run --quick`"
+        Path::new(&tool).is_file(),
+        "{tool} is missing; tests/run installs it: `tests/run --quick`"
     );
-    Command::new(python)
+    Command::new(tool)
 }
 
 /// The binary under test, without arguments.
@@ -107,7 +113,12 @@ impl Done {
 }
 
 /// Runs a program to its end, with `input` as its stdin.
-pub async fn run(mut command: Command, input: &[u8]) -> Done {
+pub async fn run(command: Command, input: &[u8]) -> Done {
+    run_within(SOON, command, input).await
+}
+
+/// As [`run`], for a program that takes its time.
+pub async fn run_within(bound: Duration, mut command: Command, input: &[u8]) -> Done {
     let what = format!("{:?}", command.as_std());
     let mut child = command
         .stdin(Stdio::piped())
@@ -121,7 +132,7 @@ pub async fn run(mut command: Command, input: &[u8]) -> Done {
         // It may end without having read it all; what it says then is what counts.
         let _ = stdin.write_all(input).await;
     };
-    let ended = soon(&what, async {
+    let ended = within(bound, &what, async {
         tokio::join!(feed, child.wait_with_output()).1
     })
     .await
