@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod client_auth;
 pub(crate) mod connector;
+mod hello;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod ocsp;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use tokio_rustls::rustls::server::{ClientHello, NoServerSessionStorage};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
     self, AlertDescription, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion,
@@ -25,6 +26,7 @@ pub(crate) use tokio_rustls::server::TlsStream;
 
 use self::certs::Certificate;
 use self::client_auth::ClientAuth;
+pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::Keyed;
 use self::tickets::{Ring, Secret};
@@ -107,10 +109,6 @@ pub(crate) struct TlsAcceptor {
     needs_none: bool,
     engine: Engine,
 }
-
-/// One of the protocols of an acceptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Protocol(usize);
 
 impl TlsAcceptor {
     /// `secret` is the process's, for tickets that no other is to open.
@@ -199,27 +197,6 @@ impl TlsAcceptor {
             None => Ok(()),
         }
     }
-
-    /// What the handshake is to go on with, or why it is not to.
-    fn decide<R>(
-        &self,
-        hello: ClientHello<'_>,
-        admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
-    ) -> Result<Arc<ServerConfig>, Rejection<R>> {
-        if !self.hosts.has(hello.server_name()) {
-            let name = hello.server_name().unwrap_or("no name").to_owned();
-            return Err(Rejection::UnknownName(name));
-        }
-        let hello = Hello {
-            hello,
-            acceptor: self,
-        };
-        let config = match admit(&hello).map_err(Rejection::Refused)? {
-            Some(Protocol(index)) => &self.protocols[index].1,
-            None => &self.general,
-        };
-        Ok(Arc::clone(config))
-    }
 }
 
 fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustls::Error> {
@@ -234,6 +211,8 @@ fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustl
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::<Hosts>::clone(&settings.hosts));
+    // Ours, of which an auditor can be sure.
+    config.ignore_client_order = true;
     // Sessions are in their tickets, whatever a client can do: nothing is stored for anyone.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let secret = match &settings.tickets {
@@ -274,61 +253,6 @@ pub(crate) struct Peer {
 pub(crate) enum Session<IO> {
     Stream(Box<TlsStream<IO>>),
     Record(Box<Keyed<IO>>),
-}
-
-/// What the client said first.
-pub(crate) struct Hello<'a> {
-    hello: ClientHello<'a>,
-    acceptor: &'a TlsAcceptor,
-}
-
-impl Hello<'_> {
-    pub(crate) fn server_name(&self) -> Option<&str> {
-        self.hello.server_name()
-    }
-
-    /// The protocols that it could come to be, in our order of preference (RFC 7301 §3.2); `None` is
-    /// none of them, which ends the handshake where the client has to have one.
-    pub(crate) fn choices(&self) -> impl Iterator<Item = Option<(Protocol, &str)>> {
-        let theirs: Vec<&[u8]> = self.hello.alpn().into_iter().flatten().collect();
-        let ours = self.acceptor.protocols.iter().enumerate();
-        let mut common: Vec<_> = ours
-            .filter(|(_, (name, _))| theirs.contains(&name.as_bytes()))
-            .map(|(index, (name, _))| Some((Protocol(index), name.as_str())))
-            .collect();
-        if common.is_empty() || self.acceptor.needs_none {
-            common.push(None);
-        }
-        common.into_iter()
-    }
-}
-
-/// Why a handshake ends with the ClientHello.
-enum Rejection<R> {
-    UnknownName(String),
-    Refused(R),
-}
-
-impl<R> Rejection<R> {
-    /// A fatal alert as a record of its own (RFC 8446 §6.2): before the ServerHello alerts are sent
-    /// in the clear, and rustls has no call to send one.
-    fn alert(&self) -> [u8; 7] {
-        let alert = match self {
-            Self::UnknownName(_) => AlertDescription::UnrecognisedName,
-            Self::Refused(_) => AlertDescription::AccessDenied,
-        };
-        [21, 3, 3, 0, 2, 2, alert.into()]
-    }
-
-    fn with<IO>(self, io: IO) -> HandshakeError<IO, R> {
-        match self {
-            Self::UnknownName(name) => {
-                let cause = format!("the client asked for {name}, and no certificate has it");
-                HandshakeError::Failed(rustls::Error::General(cause), io)
-            }
-            Self::Refused(reason) => HandshakeError::Refused(reason, io),
-        }
-    }
 }
 
 /// The facts of a finished handshake.
@@ -391,10 +315,23 @@ fn is_not_tls(error: &rustls::Error) -> bool {
     )
 }
 
-/// rustls's defaults, with the hybrid post-quantum group first.
+/// rustls's defaults, with the hybrid post-quantum group first, and of the suites, which are all strong,
+/// AES-128 first: what costs both sides least.
 fn provider() -> Arc<CryptoProvider> {
+    use aws_lc_rs::cipher_suite::*;
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
     Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
         ..aws_lc_rs::default_provider()
     })

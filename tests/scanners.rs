@@ -150,7 +150,7 @@ fn attribute(tag: &str, name: &str) -> String {
 // --- testssl -----------------------------------------------------------------------------------
 
 /// What testssl.sh says against us, and why that is as it should be.
-const EXPECTED: [(&str, &str); 4] = [
+const EXPECTED: [(&str, &str); 3] = [
     (
         "cert_revocation",
         "the test's authority has no address to ask: about the certificate",
@@ -158,11 +158,6 @@ const EXPECTED: [(&str, &str); 4] = [
     (
         "DNS_CAArecord",
         "localhost has no such record: about the name",
-    ),
-    (
-        "cipher_order",
-        "the client chooses, as Mozilla's profiles have it: all suites are strong, and which one is \
-         fast depends on the client",
     ),
     (
         "engine_problem",
