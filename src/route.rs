@@ -73,6 +73,21 @@ pub(crate) enum Expecting {
     Somebody,
 }
 
+/// Whether the protocol must be one that the rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    Any,
+    /// Nobody has said of the others' backends that they speak it.
+    Required,
+}
+
+/// What is known of a rule before the client has an identity.
+#[derive(Clone, Copy)]
+enum Match {
+    Certain,
+    Possible,
+}
+
 impl Routes {
     pub(crate) fn new(mut rules: Vec<Rule>) -> Self {
         let (mut by_name, mut others) = (HashMap::<_, Vec<_>>::new(), Vec::new());
@@ -112,15 +127,25 @@ impl Routes {
     }
 
     /// Whether [`Self::choose`] could come to choose a backend once the client has an identity.
-    pub(crate) fn expect(&self, query: &Query<'_>, expecting: Expecting) -> Result<(), Refusal> {
-        if expecting == Expecting::Nobody {
-            return self.choose(query).map(|_| ());
-        }
-        for candidate in self.candidates(query.sni) {
-            match (candidate.mismatch(query), &candidate.rule.action) {
-                (None | Some(IDENTITY), Action::Backend(_)) => return Ok(()),
-                (None, Action::Deny) => return Err(Refusal::Denied),
-                (Some(_), _) => {}
+    pub(crate) fn expect(
+        &self,
+        query: &Query<'_>,
+        expecting: Expecting,
+        naming: Naming,
+    ) -> Result<(), Refusal> {
+        for Candidate { rule, name } in self.candidates(query.sni) {
+            let may_match = match (Candidate { rule, name }.mismatch(query), expecting) {
+                (None, _) => Match::Certain,
+                (Some(IDENTITY), Expecting::Somebody) => Match::Possible,
+                (Some(_), _) => continue,
+            };
+            let is_named = naming == Naming::Any || !rule.alpn.is_empty();
+            match (&rule.action, may_match) {
+                (Action::Backend(_), _) if is_named => return Ok(()),
+                (Action::Deny, Match::Certain) => return Err(Refusal::Denied),
+                // It takes the client, without this protocol.
+                (Action::Backend(_), Match::Certain) => return Err(Refusal::NoRoute),
+                (_, Match::Possible) => {}
             }
         }
         Err(Refusal::NoRoute)

@@ -15,7 +15,7 @@ use crate::backend::{Backend, Backends};
 use crate::connection::{Front, Timeouts};
 use crate::facts::Facts;
 use crate::outcome::Outcome;
-use crate::route::{Expecting, Query, Refusal, Routes};
+use crate::route::{Expecting, Naming, Query, Refusal, Routes};
 
 /// What connections are served by.
 #[derive(Debug)]
@@ -38,12 +38,17 @@ pub(crate) enum Unwelcome {
 
 impl Setup {
     /// Whether a client could come to have a backend, before it is known who it is.
-    pub(crate) fn expect(&self, front: &Front, query: &Query<'_>) -> Result<(), Refusal> {
+    pub(crate) fn expect(
+        &self,
+        front: &Front,
+        query: &Query<'_>,
+        naming: Naming,
+    ) -> Result<(), Refusal> {
         let expecting = match &front.tls {
             Some(tls) if tls.asks_for_certificates() => Expecting::Somebody,
             _ => Expecting::Nobody,
         };
-        self.routes.expect(query, expecting)
+        self.routes.expect(query, expecting, naming)
     }
 
     /// The backend of a client whose handshake is done and whose certificate was verified.

@@ -14,7 +14,7 @@ use crate::facts::Facts;
 use crate::ledger::Record;
 use crate::limits::{Exceeded, IdentityShare, Permit};
 use crate::outcome::Outcome;
-use crate::route::{Query, Refusal};
+use crate::route::{Naming, Query, Refusal};
 use crate::setup::{Setup, Unwelcome};
 use crate::sys::socket::Socket;
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, TlsAcceptor};
@@ -110,7 +110,12 @@ impl Admission<'_> {
                 peer: self.facts.peer_ip(),
                 identity: None,
             };
-            match self.setup.expect(self.front, &query) {
+            // What the routes name is not what they all take.
+            let naming = match choice.is_some() && hello.is_of_routes() {
+                true => Naming::Required,
+                false => Naming::Any,
+            };
+            match self.setup.expect(self.front, &query, naming) {
                 Ok(()) => return Ok(choice.map(|(protocol, _)| protocol)),
                 Err(reason) => refusal = reason,
             }

@@ -161,10 +161,41 @@ fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
             ..Query::default()
         };
         assert_eq!(
-            routes.expect(&query, Expecting::Somebody),
+            routes.expect(&query, Expecting::Somebody, Naming::Any),
             somebody,
             "{sni}"
         );
-        assert_eq!(routes.expect(&query, Expecting::Nobody), nobody, "{sni}");
+        assert_eq!(
+            routes.expect(&query, Expecting::Nobody, Naming::Any),
+            nobody,
+            "{sni}"
+        );
     }
+}
+
+/// A backend of a route that names no protocol may speak any, and nobody has said which.
+#[test]
+fn a_protocol_that_only_other_rules_name_is_not_answered() {
+    let rule = |sni: &str, alpn: &[&str]| Rule {
+        sni: vec![pattern(sni)],
+        alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        action: to("any"),
+        ..Rule::default()
+    };
+    let routes = Routes::new(vec![rule("new.example", &["h2"]), rule("*.example", &[])]);
+    let ask = |sni, alpn, naming| {
+        let query = Query {
+            sni: Some(sni),
+            alpn,
+            ..Query::default()
+        };
+        routes.expect(&query, Expecting::Nobody, naming)
+    };
+    assert_eq!(ask("new.example", Some("h2"), Naming::Required), Ok(()));
+    assert_eq!(
+        ask("old.example", Some("h2"), Naming::Required),
+        Err(Refusal::NoRoute)
+    );
+    assert_eq!(ask("old.example", Some("h2"), Naming::Any), Ok(()));
+    assert_eq!(ask("old.example", None, Naming::Any), Ok(()));
 }

@@ -18,6 +18,11 @@ impl Hello<'_> {
         self.hello.server_name()
     }
 
+    /// Whether the protocols are those that routes name, and not the listener's own.
+    pub(crate) fn is_of_routes(&self) -> bool {
+        self.acceptor.needs_none
+    }
+
     /// The protocols that it could come to be, in our order of preference (RFC 7301 §3.2); `None` is
     /// none of them, which ends the handshake where the client has to have one.
     pub(crate) fn choices(&self) -> impl Iterator<Item = Option<(Protocol, &str)>> {
