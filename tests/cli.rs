@@ -229,6 +229,21 @@ async fn flags_alone_run_every_kind_of_backend() {
 }
 
 #[tokio::test]
+async fn a_start_that_fails_leaves_nothing_behind() {
+    let directory = tempdir().expect("a directory");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let mut command = run_command("gate", &address, "");
+    command
+        .env("TMPDIR", directory.path())
+        .env_remove("XDG_RUNTIME_DIR");
+    let done = output(command).await;
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    let left = fs::read_dir(directory.path()).expect("a directory");
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test]
 async fn a_listener_on_a_unix_socket_needs_no_file_either() {
     let directory = tempdir().expect("a directory");
     let path = directory.path().join("front.sock");

@@ -12,7 +12,7 @@ use super::{Exit, Failure};
 pub(super) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
     let (report, exit) = match Config::from_file(&args.config) {
         Ok(config) if config.expired().is_empty() => (well(args, &config)?, Exit::Clean),
-        Ok(config) => (lines(args, config.expired()), Exit::Usage),
+        Ok(config) => (lines(args, "", config.expired()), Exit::Usage),
         Err(problems) => (format!("{problems}\n"), Exit::Usage),
     };
     write!(stdout(), "{report}").context("cannot write to stdout")?;
@@ -20,7 +20,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 fn well(args: &CheckArgs, config: &Config) -> Result<String, Failure> {
-    let warnings = lines(args, config.warnings());
+    let warnings = lines(args, "warning: ", config.warnings());
     if !args.explain {
         let file = args.config.display();
         return Ok(format!(
@@ -38,7 +38,7 @@ fn well(args: &CheckArgs, config: &Config) -> Result<String, Failure> {
     config.explain(&question).map_err(Failure::usage)
 }
 
-fn lines(args: &CheckArgs, problems: &[Problem]) -> String {
+fn lines(args: &CheckArgs, label: &str, problems: &[Problem]) -> String {
     let file = args.config.display();
     problems.iter().fold(String::new(), |mut lines, problem| {
         let Problem {
@@ -48,7 +48,7 @@ fn lines(args: &CheckArgs, problems: &[Problem]) -> String {
             ..
         } = problem;
         // A String takes whatever is written.
-        let _ = writeln!(lines, "{file}:{line}:{column}: {message}");
+        let _ = writeln!(lines, "{file}:{line}:{column}: {label}{message}");
         lines
     })
 }

@@ -78,7 +78,11 @@ impl Decoder<'_> {
         }
         let (backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root);
-        let routes = routes(&mut root, &backend_names, &listener_names);
+        let identifying: Vec<String> = (listeners.iter())
+            .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
+            .map(|it| it.name.clone())
+            .collect();
+        let routes = routes(&mut root, &backend_names, &listener_names, &identifying);
         root.finish();
 
         let routes = routes?;

@@ -106,7 +106,7 @@ impl Config {
                 listener: &listener.name,
                 sni,
                 alpn,
-                peer: question.from,
+                peer: question.from.map(|ip| ip.to_canonical()),
                 identity,
             },
         )

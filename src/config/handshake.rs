@@ -172,8 +172,12 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         ])
     });
     let demand = demand.flatten();
+    let has_bundles = table.place("client_ca").is_some();
     let bundles = table.list("client_ca", |value| files.read(value));
     let lists = table.list("crl", |value| files.read(value));
+    if has_bundles && bundles.is_none() {
+        return None;
+    }
     let authorities = authorities(&bundles.unwrap_or_default(), table);
     let crls = revocations(&lists.unwrap_or_default(), table);
     let (authorities, crls) = (authorities?, crls?);

@@ -11,6 +11,7 @@ pub(super) fn routes(
     root: &mut Table<'_>,
     backends: &[String],
     listeners: &[String],
+    identifying: &[String],
 ) -> Option<Routes> {
     let tables = root.tables("route")?;
     if tables.is_empty() {
@@ -30,20 +31,35 @@ pub(super) fn routes(
     }
     let rules: Vec<Option<Rule>> = tables
         .into_iter()
-        .map(|table| rule(table, backends, listeners))
+        .map(|table| rule(table, backends, listeners, identifying))
         .collect();
     rules.into_iter().collect::<Option<_>>().map(Routes::new)
 }
 
-/// `None` only with a problem that was reported.
-fn rule(mut table: Table<'_>, backends: &[String], listeners: &[String]) -> Option<Rule> {
+/// `None` only with a problem that was reported. `identifying` are the listeners that ask clients for certificates.
+fn rule(
+    mut table: Table<'_>,
+    backends: &[String],
+    listeners: &[String],
+    identifying: &[String],
+) -> Option<Rule> {
     let listener = table.any_of("listener", |value| value.one_of("listener", listeners));
     let sni = table.any_of("sni", |value| value.parsed(str::parse::<NamePattern>));
     let alpn = table.any_of("alpn", protocol);
     let from = table.any_of("from", network);
+    let place = table.place("identity");
     let identity = table.any_of("identity", |value| {
         value.parsed(str::parse::<identity::Rule>)
     });
+    let is_met = match &listener {
+        Some(names) => names.iter().any(|name| identifying.contains(name)),
+        None => !identifying.is_empty(),
+    };
+    if let Some(place) = place.filter(|_| !is_met) {
+        let warning = "`route.identity`: never matches, since no listener of this route has \
+                       `client_auth = \"optional\"` or \"required\"";
+        table.warn_at(place, warning.into());
+    }
     let has_backend = table.place("backend").is_some();
     let has_deny = table.place("deny").is_some();
     let backend = table.read("backend", |value| value.one_of("backend", backends));

@@ -50,9 +50,19 @@ pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
 /// A log filter, as `RUST_LOG` takes it.
 pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
     value.parsed(|text| match EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("expected a log filter such as \"info\" or \"info,vestibule=debug\""),
+        // A word that is no level would be taken for a module, and all others be silent.
+        Ok(_) if text.split(',').all(is_level_or_ours) => Ok(text.to_owned()),
+        _ => Err("expected a log filter such as \"info\" or \"info,vestibule=debug\""),
     })
+}
+
+fn is_level_or_ours(directive: &str) -> bool {
+    let directive = directive.trim();
+    directive.contains(['=', '[', ':'])
+        || directive == "vestibule"
+        || directive
+            .parse::<tracing::level_filters::LevelFilter>()
+            .is_ok()
 }
 
 pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {

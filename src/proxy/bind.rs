@@ -98,7 +98,8 @@ pub(super) async fn assemble(
         warn_if_unclaimable(&config);
     }
 
-    let (gate, directory) = bind_gate(&config)?;
+    // In this order: should something fail below, the gate's file goes before its directory.
+    let (directory, gate) = bind_gate(&config)?;
     let shared = Arc::new(share(&config)?);
     let mut listeners = HashMap::new();
     let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
@@ -264,7 +265,7 @@ pub(super) fn bind_listener(
 
 type BoundGate = (gate::Settings, UnixListener, SocketFile);
 
-fn bind_gate(config: &Config) -> Result<(Option<BoundGate>, Option<PrivateDirectory>), BindError> {
+fn bind_gate(config: &Config) -> Result<(Option<PrivateDirectory>, Option<BoundGate>), BindError> {
     let Some(settings) = &config.gate else {
         return Ok((None, None));
     };
@@ -287,7 +288,7 @@ fn bind_gate(config: &Config) -> Result<(Option<BoundGate>, Option<PrivateDirect
     let unix::Bound { listener, file } =
         unix::bind(&path, settings.mode(), group).map_err(cannot)?;
     let listener = UnixListener::from_std(listener).map_err(|error| cannot(error.into()))?;
-    Ok((Some((settings.clone(), listener, file)), directory))
+    Ok((directory, Some((settings.clone(), listener, file))))
 }
 
 fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {

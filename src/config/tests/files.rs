@@ -262,3 +262,36 @@ fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
     assert_eq!(reference.backends[0].proxy_protocol, None);
     assert_eq!(reference.listeners[0].proxies, None);
 }
+
+#[test]
+fn a_rule_about_identities_that_nobody_has_is_warned_of() {
+    let listener = |name: &str, client_auth: &str| {
+        format!(
+            "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\n\
+             certificates = [ {{ chain = \"certs/server.pem\", key = \"certs/server-key.pem\" }} ]\n\
+             {client_auth}\n"
+        )
+    };
+    let asks = listener(
+        "asks",
+        "client_auth = \"optional\"\nclient_ca = \"certs/ca.pem\"",
+    );
+    let silent = listener("silent", "");
+    let route =
+        |more: &str| format!("[[route]]\n{more}identity = \"cn:alice\"\nbackend = \"app\"\n");
+    for (text, expected) in [
+        (format!("{asks}{silent}{}", route("")), 0),
+        (
+            format!("{asks}{silent}{}", route("listener = \"asks\"\n")),
+            0,
+        ),
+        (
+            format!("{asks}{silent}{}", route("listener = \"silent\"\n")),
+            1,
+        ),
+        (format!("{silent}{}", route("")), 1),
+    ] {
+        let config = parse(&format!("{text}{BACKEND}"));
+        assert_eq!(config.warnings().len(), expected, "{text}");
+    }
+}

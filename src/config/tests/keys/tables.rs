@@ -51,6 +51,12 @@ fn runtime() {
                  \"info,vestibule=debug\"",
             ),
             (
+                "log = \"verbose\"",
+                7,
+                "`runtime.log`: \"verbose\": expected a log filter such as \"info\" or \
+                 \"info,vestibule=debug\"",
+            ),
+            (
                 "log_format = \"jsn\"",
                 14,
                 "`runtime.log_format`: unknown value \"jsn\", did you mean \"json\"?",
