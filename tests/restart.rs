@@ -39,9 +39,15 @@ impl Server {
                         let (socket, _) = accepted.expect("a connection");
                         connections.spawn(serve(socket, Arc::clone(&served)));
                     }
-                    // Only with nothing left to accept.
                     _ = stopped.wait_for(|stop| *stop) => break,
                 }
+            }
+            // Whether anything is left the kernel says; the runtime may not have heard of it yet.
+            let listener = listener.into_std().expect("a listener");
+            while let Ok((socket, _)) = listener.accept() {
+                socket.set_nonblocking(true).expect("a socket");
+                let socket = UnixStream::from_std(socket).expect("a runtime");
+                connections.spawn(serve(socket, Arc::clone(&served)));
             }
             drop(listener);
             while let Some(served) = connections.join_next().await {
