@@ -162,11 +162,15 @@ async fn changed(watch: &mut Option<Watch>) {
 /// Lets connections end; a second signal or the time that is up cuts what is left.
 async fn drain(running: Running, timeout: Option<Duration>, signals: &mut Signals) -> Exit {
     let open = running.statistics().open;
-    match timeout {
-        Some(timeout) => info!("draining: {open} open, cut in {timeout:?} or at a second signal"),
-        None => info!("draining: {open} open, cut at a second signal"),
-    }
-    let drained = running.drain_until(timeout, signals.end_is_asked()).await;
+    // Not before it is true: who reads it may rely on it that nothing new is taken.
+    let say = async {
+        match timeout {
+            Some(it) => info!("draining: {open} open, cut in {it:?} or at a second signal"),
+            None => info!("draining: {open} open, cut at a second signal"),
+        }
+    };
+    let drain = running.drain_until(timeout, signals.end_is_asked());
+    let (drained, ()) = tokio::join!(biased; drain, say);
     if drained.cut > 0 {
         warn!("drained: {} connections had to be cut", drained.cut);
         return Exit::Cut;
