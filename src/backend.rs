@@ -239,7 +239,7 @@ impl Served {
 
     fn claimed(stream: UnixStream) -> Self {
         Self {
-            stream: Plain::Socket(Socket::Unix(stream)),
+            stream: Plain::Socket(Socket::Unix(stream.into())),
             service: None,
             lease: None,
             identity: None,

@@ -233,6 +233,6 @@ mod tests {
     const STREAM: RangeInclusive<usize> = 448..=512;
 
     fn socket() -> Socket {
-        Socket::Unix(UnixStream::pair().expect("a pair").0)
+        Socket::Unix(UnixStream::pair().expect("a pair").0.into())
     }
 }

@@ -20,8 +20,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::yield_now;
-
 use self::admission::{Admission, Admitted};
 use self::parting::{interrupt, part};
 use crate::backend::{Served, Service, Unserved};
@@ -167,9 +165,6 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     record.reached(&facts);
     let settings = setup.timeouts.relay;
     drop((pending, facts, backend, front, setup));
-    // A socket that was just connected is known to be writable after one turn of the event loop. Before
-    // it the client's first words would be refused, and a timer be set as for a backend that stalls.
-    yield_now().await;
 
     let relay = Relay {
         settings,

@@ -151,7 +151,7 @@ impl Source {
                     .as_pathname()
                     .map(|path| Endpoint::Unix(path.to_owned()));
                 Ok(Arrival {
-                    socket: Socket::Unix(stream),
+                    socket: Socket::Unix(stream.into()),
                     peer,
                 })
             }

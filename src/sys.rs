@@ -7,3 +7,4 @@ pub(crate) mod lock;
 pub(crate) mod socket;
 pub(crate) mod tcp;
 pub(crate) mod unix;
+pub(crate) mod unix_stream;

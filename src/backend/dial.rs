@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, SockRef, Type};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{self, TcpStream, lookup_host};
 
 use super::Plain;
 use super::greeting::greet;
@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::socket::Socket;
 use crate::sys::tcp;
+use crate::sys::unix_stream::UnixStream;
 
 /// Why an attempt failed.
 #[derive(Debug)]
@@ -96,7 +97,7 @@ async fn tcp(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Resul
 fn unix(path: &Path) -> io::Result<UnixStream> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     socket.connect(&SockAddr::unix(path)?)?;
-    UnixStream::from_std(socket.into())
+    net::UnixStream::from_std(socket.into()).map(UnixStream::fresh)
 }
 
 fn classify(error: io::Error) -> DialError {

@@ -49,14 +49,14 @@ mod tests {
     async fn a_backend_that_has_closed_already_is_left_to_the_relay() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         drop(theirs);
-        assert!(greet(Socket::Unix(ours), HEADER).await.is_ok());
+        assert!(greet(Socket::Unix(ours.into()), HEADER).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_backend_without_room_for_a_header_is_waited_for() {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         while ours.try_write(&[0; 1024]).is_ok() {}
-        let mut greeting = Box::pin(greet(Socket::Unix(ours), HEADER));
+        let mut greeting = Box::pin(greet(Socket::Unix(ours.into()), HEADER));
         let soon = || Deadline::after(Duration::from_secs(1));
         assert_eq!(soon().bound(&mut greeting).await.err(), Some(Elapsed));
         let (_ours, read) = tokio::join!(greeting, async {

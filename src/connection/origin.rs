@@ -133,7 +133,7 @@ mod tests {
         let unix = UnixStream::pair().expect("a pair");
         [
             (Socket::Tcp(tcp.0), Socket::Tcp(tcp.1)),
-            (Socket::Unix(unix.0), Socket::Unix(unix.1)),
+            (Socket::Unix(unix.0.into()), Socket::Unix(unix.1.into())),
         ]
     }
 

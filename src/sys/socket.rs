@@ -10,10 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::readv;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncWrite, Interest};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{self, TcpStream};
 use tokio::time::sleep;
 
 use super::either::one_of_streams;
+use super::unix_stream::UnixStream;
 use crate::facts::Endpoint;
 
 /// A TCP or Unix stream.
@@ -140,7 +141,7 @@ impl Socket {
     pub(crate) fn has_failed(&self) -> bool {
         match self {
             Self::Tcp(stream) => condition(stream).contains(PollFlags::ERR),
-            Self::Unix(stream) => condition(stream).contains(PollFlags::ERR),
+            Self::Unix(stream) => condition(&**stream).contains(PollFlags::ERR),
         }
     }
 
@@ -170,7 +171,7 @@ pub(crate) fn is_hung_up(stream: impl AsFd) -> bool {
 
 /// Resolves when the peer of a Unix stream has closed it whole. That is no event that can be waited
 /// for beside others: it is looked for.
-pub(crate) async fn hung_up(stream: &UnixStream) {
+pub(crate) async fn hung_up(stream: &net::UnixStream) {
     while !is_hung_up(stream) {
         sleep(LOOK_EVERY).await;
     }

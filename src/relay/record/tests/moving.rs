@@ -77,7 +77,7 @@ async fn move_all(version: over::Version) {
         relays.spawn(relay(
             acceptor.clone(),
             accepted,
-            Plain::Socket(Socket::Unix(near)),
+            Plain::Socket(Socket::Unix(near.into())),
             moving.clone(),
         ));
     }
@@ -238,7 +238,7 @@ fn the_other_process() {
             relays.spawn(async move {
                 let client = TcpStream::from_std(client.into()).expect("a socket");
                 let backend = UnixStream::from_std(backend.into()).expect("a socket");
-                let mut backend = Plain::Socket(Socket::Unix(backend));
+                let mut backend = Plain::Socket(Socket::Unix(backend.into()));
                 let mut stream = RecordStream::import(client, state).expect("a state that fits");
                 let traffic = Traffic::default();
                 stream.join(&mut backend, patient(&traffic)).await
