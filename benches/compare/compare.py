@@ -190,12 +190,11 @@ def scaling(arguments, results, measured, bench, start):
     both = {arguments.proxy_cpu, arguments.load_cpu}
     vestibule = arguments.proxies[0]
     with start(vestibule) as one, start(vestibule, workers=2, cpus=both) as two:
-        for turn, (name, more) in enumerate(works.SCALED.items()):
-            work = works.by_name(name)
+        for turn, (name, work) in enumerate(works.SCALED.items()):
             for running, cpus in rotated([(one, None), (two, both)], measured + turn):
                 workers = running.setting.workers
                 sample = {"work": name, "workers": workers, "round": measured}
-                sample |= bench.timed(running, work.task | more, cpus)
+                sample |= bench.timed(running, work.task, cpus)
                 results["scaling"].append(sample)
                 logger(f"{name}, {workers} workers")(vestibule, f"{work.figure(sample):8.1f} {work.unit}")
 

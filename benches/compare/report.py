@@ -117,14 +117,14 @@ class Page:
             return ""
         rows = []
         for name, factor in factors.items():
-            work = works.by_name(name)
+            work = works.SCALED[name]
             samples = [sample for sample in self.results["scaling"] if sample["work"] == name]
             figures = {n: [work.figure(s) for s in samples if s["workers"] == n] for n in (1, 2)}
             rows.append([
                 work.title, *(f"{short(statistics.median(figures[n]))} {work.unit}" for n in (1, 2)),
-                f"{factor.median:.2f} ({factor.low:.2f}–{factor.high:.2f})", shares(samples),
+                f"{factor.median:.2f} ({factor.low:.2f}–{factor.high:.2f})", shares(samples), *(occupied(samples, n) for n in (1, 2)),
             ])
-        head = ["", "1 worker", "2 workers", "factor", "CPU time of the two"]
+        head = ["", "1 worker", "2 workers", "factor", "CPU time of the two", "both cores busy, 1 worker", "2 workers"]
         return (
             "## Two workers\n\n"
             "Vestibule with one worker on one core, and with two on two. The load needs a core of its own, and of two there is none"
@@ -191,6 +191,12 @@ def shares(samples):
             total = sum(sample["threads"].values())
             parts.append(" + ".join(f"{used / total:.0%}" for used in list(sample["threads"].values())[:2]))
     return ", ".join(parts)
+
+
+def occupied(samples, workers):
+    """How much of two cores proxy and load have used together, over the rounds."""
+    busy = [(sample["proxy_cpu_ns"] + sample["load_cpu_ns"]) / sample["wall_ns"] / 2 for sample in samples if sample["workers"] == workers]
+    return f"{min(busy):.0%}–{max(busy):.0%}"
 
 
 def percentages(samples, kind):

@@ -42,7 +42,7 @@ def scaling(results):
     """How many times the work of one worker two do with the same CPU time for each, by work."""
     rounds = {}
     for sample in results["scaling"]:
-        work = works.by_name(sample["work"])
+        work = works.SCALED[sample["work"]]
         rounds.setdefault(work.name, {}).setdefault(sample["round"], {})[sample["workers"]] = work.figure(sample)
     return {name: Spread.of([2 * one[1] / one[2] for one in by.values()]) for name, by in rounds.items()}
 
@@ -86,8 +86,8 @@ def evaluate(results):
         ratio("bulk both ways, CPU: against HAProxy without TLS", "both-ways", "haproxy-plain", 0.85),
     ]
     factors = scaling(results)
-    for name in works.SCALED:
-        title = f"two workers on two cores, {works.by_name(name).title}: against one"
+    for name, work in works.SCALED.items():
+        title = f"two workers on two cores, {work.title}: against one"
         if name not in factors:
             rows.append(Row(title, "≥ 1.80", "", UNKNOWN))
             continue
