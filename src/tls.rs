@@ -8,7 +8,9 @@ pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod ocsp;
 mod record;
+pub(crate) mod revocation;
 pub(crate) mod roots;
+mod signed;
 mod stream;
 pub(crate) mod tickets;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use common::pki::{Authority, Issued, Subject, replace};
 use common::process::{Done, Process, output, s_client};
-use common::vestibule::{RELAYS, Relay, Vestibule};
+use common::vestibule::{RELAYS, Relay, Vestibule, message};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
@@ -147,6 +147,9 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
     world.client(&world.root, "expired", &expired);
     let revoked = world.client(&world.root, "withdrawn", &Subject::named("withdrawn"));
     world.client(&world.root, "line-break", &Subject::named("a\nb"));
+    // Of the right name, and signed with another key.
+    let namesake = Authority::root("clients");
+    world.client(&namesake, "forged", &Subject::named("forged"));
     let (lost, lost_serial) = world.root.intermediate("a branch that was closed");
     world.client(&lost, "orphan", &Subject::named("orphan"));
     world.revoke(&[revoked.serial, lost_serial], &[]);
@@ -157,6 +160,7 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
         (Some("withdrawn"), "certificate revoked", 44, 56),
         (Some("orphan"), "certificate revoked", 44, 56),
         (Some("line-break"), "bad certificate", 42, 56),
+        (Some("forged"), "bad certificate", 42, 56),
     ];
     for relay in RELAYS {
         let vestibule = world.start(relay, "required", HELLO).await;
@@ -183,6 +187,78 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
         assert_eq!(vestibule.terminate().await, Some(0));
     }
+}
+
+/// A new list is put behind the old one in its file, or before it.
+#[tokio::test]
+async fn a_client_is_turned_away_if_any_list_of_its_authority_has_it() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let old = world.root.revocations(&[]);
+    let new = world.root.revocations(&[alice.serial]);
+    for lists in [format!("{old}{new}"), format!("{new}{old}")] {
+        replace(&world.path("revoked.pem"), &lists);
+        let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+        for version in VERSIONS {
+            let done = world.say(&vestibule, Some("alice"), &[version]).await;
+            assert!(done.err.contains("certificate revoked"), "{}", done.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_about_what_its_own_key_has_signed() {
+    let world = World::new();
+    // The same authority with its next key.
+    let renewed = Authority::root("clients");
+    replace(
+        &world.path("clients.pem"),
+        &(world.root.pem() + &renewed.pem()),
+    );
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let bob = world.client(&renewed, "bob", &Subject::named("bob"));
+    let carol = world.client(&world.below, "carol", &Subject::named("carol"));
+    // Nobody has asked the branch about this one.
+    let forged = Authority::root("clients of a branch").revocations(&[carol.serial]);
+    let lists = |old: &[u64], new: &[u64]| {
+        world.root.revocations(old) + &renewed.revocations(new) + &forged
+    };
+
+    replace(
+        &world.path("revoked.pem"),
+        &lists(&[bob.serial], &[alice.serial]),
+    );
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    for name in ["alice", "bob", "carol"] {
+        let facts = facts(world.say(&vestibule, Some(name), &[]).await);
+        assert_eq!(facts["identity"]["cn"], name);
+    }
+    replace(
+        &world.path("revoked.pem"),
+        &lists(&[alice.serial], &[bob.serial]),
+    );
+    vestibule.said("reloaded", 1).await;
+    for name in ["alice", "bob"] {
+        let done = world.say(&vestibule, Some(name), &["-tls1_3"]).await;
+        assert!(done.err.contains("certificate revoked"), "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_its_authority_has_not_signed_changes_nothing() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    let forged = Authority::root("clients").revocations(&[alice.serial]);
+    replace(&world.path("revoked.pem"), &forged);
+    let event = vestibule
+        .event(|event| message(event).starts_with("not reloaded"))
+        .await;
+    let why =
+        "an authority of `client_ca` has the name in the revocation list, and has not signed it";
+    assert!(message(&event).contains(why), "{event}");
+    let facts = facts(world.say(&vestibule, Some("alice"), &[]).await);
+    assert_eq!(facts["identity"]["cn"], "alice");
 }
 
 async fn curl(world: &World, vestibule: &Vestibule, client: Option<&str>) -> Done {

@@ -222,6 +222,32 @@ async fn a_resumed_session_goes_by_the_routes_of_today() {
     }
 }
 
+/// As when an authority is about to be replaced by another: everybody stays who they are.
+#[tokio::test]
+async fn another_authority_beside_the_old_one_costs_no_session() {
+    for version in VERSIONS {
+        let site = Site::new();
+        let alice = site.authority.issue(&Subject::named("alice"));
+        let client = site.client(version, Some(&alice));
+        let vestibule = site.start(Relay::Auto, MUTUAL).await;
+        assert!(!resumes(&vestibule, &client).await);
+        let bundle = Authority::root("somebody else").pem() + &site.authority.pem();
+        replace(&site.directory.path().join("ca.pem"), &bundle);
+        vestibule.said("reloaded", 1).await;
+        assert!(resumes(&vestibule, &client).await, "{version:?}");
+
+        let other = Authority::root("somebody else").pem();
+        replace(&site.directory.path().join("ca.pem"), &other);
+        replace(
+            &site.directory.path().join("revoked.pem"),
+            &Authority::root("x").revocations(&[]),
+        );
+        vestibule.said("reloaded", 2).await;
+        let error = visit(&vestibule, &client).await.expect_err("unknown");
+        assert!(error.to_string().contains("UnknownCA"), "{error}");
+    }
+}
+
 /// A session from before certificates were asked for has no identity, and is no way around one.
 #[tokio::test]
 async fn a_session_of_other_rules_is_begun_anew() {

@@ -4,16 +4,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use tokio_rustls::rustls::RootCertStore;
 
 use super::files::{File, Files};
 use super::reader::Table;
 use super::value::found;
 use super::words::protocol;
 use crate::tls::certs::Certificate;
-use crate::tls::client_auth::{self, ClientAuth, Demand, list_is_stale};
+use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
+use crate::tls::revocation::List;
 use crate::tls::tickets::Secret;
 use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
 
@@ -179,10 +180,10 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         return None;
     }
     let authorities = authorities(&bundles.unwrap_or_default(), table);
-    let crls = revocations(&lists.unwrap_or_default(), table);
-    let (authorities, crls) = (authorities?, crls?);
+    let revoked = revoked(&lists.unwrap_or_default(), authorities.as_ref(), table);
+    let (authorities, revoked) = (authorities?, revoked?);
     let Some(demand) = demand else {
-        if let Some(place) = place.filter(|_| !(authorities.is_empty() && crls.is_empty())) {
+        if let Some(place) = place.filter(|_| !(authorities.is_empty() && revoked.is_empty())) {
             table.warn_at(
                 place,
                 "`client_ca` and `crl` are read and not used while `client_auth` is \"none\""
@@ -203,7 +204,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     let settings = client_auth::Settings {
         demand,
         authorities,
-        crls,
+        revoked,
     };
     match ClientAuth::new(settings) {
         Ok(client_auth) => Some(Some(client_auth)),
@@ -215,14 +216,13 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
 }
 
 /// `None` only with a problem that was reported.
-fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Vec<CertificateDer<'static>>> {
-    let mut authorities = Vec::new();
+fn authorities(bundles: &[File], table: &Table<'_>) -> Option<RootCertStore> {
+    let mut authorities = RootCertStore::empty();
     let mut is_well = true;
     for file in bundles {
         let found: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &file.content[..]).collect();
         match found {
-            Ok(found) if !found.is_empty() => authorities.extend(found),
-            Ok(_) => {
+            Ok(found) if found.is_empty() => {
                 is_well = false;
                 file.problem(
                     table,
@@ -230,6 +230,13 @@ fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Vec<CertificateDer
                       after the other",
                 );
             }
+            Ok(found) => match client_auth::authorities(found) {
+                Ok(found) => authorities.roots.extend(found.roots),
+                Err(error) => {
+                    is_well = false;
+                    file.problem(table, &error);
+                }
+            },
             Err(error) => {
                 is_well = false;
                 file.problem(table, &format!("not PEM: {error}"));
@@ -240,11 +247,15 @@ fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Vec<CertificateDer
 }
 
 /// Lists in PEM, several in a file, or one in DER. `None` only with a problem that was reported.
-fn revocations(
+fn revoked(
     lists: &[File],
+    authorities: Option<&RootCertStore>,
     table: &Table<'_>,
-) -> Option<Vec<CertificateRevocationListDer<'static>>> {
-    let mut revocations = Vec::new();
+) -> Option<Vec<List>> {
+    // Where they are unknown there is a problem anyway, and the lists may have others.
+    let none = RootCertStore::empty();
+    let authorities = authorities.unwrap_or(&none);
+    let mut revoked = Vec::new();
     let mut is_well = true;
     for file in lists {
         let found: io::Result<Vec<_>> = rustls_pemfile::crls(&mut &file.content[..]).collect();
@@ -258,24 +269,29 @@ fn revocations(
             }
         };
         for list in found {
-            match list_is_stale(&list, SystemTime::now()) {
-                Ok(None) => {}
-                Ok(Some(next)) => file.warn(
-                    table,
-                    &format!(
-                        "the revocation list was to be replaced on {}",
-                        humantime::format_rfc3339_seconds(next)
-                    ),
-                ),
+            match List::new(list, authorities) {
+                Ok(list) => {
+                    warn_if_stale(&list, file, table);
+                    revoked.push(list);
+                }
                 Err(error) => {
                     is_well = false;
                     file.problem(table, &error);
                 }
             }
-            revocations.push(list);
         }
     }
-    is_well.then_some(revocations)
+    is_well.then_some(revoked)
+}
+
+fn warn_if_stale(list: &List, file: &File, table: &Table<'_>) {
+    if let Some(next) = list.is_stale(SystemTime::now()) {
+        let next = humantime::format_rfc3339_seconds(next);
+        file.warn(
+            table,
+            &format!("the revocation list was to be replaced on {next}"),
+        );
+    }
 }
 
 /// `None` only with a problem that was reported.

@@ -159,10 +159,11 @@ fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
     if authorities.is_empty() {
         return Err(wrong("there is no certificate in it".into()));
     }
+    let authorities = client_auth::authorities(authorities);
     let settings = client_auth::Settings {
         demand: Demand::Required,
-        authorities,
-        crls: Vec::new(),
+        authorities: authorities.map_err(|error| wrong(error.to_string()))?,
+        revoked: Vec::new(),
     };
     let client_auth = ClientAuth::new(settings).map_err(|error| wrong(error.to_string()))?;
     Ok(Some(client_auth))

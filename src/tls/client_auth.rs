@@ -4,31 +4,29 @@
 //! open have one too; for them [`ClientAuth::verify`] asks again.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
-use tokio_rustls::rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
-use x509_parser::prelude::FromDer;
-use x509_parser::revocation_list::CertificateRevocationList;
+use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::identity::identity;
 use super::provider;
+use super::revocation::{List, Revocations};
 
 /// What a listener wants of its clients' certificates.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub demand: Demand,
-    /// The authorities that clients' certificates come from.
-    pub authorities: Vec<CertificateDer<'static>>,
+    /// Those that clients' certificates come from.
+    pub authorities: RootCertStore,
     /// What these, and those between, have revoked.
-    pub crls: Vec<CertificateRevocationListDer<'static>>,
+    pub revoked: Vec<List>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,37 +36,50 @@ pub(crate) enum Demand {
     Required,
 }
 
+/// The authorities of these certificates.
+///
+/// # Errors
+///
+/// One of them cannot be an authority.
+pub(crate) fn authorities(
+    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> Result<RootCertStore, ClientAuthError> {
+    let mut authorities = RootCertStore::empty();
+    for certificate in certificates {
+        let added = authorities.add(certificate);
+        added.map_err(ClientAuthError::Authority)?;
+    }
+    Ok(authorities)
+}
+
 /// Verifies clients' certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientAuth {
     verifier: Arc<dyn ClientCertVerifier>,
     demand: Demand,
-    context: [u8; 32],
 }
 
 impl ClientAuth {
     pub(crate) fn new(settings: Settings) -> Result<Self, ClientAuthError> {
-        let mut roots = RootCertStore::empty();
-        let mut context = Context::new(&SHA256);
-        context.update(&[settings.demand as u8]);
-        for authority in settings.authorities {
-            context.update(&authority);
-            roots.add(authority).map_err(ClientAuthError::Authority)?;
-        }
-        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider())
-            .with_crls(settings.crls)
-            // Not every authority in a bundle publishes a list.
-            .allow_unknown_revocation_status();
-        let builder = match settings.demand {
+        let Settings {
+            demand,
+            authorities,
+            revoked,
+        } = settings;
+        let authorities = Arc::new(authorities);
+        let builder = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider());
+        let builder = match demand {
             Demand::Optional => builder.allow_unauthenticated(),
             Demand::Required => builder,
         };
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.finish().as_ref());
+        let verifier = Verifier {
+            rustls: builder.build()?,
+            authorities,
+            revocations: revoked.into_iter().collect(),
+        };
         Ok(Self {
-            verifier: Arc::new(WithIdentity(builder.build()?)),
-            demand: settings.demand,
-            context: digest,
+            verifier: Arc::new(verifier),
+            demand,
         })
     }
 
@@ -80,10 +91,13 @@ impl ClientAuth {
         Arc::clone(&self.verifier)
     }
 
-    /// Who is let in without being asked anew: sessions from before another demand, or of other
-    /// authorities, are not.
-    pub(super) fn context(&self) -> &[u8] {
-        &self.context
+    /// What sessions depend on beyond what is asked of them again, the chain of whoever resumes one
+    /// among it: those from before another demand are not resumed.
+    pub(super) fn context(&self) -> &'static [u8] {
+        match self.demand {
+            Demand::Optional => b"optional",
+            Demand::Required => b"required",
+        }
     }
 
     /// Whether a client with this certificate chain, its own first, would be let in.
@@ -109,62 +123,92 @@ impl ClientAuth {
     }
 }
 
-/// When a revocation list was to be replaced, if that was before `now`.
-///
-/// # Errors
-///
-/// It is no such list.
-pub(crate) fn list_is_stale(
-    list: &CertificateRevocationListDer<'_>,
-    now: SystemTime,
-) -> Result<Option<SystemTime>, ClientAuthError> {
-    let (_, list) = CertificateRevocationList::from_der(list)
-        .map_err(|error| ClientAuthError::RevocationList(error.to_string()))?;
-    let next = list.next_update().map(|time| {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(time.timestamp().max(0).unsigned_abs())
-    });
-    Ok(next.filter(|next| *next < now))
-}
-
 /// What is wrong with what a listener knows of its clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientAuthError {
     #[error("an authority's certificate cannot be used: {0}")]
     Authority(Error),
-    #[error("not a certificate revocation list (RFC 5280 §5), in PEM or DER: {0}")]
-    RevocationList(String),
     #[error("{0}")]
     Build(#[from] VerifierBuilderError),
 }
 
-/// A certificate is good for nothing if nobody can say who it is.
+/// rustls's verifier, with what else makes a certificate good for something.
 #[derive(Debug)]
-struct WithIdentity(Arc<dyn ClientCertVerifier>);
+struct Verifier {
+    rustls: Arc<dyn ClientCertVerifier>,
+    authorities: Arc<RootCertStore>,
+    revocations: Revocations,
+}
 
-impl ClientCertVerifier for WithIdentity {
+impl Verifier {
+    /// The path to an authority, with nothing on it that is revoked.
+    fn verify_path(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        if !self.revocations.is_empty() {
+            let found = EndEntityCert::try_from(own).and_then(|own| {
+                let algorithms = provider().signature_verification_algorithms.all;
+                let (roots, usage) = (&self.authorities.roots, KeyUsage::client_auth());
+                let check = |path: &VerifiedPath<'_>| self.revocations.check(path);
+                own.verify_for_usage(
+                    algorithms,
+                    roots,
+                    intermediates,
+                    now,
+                    usage,
+                    None,
+                    Some(&check),
+                )
+                .map(drop)
+            });
+            if found.is_ok() {
+                return Ok(ClientCertVerified::assertion());
+            }
+        }
+        // It has the words for what is wrong; if nothing is, it is that which it was not told.
+        let verified = self.rustls.verify_client_cert(own, intermediates, now)?;
+        match self.revocations.is_empty() {
+            true => Ok(verified),
+            false => Err(CertificateError::Revoked.into()),
+        }
+    }
+}
+
+impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
-        match identity(end_entity) {
-            Ok(_) => Ok(verified),
-            Err(_) => Err(CertificateError::BadEncoding.into()),
+        match self.verify_path(end_entity, intermediates, now) {
+            // RFC 8446 §6.2: `bad_certificate` is for "signatures that did not verify correctly", and
+            // rustls's `decrypt_error` for those of the handshake.
+            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => {
+                Err(CertificateError::BadEncoding.into())
+            }
+            Err(error) => Err(error),
+            // It is good for nothing if nobody can say who it is.
+            Ok(verified) => match identity(end_entity) {
+                Ok(_) => Ok(verified),
+                Err(_) => Err(CertificateError::BadEncoding.into()),
+            },
         }
     }
 
     fn offer_client_auth(&self) -> bool {
-        self.0.offer_client_auth()
+        self.rustls.offer_client_auth()
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.0.client_auth_mandatory()
+        self.rustls.client_auth_mandatory()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.rustls.root_hint_subjects()
     }
 
     fn verify_tls12_signature(
@@ -173,7 +217,7 @@ impl ClientCertVerifier for WithIdentity {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.rustls.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -182,10 +226,10 @@ impl ClientCertVerifier for WithIdentity {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.rustls.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.rustls.supported_verify_schemes()
     }
 }

@@ -3,16 +3,16 @@
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{self, digest};
-use der::asn1::{AnyRef, BitStringRef};
+use der::Decode;
 use der::oid::ObjectIdentifier;
-use der::{Decode, Reader, SliceReader};
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_ocsp::{
     BasicOcspResponse, CertId, CertStatus, OcspGeneralizedTime, OcspResponse, OcspResponseStatus,
 };
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
+
+use super::signed::Signed;
 
 /// A response that says that a certificate is good.
 #[derive(Debug)]
@@ -139,59 +139,6 @@ fn is_signed_for(response: &[u8], issuer: &X509Certificate<'_>) -> bool {
             && signed.is_by(responder.public_key().raw)
     };
     signed.is_by(issuer.public_key().raw) || signed.certificates.iter().any(|it| is_appointed(it))
-}
-
-/// What responses and certificates have in common:
-/// `SEQUENCE { signed ANY, algorithm SEQUENCE, signature BIT STRING, … }`.
-///
-/// Taken from the bytes as they are: what is read and written again need not be what was signed.
-struct Signed<'a> {
-    message: &'a [u8],
-    algorithm: AnyRef<'a>,
-    signature: BitStringRef<'a>,
-    /// Those that a response may bring along.
-    certificates: Vec<&'a [u8]>,
-}
-
-impl<'a> Signed<'a> {
-    fn read(der: &'a [u8]) -> der::Result<Self> {
-        let mut fields = SliceReader::new(AnyRef::from_der(der)?.value())?;
-        let (message, algorithm) = (fields.tlv_bytes()?, AnyRef::decode(&mut fields)?);
-        let signature = BitStringRef::decode(&mut fields)?;
-        let mut certificates = Vec::new();
-        if !fields.is_finished() {
-            let list = AnyRef::from_der(AnyRef::decode(&mut fields)?.value())?;
-            let mut list = SliceReader::new(list.value())?;
-            while !list.is_finished() {
-                certificates.push(list.tlv_bytes()?);
-            }
-        }
-        Ok(Self {
-            message,
-            algorithm,
-            signature,
-            certificates,
-        })
-    }
-
-    /// Whether it was signed with the key of this SubjectPublicKeyInfo.
-    fn is_by(&self, key: &[u8]) -> bool {
-        let read = || {
-            let mut fields = SliceReader::new(AnyRef::from_der(key)?.value())?;
-            let algorithm = AnyRef::decode(&mut fields)?;
-            BitStringRef::decode(&mut fields).map(|key| (algorithm, key))
-        };
-        let Ok((algorithm, key)) = read() else {
-            return false;
-        };
-        let known = default_provider().signature_verification_algorithms.all;
-        let mut fitting = known.iter().filter(|it| {
-            it.public_key_alg_id().as_ref() == algorithm.value()
-                && it.signature_alg_id().as_ref() == self.algorithm.value()
-        });
-        let (key, signature) = (key.raw_bytes(), self.signature.raw_bytes());
-        fitting.any(|it| it.verify_signature(key, self.message, signature).is_ok())
-    }
 }
 
 fn time(time: OcspGeneralizedTime) -> SystemTime {
