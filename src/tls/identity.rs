@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use x509_parser::asn1_rs::{BmpString, Tag, UniversalString};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -53,8 +54,17 @@ pub(crate) enum BadCertificate {
     Name,
 }
 
+/// In every encoding that a name may have (RFC 5280 §4.1.2.4): old authorities use all of them.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, BadCertificate> {
-    printable(attribute.as_str().map_err(|_| BadCertificate::Name)?)
+    let value = attribute.attr_value();
+    let text = match value.tag() {
+        Tag::BmpString => BmpString::try_from(value).ok().map(|it| it.string()),
+        Tag::UniversalString => UniversalString::try_from(value).ok().map(|it| it.string()),
+        // Latin-1, as everybody writes it and OpenSSL reads it.
+        Tag::T61String => Some(value.data.iter().copied().map(char::from).collect()),
+        _ => attribute.as_str().ok().map(str::to_owned),
+    };
+    printable(&text.ok_or(BadCertificate::Name)?)
 }
 
 /// A name goes into logs, environments and headers, where a NUL or a line break would make
@@ -76,15 +86,19 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+    use rcgen::string::{BmpString, TeletexString, UniversalString};
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair, SanType};
 
     use super::*;
 
-    fn certificate(subject: &[(DnType, &str)], alternatives: Vec<SanType>) -> Vec<u8> {
+    fn certificate<N>(subject: &[(DnType, N)], alternatives: Vec<SanType>) -> Vec<u8>
+    where
+        N: Clone + Into<DnValue>,
+    {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         for (kind, name) in subject {
-            params.distinguished_name.push(kind.clone(), *name);
+            params.distinguished_name.push(kind.clone(), name.clone());
         }
         params.subject_alt_names = alternatives;
         let key = KeyPair::generate().expect("a key");
@@ -134,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_certificate_without_names_has_its_fingerprint_alone() {
-        let identity = identity(&certificate(&[], vec![])).expect("an identity");
+        let identity = identity(&certificate::<&str>(&[], vec![])).expect("an identity");
         let nameless = Identity {
             sha256: identity.sha256.clone(),
             ..Identity::default()
@@ -144,12 +158,43 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_read_in_every_encoding() {
+        for (value, expected) in [
+            (DnValue::Utf8String("Zoë 漢".into()), "Zoë 漢"),
+            (
+                DnValue::BmpString(BmpString::try_from("Zoë 漢").expect("in the first plane")),
+                "Zoë 漢",
+            ),
+            (
+                DnValue::UniversalString(UniversalString::try_from("Zoë 🔑").expect("a name")),
+                "Zoë 🔑",
+            ),
+            (
+                DnValue::TeletexString(TeletexString::try_from("Zoe").expect("ASCII")),
+                "Zoe",
+            ),
+        ] {
+            let subject = [
+                (DnType::CommonName, value.clone()),
+                (DnType::OrganizationalUnitName, value),
+            ];
+            let identity = identity(&certificate(&subject, vec![])).expect("an identity");
+            assert_eq!(identity.cn.as_deref(), Some(expected));
+            assert_eq!(identity.ou, [expected]);
+        }
+        let line_break = BmpString::try_from("alice\nbob").expect("in the first plane");
+        let subject = [(DnType::CommonName, DnValue::BmpString(line_break))];
+        let bad = identity(&certificate(&subject, vec![]));
+        assert_eq!(bad, Err(BadCertificate::Name));
+    }
+
+    #[test]
     fn a_name_with_control_characters_is_a_bad_certificate() {
         for control in ['\0', '\n', '\r', '\t', '\u{1b}', '\u{7f}'] {
             let name = format!("alice{control}.example");
             for certificate in [
-                certificate(&[], vec![uri(&format!("spiffe://corp/{name}"))]),
-                certificate(&[], vec![dns("corp.example"), dns(&name)]),
+                certificate::<&str>(&[], vec![uri(&format!("spiffe://corp/{name}"))]),
+                certificate::<&str>(&[], vec![dns("corp.example"), dns(&name)]),
                 certificate(&[(DnType::CommonName, &name)], vec![]),
                 certificate(&[(DnType::OrganizationalUnitName, &name)], vec![]),
             ] {
