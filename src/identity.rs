@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use crate::pattern::{Case, Pattern};
+use crate::pattern::{Case, Pattern, Wildcard};
 
 /// Who a peer proved to be with its certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -76,12 +76,23 @@ enum Kind {
 }
 
 impl Rule {
+    /// Whether it lets this one in.
     pub(crate) fn admits(&self, identity: &Identity) -> bool {
-        let labels = |pattern: &Pattern, name: &str, case| pattern.matches(name.split('.'), case);
+        self.names(identity, Wildcard::Real)
+    }
+
+    /// Whether it turns this one away: also by a name with parts that would let nobody in.
+    pub(crate) fn turns_away(&self, identity: &Identity) -> bool {
+        self.names(identity, Wildcard::Any)
+    }
+
+    fn names(&self, identity: &Identity, wildcard: Wildcard) -> bool {
+        let labels =
+            |pattern: &Pattern, name: &str, case| pattern.matches(name.split('.'), case, wildcard);
         match &self.kind {
             Kind::Uri(origin, path) => identity.uri.iter().any(|uri| {
                 uri.strip_prefix(origin.as_str())
-                    .is_some_and(|rest| path.matches(rest.split('/'), Case::Matters))
+                    .is_some_and(|rest| path.matches(rest.split('/'), Case::Matters, wildcard))
             }),
             Kind::Dns(pattern) => identity
                 .dns
@@ -242,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_lets_in_no_part_that_is_empty_or_points_elsewhere() {
+    fn a_part_that_is_empty_or_points_elsewhere_lets_nobody_in_and_is_no_way_around_a_refusal() {
         for path in ["ns//sa/web", "ns/./sa/web", "ns/../sa/web"] {
             let identity = Identity {
                 uri: vec![format!("spiffe://corp/{path}")],
@@ -254,6 +265,7 @@ mod tests {
                 "uri:spiffe://corp/ns/**/web",
             ] {
                 assert!(!rule(text).admits(&identity), "{text} {path}");
+                assert!(rule(text).turns_away(&identity), "{text} {path}");
             }
         }
     }

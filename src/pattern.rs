@@ -26,6 +26,15 @@ pub(crate) enum Case {
     Ignored,
 }
 
+/// What a wildcard stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wildcard {
+    /// No empty part, and none that points elsewhere (RFC 3986 §3.3): for who is let in by it.
+    Real,
+    /// Every part: for who is turned away by it, under whatever name.
+    Any,
+}
+
 /// More than one `**`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous;
@@ -50,14 +59,21 @@ impl Pattern {
         &self,
         mut parts: impl DoubleEndedIterator<Item = &'a str>,
         case: Case,
+        wildcard: Wildcard,
     ) -> bool {
-        let same = |ours: &Part, theirs: Option<&str>| theirs.is_some_and(|it| ours.is(it, case));
+        let stands_for = |part: &str| wildcard.stands_for(part);
+        let same = |ours: &Part, theirs: Option<&str>| {
+            theirs.is_some_and(|theirs| match ours {
+                Part::One => stands_for(theirs),
+                Part::Exact(ours) => case.is_same(ours, theirs),
+            })
+        };
         let tail = self.tail.as_deref().unwrap_or_default();
         self.head.iter().all(|part| same(part, parts.next()))
             && tail.iter().rev().all(|part| same(part, parts.next_back()))
             && match self.tail {
                 None => parts.next().is_none(),
-                Some(_) => parts.next().is_some_and(is_real) && parts.all(is_real),
+                Some(_) => parts.next().is_some_and(stands_for) && parts.all(stands_for),
             }
     }
 
@@ -74,18 +90,19 @@ impl Part {
             text => Self::Exact(text.into()),
         }
     }
+}
 
-    fn is(&self, other: &str, case: Case) -> bool {
-        match (self, case) {
-            (Self::One, _) => is_real(other),
-            (Self::Exact(part), Case::Matters) => **part == *other,
-            (Self::Exact(part), Case::Ignored) => part.eq_ignore_ascii_case(other),
+impl Case {
+    fn is_same(self, one: &str, other: &str) -> bool {
+        match self {
+            Self::Matters => one == other,
+            Self::Ignored => one.eq_ignore_ascii_case(other),
         }
     }
 }
 
-/// An empty part, and one that points elsewhere (RFC 3986 §3.3), is nothing that a wildcard may let
-/// in.
-fn is_real(part: &str) -> bool {
-    !matches!(part, "" | "." | "..")
+impl Wildcard {
+    fn stands_for(self, part: &str) -> bool {
+        self == Self::Any || !matches!(part, "" | "." | "..")
+    }
 }

@@ -241,7 +241,12 @@ impl Candidate<'_> {
         let rule = self.rule;
         let has_name = |pattern: &NamePattern| query.sni.is_some_and(|name| pattern.matches(name));
         let has_address = |network: &IpNet| query.peer.is_some_and(|ip| network.contains(&ip));
-        let is_admitted = |rule: &identity::Rule| query.identity.is_some_and(|it| rule.admits(it));
+        let is_named = |name: &identity::Rule| {
+            query.identity.is_some_and(|identity| match rule.action {
+                Action::Backend(_) => name.admits(identity),
+                Action::Deny => name.turns_away(identity),
+            })
+        };
         if !any(&rule.listener, |name| name == query.listener) {
             Some("listener")
         } else if !any(&rule.alpn, |protocol| query.alpn == Some(protocol)) {
@@ -250,7 +255,7 @@ impl Candidate<'_> {
             Some("from")
         } else if matches!(self.name, Name::Open) && !any(&rule.sni, has_name) {
             Some("sni")
-        } else if !any(&rule.identity, is_admitted) {
+        } else if !any(&rule.identity, is_named) {
             // Last: who has it for a mismatch knows that everything else does match.
             Some(IDENTITY)
         } else {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::pattern::{Case, Pattern};
+use crate::pattern::{Case, Pattern, Wildcard};
 
 /// A DNS name in which `*` stands for exactly one label and `**` for one or more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,8 @@ pub(crate) struct NamePattern {
 impl NamePattern {
     pub(crate) fn matches(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name);
-        self.pattern.matches(name.split('.'), Case::Ignored)
+        let labels = name.split('.');
+        self.pattern.matches(labels, Case::Ignored, Wildcard::Real)
     }
 
     /// The one name that it stands for, in lower case.

@@ -132,6 +132,31 @@ fn a_rule_about_identities_matches_those_who_have_one_of_them() {
     assert_eq!(ask(None), Err(Refusal::NoRoute));
 }
 
+#[test]
+fn a_name_with_odd_parts_is_no_way_around_a_refusal() {
+    let rule = |action| Rule {
+        identity: vec![who("uri:spiffe://corp/ns/**")],
+        action,
+        ..Rule::default()
+    };
+    let odd = Identity {
+        uri: vec!["spiffe://corp/ns//../web".into()],
+        ..Identity::default()
+    };
+    let query = Query {
+        identity: Some(&odd),
+        ..Query::default()
+    };
+    let rest = || Rule {
+        action: to("rest"),
+        ..Rule::default()
+    };
+    let refusing = Routes::new(vec![rule(Action::Deny), rest()]);
+    assert_eq!(refusing.choose(&query), Err(Refusal::Denied));
+    let admitting = Routes::new(vec![rule(to("corp")), rest()]);
+    assert_eq!(admitting.choose(&query), Ok("rest"));
+}
+
 /// No client is refused early who would have been let in, and as many as possible of the others are.
 #[test]
 fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
