@@ -2,10 +2,12 @@
 //! symbolic link that was swapped.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{metadata, read_link};
 use std::io;
+use std::mem;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -14,8 +16,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// Watches files.
 ///
-/// Not the files are watched but the directories that they, and the links to them, are in: a file
-/// that is replaced by another is another one (inotify(7)).
+/// Not the files are watched but the directories that they, and the links on the way to them, are
+/// in: a file that is replaced by another is another one (inotify(7)).
 ///
 /// ```no_run
 /// # async fn example(config: vestibule::Config) -> Result<(), Box<dyn std::error::Error>> {
@@ -97,7 +99,7 @@ impl Watch {
     ///
     /// # Errors
     ///
-    /// As [`Watch::new`].
+    /// As [`Watch::new`], or a directory may not be read. The others are watched all the same.
     pub fn follow(&mut self, files: &[FileState]) -> io::Result<()> {
         self.files = files.to_vec();
         self.watch_directories()
@@ -135,54 +137,82 @@ impl Watch {
         timeout(QUIET, self.events.recv()).await.ok().flatten()
     }
 
+    /// What cannot be watched keeps nothing else from it; the error is the first.
     fn watch_directories(&mut self) -> io::Result<()> {
-        let wanted: BTreeSet<PathBuf> = self
-            .files
-            .iter()
-            .flat_map(|file| directories(&file.path))
-            .collect();
-        for gone in self.directories.difference(&wanted) {
-            // It may be gone altogether.
-            let _ = self.watcher.unwatch(gone);
+        for directory in mem::take(&mut self.directories) {
+            // Also where the path is wanted again: there may be another directory behind it. And it
+            // may be gone altogether.
+            let _ = self.watcher.unwatch(&directory);
         }
-        for directory in &wanted {
-            // Again also where it is the same path: there may be another directory behind it.
-            let _ = self.watcher.unwatch(directory);
+        let files = self.files.iter();
+        self.directories = files.flat_map(|file| directories(&file.path)).collect();
+        let mut result = Ok(());
+        for directory in &self.directories {
             match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
-                Err(error) => return Err(io_error(error)),
+                Err(error) => result = result.and(Err(io_error(error))),
             }
         }
-        self.directories = wanted;
-        Ok(())
+        result
     }
 }
 
-/// Where a file is, and where each link on the way to it is.
-fn directories(file: &Path) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
-    let mut path = file.to_owned();
-    for _ in 0..MOST_LINKS {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let target = read_link(&path).map(|target| directory.join(target));
-        directories.push(directory);
+/// Where something has to happen for another file to be at this path: in the directory that the file
+/// is in, and in those of each link on the way and of what it leads to. If the way ends early, where
+/// it ends.
+fn directories(file: &Path) -> BTreeSet<PathBuf> {
+    let mut directories = BTreeSet::new();
+    // The way so far, without links; so that what is above it is its parent.
+    let mut at = PathBuf::new();
+    let mut ahead = steps(&absolute(file).unwrap_or_else(|_| file.to_owned()));
+    let mut links = 0;
+    while let Some(Step { name, is_last }) = ahead.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
+        }
+        let next = at.join(name);
+        let target = read_link(&next);
+        let leads_on = target.is_err() && next.is_dir();
+        if is_last || !leads_on {
+            directories.insert(at.clone());
+        }
         match target {
-            Ok(target) => path = target,
-            Err(_) => break,
+            Ok(target) if links < MOST_LINKS => {
+                links += 1;
+                ahead.extend(steps(&target));
+            }
+            Err(_) if leads_on => at = next,
+            _ => break,
         }
     }
     directories
 }
 
+/// One name of a path.
+struct Step {
+    name: OsString,
+    is_last: bool,
+}
+
+/// The last comes first, as on a stack.
+fn steps(path: &Path) -> Vec<Step> {
+    let names = path.components().rev().enumerate();
+    let steps = names.map(|(index, name)| Step {
+        name: name.as_os_str().to_owned(),
+        is_last: index == 0,
+    });
+    steps.collect()
+}
+
 fn io_error(error: notify::Error) -> io::Error {
-    match error.kind {
-        notify::ErrorKind::Io(error) => error,
-        _ => io::Error::other(error),
-    }
+    let kind = match &error.kind {
+        notify::ErrorKind::Io(error) => error.kind(),
+        _ => io::ErrorKind::Other,
+    };
+    // With the path that it is about.
+    io::Error::new(kind, error)
 }
 
 /// As the kernel follows them (path_resolution(7)).
@@ -193,3 +223,80 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// Whoever never stops writing is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir_all, rename, write};
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Changes something once the watch waits, and waits until that is noticed.
+    async fn noticed(watch: &mut Watch, change: impl FnOnce()) {
+        let both = async { tokio::join!(biased; watch.changed(), async { change() }) };
+        let both = timeout(Duration::from_secs(10), both).await;
+        both.expect("it is noticed");
+    }
+
+    /// A directory whose own path has no links.
+    fn site() -> (tempfile::TempDir, PathBuf) {
+        let site = tempfile::tempdir().unwrap();
+        let path = site.path().canonicalize().unwrap();
+        (site, path)
+    }
+
+    /// Makes the link, in the place of the one that is there.
+    fn link(target: &str, at: &Path) {
+        let beside = at.with_extension("new");
+        symlink(target, &beside).unwrap();
+        rename(beside, at).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_directory_above_whose_link_is_swapped_is_noticed() {
+        let (_site, at) = site();
+        for release in ["r1", "r2", "r3"] {
+            create_dir_all(at.join(release).join("certs")).unwrap();
+            write(at.join(release).join("certs/srv.pem"), release).unwrap();
+        }
+        link("r1", &at.join("cur"));
+        let file = FileState::of(at.join("cur/certs/srv.pem"));
+        let mut watch = Watch::new(&[file]).unwrap();
+        for release in ["r2", "r3"] {
+            noticed(&mut watch, || link(release, &at.join("cur"))).await;
+        }
+    }
+
+    #[test]
+    fn each_link_on_the_way_is_watched_where_it_is_and_where_it_leads() {
+        let (_site, at) = site();
+        for directory in ["r1/certs", "far", "dir"] {
+            create_dir_all(at.join(directory)).unwrap();
+        }
+        write(at.join("r1/certs/srv.pem"), "").unwrap();
+        link("r1", &at.join("cur"));
+        link(at.join("r1").to_str().unwrap(), &at.join("far/cur"));
+        link("../cur/certs", &at.join("dir/up"));
+        link("round", &at.join("round"));
+        for (path, expected) in [
+            ("r1/certs/srv.pem", &["r1/certs"][..]),
+            ("cur/certs/srv.pem", &["", "r1/certs"]),
+            ("far/cur/certs/srv.pem", &["far", "", "r1/certs"]),
+            ("dir/up/srv.pem", &["dir", "", "r1", "r1/certs"]),
+            ("dir/../r1/certs/srv.pem", &["r1/certs"]),
+            ("round/srv.pem", &[""]),
+            ("r1/certs/none.pem", &["r1/certs"]),
+            ("r1/certs/srv.pem/none", &["r1/certs"]),
+        ] {
+            let expected: BTreeSet<PathBuf> = expected.iter().map(|it| at.join(it)).collect();
+            // A slash at the end makes no difference to a path.
+            assert_eq!(directories(&at.join(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_relative_path_is_watched_from_the_working_directory() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(directories(Path::new("Cargo.toml")), BTreeSet::from([here]));
+    }
+}

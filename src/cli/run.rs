@@ -136,19 +136,28 @@ async fn reload(
     source.warn(&config);
     running.reload(config).await?;
     if let Some(watch) = watch {
-        watch.follow(&files).context("cannot watch the new files")?;
+        follow(watch, &files);
     }
     Ok(drain_timeout)
 }
 
 /// Without it SIGHUP still reloads.
 fn watch(files: &[FileState]) -> Option<Watch> {
-    match Watch::new(files) {
-        Ok(watch) => Some(watch),
+    let mut watch = match Watch::new(&[]) {
+        Ok(watch) => watch,
         Err(error) => {
             warn!("cannot watch files, reload with SIGHUP instead: {error}");
-            None
+            return None;
         }
+    };
+    follow(&mut watch, files);
+    Some(watch)
+}
+
+/// What can be watched is.
+fn follow(watch: &mut Watch, files: &[FileState]) {
+    if let Err(error) = watch.follow(files) {
+        warn!("cannot watch all files, reload with SIGHUP where one is missed: {error}");
     }
 }
 
