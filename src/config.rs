@@ -22,6 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use self::explain::{Question, QuestionError};
+use self::files::Files;
 pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
@@ -116,13 +117,12 @@ impl Config {
         let path = path.as_ref();
         let name = path.display().to_string();
         let itself = FileState::of(path);
-        let text =
-            fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return Err(ConfigError::unreadable(&name, &error, itself)),
+        };
         let base = path.parent().unwrap_or(Path::new(""));
-        let mut config =
-            decode::decode(&text, base).map_err(|problems| ConfigError::new(&name, problems))?;
-        config.files.push(itself);
-        Ok(config)
+        Self::of_text(&name, &text, base, Some(itself))
     }
 
     /// TLS on 127.0.0.1:8443 with the development certificate, and the hello page behind it.
@@ -170,6 +170,22 @@ impl Config {
     /// How log lines look, `runtime.log_format`.
     pub fn log_format(&self) -> LogFormat {
         self.runtime.log_format
+    }
+
+    /// `itself` is the file that the text is from.
+    fn of_text(
+        name: &str,
+        text: &str,
+        base: &Path,
+        itself: Option<FileState>,
+    ) -> Result<Self, ConfigError> {
+        let files = Files::new(base);
+        let decoded = decode::decode(text, &files);
+        let files = files.into_states().into_iter().chain(itself).collect();
+        match decoded {
+            Ok(config) => Ok(Self { files, ..config }),
+            Err(problems) => Err(ConfigError::new(name, problems, files)),
+        }
     }
 
     fn of_one(
@@ -220,8 +236,7 @@ impl FromStr for Config {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        decode::decode(text, Path::new(""))
-            .map_err(|problems| ConfigError::new("configuration", problems))
+        Self::of_text("configuration", text, Path::new(""), None)
     }
 }
 

@@ -144,6 +144,17 @@ async fn refused(vestibule: &Vestibule) -> String {
     message(&event).to_owned()
 }
 
+/// Waits until it has refused to reload so many times.
+async fn refusals(vestibule: &Vestibule, times: usize) {
+    soon("a refusal", async {
+        let is_one = |event: &serde_json::Value| message(event).starts_with("not reloaded");
+        while vestibule.log().iter().filter(|event| is_one(event)).count() < times {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_second() {
     const REVOKED: usize = 50;
@@ -455,4 +466,37 @@ async fn a_volume_whose_link_is_swapped_is_noticed() {
             "round {round}"
         );
     }
+}
+
+/// The configuration comes first, and what it names later.
+#[tokio::test]
+async fn a_file_that_a_refused_configuration_names_is_waited_for() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    site.configure(&config(ECHO).replace("revoked.pem", "late.pem"));
+    let said = refused(&vestibule).await;
+    assert!(said.contains("late.pem"), "{said}");
+    replace(&site.path("late.pem"), &site.authority.revocations(&[]));
+    reloaded(&vestibule, 1).await;
+}
+
+#[tokio::test]
+async fn a_refused_configuration_is_tried_again_with_each_file_of_it_and_of_the_one_before() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let other = |path: &str| replace(&site.path(path), &site.authority.revocations(&[7]));
+    other("other.pem");
+    let unbindable = "[[listener]]\nname = \"more\"\naddress = \"tcp:203.0.113.1:1\"\n";
+    for (round, mistake) in ["conections = 5\n", unbindable].into_iter().enumerate() {
+        let tries = 1 + 3 * round;
+        let text = config(&format!("{ECHO}{mistake}"));
+        site.configure(&text.replace("revoked.pem", "other.pem"));
+        refusals(&vestibule, tries).await;
+        other("other.pem");
+        refusals(&vestibule, tries + 1).await;
+        other("revoked.pem");
+        refusals(&vestibule, tries + 2).await;
+    }
+    site.configure(&config(ECHO));
+    reloaded(&vestibule, 1).await;
 }

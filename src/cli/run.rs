@@ -7,7 +7,7 @@ use anyhow::Context;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
-use vestibule::{Config, FileState, Problem, Proxy, Running, Sidecar, Watch};
+use vestibule::{Config, ConfigError, FileState, Problem, Proxy, Running, Sidecar, Watch};
 
 use super::args::RunArgs;
 use super::{Exit, Failure, logging};
@@ -90,7 +90,7 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
     control.block_on(async {
         let mut drain_timeout = config.drain_timeout();
         source.warn(&config);
-        let mut watch = watch(config.files());
+        let mut followed = Followed::new(config.files());
         let mut signals = Signals::new().context("cannot listen for signals")?;
         let proxy = Proxy::builder(config).on_worker_threads().bind().await;
         let proxy = proxy.map_err(|error| {
@@ -112,9 +112,9 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
                     Asked::End => break,
                     Asked::Reload => info!("SIGHUP: reloading"),
                 },
-                () = changed(&mut watch) => info!("files have changed: reloading"),
+                () = followed.changed() => info!("files have changed: reloading"),
             }
-            match reload(&mut running, source, &mut watch).await {
+            match reload(&mut running, source, &mut followed).await {
                 Ok(timeout) => drain_timeout = timeout,
                 Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
             }
@@ -127,44 +127,89 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
 async fn reload(
     running: &mut Running,
     source: &Source,
-    watch: &mut Option<Watch>,
+    followed: &mut Followed,
 ) -> anyhow::Result<Option<Duration>> {
+    // First, so that what comes between is a change.
+    let served = followed.served();
     let again = source.clone();
     // Thousands of certificates take their time, and the gate is served on this thread.
-    let config = tokio::task::spawn_blocking(move || again.read()).await??;
+    let config = match tokio::task::spawn_blocking(move || again.read()).await? {
+        Ok(config) => config,
+        Err(error) => {
+            followed.refuse(named(&error), served);
+            return Err(error);
+        }
+    };
     let (drain_timeout, files) = (config.drain_timeout(), config.files().to_vec());
     source.warn(&config);
-    running.reload(config).await?;
-    if let Some(watch) = watch {
-        follow(watch, &files);
+    if let Err(error) = running.reload(config).await {
+        followed.refuse(&files, served);
+        return Err(error.into());
     }
+    followed.serve(&files);
     Ok(drain_timeout)
 }
 
-/// Without it SIGHUP still reloads.
-fn watch(files: &[FileState]) -> Option<Watch> {
-    let mut watch = match Watch::new(&[]) {
-        Ok(watch) => watch,
-        Err(error) => {
+/// The files of a configuration that could not be read. Flags name the same ones each time.
+fn named(error: &anyhow::Error) -> &[FileState] {
+    let error = error.downcast_ref::<ConfigError>();
+    error.map(ConfigError::files).unwrap_or_default()
+}
+
+/// The files whose change is worth a reload.
+struct Followed {
+    /// Without it SIGHUP still reloads.
+    watch: Option<Watch>,
+    /// Of the configuration that is served.
+    served: Vec<PathBuf>,
+}
+
+impl Followed {
+    fn new(files: &[FileState]) -> Self {
+        let watch = Watch::new(&[]).inspect_err(|error| {
             warn!("cannot watch files, reload with SIGHUP instead: {error}");
-            return None;
-        }
-    };
-    follow(&mut watch, files);
-    Some(watch)
-}
-
-/// What can be watched is.
-fn follow(watch: &mut Watch, files: &[FileState]) {
-    if let Err(error) = watch.follow(files) {
-        warn!("cannot watch all files, reload with SIGHUP where one is missed: {error}");
+        });
+        let mut followed = Self {
+            watch: watch.ok(),
+            served: Vec::new(),
+        };
+        followed.serve(files);
+        followed
     }
-}
 
-async fn changed(watch: &mut Option<Watch>) {
-    match watch {
-        Some(watch) => watch.changed().await,
-        None => std::future::pending().await,
+    /// The files of the configuration that is served, as they are now.
+    fn served(&self) -> Vec<FileState> {
+        self.served.iter().map(FileState::of).collect()
+    }
+
+    /// These are the files of the configuration that is served now.
+    fn serve(&mut self, files: &[FileState]) {
+        self.served = files.iter().map(|file| file.path().to_owned()).collect();
+        self.follow(files);
+    }
+
+    /// A configuration with these files was refused. What is wrong may be put right in one of them,
+    /// or by going back to those of the one that is `served`.
+    fn refuse(&mut self, files: &[FileState], served: Vec<FileState>) {
+        let named = |path: &Path| files.iter().any(|file| file.path() == path);
+        let others = served.into_iter().filter(|file| !named(file.path()));
+        let all: Vec<FileState> = files.iter().cloned().chain(others).collect();
+        self.follow(&all);
+    }
+
+    fn follow(&mut self, files: &[FileState]) {
+        let Some(watch) = &mut self.watch else { return };
+        // What can be watched is.
+        if let Err(error) = watch.follow(files) {
+            warn!("cannot watch all files, reload with SIGHUP where one is missed: {error}");
+        }
+    }
+
+    async fn changed(&mut self) {
+        match &mut self.watch {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -20,13 +20,10 @@ use crate::connection::Timeouts;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
-/// Reads a configuration; relative paths in it are relative to `base`.
-pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
+/// Reads a configuration, and what it names from `files`, which know then what was read.
+pub(super) fn decode(text: &str, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
     let document = Document::new(text);
-    let decoder = Decoder {
-        base,
-        files: Files::new(base),
-    };
+    let decoder = Decoder { files };
     let config = document.root().and_then(|root| decoder.config(root));
     let Findings {
         problems,
@@ -35,7 +32,6 @@ pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
     } = document.into_findings();
     match config {
         Some(config) if problems.is_empty() => Ok(Config {
-            files: decoder.files.into_states(),
             warnings,
             expired,
             ..config
@@ -45,8 +41,7 @@ pub(super) fn decode(text: &str, base: &Path) -> Result<Config, Vec<Problem>> {
 }
 
 pub(super) struct Decoder<'b> {
-    base: &'b Path,
-    files: Files<'b>,
+    files: &'b Files<'b>,
 }
 
 impl Decoder<'_> {
@@ -113,7 +108,7 @@ impl Decoder<'_> {
     fn runtime(&self, mut table: Table<'_>) -> Runtime {
         let runtime = Runtime {
             workers: table.read("workers", Value::count),
-            directory: table.read("directory", |value| Ok(self.base.join(value.path()?))),
+            directory: table.read("directory", |value| Ok(self.files.beside(value.path()?))),
             log: table.read("log", log_filter),
             log_format: table
                 .read("log_format", |value| {
@@ -144,7 +139,7 @@ impl Decoder<'_> {
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {
-                Some(tls) => handshake(tls, &self.files).map(Some),
+                Some(tls) => handshake(tls, self.files).map(Some),
                 None => Some(None),
             };
             if let Some(name) = &name {
@@ -277,7 +272,7 @@ fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settin
         let park = table.read("park", Value::boolean).unwrap_or(true);
         let health = table.table("health").map(health).unwrap_or_default();
         let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
-        let tls = client_mode(&decoder.files, &mut table, to.as_ref());
+        let tls = client_mode(decoder.files, &mut table, to.as_ref());
         if let Some(name) = &name {
             unique(&table, name, &mut names);
         }

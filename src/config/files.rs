@@ -33,7 +33,7 @@ impl<'b> Files<'b> {
 
     pub(super) fn read(&self, value: &Value<'_>) -> Result<File, Expected> {
         let given = value.path()?;
-        let beside = self.base.join(given);
+        let beside = self.beside(given);
         // Beside the configuration, so that it can be used from anywhere; where nothing is there,
         // from here, as on a command line.
         let path = match beside.exists() || !given.exists() {
@@ -52,7 +52,12 @@ impl<'b> Files<'b> {
         }
     }
 
-    /// What was read, as it was.
+    /// Where a relative path leads.
+    pub(super) fn beside(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
+    /// What was read, as it was; also what was not there.
     pub(super) fn into_states(self) -> Vec<FileState> {
         self.read.into_inner()
     }

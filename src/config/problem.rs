@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::watch::FileState;
+
 /// One problem and its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -48,32 +50,38 @@ fn printable(message: &str) -> String {
 pub struct ConfigError {
     file: String,
     problems: Vec<Problem>,
+    files: Vec<FileState>,
 }
 
 impl ConfigError {
-    pub(super) fn new(file: &str, mut problems: Vec<Problem>) -> Self {
+    pub(super) fn new(file: &str, mut problems: Vec<Problem>, files: Vec<FileState>) -> Self {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         Self {
             file: file.to_owned(),
             problems,
+            files,
         }
     }
 
-    pub(super) fn unreadable(file: &str, error: &io::Error) -> Self {
-        let message = format!("cannot read the configuration: {error}");
-        Self::new(
-            file,
-            vec![Problem {
-                line: 1,
-                column: 1,
-                message,
-            }],
-        )
+    pub(super) fn unreadable(file: &str, error: &io::Error, itself: FileState) -> Self {
+        let problem = Problem {
+            line: 1,
+            column: 1,
+            message: format!("cannot read the configuration: {error}"),
+        };
+        Self::new(file, vec![problem], vec![itself])
     }
 
     /// The problems; there is at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// The files that were read, or were not there to be read, as they were: as
+    /// [`Config::files`](crate::Config::files). Once one of them is another it may be worth trying
+    /// again.
+    pub fn files(&self) -> &[FileState] {
+        &self.files
     }
 }
 

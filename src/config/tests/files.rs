@@ -295,3 +295,20 @@ fn a_rule_about_identities_that_nobody_has_is_warned_of() {
         assert_eq!(config.warnings().len(), expected, "{text}");
     }
 }
+
+#[test]
+fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vestibule.toml");
+    let refused = || Config::from_file(&path).expect_err("refused");
+    let named = |error: &ConfigError| -> Vec<PathBuf> {
+        let files = error.files().iter();
+        files.map(|file| file.path().to_owned()).collect()
+    };
+    assert_eq!(named(&refused()), [path.as_path()]);
+    let tls = "tls.certificates = [ { chain = \"late.pem\", key = \"late-key.pem\" } ]\n";
+    fs::write(&path, format!("{LISTENER}{tls}{BACKEND}")).unwrap();
+    let certificate = ["late.pem", "late-key.pem"].map(|file| directory.path().join(file));
+    assert_eq!(named(&refused())[..2], certificate);
+    assert_eq!(named(&refused())[2..], [path.as_path()]);
+}
