@@ -10,7 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::AccessKind;
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -81,9 +82,11 @@ impl Watch {
     pub fn new(files: &[FileState]) -> io::Result<Self> {
         // One place: what matters is that something happened, and not what or how often.
         let (sender, events) = mpsc::channel(1);
-        let notify = move |_: notify::Result<notify::Event>| {
-            // Full is as good as sent, and when nobody listens nobody wants to know.
-            let _ = sender.try_send(());
+        let notify = move |event| {
+            if may_be_a_change(&event) {
+                // Full is as good as sent, and when nobody listens nobody wants to know.
+                let _ = sender.try_send(());
+            }
         };
         let mut watch = Self {
             watcher: notify::recommended_watcher(notify).map_err(io_error)?,
@@ -112,9 +115,16 @@ impl Watch {
     ///
     /// Safe: a change that was noticed meanwhile is noticed again.
     pub async fn changed(&mut self) {
-        // Also of what has changed before anybody watched.
-        while !self.has_changed() {
-            if self.events.recv().await.is_none() {
+        loop {
+            // There may be other directories on the way than there were. Where one cannot be
+            // watched, a signal may still ask.
+            let _ = self.watch_directories();
+            // Also what has changed before anybody watched.
+            if self.has_changed() {
+                break;
+            }
+            // Of what came after the look and before the watch no event tells.
+            if self.directories == self.wanted() && self.events.recv().await.is_none() {
                 // Nobody is left who could tell.
                 return std::future::pending().await;
             }
@@ -123,8 +133,6 @@ impl Watch {
         }
         let patience = Instant::now() + PATIENCE;
         while let Ok(Some(())) = timeout_at(patience, self.quiet()).await {}
-        // Links may lead elsewhere now. Where that cannot be watched, a signal may still ask.
-        let _ = self.watch_directories();
         self.files = self.files.iter().map(FileState::now).collect();
     }
 
@@ -144,18 +152,29 @@ impl Watch {
             // may be gone altogether.
             let _ = self.watcher.unwatch(&directory);
         }
-        let files = self.files.iter();
-        self.directories = files.flat_map(|file| directories(&file.path)).collect();
+        self.directories = self.wanted();
         let mut result = Ok(());
         for directory in &self.directories {
             match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
+                // It has gone since the look, and the next will find what is there instead.
                 Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(error) => result = result.and(Err(io_error(error))),
             }
         }
         result
     }
+
+    fn wanted(&self) -> BTreeSet<PathBuf> {
+        let files = self.files.iter();
+        files.flat_map(|file| directories(&file.path)).collect()
+    }
+}
+
+/// Whoever opens a file to read it changes nothing, and we are one of them.
+fn may_be_a_change(event: &notify::Result<Event>) -> bool {
+    let kind = event.as_ref().map(|event| event.kind);
+    !matches!(kind, Ok(EventKind::Access(AccessKind::Open(_))))
 }
 
 /// Where something has to happen for another file to be at this path: in the directory that the file
@@ -226,14 +245,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{create_dir_all, rename, write};
+    use std::fs::{create_dir, create_dir_all, remove_dir_all, rename, write};
     use std::os::unix::fs::symlink;
 
     use super::*;
 
     /// Changes something once the watch waits, and waits until that is noticed.
-    async fn noticed(watch: &mut Watch, change: impl FnOnce()) {
-        let both = async { tokio::join!(biased; watch.changed(), async { change() }) };
+    async fn noticed(watch: &mut Watch, change: impl Future<Output = ()>) {
+        let both = async { tokio::join!(biased; watch.changed(), change) };
         let both = timeout(Duration::from_secs(10), both).await;
         both.expect("it is noticed");
     }
@@ -263,8 +282,29 @@ mod tests {
         let file = FileState::of(at.join("cur/certs/srv.pem"));
         let mut watch = Watch::new(&[file]).unwrap();
         for release in ["r2", "r3"] {
-            noticed(&mut watch, || link(release, &at.join("cur"))).await;
+            let swap = async { link(release, &at.join("cur")) };
+            noticed(&mut watch, swap).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_noticed_whose_directories_are_removed_and_made_again_one_by_one() {
+        let (_site, at) = site();
+        let (outer, inner) = (at.join("site"), at.join("site/certs"));
+        let file = inner.join("srv.pem");
+        create_dir_all(&inner).unwrap();
+        write(&file, "").unwrap();
+        let mut watch = Watch::new(&[FileState::of(&file)]).unwrap();
+        noticed(&mut watch, async { remove_dir_all(&outer).unwrap() }).await;
+        // Each in a moment of its own: what is noticed of the first must not be what shows the last.
+        let again = async {
+            create_dir(&outer).unwrap();
+            sleep(3 * QUIET).await;
+            create_dir(&inner).unwrap();
+            sleep(3 * QUIET).await;
+            write(&file, "").unwrap();
+        };
+        noticed(&mut watch, again).await;
     }
 
     #[test]
