@@ -44,21 +44,28 @@ pub struct FileState {
     print: Option<Print>,
 }
 
-/// Device, inode, time of the last change in seconds and nanoseconds, size.
-type Print = (u64, u64, i64, i64, u64);
+/// Times are in seconds and nanoseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Print {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    /// Nobody can set it back, as `cp -p` does with the other; and a file that may be read at last
+    /// is another in nothing else. A hard link to it changes it too: that reload does no harm.
+    changed: (i64, i64),
+}
 
 impl FileState {
     /// The file as it is now, or that there is none.
     pub fn of(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let print = metadata(&path).ok().map(|data| {
-            (
-                data.dev(),
-                data.ino(),
-                data.mtime(),
-                data.mtime_nsec(),
-                data.size(),
-            )
+        let print = metadata(&path).ok().map(|data| Print {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
         });
         Self { path, print }
     }
@@ -245,7 +252,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{create_dir, create_dir_all, remove_dir_all, rename, write};
+    use std::fs::{File, create_dir, create_dir_all, remove_dir_all, rename, write};
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -305,6 +312,33 @@ mod tests {
             write(&file, "").unwrap();
         };
         noticed(&mut watch, again).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_written_in_place_with_its_size_and_time_kept_is_noticed() {
+        let (_site, at) = site();
+        let file = at.join("srv.pem");
+        write(&file, "one").unwrap();
+        let modified = metadata(&file).unwrap().modified().unwrap();
+        let mut watch = Watch::new(&[FileState::of(&file)]).unwrap();
+        let keep = async {
+            // File systems may know no moment shorter than a tick.
+            sleep(QUIET).await;
+            write(&file, "two").unwrap();
+            let file = File::options().write(true).open(&file).unwrap();
+            file.set_modified(modified).unwrap();
+        };
+        noticed(&mut watch, keep).await;
+    }
+
+    #[test]
+    fn a_file_that_is_read_is_as_it_was() {
+        let (_site, at) = site();
+        let file = at.join("srv.pem");
+        write(&file, "one").unwrap();
+        let before = FileState::of(&file);
+        std::fs::read(&file).unwrap();
+        assert_eq!(FileState::of(&file), before);
     }
 
     #[test]
