@@ -1,21 +1,23 @@
 //! The addresses of a backend: whose turn it is, who is well, and waiting until somebody is.
 
+mod registry;
+
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use self::registry::{Registration, Registry};
 use super::dial::{DialError, Reached, reach};
 use super::secure::Tls;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
-use crate::level::Level;
 
 /// How the next address is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub(crate) struct Pool {
     unacknowledged: Option<Duration>,
     tls: Option<Arc<Tls>>,
     configured: Targets,
-    registered: Arc<Registered>,
+    registry: Arc<Registry>,
     turn: AtomicUsize,
     /// Told when an address answers again, so that parked connections need not wait out their
     /// pause.
@@ -73,7 +75,7 @@ impl Pool {
             unacknowledged,
             tls,
             configured: targets,
-            registered: Arc::default(),
+            registry: Arc::default(),
             turn: AtomicUsize::new(0),
             recovered: Arc::default(),
         }
@@ -81,34 +83,28 @@ impl Pool {
 
     /// Adds an address until the registration is dropped.
     pub(crate) fn register(&self, address: &Address) -> Registration {
-        let target = Target::new(address, self.health);
-        self.registered
-            .change(|targets| targets.push(Arc::clone(&target)));
-        Registration {
-            all: Arc::clone(&self.registered),
-            target,
-        }
+        self.registry.add(Target::new(address, self.health))
     }
 
     pub(crate) fn has_addresses(&self) -> bool {
-        !self.configured.is_empty() || self.registered.count.get() > 0
+        !self.configured.is_empty() || self.registry.count().get() > 0
     }
 
     /// Waits until no registered address is left.
     pub(crate) async fn until_empty(&self) {
-        self.registered.count.until(|count| count == 0).await;
+        self.registry.count().until(|count| count == 0).await;
     }
 
     /// Waits until an address is registered.
     pub(crate) async fn until_populated(&self) {
-        self.registered.count.until(|count| count > 0).await;
+        self.registry.count().until(|count| count > 0).await;
     }
 
     fn targets(&self) -> Targets {
-        if self.registered.count.get() == 0 {
+        if self.registry.count().get() == 0 {
             return Arc::clone(&self.configured);
         }
-        let registered = self.registered.targets();
+        let registered = self.registry.targets();
         let all = self.configured.iter().chain(registered.iter());
         all.map(Arc::clone).collect()
     }
@@ -234,33 +230,6 @@ impl Pool {
 }
 
 type Targets = Arc<[Arc<Target>]>;
-
-/// The addresses that workers have registered, and how many they are.
-#[derive(Debug, Default)]
-struct Registered {
-    /// Read by each connection that is dialled to one of them, for as long as it takes to count a
-    /// reference, and written when one comes or goes.
-    targets: RwLock<Targets>,
-    count: Level,
-}
-
-impl Registered {
-    fn targets(&self) -> Targets {
-        let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&targets)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Target>>)) {
-        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = targets.to_vec();
-        change(&mut next);
-        let count = next.len();
-        *targets = next.into();
-        // Under the lock, so that the last of two changes is the one that is counted. Nobody who
-        // is woken by it runs here.
-        self.count.change(|_| count);
-    }
-}
 
 /// Rendezvous hashing: the address with the highest weight for a client is the client's own.
 fn weight(source: Option<IpAddr>, address: &Address) -> u64 {
@@ -404,21 +373,6 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.target.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An address that serves for as long as somebody vouches for it. Dropping it withdraws it.
-#[derive(Debug)]
-#[must_use]
-pub(crate) struct Registration {
-    all: Arc<Registered>,
-    target: Arc<Target>,
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.all
-            .change(|targets| targets.retain(|target| !Arc::ptr_eq(target, &self.target)));
     }
 }
 
