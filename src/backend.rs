@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use self::claimer::Claimer;
 use self::dial::Reached;
 pub(crate) use self::plain::Plain;
-use self::pool::{Balance, Health, Lease, Pool};
+use self::pool::{Balance, Health, Lease, Pool, Registry};
 use self::secure::Tls;
 use crate::address::Address;
 use crate::deadline::Deadline;
@@ -72,15 +72,17 @@ pub(crate) struct Backend {
 enum Kind {
     Dialled(Pool, Park),
     /// The pool has the addresses that workers have registered.
-    Claimed(Arc<Pool>),
+    Claimed(Pool),
     Hello(Drain),
     Echo,
 }
 
 impl Backend {
-    /// `unacknowledged` is TCP_USER_TIMEOUT of the connections that it dials.
+    /// A claimed one has the workers of `registry`. `unacknowledged` is TCP_USER_TIMEOUT of the
+    /// connections that it dials.
     pub(crate) fn new(
         settings: &Settings,
+        registry: Arc<Registry>,
         unacknowledged: Option<Duration>,
         drain: &Drain,
     ) -> Self {
@@ -94,7 +96,7 @@ impl Backend {
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
-            To::Gate => Kind::Claimed(Arc::new(pool(&[]))),
+            To::Gate => Kind::Claimed(pool(&[]).with(registry)),
             To::Hello => Kind::Hello(drain.clone()),
             To::Echo => Kind::Echo,
         };
@@ -113,9 +115,9 @@ impl Backend {
     }
 
     /// The registered addresses, if this is a claimed backend.
-    pub(crate) fn registry(&self) -> Option<&Arc<Pool>> {
+    pub(crate) fn registry(&self) -> Option<&Arc<Registry>> {
         match &self.kind {
-            Kind::Claimed(pool) => Some(pool),
+            Kind::Claimed(pool) => Some(pool.registry()),
             Kind::Dialled(..) | Kind::Hello(_) | Kind::Echo => None,
         }
     }

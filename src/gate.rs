@@ -26,7 +26,7 @@ use tracing::{debug, warn};
 
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::pool::Pool;
+use crate::backend::pool::Registry;
 use crate::deadline::Deadline;
 use crate::id::Id;
 use crate::limits::{Gauge, Slot};
@@ -254,14 +254,15 @@ impl Gate {
         }
     }
 
-    /// Serves at the address for as long as the client keeps its socket open.
+    /// Serves at the address for as long as the client keeps its socket open, and the backend is one
+    /// for workers.
     async fn register(
         &self,
         backend: &str,
         address: &Address,
         client: &mut UnixStream,
     ) -> Result<(), Refusal> {
-        let pool = self.registry(backend)?;
+        let registry = self.registry(backend)?;
         // Whoever may register could otherwise send the plaintext of others anywhere.
         if !address.is_local() {
             return Err(Refusal::Forbidden);
@@ -269,13 +270,15 @@ impl Gate {
         if self.shared.drain.is_started() {
             return Err(Refusal::Draining);
         }
-        let registration = pool.register(address);
+        let registration = registry.register(address);
         debug!(backend, %address, "address registered");
         // If the answer cannot be written the client is gone, and the next read says so.
         let _ = client.write_all(b"OK {}\n").await;
         let mut rest = tokio::io::sink();
         tokio::select! {
             _ = tokio::io::copy(client, &mut rest) => {}
+            // It notices, and can come again should the backend.
+            () = registration.closed() => {}
             () = self.shared.drain.time_is_up() => {}
         }
         drop(registration);
@@ -291,7 +294,7 @@ impl Gate {
         }
     }
 
-    fn registry(&self, backend: &str) -> Result<Arc<Pool>, Refusal> {
+    fn registry(&self, backend: &str) -> Result<Arc<Registry>, Refusal> {
         let setup = self.shared.setup.load();
         let backend = setup.backends.get(backend).ok_or(Refusal::Unknown)?;
         backend.registry().cloned().ok_or(Refusal::Forbidden)

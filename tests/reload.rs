@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::backend::Backend;
 use common::client::{Front, config_for};
+use common::gate::{self, Watch};
 use common::pki::{Authority, Issued, Subject, replace};
 use common::vestibule::{Vestibule, complete, message};
 use common::{soon, within};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -306,6 +308,107 @@ async fn listeners_come_and_go_and_their_connections_stay() {
     let error = unix.socket().await.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     echo(&mut old).await.expect("it stays");
+}
+
+const APP: &str = "
+[[backend]]
+name = \"app\"
+to = \"gate\"
+";
+
+/// A worker that says a word to each connection, and the socket that says that it is there.
+struct Worker {
+    registration: UnixStream,
+    _serving: JoinSet<()>,
+}
+
+impl Worker {
+    async fn register(vestibule: &Vestibule) -> Self {
+        let backend = Backend::tcp().await;
+        let line = format!("REGISTER app {}", backend.address());
+        let serving = backend.serve(|mut socket| async move {
+            let _ = socket.write_all(b"served").await;
+        });
+        let mut registration = gate::send(&vestibule.gate(), &line).await;
+        let answer = soon("an answer", gate::line(&mut registration)).await;
+        assert_eq!(answer.expect("an answer"), "OK {}");
+        Self {
+            registration,
+            _serving: serving,
+        }
+    }
+
+    /// Until the gate has closed its socket.
+    async fn dismissed(mut self) {
+        let end = soon("its dismissal", self.registration.read(&mut [0])).await;
+        assert_eq!(end.expect("an end"), 0);
+    }
+}
+
+async fn assert_served(client: &mut Client) {
+    let mut said = String::new();
+    let read = soon("a worker", client.read_to_string(&mut said)).await;
+    read.expect("a clean end");
+    assert_eq!(said, "served");
+}
+
+#[tokio::test]
+async fn a_registered_worker_serves_on_when_its_backend_is_changed() {
+    let site = Site::new();
+    let vestibule = site.start(APP).await;
+    let client = site.config(None);
+    let worker = Worker::register(&vestibule).await;
+    let changes = [
+        "balance = \"round_robin\"",
+        "health = { fall = 1 }",
+        "park = false",
+    ];
+    for (round, change) in changes.into_iter().enumerate() {
+        site.configure(&config(&format!("{APP}{change}\n")));
+        reloaded(&vestibule, round + 1).await;
+        let mut client = connect(&vestibule, &client).await.expect("a handshake");
+        assert_served(&mut client).await;
+    }
+    // It is the new backend's as it was the old one's: once it has gone, connections wait.
+    drop(worker);
+    vestibule.said("address withdrawn", 1).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let mut client = connect(&vestibule, &client).await.expect("a handshake");
+    soon("an offer", watch.offer()).await;
+    let _worker = Worker::register(&vestibule).await;
+    assert_served(&mut client).await;
+}
+
+#[tokio::test]
+async fn who_has_waited_since_before_a_reload_is_served_by_a_worker_that_comes_after_it() {
+    let site = Site::new();
+    let vestibule = site.start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let client = connect(&vestibule, &site.config(None)).await;
+    let mut client = client.expect("a handshake");
+    soon("an offer", watch.offer()).await;
+    site.configure(&config(&format!("{APP}balance = \"source\"\n")));
+    reloaded(&vestibule, 1).await;
+    let _worker = Worker::register(&vestibule).await;
+    assert_served(&mut client).await;
+}
+
+#[tokio::test]
+async fn registered_workers_of_a_backend_that_takes_none_any_more_are_sent_away() {
+    let site = Site::new();
+    let vestibule = site.start(APP).await;
+    let without = [APP.replace("app", "other"), APP.replace("gate", "hello")];
+    for (round, without) in without.iter().enumerate() {
+        let worker = Worker::register(&vestibule).await;
+        site.configure(&config(without));
+        worker.dismissed().await;
+        site.configure(&config(APP));
+        reloaded(&vestibule, 2 * (round + 1)).await;
+        // It may come again.
+        let _worker = Worker::register(&vestibule).await;
+        let client = connect(&vestibule, &site.config(None)).await;
+        assert_served(&mut client.expect("a handshake")).await;
+    }
 }
 
 /// Clients that come all the time, one after the other, and count what went wrong.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use self::registry::{Registration, Registry};
+pub(crate) use self::registry::Registry;
 use super::dial::{DialError, Reached, reach};
 use super::secure::Tls;
 use super::{Park, Unserved};
@@ -65,25 +65,27 @@ impl Pool {
         unacknowledged: Option<Duration>,
         tls: Option<Arc<Tls>>,
     ) -> Self {
-        let targets = addresses
-            .iter()
-            .map(|address| Target::new(address, health))
-            .collect();
         Self {
             balance,
             health,
             unacknowledged,
             tls,
-            configured: targets,
+            configured: addresses.iter().map(Target::new).collect(),
             registry: Arc::default(),
             turn: AtomicUsize::new(0),
             recovered: Arc::default(),
         }
     }
 
-    /// Adds an address until the registration is dropped.
-    pub(crate) fn register(&self, address: &Address) -> Registration {
-        self.registry.add(Target::new(address, self.health))
+    /// Serves with the addresses of `registry` too.
+    pub(crate) fn with(mut self, registry: Arc<Registry>) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Where workers register their addresses.
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     pub(crate) fn has_addresses(&self) -> bool {
@@ -169,19 +171,21 @@ impl Pool {
             let attempt = reach(address, self.unacknowledged, tls, greeting);
             match Deadline::after(share).bound(attempt).await {
                 Ok(Ok(reached)) => {
-                    if lease.target.answered() == Answered::Again {
+                    if lease.target.answered(self.health) == Answered::Again {
                         self.recovered.notify_waiters();
                     }
                     return Round::Connected(reached, lease);
                 }
                 Ok(Err(DialError::Reset)) => return Round::Reset,
                 Ok(Err(DialError::Busy)) => busy = true,
-                Ok(Err(DialError::Down(error))) => lease.target.failed(&error.to_string()),
+                Ok(Err(DialError::Down(error))) => {
+                    lease.target.failed(self.health, &error.to_string())
+                }
                 Ok(Err(DialError::Untrusted(error))) => {
                     untrusted += 1;
-                    lease.target.failed(&error);
+                    lease.target.failed(self.health, &error);
                 }
-                Err(_) => lease.target.failed("no answer in time"),
+                Err(_) => lease.target.failed(self.health, "no answer in time"),
             }
         }
         match busy {
@@ -255,11 +259,11 @@ enum Answered {
     Again,
 }
 
-/// One address and what is known of it.
+/// One address and what is known of it, which is not how many failures make it count as down: a
+/// reload may change that.
 #[derive(Debug)]
 struct Target {
     address: Address,
-    limits: Health,
     open: AtomicUsize,
     /// Whether there is anything to be read in `state`: while all is well nobody locks it.
     has_failed: AtomicBool,
@@ -275,10 +279,9 @@ struct TargetState {
 }
 
 impl Target {
-    fn new(address: &Address, limits: Health) -> Arc<Self> {
+    fn new(address: &Address) -> Arc<Self> {
         Arc::new(Self {
             address: address.clone(),
-            limits,
             open: AtomicUsize::new(0),
             has_failed: AtomicBool::new(false),
             state: Mutex::default(),
@@ -307,7 +310,7 @@ impl Target {
         }
     }
 
-    fn answered(&self) -> Answered {
+    fn answered(&self, limits: Health) -> Answered {
         if self.is_well() {
             return Answered::Still;
         }
@@ -318,7 +321,7 @@ impl Target {
         };
         if state.retry_at.is_some() {
             state.successes += 1;
-            if state.successes < self.limits.rise {
+            if state.successes < limits.rise {
                 // Its failures stand: one more on its way up, and it is passed over again. Until
                 // then it is due at once.
                 state.retry_at = Some(Instant::now());
@@ -332,12 +335,12 @@ impl Target {
         answered
     }
 
-    fn failed(&self, error: &str) {
+    fn failed(&self, limits: Health, error: &str) {
         let mut state = self.state();
         self.has_failed.store(true, Ordering::Release);
         state.successes = 0;
         state.failures = state.failures.saturating_add(1);
-        if state.failures >= self.limits.fall {
+        if state.failures >= limits.fall {
             if state.retry_at.is_none() {
                 warn!(address = %self.address, error, "backend address is down");
             }

@@ -158,8 +158,8 @@ fn share(config: &Config) -> Result<Shared, BindError> {
     })
 }
 
-/// What connections are to be served by; a backend that is configured as before is the one from
-/// `before`.
+/// What connections are to be served by. A backend that is configured as before is the one from
+/// `before`, and one that is not has at least the workers that are registered there.
 pub(super) fn setup(
     config: &Config,
     before: Option<&Setup>,
@@ -167,13 +167,16 @@ pub(super) fn setup(
     drain: &Drain,
 ) -> Result<Setup, BindError> {
     let backend = |settings: &backend::Settings| {
-        let kept = before
-            .and_then(|before| before.backends.get(&settings.name))
-            .filter(|backend| backend.settings() == settings);
-        match kept {
-            Some(backend) => Arc::clone(backend),
-            None => Arc::new(Backend::new(settings, config.unacknowledged, drain)),
+        let before = before.and_then(|before| before.backends.get(&settings.name));
+        if let Some(backend) = before
+            && backend.settings() == settings
+        {
+            return Arc::clone(backend);
         }
+        let registry = before.and_then(|backend| backend.registry());
+        let registry = registry.map(Arc::clone).unwrap_or_default();
+        let unacknowledged = config.unacknowledged;
+        Arc::new(Backend::new(settings, registry, unacknowledged, drain))
     };
     let backends = config.backends.iter();
     let fronts: Result<_, BindError> = config

@@ -10,6 +10,7 @@ use super::{Running, START, addresses};
 use crate::config::Config;
 use crate::facts::Facts;
 use crate::proxy::BindError;
+use crate::setup::Setup;
 use crate::worker::{Bound, Shared};
 
 impl Running {
@@ -17,8 +18,9 @@ impl Running {
     ///
     /// Open connections keep what they started with. But those whose client has a certificate that
     /// is revoked now, or an identity that no route takes any more, are closed, as
-    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Backends that are configured as before keep
-    /// their registered workers and what is known of their health; tickets stay good.
+    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Workers stay registered for as long as there is
+    /// a backend of the name with `to = "gate"`; backends that are configured as before keep what is
+    /// known of their addresses' health, and tickets stay good.
     ///
     /// # Errors
     ///
@@ -35,8 +37,10 @@ impl Running {
         let added = self.added(&config)?;
 
         self.shared.limits.change(&config.limits);
-        self.shared.setup.store(Arc::new(setup));
-        drop(before);
+        let setup = Arc::new(setup);
+        self.shared.setup.store(Arc::clone(&setup));
+        send_workers_away(&before, &setup);
+        drop((before, setup));
         self.remove(&config);
         for (name, open, sockets) in added {
             for (door, socket) in self.doors.iter().zip(sockets) {
@@ -109,6 +113,19 @@ impl Fixed {
             "timeouts.unacknowledged",
             self.unacknowledged == other.unacknowledged,
         )
+    }
+}
+
+/// Closes the registries that no backend has any more. After the other setup is in its place: who is
+/// sent away and comes again is told how things are now.
+fn send_workers_away(before: &Setup, now: &Setup) {
+    for (name, backend) in &before.backends {
+        let successor = now.backends.get(name);
+        if let Some(registry) = backend.registry()
+            && successor.is_none_or(|successor| successor.registry().is_none())
+        {
+            registry.close();
+        }
     }
 }
 

@@ -1,27 +1,41 @@
-//! The addresses that workers have registered with a pool.
+//! The addresses that workers have registered for a backend.
+//!
+//! A reload may replace the backend, and its registry goes over to the next one of the name: so
+//! there is one list, and no moment at which a worker could be in the wrong one.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Target, Targets};
+use crate::address::Address;
 use crate::level::Level;
 
-/// The addresses that workers have registered, and how many they are.
+/// The addresses, and how many they are.
 #[derive(Debug, Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     /// Read by each connection that is dialled to one of them, for as long as it takes to count a
     /// reference, and written when one comes or goes.
     targets: RwLock<Targets>,
     count: Level,
+    closed: CancellationToken,
 }
 
 impl Registry {
     /// Adds an address until the registration is dropped.
-    pub(super) fn add(self: &Arc<Self>, target: Arc<Target>) -> Registration {
+    pub(crate) fn register(self: &Arc<Self>, address: &Address) -> Registration {
+        let target = Target::new(address);
         self.change(|targets| targets.push(Arc::clone(&target)));
         Registration {
             registry: Arc::clone(self),
             target,
         }
+    }
+
+    /// Tells all who are registered that their backend takes no workers any more, and who comes
+    /// later too: one may have found the registry just before it was closed.
+    pub(crate) fn close(&self) {
+        self.closed.cancel();
     }
 
     pub(super) fn count(&self) -> &Level {
@@ -51,6 +65,13 @@ impl Registry {
 pub(crate) struct Registration {
     registry: Arc<Registry>,
     target: Arc<Target>,
+}
+
+impl Registration {
+    /// Ends when nobody is sent to the address any more, whoever vouches for it.
+    pub(crate) async fn closed(&self) {
+        self.registry.closed.cancelled().await;
+    }
 }
 
 impl Drop for Registration {

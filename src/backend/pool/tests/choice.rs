@@ -41,7 +41,7 @@ async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
     for balance in [Balance::RoundRobin, Balance::LeastConnections] {
         let pool = pool(&place.addresses(["a", "b", "c", "d"]), balance);
         for _ in 0..HEALTH.fall {
-            pool.targets()[1].failed("for the test");
+            pool.targets()[1].failed(HEALTH, "for the test");
         }
         let (mut names, _leases) = dial_times(&pool, &place, 9).await;
         names.sort();
@@ -65,7 +65,7 @@ async fn source_keeps_a_client_and_moves_only_those_it_must() {
     let place = Place::new();
     let _listeners = ["a", "b", "c", "d"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::Source);
-    let fourth = pool.register(&place.address("d"));
+    let fourth = pool.registry().register(&place.address("d"));
     let before = by_client(&pool, &place).await;
     assert_eq!(by_client(&pool, &place).await, before);
     for name in ["a", "b", "c", "d"] {
@@ -80,7 +80,7 @@ async fn source_keeps_a_client_and_moves_only_those_it_must() {
         assert!(name == "d" || after[client] == *name, "{client} was moved");
     }
 
-    let _fourth = pool.register(&place.address("d"));
+    let _fourth = pool.registry().register(&place.address("d"));
     assert_eq!(by_client(&pool, &place).await, before, "and back");
 }
 
@@ -125,14 +125,14 @@ async fn an_address_is_served_from_its_registration_to_its_withdrawal() {
     assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::Refused));
 
     let (registration, ()) = tokio::join!(
-        async { pool.register(&place.address("a")) },
+        async { pool.registry().register(&place.address("a")) },
         pool.until_populated()
     );
     assert!(pool.has_addresses());
     let (names, _leases) = dial_times(&pool, &place, 2).await;
     assert_eq!(names, ["a", "a"]);
 
-    let second = pool.register(&place.address("b"));
+    let second = pool.registry().register(&place.address("b"));
     drop(registration);
     let (names, _leases) = dial_times(&pool, &place, 2).await;
     assert_eq!(names, ["b", "b"]);
@@ -146,10 +146,48 @@ async fn two_registrations_of_an_address_are_withdrawn_one_by_one() {
     let place = Place::new();
     let _listener = place.listen("a");
     let pool = pool(&[], Balance::LeastConnections);
-    let first = pool.register(&place.address("a"));
-    let second = pool.register(&place.address("a"));
+    let first = pool.registry().register(&place.address("a"));
+    let second = pool.registry().register(&place.address("a"));
     drop(first);
     assert!(dial_or_refuse(&pool).await.is_ok());
     drop(second);
     assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::Refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
+    let place = Place::new();
+    let _listeners = ["a", "b"].map(|name| place.listen(name));
+    let before = pool(&[], Balance::RoundRobin);
+    let [a, _b] = ["a", "b"].map(|name| before.registry().register(&place.address(name)));
+    let _c = before.registry().register(&place.address("c"));
+    for _ in 0..HEALTH.fall {
+        before.targets()[2].failed(HEALTH, "for the test");
+    }
+    let (mut names, mut leases) = dial_times(&before, &place, 6).await;
+    names.sort();
+    assert_eq!(names, ["a", "a", "a", "b", "b", "b"]);
+    leases.retain(|lease| place.name_of(lease) == "a");
+
+    // Of the connections of the old one the new one knows how many are open, and when they end.
+    let after = pool(&[], Balance::LeastConnections).with(Arc::clone(before.registry()));
+    assert!(after.targets()[2].is_down());
+    let (names, more) = dial_times(&after, &place, 3).await;
+    assert_eq!(names, ["b", "b", "b"]);
+    drop(leases);
+    let (names, _more) = dial_times(&after, &place, 3).await;
+    assert_eq!(names, ["a", "a", "a"]);
+    drop((a, more));
+    let (names, _leases) = dial_times(&after, &place, 2).await;
+    assert_eq!(names, ["b", "b"]);
+}
+
+#[tokio::test]
+async fn who_registers_when_it_is_closed_is_told_so_as_those_are_who_had() {
+    let place = Place::new();
+    let pool = pool(&[], Balance::RoundRobin);
+    let before = pool.registry().register(&place.address("a"));
+    pool.registry().close();
+    let after = pool.registry().register(&place.address("b"));
+    tokio::join!(before.closed(), after.closed());
 }
