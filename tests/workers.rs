@@ -80,9 +80,10 @@ async fn the_python_worker_that_is_to_stop_answers_the_clients_it_has_and_takes_
     let client = client::connect(&vestibule.tcp()).await;
     let mut client = BufReader::new(client.expect("a handshake"));
     soon("an answer", get(&mut client)).await;
+    let pid = worker.pid();
+    until("both places are there", || threads(pid) == 3).await;
     worker.signal(rustix::process::Signal::TERM);
     // Its second place gives up its wait at the gate; then it has heard the signal.
-    let pid = worker.pid();
     until("only the place in use is left", || threads(pid) == 2).await;
     let (headers, _) = soon("an answer", get(&mut client)).await;
     assert!(headers.contains("connection: close"), "{headers}");
