@@ -13,6 +13,7 @@ mod sidecar;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod validity;
 mod value;
 mod words;
 

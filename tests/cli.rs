@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::backend::Backend;
 use common::client::{self, Front};
+use common::pki::{Authority, Subject};
 use common::process::{Done, Process, output, vestibule};
 use common::{bytes, gate, project, soon};
 use serde_json::Value;
@@ -306,6 +307,37 @@ async fn the_development_certificate_is_warned_of_beyond_this_machine_and_only_t
         if let Some(warning) = warning {
             assert!(warning.contains("development certificate"), "{warning}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_on_the_command_line_that_has_expired_is_served_and_warned_of() {
+    let directory = tempdir().expect("a directory");
+    let expired = Subject {
+        expired: true,
+        ..Subject::host(&["localhost"])
+    };
+    let authority = Authority::root("everybody");
+    authority.issue(&expired).write(directory.path(), "old");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (old, old_key) = (path("old.pem"), path("old-key.pem"));
+    let (chain, key, ca) = (cert("server.pem"), cert("server-key.pem"), cert("ca.pem"));
+    let towards = format!("--to tls:localhost:1 --backend-ca {ca}");
+    for flags in [
+        format!("--cert {old} --key {old_key} --to echo"),
+        format!(
+            "--cert {chain} --key {key} {towards} --backend-cert {old} --backend-key {old_key}"
+        ),
+    ] {
+        let process = Process::start(command(&format!("run --listen 127.0.0.1:0 {flags}")));
+        process.line("limits: ").await;
+        process.signal(rustix::process::Signal::TERM);
+        let (status, said) = process.wait().await;
+        assert_eq!(status.code(), Some(0), "{flags}");
+        let expected = format!("{old}: the certificate expired on 2002-01-01T00:00:00Z");
+        let warned = said.err.iter().filter(|line| line.contains("WARN"));
+        let warned: Vec<_> = warned.filter(|line| line.contains(&expected)).collect();
+        assert_eq!(warned.len(), 1, "{flags}: {:#?}", said.err);
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_rustls::rustls::RootCertStore;
 
 use super::files::{File, Files};
 use super::reader::Table;
+use super::validity::{Validity, validity};
 use super::value::found;
 use super::words::protocol;
 use crate::tls::certs::Certificate;
@@ -137,28 +138,12 @@ fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Opti
     Some(certificate.with_staple(staple))
 }
 
-/// Expired certificates are served all the same: some clients look away, and nobody is helped by a
-/// proxy that does not start. But who runs it is told, and `check` fails.
+/// Says where the configuration names a chain what there is to say of its dates.
 fn check_validity(certificate: &Certificate, chain: &File, entry: &Table<'_>) {
-    let now = SystemTime::now();
-    let validity = certificate.validity();
-    let (from, until) = (validity.start(), validity.end());
-    let date = |time: &SystemTime| humantime::format_rfc3339_seconds(*time).to_string();
-    if now > *until {
-        chain.expired(
-            entry,
-            &format!("the certificate expired on {}", date(until)),
-        );
-    } else if now < *from {
-        chain.expired(
-            entry,
-            &format!("the certificate is not valid before {}", date(from)),
-        );
-    } else if now + EXPIRES_SOON > *until {
-        chain.warn(
-            entry,
-            &format!("the certificate expires on {}", date(until)),
-        );
+    match validity(certificate) {
+        Validity::Good => {}
+        Validity::EndsSoon(warning) => chain.warn(entry, &warning),
+        Validity::Invalid(error) => chain.expired(entry, &error),
     }
 }
 
@@ -327,6 +312,3 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
         }
     }
 }
-
-/// Time enough to see to it, also over a holiday.
-const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::problem::Problem;
+use super::reader::Findings;
+use super::validity::{Validity, validity};
 use super::{Config, DEFAULT, proxy_protocol, words};
 use crate::address::Address;
 use crate::backend::To;
@@ -84,11 +87,15 @@ impl Config {
         let files = pairs.flat_map(|(chain, key)| [chain, key]);
         let files = files.chain(&sidecar.backend_ca).chain(&sidecar.client_ca);
         let files = files.map(FileState::of).collect();
-        let certificate = certificate(sidecar.certificate.as_ref())?;
+        let mut findings = Findings::default();
+        let certificate = certificate(sidecar.certificate.as_ref(), &mut findings)?;
         let client_auth = client_auth(sidecar)?;
         let allow = allow(sidecar)?;
         let (to, tls) = match sidecar.to.strip_prefix("tls:") {
-            Some(address) => (address, Some(towards_backend(sidecar, &allow)?)),
+            Some(address) => {
+                let tls = towards_backend(sidecar, &allow, &mut findings)?;
+                (address, Some(tls))
+            }
             None if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() => {
                 return Err(SidecarError::WithoutTls);
             }
@@ -127,20 +134,41 @@ impl Config {
             backend.tls.clone_from(&tls);
             backend.proxy_protocol = sidecar.proxy_protocol;
         }
-        Ok(Self { files, ..config })
+        Ok(Self {
+            files,
+            warnings: findings.warnings,
+            expired: findings.expired,
+            ..config
+        })
     }
 }
 
-fn certificate(files: Option<&(PathBuf, PathBuf)>) -> Result<Option<Certificate>, SidecarError> {
+fn certificate(
+    files: Option<&(PathBuf, PathBuf)>,
+    findings: &mut Findings,
+) -> Result<Option<Certificate>, SidecarError> {
     let Some((chain, key)) = files else {
         return Ok(None);
     };
     match Certificate::from_files(chain, key) {
-        Ok(certificate) => Ok(Some(certificate)),
+        Ok(certificate) => {
+            check_validity(&certificate, chain, findings);
+            Ok(Some(certificate))
+        }
         Err(error) => {
             let file = if error.is_of_the_key() { key } else { chain };
             Err(SidecarError::Certificate(file.clone(), error.to_string()))
         }
+    }
+}
+
+fn check_validity(certificate: &Certificate, chain: &Path, findings: &mut Findings) {
+    // A command line has no lines.
+    let problem = |words| Problem::at("", 0, format!("{}: {words}", chain.display()));
+    match validity(certificate) {
+        Validity::Good => {}
+        Validity::EndsSoon(warning) => findings.warnings.push(problem(warning)),
+        Validity::Invalid(error) => findings.expired.push(problem(error)),
     }
 }
 
@@ -185,6 +213,7 @@ fn allow(sidecar: &Sidecar) -> Result<Vec<identity::Rule>, SidecarError> {
 fn towards_backend(
     sidecar: &Sidecar,
     allow: &[identity::Rule],
+    findings: &mut Findings,
 ) -> Result<connector::Settings, SidecarError> {
     let roots = match &sidecar.backend_ca {
         None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
@@ -196,7 +225,7 @@ fn towards_backend(
     Ok(connector::Settings {
         server_name: None,
         roots,
-        certificate: certificate(sidecar.backend_certificate.as_ref())?,
+        certificate: certificate(sidecar.backend_certificate.as_ref(), findings)?,
         alpn: Vec::new(),
         allow: match sidecar.certificate {
             None => allow.to_vec(),

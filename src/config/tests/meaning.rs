@@ -2,6 +2,7 @@
 //! the contract.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use super::*;
 use crate::identity::Identity;
@@ -464,5 +465,76 @@ fn the_short_form_says_whom_to_let_in() {
     ] {
         let error = Config::sidecar(&wrong).expect_err("wrong").to_string();
         assert!(error.starts_with(message), "{error}");
+    }
+}
+
+/// As with a file, and for what is shown to a backend too.
+#[test]
+fn the_short_form_says_when_a_certificate_expires() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, from: SystemTime, until: SystemTime| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        (params.not_before, params.not_after) = (from.into(), until.into());
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let path = |suffix: &str| directory.path().join(format!("{name}{suffix}.pem"));
+        fs::write(path(""), certificate.pem()).expect("a file");
+        fs::write(path("-key"), key.serialize_pem()).expect("a file");
+        (path(""), path("-key"))
+    };
+    let now = SystemTime::now();
+    let good = write("good", now - DAY, now + 90 * DAY);
+    let sidecar = |certificate: &(PathBuf, PathBuf), backend_certificate: &(PathBuf, PathBuf)| {
+        let sidecar = Sidecar {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            certificate: Some(certificate.clone()),
+            client_ca: None,
+            allow: Vec::new(),
+            to: "tls:localhost:9000".into(),
+            proxy_protocol: None,
+            backend_ca: Some("certs/ca.pem".into()),
+            backend_certificate: Some(backend_certificate.clone()),
+            gate: None,
+        };
+        let config = Config::sidecar(&sidecar).expect("a configuration");
+        let said = |problems: &[Problem]| -> Vec<String> {
+            problems.iter().map(|it| it.message.clone()).collect()
+        };
+        (said(config.warnings()), said(config.expired()))
+    };
+    assert_eq!(sidecar(&good, &good), (Vec::new(), Vec::new()));
+    for (name, from, until, warns, expires) in [
+        (
+            "soon",
+            now - DAY,
+            now + 10 * DAY,
+            "the certificate expires on ",
+            "",
+        ),
+        (
+            "late",
+            now - 9 * DAY,
+            now - DAY,
+            "",
+            "the certificate expired on ",
+        ),
+        (
+            "early",
+            now + DAY,
+            now + 9 * DAY,
+            "",
+            "the certificate is not valid before ",
+        ),
+    ] {
+        let odd = write(name, from, until);
+        for (warnings, expired) in [sidecar(&odd, &good), sidecar(&good, &odd)] {
+            for (said, expected) in [(warnings, warns), (expired, expires)] {
+                let starts = format!("{}: {expected}", odd.0.display());
+                let is_it = |line: &String| line.starts_with(&starts);
+                assert_eq!(said.len(), usize::from(!expected.is_empty()), "{said:?}");
+                assert!(said.iter().all(is_it), "{said:?}");
+            }
+        }
     }
 }
