@@ -161,10 +161,11 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     let has_bundles = table.place("client_ca").is_some();
     let bundles = table.list("client_ca", |value| files.read(value));
     let lists = table.list("crl", |value| files.read(value));
-    if has_bundles && bundles.is_none() {
-        return None;
-    }
-    let authorities = authorities(&bundles.unwrap_or_default(), table);
+    let authorities = match bundles {
+        None if has_bundles => None,
+        bundles => authorities(&bundles.unwrap_or_default(), table),
+    };
+    // Whatever is wrong with the authorities, so that all is said in one go.
     let revoked = revoked(&lists.unwrap_or_default(), authorities.as_ref(), table);
     let (authorities, revoked) = (authorities?, revoked?);
     let Some(demand) = demand else {

@@ -312,3 +312,18 @@ fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
     assert_eq!(named(&refused())[..2], certificate);
     assert_eq!(named(&refused())[2..], [path.as_path()]);
 }
+
+#[test]
+fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_list() {
+    let text = format!(
+        "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
+         \"certs/server-key.pem\" }} ]\nclient_auth = \"required\"\nclient_ca = \"certs/none.pem\"\n\
+         crl = \"certs/ca.pem\"\n{BACKEND}"
+    );
+    let problems = problems(&text);
+    let [bundle, list] = &problems[..] else {
+        panic!("two problems, found {problems:?}");
+    };
+    assert!(bundle.starts_with("7:13: `listener.tls.client_ca`: cannot read"));
+    assert!(list.starts_with("8:7: certs/ca.pem: not a certificate revocation list"));
+}
