@@ -127,12 +127,17 @@ impl Routes {
     }
 
     /// Whether [`Self::choose`] could come to choose a backend once the client has an identity.
+    ///
+    /// Whoever a possible rule turns out not to mean goes on to the first certain one, and takes the
+    /// protocol along. So where a protocol must be named, that one has to name it as well, unless it
+    /// turns everybody away.
     pub(crate) fn expect(
         &self,
         query: &Query<'_>,
         expecting: Expecting,
         naming: Naming,
     ) -> Result<(), Refusal> {
+        let mut of_somebody = Err(Refusal::NoRoute);
         for Candidate { rule, name } in self.candidates(query.sni) {
             let may_match = match (Candidate { rule, name }.mismatch(query), expecting) {
                 (None, _) => Match::Certain,
@@ -141,14 +146,19 @@ impl Routes {
             };
             let is_named = naming == Naming::Any || !rule.alpn.is_empty();
             match (&rule.action, may_match) {
-                (Action::Backend(_), _) if is_named => return Ok(()),
-                (Action::Deny, Match::Certain) => return Err(Refusal::Denied),
+                (Action::Backend(_), Match::Possible) if is_named => of_somebody = Ok(()),
+                (_, Match::Possible) => {}
+                (Action::Backend(_), Match::Certain) if is_named => return Ok(()),
                 // It takes the client, without this protocol.
                 (Action::Backend(_), Match::Certain) => return Err(Refusal::NoRoute),
-                (_, Match::Possible) => {}
+                (Action::Deny, Match::Certain) if is_named => {
+                    return of_somebody.or(Err(Refusal::Denied));
+                }
+                // It is not about this protocol, and is asked again without.
+                (Action::Deny, Match::Certain) => return of_somebody,
             }
         }
-        Err(Refusal::NoRoute)
+        of_somebody
     }
 
     /// How [`Self::choose`] comes to its end: for each rule, up to the one that matches, the first

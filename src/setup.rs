@@ -16,6 +16,7 @@ use crate::connection::{Front, Timeouts};
 use crate::facts::Facts;
 use crate::outcome::Outcome;
 use crate::route::{Expecting, Naming, Query, Refusal, Routes};
+use crate::tls::{Alpn, Protocol};
 
 /// What connections are served by.
 #[derive(Debug)]
@@ -25,6 +26,16 @@ pub(crate) struct Setup {
     pub backends: Backends,
     /// By the name of the listener.
     pub fronts: HashMap<String, Arc<Front>>,
+}
+
+/// Which protocol (ALPN) a client is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Agreed {
+    On(Protocol),
+    /// The handshake goes on without.
+    OnNone,
+    /// The handshake ends with `no_application_protocol`.
+    Nothing,
 }
 
 /// Why a client whose handshake is done may not come in, or stay.
@@ -37,20 +48,6 @@ pub(crate) enum Unwelcome {
 }
 
 impl Setup {
-    /// Whether a client could come to have a backend, before it is known who it is.
-    pub(crate) fn expect(
-        &self,
-        front: &Front,
-        query: &Query<'_>,
-        naming: Naming,
-    ) -> Result<(), Refusal> {
-        let expecting = match &front.tls {
-            Some(tls) if tls.asks_for_certificates() => Expecting::Somebody,
-            _ => Expecting::Nobody,
-        };
-        self.routes.expect(query, expecting, naming)
-    }
-
     /// The backend of a client whose handshake is done and whose certificate was verified.
     pub(crate) fn route(&self, facts: &Facts) -> Result<&Arc<Backend>, Refusal> {
         let tls = facts.tls.as_ref();
@@ -100,6 +97,50 @@ impl Unwelcome {
                 Outcome::Revoked
             }
             Self::Certificate(_) => Outcome::HandshakeFailed,
+        }
+    }
+}
+
+/// What a client that names the protocols `theirs` is answered with, before it is known who it is:
+/// the first of a listener's own with which a route could serve it. `query` is about no protocol.
+///
+/// A handshake and `vestibule check --explain` both ask this function, so that they say the same.
+///
+/// # Errors
+///
+/// No route could serve the client, and the handshake ends with `access_denied`.
+pub(crate) fn agree(
+    alpn: &Alpn,
+    theirs: &[&[u8]],
+    routes: &Routes,
+    query: &Query<'_>,
+    expecting: Expecting,
+) -> Result<Agreed, Refusal> {
+    // What the routes name is not what they all take.
+    let naming = match alpn {
+        Alpn::Offered(_) => Naming::Any,
+        Alpn::OfRoutes(_) => Naming::Required,
+    };
+    let mut refusal = None;
+    for protocol in alpn.common(theirs) {
+        let query = Query {
+            alpn: Some(alpn.name(protocol)),
+            ..*query
+        };
+        match routes.expect(&query, expecting, naming) {
+            Ok(()) => return Ok(Agreed::On(protocol)),
+            Err(Refusal::Denied) => refusal = Some(Refusal::Denied),
+            Err(Refusal::NoRoute) => refusal = refusal.or(Some(Refusal::NoRoute)),
+        }
+    }
+    match (alpn, refusal) {
+        // Without a protocol a later route might take the client after all, past the one that denies.
+        (_, Some(Refusal::Denied)) => Err(Refusal::Denied),
+        (Alpn::Offered(_), Some(Refusal::NoRoute)) => Err(Refusal::NoRoute),
+        (Alpn::Offered(_), None) if !theirs.is_empty() => Ok(Agreed::Nothing),
+        (Alpn::Offered(_), None) | (Alpn::OfRoutes(_), Some(Refusal::NoRoute) | None) => {
+            routes.expect(query, expecting, Naming::Any)?;
+            Ok(Agreed::OnNone)
         }
     }
 }

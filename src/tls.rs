@@ -103,12 +103,11 @@ pub(crate) enum Tickets {
 pub(crate) struct TlsAcceptor {
     hosts: Arc<Hosts>,
     client_auth: Option<ClientAuth>,
-    /// For clients that come to speak one of these.
-    protocols: Arc<[(String, Arc<ServerConfig>)]>,
+    alpn: Arc<Alpn>,
+    /// For clients that come to speak one of `alpn`, in its order.
+    protocols: Arc<[Arc<ServerConfig>]>,
     /// For the others.
     general: Arc<ServerConfig>,
-    /// Whether a client that names protocols, and none of ours, is one of the others.
-    needs_none: bool,
     engine: Engine,
 }
 
@@ -120,35 +119,32 @@ impl TlsAcceptor {
     /// There are no random bytes, or rustls cannot be configured so.
     pub(crate) fn new(settings: &Settings, secret: &Secret) -> Result<Self, rustls::Error> {
         let mut general = configure(settings, secret)?;
-        let (names, needs_none) = match &settings.alpn {
-            Alpn::Offered(names) => (names, false),
-            Alpn::OfRoutes(names) => (names, true),
-        };
         let bytes = |name: &String| name.clone().into_bytes();
         let of = |name: &String| {
             let mut config = general.clone();
             config.alpn_protocols = vec![bytes(name)];
-            (name.clone(), Arc::new(config))
+            Arc::new(config)
         };
-        let protocols = names.iter().map(of).collect();
-        if !needs_none {
+        let protocols = settings.alpn.names().iter().map(of).collect();
+        if let Alpn::Offered(names) = &settings.alpn {
             // For the alert that there is no protocol in common (RFC 7301 §3.2).
             general.alpn_protocols = names.iter().map(bytes).collect();
         }
         Ok(Self {
             hosts: Arc::clone(&settings.hosts),
             client_auth: settings.client_auth.clone(),
+            alpn: Arc::new(settings.alpn.clone()),
             protocols,
             general: Arc::new(general),
-            needs_none,
             engine: settings.engine,
         })
     }
 
     /// Performs the handshake within `deadline`.
     ///
-    /// `admit` decides from the ClientHello, before any key exchange, which of [`Hello::choices`] it
-    /// is to be; a client that it refuses gets the alert `access_denied`.
+    /// `admit` decides from the ClientHello, before any key exchange, which protocol of
+    /// [`Self::alpn`] it is to be; a client that it refuses gets the alert `access_denied`. Without
+    /// one, a client that names protocols is told that there is none where the listener has its own.
     ///
     /// # Errors
     ///
@@ -175,6 +171,10 @@ impl TlsAcceptor {
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
+    }
+
+    pub(crate) fn alpn(&self) -> &Alpn {
+        &self.alpn
     }
 
     /// Whether clients may come to have an identity.

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use super::summary::{Shown, Target};
 use super::{Config, Listener};
 use crate::identity::Identity;
-use crate::route::{Query, Refusal};
+use crate::route::{Expecting, Query, Refusal};
+use crate::setup::{Agreed, agree};
+use crate::tls::Settings;
 use crate::tls::client_auth::{ClientAuth, Demand};
-use crate::tls::{Alpn, Settings};
 
 /// A client that might come.
 #[derive(Clone, Debug, Default)]
@@ -80,46 +81,91 @@ impl Config {
         identity: Option<&Identity>,
     ) -> fmt::Result {
         writeln!(text, "listener {}: {}", listener.name, listener.address)?;
-        let (mut sni, mut alpn, mut identity) =
-            (question.sni.as_deref(), question.alpn.as_deref(), identity);
+        let query = Query {
+            listener: &listener.name,
+            peer: question.from.map(|ip| ip.to_canonical()),
+            ..Query::default()
+        };
         match &listener.tls {
-            None => (sni, alpn, identity) = (None, None, None),
+            None => self.explain_route(text, &query, None),
             Some(tls) => {
-                let Some(certificate) = tls.hosts.shown(sni) else {
-                    return writeln!(
-                        text,
-                        "  refused with unrecognized_name: no certificate has that name, and \
-                         `unknown_sni` is \"refuse\""
-                    );
-                };
-                writeln!(text, "  certificate: {}", Shown(certificate))?;
-                if let Some(refusal) = refuses(tls, alpn, identity) {
-                    return writeln!(text, "  {refusal}");
-                }
-                alpn = alpn.filter(|name| offered(tls).iter().any(|ours| ours == name));
-                identity = identity.filter(|_| tls.client_auth.is_some());
+                let sni = question.sni.as_deref();
+                let query = Query { sni, ..query };
+                self.explain_handshake(text, tls, &query, question.alpn.as_deref(), identity)
             }
         }
-        self.explain_route(
-            text,
-            &Query {
-                listener: &listener.name,
-                sni,
-                alpn,
-                peer: question.from.map(|ip| ip.to_canonical()),
-                identity,
-            },
-        )
     }
 
-    fn explain_route(&self, text: &mut String, query: &Query<'_>) -> fmt::Result {
+    /// In the order of a handshake: the certificate, the protocol, and then who the client is.
+    fn explain_handshake(
+        &self,
+        text: &mut String,
+        tls: &Settings,
+        query: &Query<'_>,
+        named: Option<&str>,
+        identity: Option<&Identity>,
+    ) -> fmt::Result {
+        let Some(certificate) = tls.hosts.shown(query.sni) else {
+            return writeln!(
+                text,
+                "  refused with unrecognized_name: no certificate has that name, and `unknown_sni` \
+                 is \"refuse\""
+            );
+        };
+        writeln!(text, "  certificate: {}", Shown(certificate))?;
+        let theirs: Vec<&[u8]> = named.map(str::as_bytes).into_iter().collect();
+        let demand = tls.client_auth.as_ref().map(ClientAuth::demand);
+        let expecting = match demand {
+            Some(_) => Expecting::Somebody,
+            None => Expecting::Nobody,
+        };
+        let alpn = match agree(&tls.alpn, &theirs, &self.routes, query, expecting) {
+            Ok(Agreed::On(protocol)) => Some(tls.alpn.name(protocol)),
+            Ok(Agreed::OnNone) => None,
+            Ok(Agreed::Nothing) => {
+                return writeln!(
+                    text,
+                    "  refused with no_application_protocol: it names none of `listener.tls.alpn`"
+                );
+            }
+            // Before it is known who it is.
+            Err(refusal) => {
+                let alpn = named;
+                return self.explain_route(text, &Query { alpn, ..*query }, Some(refusal));
+            }
+        };
+        if named.is_some() {
+            writeln!(text, "  protocol: {}", alpn.unwrap_or("none"))?;
+        }
+        if demand == Some(Demand::Required) && identity.is_none() {
+            return writeln!(
+                text,
+                "  refused with certificate_required: it shows no certificate"
+            );
+        }
+        let identity = identity.filter(|_| demand.is_some());
+        let query = Query {
+            alpn,
+            identity,
+            ..*query
+        };
+        self.explain_route(text, &query, None)
+    }
+
+    /// With what the handshake has ended with, if it has.
+    fn explain_route(
+        &self,
+        text: &mut String,
+        query: &Query<'_>,
+        refusal: Option<Refusal>,
+    ) -> fmt::Result {
         for (index, mismatch) in self.routes.trace(query).into_iter().enumerate() {
             match mismatch {
                 Some(key) => writeln!(text, "  route {}: no, for its `{key}`", index + 1)?,
                 None => writeln!(text, "  route {}: yes", index + 1)?,
             }
         }
-        match self.routes.choose(query) {
+        match refusal.map_or_else(|| self.routes.choose(query), Err) {
             Ok(name) => {
                 let backend = self.backends.iter().find(|it| it.name == name);
                 let target = backend.map(|it| Target(it).to_string()).unwrap_or_default();
@@ -130,28 +176,5 @@ impl Config {
                 writeln!(text, "  refused with access_denied: no route takes it")
             }
         }
-    }
-}
-
-/// What ends the handshake of such a client.
-fn refuses(tls: &Settings, alpn: Option<&str>, identity: Option<&Identity>) -> Option<String> {
-    let demand = tls.client_auth.as_ref().map(ClientAuth::demand);
-    if demand == Some(Demand::Required) && identity.is_none() {
-        return Some("refused with certificate_required: it shows no certificate".into());
-    }
-    match (&tls.alpn, alpn) {
-        (Alpn::Offered(ours), Some(theirs)) if !ours.iter().any(|name| name == theirs) => {
-            Some(format!(
-                "refused with no_application_protocol: offered are {}",
-                ours.join(", ")
-            ))
-        }
-        _ => None,
-    }
-}
-
-fn offered(tls: &Settings) -> &[String] {
-    match &tls.alpn {
-        Alpn::Offered(names) | Alpn::OfRoutes(names) => names,
     }
 }

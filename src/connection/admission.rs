@@ -14,8 +14,8 @@ use crate::facts::Facts;
 use crate::ledger::Record;
 use crate::limits::{Exceeded, IdentityShare, Permit};
 use crate::outcome::Outcome;
-use crate::route::{Naming, Query, Refusal};
-use crate::setup::{Setup, Unwelcome};
+use crate::route::{Expecting, Query, Refusal};
+use crate::setup::{Agreed, Setup, Unwelcome, agree};
 use crate::sys::socket::Socket;
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, TlsAcceptor};
 use crate::worker::Shared;
@@ -91,7 +91,7 @@ impl Admission<'_> {
         socket: Socket,
         acceptor: &TlsAcceptor,
     ) -> Result<(Client, Option<Peer>), HandshakeError<Socket, Refusal>> {
-        let choose = |hello: &Hello<'_>| self.choose(hello);
+        let choose = |hello: &Hello<'_>| self.choose(hello, acceptor);
         let secured = acceptor.accept(socket, self.deadline, choose).await?;
         self.facts.tls = Some(secured.facts);
         let client = Client::secured(secured.session)
@@ -99,28 +99,29 @@ impl Admission<'_> {
         Ok((client, secured.peer))
     }
 
-    /// The first protocol with which a route could serve the client.
-    fn choose(&self, hello: &Hello<'_>) -> Result<Option<Protocol>, Refusal> {
-        let mut refusal = Refusal::NoRoute;
-        for choice in hello.choices() {
-            let query = Query {
-                listener: &self.front.name,
-                sni: hello.server_name(),
-                alpn: choice.map(|(_, name)| name),
-                peer: self.facts.peer_ip(),
-                identity: None,
-            };
-            // What the routes name is not what they all take.
-            let naming = match choice.is_some() && hello.is_of_routes() {
-                true => Naming::Required,
-                false => Naming::Any,
-            };
-            match self.setup.expect(self.front, &query, naming) {
-                Ok(()) => return Ok(choice.map(|(protocol, _)| protocol)),
-                Err(reason) => refusal = reason,
-            }
+    /// The protocol that a route could serve the client with.
+    fn choose(
+        &self,
+        hello: &Hello<'_>,
+        acceptor: &TlsAcceptor,
+    ) -> Result<Option<Protocol>, Refusal> {
+        let query = Query {
+            listener: &self.front.name,
+            sni: hello.server_name(),
+            alpn: None,
+            peer: self.facts.peer_ip(),
+            identity: None,
+        };
+        let expecting = match acceptor.asks_for_certificates() {
+            true => Expecting::Somebody,
+            false => Expecting::Nobody,
+        };
+        let (alpn, routes) = (acceptor.alpn(), &self.setup.routes);
+        match agree(alpn, &hello.protocols(), routes, &query, expecting)? {
+            Agreed::On(protocol) => Ok(Some(protocol)),
+            // Of the two rustls knows which it is, and has the alert.
+            Agreed::OnNone | Agreed::Nothing => Ok(None),
         }
-        Err(refusal)
     }
 
     /// Asks the latest setup, and the limits, about a client whose handshake is done.

@@ -224,3 +224,63 @@ fn a_protocol_that_only_other_rules_name_is_not_answered() {
     assert_eq!(ask("old.example", Some("h2"), Naming::Any), Ok(()));
     assert_eq!(ask("old.example", None, Naming::Any), Ok(()));
 }
+
+/// Whoever turns out not to be meant goes on to the next rule, and takes the protocol along.
+#[test]
+fn a_protocol_is_not_answered_for_somebody_where_anybody_else_would_take_it_elsewhere() {
+    let rule = |alpn: &[&str], identity: &[&str], action| Rule {
+        alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        identity: identity.iter().map(|text| who(text)).collect(),
+        action,
+        ..Rule::default()
+    };
+    let alice = || rule(&["h2"], &["cn:alice"], to("inner"));
+    let bob = || rule(&[], &["cn:bob"], to("bob"));
+    let elsewhere = Err(Refusal::NoRoute);
+    for (behind, expected) in [
+        (vec![], Ok(())),
+        (vec![rule(&[], &[], to("rest"))], elsewhere),
+        (vec![rule(&["h2"], &[], to("rest"))], Ok(())),
+        (vec![rule(&["http/1.1"], &[], to("rest"))], Ok(())),
+        // They are told so once it is known who they are.
+        (vec![rule(&[], &[], Action::Deny)], Ok(())),
+        (vec![rule(&["h2"], &[], Action::Deny)], Ok(())),
+        // Of those who are only possible none decides.
+        (vec![bob(), rule(&["h2"], &[], to("rest"))], Ok(())),
+        (vec![bob(), rule(&[], &[], to("rest"))], elsewhere),
+    ] {
+        let rules = Routes::new([vec![alice()], behind].concat());
+        let query = Query {
+            alpn: Some("h2"),
+            ..Query::default()
+        };
+        let expect = |naming| rules.expect(&query, Expecting::Somebody, naming);
+        assert_eq!(expect(Naming::Required), expected, "{rules:?}");
+        assert_eq!(expect(Naming::Any), Ok(()), "{rules:?}");
+    }
+}
+
+/// One that denies everything is asked again, without the protocol: an earlier one may take that.
+#[test]
+fn a_protocol_is_denied_by_a_rule_that_names_it() {
+    let deny = |alpn: &[&str]| {
+        let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
+        Routes::new(vec![Rule {
+            alpn,
+            ..Rule::default()
+        }])
+    };
+    let query = Query {
+        alpn: Some("h2"),
+        ..Query::default()
+    };
+    for (routes, naming, expected) in [
+        (deny(&["h2"]), Naming::Required, Refusal::Denied),
+        (deny(&["h2"]), Naming::Any, Refusal::Denied),
+        (deny(&[]), Naming::Required, Refusal::NoRoute),
+        (deny(&[]), Naming::Any, Refusal::Denied),
+    ] {
+        let expected = Err(expected);
+        assert_eq!(routes.expect(&query, Expecting::Nobody, naming), expected);
+    }
+}

@@ -5,37 +5,19 @@ use std::sync::Arc;
 use tokio_rustls::rustls::server::ClientHello;
 use tokio_rustls::rustls::{self, AlertDescription, ServerConfig};
 
-use super::{HandshakeError, TlsAcceptor};
+use super::{Alpn, HandshakeError, TlsAcceptor};
 
 /// What the client said first.
-pub(crate) struct Hello<'a> {
-    hello: ClientHello<'a>,
-    acceptor: &'a TlsAcceptor,
-}
+pub(crate) struct Hello<'a>(ClientHello<'a>);
 
 impl Hello<'_> {
     pub(crate) fn server_name(&self) -> Option<&str> {
-        self.hello.server_name()
+        self.0.server_name()
     }
 
-    /// Whether the protocols are those that routes name, and not the listener's own.
-    pub(crate) fn is_of_routes(&self) -> bool {
-        self.acceptor.needs_none
-    }
-
-    /// The protocols that it could come to be, in our order of preference (RFC 7301 §3.2); `None` is
-    /// none of them, which ends the handshake where the client has to have one.
-    pub(crate) fn choices(&self) -> impl Iterator<Item = Option<(Protocol, &str)>> {
-        let theirs: Vec<&[u8]> = self.hello.alpn().into_iter().flatten().collect();
-        let ours = self.acceptor.protocols.iter().enumerate();
-        let mut common: Vec<_> = ours
-            .filter(|(_, (name, _))| theirs.contains(&name.as_bytes()))
-            .map(|(index, (name, _))| Some((Protocol(index), name.as_str())))
-            .collect();
-        if common.is_empty() || self.acceptor.needs_none {
-            common.push(None);
-        }
-        common.into_iter()
+    /// The protocols that it names (RFC 7301 §3.1).
+    pub(crate) fn protocols(&self) -> Vec<&[u8]> {
+        self.0.alpn().into_iter().flatten().collect()
     }
 }
 
@@ -67,9 +49,28 @@ impl<R> Rejection<R> {
     }
 }
 
-/// One of the protocols of an acceptor.
+/// One of a listener's protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Protocol(usize);
+
+impl Alpn {
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::Offered(names) | Self::OfRoutes(names) => names,
+        }
+    }
+
+    pub(crate) fn name(&self, Protocol(index): Protocol) -> &str {
+        &self.names()[index]
+    }
+
+    /// Those that a client names too, in our order of preference (RFC 7301 §3.2).
+    pub(crate) fn common(&self, theirs: &[&[u8]]) -> impl Iterator<Item = Protocol> {
+        let ours = self.names().iter().enumerate();
+        ours.filter(|(_, name)| theirs.contains(&name.as_bytes()))
+            .map(|(index, _)| Protocol(index))
+    }
+}
 
 impl TlsAcceptor {
     /// What the handshake is to go on with, or why it is not to.
@@ -82,12 +83,8 @@ impl TlsAcceptor {
             let name = hello.server_name().unwrap_or("no name").to_owned();
             return Err(Rejection::UnknownName(name));
         }
-        let hello = Hello {
-            hello,
-            acceptor: self,
-        };
-        let config = match admit(&hello).map_err(Rejection::Refused)? {
-            Some(Protocol(index)) => &self.protocols[index].1,
+        let config = match admit(&Hello(hello)).map_err(Rejection::Refused)? {
+            Some(Protocol(index)) => &self.protocols[index],
             None => &self.general,
         };
         Ok(Arc::clone(config))
