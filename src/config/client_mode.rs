@@ -1,7 +1,7 @@
 //! `[backend.tls]`: TLS towards the addresses of a backend.
 
 use super::files::Files;
-use super::handshake::certificate;
+use super::handshake::chain_and_key;
 use super::reader::Table;
 use super::value::{Expected, Value};
 use super::words::protocol;
@@ -27,9 +27,14 @@ pub(super) fn client_mode(
     let ca = roots(files, &mut table);
     let has_certificate = table.place("certificate").is_some();
     let entry = table.table("certificate");
-    let certificate = entry.and_then(|entry| certificate(entry, None, files));
+    // Without a staple: nobody asks a client for one.
+    let certificate = entry.and_then(|mut entry| {
+        let certificate = chain_and_key(&mut entry, files);
+        entry.finish();
+        certificate
+    });
     let alpn = table.list("alpn", protocol);
-    let allow = table.any_of("allow", |value| value.parsed(str::parse::<Rule>));
+    let allow = allow(&mut table);
     let is_sound = match to.and_then(unnamed) {
         Some(Unnamed::BuiltIn) => {
             backend.problem_at(place, BUILT_IN.into());
@@ -84,6 +89,19 @@ fn server_name(value: &Value<'_>) -> Result<ServerName<'static>, Expected> {
         connector::server_name(text)
             .ok_or("expected a DNS name or an IP address, as in `api.internal` or `10.0.0.1`")
     })
+}
+
+/// `None` without the key, or with a problem that was reported.
+fn allow(table: &mut Table<'_>) -> Option<Vec<Rule>> {
+    let place = table.place("allow")?;
+    let rules = table.list("allow", |value| value.parsed(str::parse::<Rule>))?;
+    if rules.is_empty() {
+        let message = "`backend.tls.allow`: an empty list allows nobody; leave the key out to allow \
+                       every server whose certificate is good";
+        table.problem_at(place, message.into());
+        return None;
+    }
+    Some(rules)
 }
 
 /// `None` only with a problem that was reported.

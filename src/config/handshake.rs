@@ -83,33 +83,39 @@ fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>
     None
 }
 
-pub(super) fn certificate(
+/// With the staple that its entry names, or the one `beside` it. `None` only with a problem that was
+/// reported.
+fn certificate(
     mut entry: Table<'_>,
     beside: Option<File>,
     files: &Files<'_>,
 ) -> Option<Certificate> {
-    let chain = entry.require("chain", |value| files.read(value));
-    let key = entry.require("key", |value| files.read(value));
+    let certificate = chain_and_key(&mut entry, files);
     let staple = entry.read("ocsp", |value| files.read(value)).or(beside);
-    let certificate = match (chain, key) {
-        (Some(chain), Some(key)) => match Certificate::from_pem(&chain.content, &key.content) {
-            Ok(certificate) => {
-                check_validity(&certificate, &chain, &entry);
-                match staple {
-                    Some(staple) => stapled(&certificate, staple, &entry),
-                    None => Some(certificate),
-                }
-            }
-            Err(error) => {
-                let file = if error.is_of_the_key() { key } else { chain };
-                file.problem(&entry, &error);
-                None
-            }
-        },
-        _ => None,
+    let certificate = match (certificate, staple) {
+        (Some(certificate), Some(staple)) => stapled(&certificate, staple, &entry),
+        (certificate, _) => certificate,
     };
     entry.finish();
     certificate
+}
+
+/// `None` only with a problem that was reported.
+pub(super) fn chain_and_key(entry: &mut Table<'_>, files: &Files<'_>) -> Option<Certificate> {
+    let chain = entry.require("chain", |value| files.read(value));
+    let key = entry.require("key", |value| files.read(value));
+    let (chain, key) = (chain?, key?);
+    match Certificate::from_pem(&chain.content, &key.content) {
+        Ok(certificate) => {
+            check_validity(&certificate, &chain, entry);
+            Some(certificate)
+        }
+        Err(error) => {
+            let file = if error.is_of_the_key() { key } else { chain };
+            file.problem(entry, &error);
+            None
+        }
+    }
 }
 
 /// `None` only with a problem that was reported.
@@ -149,7 +155,8 @@ fn check_validity(certificate: &Certificate, chain: &File, entry: &Table<'_>) {
 
 /// `None` only with a problem that was reported; `Some(None)` asks clients for nothing.
 fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<ClientAuth>> {
-    let place = table.place("client_auth").or(table.place("client_ca"));
+    let keys = ["client_auth", "client_ca", "crl"];
+    let place = keys.into_iter().find_map(|key| table.place(key));
     let demand = table.read("client_auth", |value| {
         value.word(&[
             ("none", None),

@@ -314,6 +314,33 @@ fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
 }
 
 #[test]
+fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_otherwise() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let list = directory.path().join("crl.pem");
+    fs::write(&list, revocation_list()).expect("a file");
+    let crl = format!("crl = \"{}\"", list.display());
+    let ca = "client_ca = \"certs/ca.pem\"";
+    for (lines, expected) in [
+        (String::new(), None),
+        ("crl = []\nclient_ca = []".into(), None),
+        (format!("client_auth = \"required\"\n{ca}\n{crl}"), None),
+        (ca.to_owned(), Some((6, 13))),
+        (crl.clone(), Some((6, 7))),
+        (format!("client_auth = \"none\"\n{crl}"), Some((6, 15))),
+        (format!("{crl}\n{ca}"), Some((7, 13))),
+    ] {
+        let config = parse(&format!(
+            "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
+             \"certs/server-key.pem\" }} ]\n{lines}\n{BACKEND}"
+        ));
+        let warned: Vec<_> = (config.warnings().iter())
+            .map(|warning| (warning.line, warning.column))
+            .collect();
+        assert_eq!(warned, Vec::from_iter(expected), "{lines}");
+    }
+}
+
+#[test]
 fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_list() {
     let text = format!(
         "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
@@ -326,4 +353,23 @@ fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_l
     };
     assert!(bundle.starts_with("7:13: `listener.tls.client_ca`: cannot read"));
     assert!(list.starts_with("8:7: certs/ca.pem: not a certificate revocation list"));
+}
+
+/// Of nobody, in PEM.
+fn revocation_list() -> String {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+    let issuer = rcgen::CertifiedIssuer::self_signed(params, key).expect("an issuer");
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2026, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&issuer).expect("a list");
+    list.pem().expect("PEM")
 }

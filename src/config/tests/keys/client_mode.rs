@@ -66,6 +66,11 @@ fn backend_tls() {
                 "`backend.tls.certificate` needs the key `key`",
             ),
             (
+                "certificate = { chain = \"certs/client.pem\", key = \"certs/client-key.pem\", ocsp = \"o\" }",
+                75,
+                "unknown key `backend.tls.certificate.ocsp`; known here: chain, key",
+            ),
+            (
                 "certificate = \"certs/client.pem\"",
                 15,
                 "`backend.tls.certificate`: expected a table, found a string",
@@ -78,8 +83,8 @@ fn backend_tls() {
             (
                 "allow = []",
                 9,
-                "`backend.tls.allow`: an empty list matches nothing; leave the key out to match \
-                 everything",
+                "`backend.tls.allow`: an empty list allows nobody; leave the key out to allow every \
+                 server whose certificate is good",
             ),
             (
                 "allow = [\"cn:api\", \"api\"]",
