@@ -25,8 +25,9 @@ use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Facts;
 use crate::identity::Identity;
+use crate::outcome::Outcome;
 use crate::proxy_protocol::{ProxyProtocol, header};
-use crate::rendezvous::{Rendezvous, Resolution, Unredeemed};
+use crate::rendezvous::{Place, Rendezvous, Resolution, Ticket, Unredeemed};
 use crate::sys::socket::Socket;
 use crate::tls::connector;
 
@@ -122,21 +123,43 @@ impl Backend {
         }
     }
 
-    /// Finds somebody to serve the connection, at most until `deadline`.
+    /// Finds somebody to serve the connection, at most until `deadline` or until it is called off.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future withdraws the connection; nobody is left with half of it.
+    /// Dropping the future withdraws the connection, as one whose client is gone; nobody is left
+    /// with half of it.
     pub(crate) async fn obtain(
         &self,
         facts: &Facts,
         deadline: Deadline,
         rendezvous: &Rendezvous<Claimer>,
+        called_off: impl Future<Output = Outcome>,
+    ) -> Result<Served, Unserved> {
+        let mut waiting = Waiting {
+            rendezvous,
+            ticket: None,
+        };
+        tokio::select! {
+            biased;
+            served = self.find(facts, deadline, &mut waiting) => served,
+            outcome = called_off => {
+                waiting.refuse();
+                Err(Unserved::CalledOff(outcome))
+            }
+        }
+    }
+
+    async fn find(
+        &self,
+        facts: &Facts,
+        deadline: Deadline,
+        waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
         match &self.kind {
             Kind::Dialled(pool, park) => self.dial(pool, facts, deadline, *park).await,
             Kind::Claimed(registered) => {
-                self.obtain_claimed(registered, facts, deadline, rendezvous)
+                self.find_claimer(registered, facts, deadline, waiting)
                     .await
             }
             Kind::Hello(drain) => Ok(Served::built_in(|stream| {
@@ -161,12 +184,12 @@ impl Backend {
     }
 
     /// Dials while any address is registered, and waits for a claim while none is.
-    async fn obtain_claimed(
+    async fn find_claimer(
         &self,
         registered: &Pool,
         facts: &Facts,
         deadline: Deadline,
-        rendezvous: &Rendezvous<Claimer>,
+        waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
         let mut place = None;
         loop {
@@ -177,7 +200,7 @@ impl Backend {
                     () = registered.until_empty() => continue,
                 }
             }
-            let mut ticket = rendezvous.announce_again(facts.clone(), place);
+            let ticket = waiting.announce(facts.clone(), place);
             place = ticket.place();
             let ended = tokio::select! {
                 biased;
@@ -188,7 +211,7 @@ impl Backend {
             let claimer = match ended {
                 Ok(claimer) => claimer,
                 // A claim that came first is honoured.
-                Err(resolution) => match ticket.withdraw(resolution) {
+                Err(resolution) => match waiting.withdraw(resolution) {
                     Some(claimer) => claimer,
                     None if resolution == Resolution::Expired => return Err(Unserved::Expired),
                     None => continue,
@@ -200,6 +223,31 @@ impl Backend {
                 return Ok(Served::claimed(stream));
             }
         }
+    }
+}
+
+/// A connection's place at the rendezvous, if it has one. Kept apart from the future that waits
+/// there: what that is dropped for may have to be said.
+struct Waiting<'a> {
+    rendezvous: &'a Rendezvous<Claimer>,
+    ticket: Option<Ticket<Claimer>>,
+}
+
+impl Waiting<'_> {
+    fn announce(&mut self, facts: Facts, place: Option<Place>) -> &mut Ticket<Claimer> {
+        let ticket = self.rendezvous.announce_again(facts, place);
+        self.ticket.insert(ticket)
+    }
+
+    /// Ends the waiting, unless a claim came first.
+    fn withdraw(&mut self, resolution: Resolution) -> Option<Claimer> {
+        self.ticket.take()?.withdraw(resolution)
+    }
+
+    /// Ends the waiting of a connection that is called off. At the end of a drain nothing waits any
+    /// more, so this is about a client that may not stay. Who claimed it just now has nothing.
+    fn refuse(&mut self) {
+        drop(self.withdraw(Resolution::Refused));
     }
 }
 
@@ -276,6 +324,8 @@ pub(crate) enum Unserved {
     Expired,
     /// Us: we are ending.
     Drained,
+    /// It may not go on, whoever would serve it.
+    CalledOff(Outcome),
 }
 
 impl From<Unredeemed> for Unserved {

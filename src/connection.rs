@@ -137,13 +137,11 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     let record = &*record;
     let mut called_off = pin!(called_off(shared, record));
     let budget = Deadline::after(setup.timeouts.backend).earlier(lifetime);
+    let obtained = backend.obtain(&facts, budget, &shared.rendezvous, called_off.as_mut());
     let served = tokio::select! {
         biased;
-        served = Box::pin(backend.obtain(&facts, budget, &shared.rendezvous)) => {
-            served.map_err(Outcome::from)
-        }
+        served = Box::pin(obtained) => served.map_err(Outcome::from),
         () = client.left() => return Outcome::ClientGone,
-        outcome = &mut called_off => Err(outcome),
     };
     let Served {
         mut stream,
@@ -244,6 +242,7 @@ impl From<Unserved> for Outcome {
             Unserved::Reset => Self::BackendReset,
             Unserved::Expired => Self::Expired,
             Unserved::Drained => Self::Drained,
+            Unserved::CalledOff(outcome) => outcome,
         }
     }
 }

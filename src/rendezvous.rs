@@ -186,7 +186,8 @@ impl<S> fmt::Debug for Rendezvous<S> {
 
 /// A connection's place at the rendezvous.
 ///
-/// Dropping the ticket withdraws the announcement; a later claim gets its stream back.
+/// Dropping the ticket withdraws the announcement, as one whose client is gone; a later claim gets its
+/// stream back.
 #[must_use = "dropping the ticket withdraws the announcement"]
 pub struct Ticket<S> {
     rendezvous: Rendezvous<S>,

@@ -287,6 +287,23 @@ async fn nobody_comes_and_the_client_gets_a_clean_end() {
 }
 
 #[tokio::test]
+async fn a_connection_whose_lifetime_ends_while_it_waits_has_expired_for_the_workers() {
+    let config = format!("[timeouts]\nlifetime = \"300ms\"\n{APP}");
+    let vestibule = Vestibule::start(&config).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let mut client = client::connect(&vestibule.tcp())
+        .await
+        .expect("a handshake");
+    let id = watch.offer().await["id"].clone();
+    let event = soon("an event", watch.next()).await.expect("an event");
+    let id = id.as_str().expect("an id");
+    assert_eq!(event, format!("GONE {id} expired"));
+    let read = soon("an end", client.read(&mut [0])).await;
+    assert_eq!(read.expect("close_notify, not a truncation"), 0);
+    vestibule.ended("lifetime", 1).await;
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
     for relay in RELAYS {
         let vestibule = Vestibule::start_over(relay, APP).await;

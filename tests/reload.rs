@@ -203,6 +203,23 @@ async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_seco
     assert!(error.contains("CertificateRevoked"), "{error}");
 }
 
+#[tokio::test]
+async fn who_waits_for_a_worker_and_is_revoked_is_told_to_watchers_as_refused() {
+    let site = Site::new();
+    let mallory = site.client("mallory");
+    let vestibule = site.start(APP).await;
+    let mut watch = Watch::new(&vestibule.gate(), "app").await;
+    let client = connect(&vestibule, &site.config(Some(&mallory))).await;
+    let mut client = client.expect("a handshake");
+    let id = soon("an offer", watch.offer()).await["id"].clone();
+    let id = id.as_str().expect("an id");
+    site.revoke(&[mallory.serial]);
+    let event = soon("an event", watch.next()).await.expect("an event");
+    assert_eq!(event, format!("GONE {id} refused"));
+    assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    vestibule.ended("revoked", 1).await;
+}
+
 /// What a client is told that is not let in: in TLS 1.3 it is not before its first read.
 async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> String {
     let mut client = match connect(vestibule, config).await {

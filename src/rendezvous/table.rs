@@ -289,6 +289,8 @@ pub(crate) enum Resolution {
     Dialled,
     Expired,
     ClientGone,
+    /// The client is there, and may not be any more.
+    Refused,
     Drained,
 }
 
@@ -299,6 +301,7 @@ impl fmt::Display for Resolution {
             Self::Dialled => "dialled",
             Self::Expired => "expired",
             Self::ClientGone => "client_gone",
+            Self::Refused => "refused",
             Self::Drained => "drained",
         })
     }

@@ -6,6 +6,13 @@ use crate::rendezvous::{Resolution, Unredeemed};
 
 pub(super) const BACKENDS: [&str; 2] = ["a", "b"];
 
+/// What a ticket is withdrawn for.
+const REASONS: [Resolution; 3] = [
+    Resolution::Expired,
+    Resolution::Dialled,
+    Resolution::Refused,
+];
+
 /// One step. Whom it is about is a number: tickets, ids, claimers and watchers are counted from 0.
 #[derive(Debug)]
 pub(super) enum Operation {
@@ -133,7 +140,7 @@ impl Model {
             },
             11 => Operation::Withdraw {
                 ticket: ticket(high)?,
-                why: [Resolution::Expired, Resolution::Dialled][low],
+                why: REASONS[detail % REASONS.len()],
             },
             12 => Operation::Drop {
                 ticket: ticket(detail)?,
