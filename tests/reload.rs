@@ -233,6 +233,43 @@ async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> Str
     }
 }
 
+/// An authority of which there are two certificates, one of them revoked: who shows the same
+/// certificate of its own may be let in by way of the other.
+#[tokio::test]
+async fn who_shows_another_chain_for_the_same_certificate_is_looked_at_for_itself() {
+    let site = Site::new();
+    let (team, serial) = site.authority.intermediate("team");
+    let alice = team.issue(&Subject::named("alice"));
+    let leaf = alice.chain.split_inclusive(END).next().expect("a leaf");
+    let chain = leaf.to_owned() + "\n" + &site.authority.vouch_again("team", &team);
+    let otherwise = Issued {
+        chain,
+        key: alice.key.clone(),
+        der: alice.der.clone(),
+        serial: alice.serial,
+    };
+    let vestibule = site.start(ECHO).await;
+    let (revoked, good) = (site.config(Some(&alice)), site.config(Some(&otherwise)));
+    let (mut leaving, mut staying) = (Vec::new(), Vec::new());
+    // So many that no order of looking at them is right by chance.
+    for _ in 0..4 {
+        leaving.push(open(&vestibule, &revoked).await);
+        staying.push(open(&vestibule, &good).await);
+    }
+    site.revoke(&[serial]);
+    reloaded(&vestibule, 1).await;
+    for client in &mut staying {
+        echo(client).await.expect("the others stay");
+    }
+    for client in &mut leaving {
+        let end = soon("their end", client.read(&mut [0])).await;
+        assert_eq!(end.expect("an end"), 0);
+    }
+    vestibule.ended("revoked", 4).await;
+}
+
+const END: &str = "-----END CERTIFICATE-----";
+
 #[tokio::test]
 async fn whom_no_route_takes_any_more_is_turned_out() {
     let site = Site::new();

@@ -8,7 +8,6 @@ use tracing::{info, warn};
 use super::bind::{self, Fixed, Open, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
 use crate::config::Config;
-use crate::facts::Facts;
 use crate::proxy::BindError;
 use crate::setup::Setup;
 use crate::worker::{Bound, Shared};
@@ -133,15 +132,12 @@ fn send_workers_away(before: &Setup, now: &Setup) {
 fn revoke(shared: &Shared) -> usize {
     let setup = shared.setup.load_full();
     let known = shared.ledger.known();
-    // Many connections may have one certificate between them.
+    // Many connections may have one certificate between them; but it may have come with another
+    // chain, of which another certificate is revoked.
     let mut verified = HashMap::new();
     let unwelcome = known.iter().filter(|known| {
-        let Facts {
-            listener, identity, ..
-        } = &known.facts;
-        let certificate = identity.as_ref().map(|identity| &identity.sha256);
         let is_good = *verified
-            .entry((listener, certificate))
+            .entry((&known.facts.listener, &known.chain))
             .or_insert_with(|| setup.verify(&known.facts, &known.chain).is_ok());
         !(is_good && setup.route(&known.facts).is_ok())
     });

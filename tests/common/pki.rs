@@ -88,6 +88,14 @@ impl Authority {
         self.issuer.pem()
     }
 
+    /// Another certificate for an authority that this one vouches for already, in PEM.
+    pub fn vouch_again(&self, name: &str, other: &Self) -> String {
+        let mut params = authority(name);
+        params.serial_number = Some(SerialNumber::from(serial()));
+        let certificate = params.signed_by(other.issuer.key(), &self.issuer);
+        certificate.expect("a certificate").pem()
+    }
+
     pub fn issue(&self, subject: &Subject) -> Issued {
         let key = match subject.rsa {
             // rcgen makes no RSA keys with this library; openssl does.
