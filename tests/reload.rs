@@ -364,6 +364,29 @@ async fn listeners_come_and_go_and_their_connections_stay() {
     echo(&mut old).await.expect("it stays");
 }
 
+#[tokio::test]
+async fn another_name_for_an_open_unix_listener_is_refused_with_the_reason() {
+    let site = Site::new();
+    let named = |name: &str| {
+        let address = "unix:{dir}/front.sock";
+        config(&format!(
+            "{ECHO}[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n"
+        ))
+    };
+    let vestibule = Vestibule::start_whole(Arc::clone(&site.directory), &named("old")).await;
+    site.configure(&named("new"));
+    let said = refused(&vestibule).await;
+    let expected = format!(
+        "listener \"new\" cannot have unix:{}, which is that of the open listener \"old\"",
+        site.path("front.sock").display()
+    );
+    assert!(said.contains(&expected), "{said}");
+    let front = Front::Unix(site.path("front.sock"));
+    let mut client = front.socket().await.expect("it goes on");
+    client.write_all(b"word").await.expect("room");
+    client.read_exact(&mut [0; 4]).await.expect("an echo");
+}
+
 const APP: &str = "
 [[backend]]
 name = \"app\"

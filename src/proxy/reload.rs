@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::bind::{self, Fixed, Open, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
+use crate::address::Address;
 use crate::config::Config;
 use crate::proxy::BindError;
 use crate::setup::Setup;
@@ -30,6 +31,7 @@ impl Running {
     /// Not safe: what was put in place stays, and clients may not have been looked at again.
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
         self.fixed.is_as_in(&config)?;
+        self.names_are_kept(&config)?;
         let before = self.shared.setup.load_full();
         let Shared { tickets, drain, .. } = &*self.shared;
         let setup = bind::setup(&config, Some(&before), tickets, drain)?;
@@ -63,6 +65,26 @@ impl Running {
         });
         info!(revoked, "reloaded");
         Ok(Reloaded { revoked })
+    }
+
+    /// The path of an open Unix listener is its own until it is closed, and it is closed only when
+    /// nothing can fail any more: too late for another to have it.
+    fn names_are_kept(&self, config: &Config) -> Result<(), ReloadError> {
+        for listener in &config.listeners {
+            let has_it = |(name, open): &(&String, &Open)| {
+                **name != listener.name && open.address == listener.address
+            };
+            if let Address::Unix(_) = listener.address
+                && let Some((holder, _)) = self.listeners.iter().find(has_it)
+            {
+                return Err(ReloadError::AnothersAddress {
+                    listener: listener.name.clone(),
+                    address: listener.address.clone(),
+                    holder: holder.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Those of the configuration's listeners that are not open, bound.
@@ -159,6 +181,19 @@ pub enum ReloadError {
     /// It differs in what a running process cannot change.
     #[error("{0} is not what it was; that takes a restart")]
     NeedsRestart(&'static str),
+    /// A Unix listener is to have the path of another, as when it has got another name.
+    #[error(
+        "listener {listener:?} cannot have {address}, which is that of the open listener \
+         {holder:?}; keep the name, reload without {holder:?} first, or restart"
+    )]
+    AnothersAddress {
+        /// The listener that is to have it.
+        listener: String,
+        /// What it is to have.
+        address: Address,
+        /// The listener that has it.
+        holder: String,
+    },
     /// A new listener cannot be bound, or TLS cannot be set up.
     #[error(transparent)]
     Bind(#[from] BindError),
