@@ -128,16 +128,14 @@ impl Routes {
 
     /// Whether [`Self::choose`] could come to choose a backend once the client has an identity.
     ///
-    /// Whoever a possible rule turns out not to mean goes on to the first certain one, and takes the
-    /// protocol along. So where a protocol must be named, that one has to name it as well, unless it
-    /// turns everybody away.
+    /// Whoever a possible rule turns out not to mean takes the protocol along to the next: a rule that
+    /// names none takes any. To answer with it is to keep the rule's promise to whom it means.
     pub(crate) fn expect(
         &self,
         query: &Query<'_>,
         expecting: Expecting,
         naming: Naming,
     ) -> Result<(), Refusal> {
-        let mut of_somebody = Err(Refusal::NoRoute);
         for Candidate { rule, name } in self.candidates(query.sni) {
             let may_match = match (Candidate { rule, name }.mismatch(query), expecting) {
                 (None, _) => Match::Certain,
@@ -146,19 +144,14 @@ impl Routes {
             };
             let is_named = naming == Naming::Any || !rule.alpn.is_empty();
             match (&rule.action, may_match) {
-                (Action::Backend(_), Match::Possible) if is_named => of_somebody = Ok(()),
+                (Action::Backend(_), _) if is_named => return Ok(()),
                 (_, Match::Possible) => {}
-                (Action::Backend(_), Match::Certain) if is_named => return Ok(()),
-                // It takes the client, without this protocol.
-                (Action::Backend(_), Match::Certain) => return Err(Refusal::NoRoute),
-                (Action::Deny, Match::Certain) if is_named => {
-                    return of_somebody.or(Err(Refusal::Denied));
-                }
-                // It is not about this protocol, and is asked again without.
-                (Action::Deny, Match::Certain) => return of_somebody,
+                (Action::Deny, Match::Certain) if is_named => return Err(Refusal::Denied),
+                // It takes the client, or turns it away, without this protocol.
+                (_, Match::Certain) => return Err(Refusal::NoRoute),
             }
         }
-        of_somebody
+        Err(Refusal::NoRoute)
     }
 
     /// How [`Self::choose`] comes to its end: for each rule, up to the one that matches, the first

@@ -237,8 +237,14 @@ async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
             DENIED,
             "access_denied: no route takes it",
         ),
-        // Whoever is not alice would take the protocol to a backend of which nobody has said it.
-        (asks, &[alice, to], "h2,http/1.1", NONE, "protocol: none\n"),
+        // Alice is to get to her backend, which is not known yet.
+        (
+            asks,
+            &[alice, to],
+            "h2,http/1.1",
+            "protocol: h2",
+            "protocol: h2\n",
+        ),
         (
             asks,
             &[alice, only_h2, to],
