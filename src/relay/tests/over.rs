@@ -45,10 +45,15 @@ pub(super) const ALL: [Over; 5] = [
     Over::Record(Version::Tls13),
 ];
 
+/// As long as a session ticket in its record, and longer.
+const TICKET: usize = 512;
+
 impl Over {
-    /// Both ends of a client past its handshake, with a pipe of so much room between them.
+    /// Both ends of a client past its handshake, with a pipe of so much room between them; of less than
+    /// a ticket, which is sent when the client has done with the handshake and reads no more, the
+    /// server could make nothing.
     pub(super) async fn client(self, room: usize) -> (Near, Far) {
-        let (far, near) = duplex(room);
+        let (far, near) = duplex(room.max(TICKET));
         let socket = Socket {
             stream: Box::new(near),
             has_failed: Arc::default(),
