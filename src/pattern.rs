@@ -4,6 +4,17 @@
 //! allocation in a match, whatever the peer has sent: what is before `**` is held against the front,
 //! what is behind it against the back.
 
+use std::borrow::Cow;
+
+/// A DNS name as it is looked up: in lower case (RFC 4343), without the dot of the root.
+pub(crate) fn normal(name: &str) -> Cow<'_, str> {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => name.to_ascii_lowercase().into(),
+        false => name.into(),
+    }
+}
+
 /// A sequence of parts to hold others against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {

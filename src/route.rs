@@ -9,7 +9,6 @@
 
 mod name;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::IpAddr;
@@ -18,6 +17,7 @@ use ipnet::IpNet;
 
 pub(crate) use self::name::NamePattern;
 use crate::identity::{self, Identity};
+use crate::pattern::normal;
 
 /// The rules, in their order, with an index of the names that are written out.
 #[derive(Clone, Default)]
@@ -270,15 +270,6 @@ impl Candidate<'_> {
 /// A key that is not given matches everything.
 fn any<T>(list: &[T], matches: impl Fn(&T) -> bool) -> bool {
     list.is_empty() || list.iter().any(matches)
-}
-
-/// A name as the index has it.
-fn normal(name: &str) -> Cow<'_, str> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => name.to_ascii_lowercase().into(),
-        false => name.into(),
-    }
 }
 
 const IDENTITY: &str = "identity";

@@ -1,6 +1,5 @@
 //! Which certificate a client is shown: by the name that it asks for, then by what it can verify.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 
 use super::certs::Certificate;
+use crate::pattern::normal;
 
 /// The certificates of a listener. Names are looked up, however many there are.
 pub(crate) struct Hosts {
@@ -136,11 +136,3 @@ const ALL: &[SignatureScheme] = &[
     SignatureScheme::ED25519,
     SignatureScheme::RSA_PSS_SHA256,
 ];
-
-fn normal(name: &str) -> Cow<'_, str> {
-    let name = name.strip_suffix('.').unwrap_or(name);
-    match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => name.to_ascii_lowercase().into(),
-        false => name.into(),
-    }
-}
