@@ -1,7 +1,7 @@
 //! Notices when files change, however that is done: written in place, renamed over, or behind a
 //! symbolic link that was swapped.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{metadata, read_link};
 use std::io;
@@ -173,8 +173,11 @@ impl Watch {
     }
 
     fn wanted(&self) -> BTreeSet<PathBuf> {
-        let files = self.files.iter();
-        files.flat_map(|file| directories(&file.path)).collect()
+        let mut parents = HashSet::new();
+        let files = self.files.iter().map(|file| &file.path);
+        // There may be thousands in one directory, and to all that are no links it is the same way.
+        let files = files.filter(|file| parents.insert(file.parent()) || file.is_symlink());
+        files.flat_map(|file| directories(file)).collect()
     }
 }
 
