@@ -30,6 +30,11 @@ pub enum Address {
 }
 
 impl Address {
+    /// Whether it is the same place each time: port 0 is another each time.
+    pub(crate) fn is_one(&self) -> bool {
+        !matches!(self, Self::Tcp { port: 0, .. })
+    }
+
     /// Whether only processes of this machine can be at the other end.
     pub fn is_local(&self) -> bool {
         match self {

@@ -17,7 +17,7 @@ use common::{soon, within};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -365,26 +365,33 @@ async fn listeners_come_and_go_and_their_connections_stay() {
 }
 
 #[tokio::test]
-async fn another_name_for_an_open_unix_listener_is_refused_with_the_reason() {
-    let site = Site::new();
-    let named = |name: &str| {
-        let address = "unix:{dir}/front.sock";
-        config(&format!(
-            "{ECHO}[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n"
-        ))
-    };
-    let vestibule = Vestibule::start_whole(Arc::clone(&site.directory), &named("old")).await;
-    site.configure(&named("new"));
-    let said = refused(&vestibule).await;
-    let expected = format!(
-        "listener \"new\" cannot have unix:{}, which is that of the open listener \"old\"",
-        site.path("front.sock").display()
-    );
-    assert!(said.contains(&expected), "{said}");
-    let front = Front::Unix(site.path("front.sock"));
-    let mut client = front.socket().await.expect("it goes on");
-    client.write_all(b"word").await.expect("room");
-    client.read_exact(&mut [0; 4]).await.expect("an echo");
+async fn another_name_for_an_open_listener_is_refused_with_the_reason() {
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = free.local_addr().expect("bound");
+    drop(free);
+    for address in ["unix:{dir}/front.sock", &format!("tcp:{port}")] {
+        let site = Site::new();
+        let address = address.replace("{dir}", &site.directory.path().display().to_string());
+        let named = |name: &str| {
+            config(&format!(
+                "{ECHO}[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n"
+            ))
+        };
+        let vestibule = Vestibule::start_whole(Arc::clone(&site.directory), &named("old")).await;
+        site.configure(&named("new"));
+        let said = refused(&vestibule).await;
+        let expected = format!(
+            "listener \"new\" cannot have {address}, which is that of the open listener \"old\""
+        );
+        assert!(said.contains(&expected), "{said}");
+        let front = match address.strip_prefix("unix:") {
+            Some(path) => Front::Unix(path.into()),
+            None => Front::Tcp(port.to_string()),
+        };
+        let mut client = front.socket().await.expect("it goes on");
+        client.write_all(b"word").await.expect("room");
+        client.read_exact(&mut [0; 4]).await.expect("an echo");
+    }
 }
 
 const APP: &str = "

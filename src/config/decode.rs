@@ -128,14 +128,21 @@ impl Decoder<'_> {
 
     fn listeners(&self, root: &mut Table<'_>) -> (Vec<Listener>, Vec<String>) {
         let mut listeners = Vec::new();
-        let mut names = Vec::new();
+        let (mut names, mut addresses) = (Vec::new(), Vec::new());
         let tables = root.tables("listener");
         if tables.as_ref().is_some_and(Vec::is_empty) {
             root.problem("there is no `[[listener]]`; it needs a `name` and an `address`".into());
         }
         for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
+            let place = table.place("address").unwrap_or_default();
             let address = table.require("address", |value| value.parsed(str::parse::<Address>));
+            if let Some(address) = address.as_ref().filter(|address| address.is_one()) {
+                match addresses.contains(address) {
+                    true => table.problem_at(place, format!("another listener has {address}")),
+                    false => addresses.push(address.clone()),
+                }
+            }
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {

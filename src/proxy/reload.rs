@@ -67,14 +67,14 @@ impl Running {
         Ok(Reloaded { revoked })
     }
 
-    /// The path of an open Unix listener is its own until it is closed, and it is closed only when
+    /// The address of an open listener is its own until it is closed, and it is closed only when
     /// nothing can fail any more: too late for another to have it.
     fn names_are_kept(&self, config: &Config) -> Result<(), ReloadError> {
         for listener in &config.listeners {
             let has_it = |(name, open): &(&String, &Open)| {
                 **name != listener.name && open.address == listener.address
             };
-            if let Address::Unix(_) = listener.address
+            if listener.address.is_one()
                 && let Some((holder, _)) = self.listeners.iter().find(has_it)
             {
                 return Err(ReloadError::AnothersAddress {
@@ -181,7 +181,7 @@ pub enum ReloadError {
     /// It differs in what a running process cannot change.
     #[error("{0} is not what it was; that takes a restart")]
     NeedsRestart(&'static str),
-    /// A Unix listener is to have the path of another, as when it has got another name.
+    /// A listener is to have the address of another, as when it has got another name.
     #[error(
         "listener {listener:?} cannot have {address}, which is that of the open listener \
          {holder:?}; keep the name, reload without {holder:?} first, or restart"

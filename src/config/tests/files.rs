@@ -138,7 +138,8 @@ fn a_wrong_type_is_one_problem_and_not_the_lack_of_it_too() {
 
 #[test]
 fn names_are_unique_among_their_kind() {
-    let text = format!("{LISTENER}{LISTENER}{}", BACKEND.replace("app", "front"));
+    let namesake = LISTENER.replace("8443", "8444");
+    let text = format!("{LISTENER}{namesake}{}", BACKEND.replace("app", "front"));
     assert_eq!(problems(&text), ["5:8: the name \"front\" is taken"]);
     let route = "[[route]]\nbackend = \"app\"\n";
     let text = format!("{LISTENER}{BACKEND}{BACKEND}{route}");
@@ -294,6 +295,21 @@ fn a_rule_about_identities_that_nobody_has_is_warned_of() {
         let config = parse(&format!("{text}{BACKEND}"));
         assert_eq!(config.warnings().len(), expected, "{text}");
     }
+}
+
+#[test]
+fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
+    let second = |address: &str| {
+        format!("{LISTENER}[[listener]]\nname = \"second\"\naddress = \"{address}\"\n{BACKEND}")
+    };
+    let text = second("tcp:127.0.0.1:8443");
+    assert_eq!(
+        problems(&text),
+        ["6:11: another listener has tcp:127.0.0.1:8443"]
+    );
+    parse(&second("tcp:127.0.0.1:8444"));
+    // The system chooses another port for each.
+    parse(&second("tcp:127.0.0.1:0").replace("8443", "0"));
 }
 
 #[test]
