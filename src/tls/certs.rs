@@ -17,6 +17,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+use x509_parser::x509::X509Version;
 
 use super::ocsp::Staple;
 
@@ -61,6 +62,9 @@ impl Certificate {
         };
         let (_, parsed) = X509Certificate::from_der(own)
             .map_err(|error| CertificateError::Malformed(error.to_string()))?;
+        if parsed.version() != X509Version::V3 {
+            return Err(CertificateError::Version(parsed.version().0 + 1));
+        }
         let names = names(&parsed);
         let (not_before, not_after) = (
             time(parsed.validity().not_before),
@@ -204,6 +208,11 @@ pub(crate) enum CertificateError {
     EmptyChain,
     #[error("the first certificate of the chain cannot be read: {0}")]
     Malformed(String),
+    #[error(
+        "the first certificate of the chain is of version {0}, which no client takes; issue it as \
+         version 3, with its names as extensions (`openssl x509 -req -extfile`)"
+    )]
+    Version(u32),
     #[error("the private key is not PEM: {0}")]
     ParseKey(io::Error),
     #[error(
@@ -220,9 +229,11 @@ impl CertificateError {
     /// Whether the key's file is at fault, not the chain's.
     pub(crate) fn is_of_the_key(&self) -> bool {
         match self {
-            Self::ReadChain(_) | Self::ParseChain(_) | Self::EmptyChain | Self::Malformed(_) => {
-                false
-            }
+            Self::ReadChain(_)
+            | Self::ParseChain(_)
+            | Self::EmptyChain
+            | Self::Malformed(_)
+            | Self::Version(_) => false,
             Self::ReadKey(_)
             | Self::ParseKey(_)
             | Self::NoKey

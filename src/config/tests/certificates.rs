@@ -132,6 +132,11 @@ fn the_file_at_fault_is_pointed_at() {
             chain_at("DIR/chain.pem: the certificate chain is not PEM: "),
         ),
         (
+            VERSION_1.into(),
+            key.clone(),
+            chain_at("DIR/chain.pem: the first certificate of the chain is of version 1, which no"),
+        ),
+        (
             chain.clone(),
             String::new(),
             key_at(
@@ -170,6 +175,18 @@ fn the_file_at_fault_is_pointed_at() {
     fs::write(path.join("key.pem"), read("server-key.pem")).expect("a file");
     assert!(load(path).is_ok());
 }
+
+/// As `openssl x509 -req` makes it that is given no extensions.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBGDCBvwIUQpiYIJ8C6fW+I6KGnOrrEsC0TJAwCgYIKoZIzj0EAwIwDjEMMAoG
+A1UEAwwDb2xkMCAXDTI2MTEyNTA3NDQ0NFoYDzIxMjYxMTAxMDc0NDQ0WjAOMQww
+CgYDVQQDDANvbGQwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQR1c2H++JdYGfp
+WInCaXMRi4afMPO47bC8Wnn9GU0hjsf8MvEzKWC2jksZ74wIMvEak7udLQhek+F5
+n3R4VZU+MAoGCCqGSM49BAMCA0gAMEUCIAF5IsFIIIWZbFTlEQ+H2mLEhpe2mza1
+wt2hspb4qEowAiEAmoiprsNVJsQWRw1o2IHiAEFtZPZ3wRbQfsvcLHnRMQk=
+-----END CERTIFICATE-----
+";
 
 #[test]
 fn no_private_key_is_in_a_message() {
