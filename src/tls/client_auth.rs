@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
+use tokio_rustls::rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, UnixTime};
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
@@ -67,7 +67,9 @@ impl ClientAuth {
             revoked,
         } = settings;
         let authorities = Arc::new(authorities);
-        let builder = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider());
+        let provider = provider();
+        let algorithms = provider.signature_verification_algorithms.all;
+        let builder = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider);
         let builder = match demand {
             Demand::Optional => builder.allow_unauthenticated(),
             Demand::Required => builder,
@@ -75,6 +77,7 @@ impl ClientAuth {
         let verifier = Verifier {
             rustls: builder.build()?,
             authorities,
+            algorithms,
             revocations: revoked.into_iter().collect(),
         };
         Ok(Self {
@@ -137,6 +140,7 @@ pub(crate) enum ClientAuthError {
 struct Verifier {
     rustls: Arc<dyn ClientCertVerifier>,
     authorities: Arc<RootCertStore>,
+    algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     revocations: Revocations,
 }
 
@@ -150,11 +154,10 @@ impl Verifier {
     ) -> Result<ClientCertVerified, Error> {
         if !self.revocations.is_empty() {
             let found = EndEntityCert::try_from(own).and_then(|own| {
-                let algorithms = provider().signature_verification_algorithms.all;
                 let (roots, usage) = (&self.authorities.roots, KeyUsage::client_auth());
                 let check = |path: &VerifiedPath<'_>| self.revocations.check(path);
                 own.verify_for_usage(
-                    algorithms,
+                    self.algorithms,
                     roots,
                     intermediates,
                     now,
