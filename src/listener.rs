@@ -117,14 +117,16 @@ impl Listener {
         connections.spawn(life.instrument(span));
     }
 
-    /// At the limit the next connection is closed at once, also when there is no descriptor to
-    /// accept it with: that is what the reserve is for.
+    /// At the limit those who come are closed at once, also when there is no descriptor to accept
+    /// them with: that is what the reserve is for. As many in one go as tokio lets a task do.
     fn turn_away_if_full(&self, shared: &Shared) {
         if !shared.limits.is_full() || !shared.reserve.spend() {
             return;
         }
         let mut cx = Context::from_waker(Waker::noop());
-        if let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx) {
+        while shared.limits.is_full()
+            && let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx)
+        {
             shared
                 .ledger
                 .refused(&self.name, arrival.peer.as_ref(), "limits.connections");
