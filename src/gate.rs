@@ -247,7 +247,14 @@ impl Gate {
             .rendezvous
             .accept(backend, Claimer::Worker(stream, place))
         {
-            Accepted::Matched(_) | Accepted::Queued => Ok(()),
+            Accepted::Matched(_) => Ok(()),
+            Accepted::Queued => {
+                // A reload may have come between, on another thread, and sent away those who waited.
+                if self.registry(backend).is_err() {
+                    send_away(&self.shared, backend);
+                }
+                Ok(())
+            }
             Accepted::Drained(claimer) => Err((Refusal::Draining, untold(claimer))),
             // It left; there is nobody to tell.
             Accepted::Gone(_) => Ok(()),
@@ -295,9 +302,24 @@ impl Gate {
     }
 
     fn registry(&self, backend: &str) -> Result<Arc<Registry>, Refusal> {
-        let setup = self.shared.setup.load();
-        let backend = setup.backends.get(backend).ok_or(Refusal::Unknown)?;
-        backend.registry().cloned().ok_or(Refusal::Forbidden)
+        registry(&self.shared, backend)
+    }
+}
+
+/// Where the backend's workers are registered, if it is one for workers.
+fn registry(shared: &Shared, backend: &str) -> Result<Arc<Registry>, Refusal> {
+    let setup = shared.setup.load();
+    let backend = setup.backends.get(backend).ok_or(Refusal::Unknown)?;
+    backend.registry().cloned().ok_or(Refusal::Forbidden)
+}
+
+/// Tells those who wait for connections of the backend, and watch it, that it is none for workers.
+pub(crate) fn send_away(shared: &Shared, backend: &str) {
+    let Err(refusal) = registry(shared, backend) else {
+        return;
+    };
+    for claimer in shared.rendezvous.dismiss(backend) {
+        refuse(untold(claimer), refusal);
     }
 }
 

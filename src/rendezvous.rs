@@ -134,6 +134,11 @@ impl<S> Rendezvous<S> {
         drop(dead);
     }
 
+    /// Lets the watchers of `backend` go, and returns the claimers that are queued for it.
+    pub(crate) fn dismiss(&self, backend: &str) -> Vec<S> {
+        self.lock().dismiss(backend)
+    }
+
     /// Resolves all that waits as drained and lets nothing wait from now on. Returns the queued
     /// claimers.
     pub(crate) fn drain(&self) -> Vec<S> {

@@ -1,4 +1,4 @@
-//! A client that watches a backend: a line for each event, until it or the proxy ends.
+//! A client that watches a backend: a line for each event, until it, the backend or the proxy ends.
 
 use std::io;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 use tracing::debug;
 
+use super::registry;
 use crate::deadline::Deadline;
 use crate::rendezvous::Event;
 use crate::sys::socket::hung_up;
@@ -21,7 +22,7 @@ use crate::worker::Shared;
 pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     let (mut reader, mut writer) = client.into_split();
     let (waiting, mut events) = shared.rendezvous.watch(backend, CAPACITY);
-    let is_over = || shared.drain.is_started();
+    let is_over = || shared.drain.is_started() || registry(shared, backend).is_err();
     let tell = async {
         for facts in waiting {
             send(&mut writer, &format!("OFFER {}\n", facts.to_json())).await?;
@@ -55,7 +56,7 @@ pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     }
 }
 
-/// Ends with the proxy, or as timed out when the table has dropped the watcher for being behind.
+/// Ends with the proxy or the backend, or as timed out when the table has dropped the watcher for being behind.
 async fn tell(
     events: &mut mpsc::Receiver<Event>,
     writer: &mut (impl AsyncWriteExt + Unpin),

@@ -9,6 +9,7 @@ use super::bind::{self, Fixed, Open, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
 use crate::address::Address;
 use crate::config::Config;
+use crate::gate;
 use crate::proxy::BindError;
 use crate::setup::Setup;
 use crate::worker::{Bound, Shared};
@@ -18,9 +19,9 @@ impl Running {
     ///
     /// Open connections keep what they started with. But those whose client has a certificate that
     /// is revoked now, or an identity that no route takes any more, are closed, as
-    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Workers stay registered for as long as there is
-    /// a backend of the name with `to = "gate"`; backends that are configured as before keep what is
-    /// known of their addresses' health, and tickets stay good.
+    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Workers stay registered, and go on to wait and
+    /// watch, for as long as there is a backend of the name with `to = "gate"`; backends that are
+    /// configured as before keep what is known of their addresses' health, and tickets stay good.
     ///
     /// # Errors
     ///
@@ -38,10 +39,9 @@ impl Running {
         let added = self.added(&config)?;
 
         self.shared.limits.change(&config.limits);
-        let setup = Arc::new(setup);
-        self.shared.setup.store(Arc::clone(&setup));
-        send_workers_away(&before, &setup);
-        drop((before, setup));
+        self.shared.setup.store(Arc::new(setup));
+        send_workers_away(&self.shared, &before);
+        drop(before);
         self.remove(&config);
         for (name, open, sockets) in added {
             for (door, socket) in self.doors.iter().zip(sockets) {
@@ -137,15 +137,17 @@ impl Fixed {
     }
 }
 
-/// Closes the registries that no backend has any more. After the other setup is in its place: who is
-/// sent away and comes again is told how things are now.
-fn send_workers_away(before: &Setup, now: &Setup) {
+/// Closes the registries that no backend has any more, and lets nobody wait for one. After the other
+/// setup is in its place: who is sent away and comes again is told how things are now.
+fn send_workers_away(shared: &Shared, before: &Setup) {
+    let now = shared.setup.load();
     for (name, backend) in &before.backends {
         let successor = now.backends.get(name);
         if let Some(registry) = backend.registry()
             && successor.is_none_or(|successor| successor.registry().is_none())
         {
             registry.close();
+            gate::send_away(shared, name);
         }
     }
 }

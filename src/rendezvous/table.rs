@@ -192,6 +192,14 @@ impl<S> Table<S> {
         dead
     }
 
+    pub(super) fn dismiss(&mut self, backend: &str) -> Vec<S> {
+        let Some(queue) = self.queues.get_mut(backend) else {
+            return Vec::new();
+        };
+        queue.watchers.clear();
+        std::mem::take(&mut queue.claimers).into()
+    }
+
     pub(super) fn drain(&mut self) -> (Vec<Waker>, Vec<S>) {
         self.drained = true;
         let (mut wakers, mut claimers) = (Vec::new(), Vec::new());
