@@ -196,7 +196,12 @@ impl Backend {
             if registered.has_addresses() {
                 tokio::select! {
                     biased;
-                    dialled = self.dial(registered, facts, deadline, Park::Hold) => return dialled,
+                    dialled = self.dial(registered, facts, deadline, Park::Hold) => {
+                        if dialled.is_ok() {
+                            registered.registry().taken(self.name());
+                        }
+                        return dialled;
+                    }
                     () = registered.until_empty() => continue,
                 }
             }
@@ -213,13 +218,17 @@ impl Backend {
                 // A claim that came first is honoured.
                 Err(resolution) => match waiting.withdraw(resolution) {
                     Some(claimer) => claimer,
-                    None if resolution == Resolution::Expired => return Err(Unserved::Expired),
+                    None if resolution == Resolution::Expired => {
+                        registered.registry().missed(self.name());
+                        return Err(Unserved::Expired);
+                    }
                     None => continue,
                 },
             };
             // A claimer that died before it knew has resolved nothing: the connection waits again,
             // in its old place.
             if let Some(stream) = taken(claimer).await? {
+                registered.registry().taken(self.name());
                 return Ok(Served::claimed(stream));
             }
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::gate::{self, Answer, Watch};
-use common::vestibule::{RELAYS, Vestibule};
+use common::vestibule::{RELAYS, Vestibule, message};
 use common::{bytes, client, soon, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -284,6 +284,42 @@ async fn nobody_comes_and_the_client_gets_a_clean_end() {
         );
         vestibule.ended_over(relay, "expired", 1).await;
     }
+}
+
+#[tokio::test]
+async fn that_nobody_comes_is_said_once_until_somebody_does() {
+    const NOBODY: &str =
+        "no worker takes connections in time; they are closed as expired (timeouts.backend)";
+    const AGAIN: &str = "workers take connections again";
+    let vestibule = Vestibule::start(&format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
+    for round in 1..=2 {
+        for _ in 0..3 {
+            let mut client = client::connect(&vestibule.tcp())
+                .await
+                .expect("a handshake");
+            let read = soon("an end", client.read(&mut [0])).await;
+            assert_eq!(read.expect("close_notify"), 0);
+        }
+        vestibule.ended("expired", 3 * round).await;
+        vestibule.said(NOBODY, round).await;
+        for _ in 0..2 {
+            // In its place before the connection is, for which 300 ms may be short.
+            let mut worker = gate::send(&vestibule.gate(), "ACCEPT app").await;
+            gate::until_in_place(&vestibule.gate()).await;
+            let client = client::connect(&vestibule.tcp()).await;
+            let answer = soon("an answer", gate::line(&mut worker)).await;
+            assert!(answer.expect("an answer").starts_with("OK "));
+            drop((worker, client.expect("a handshake")));
+        }
+        vestibule.said(AGAIN, round).await;
+    }
+    let log = vestibule.log();
+    let lines = |text| log.iter().filter(|event| message(event) == text).count();
+    assert_eq!((lines(NOBODY), lines(AGAIN)), (2, 2));
+    assert!(
+        log.iter()
+            .any(|event| message(event) == NOBODY && event["backend"] == "app")
+    );
 }
 
 #[tokio::test]

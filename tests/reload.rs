@@ -506,7 +506,7 @@ async fn who_waits_for_connections_of_a_backend_that_has_none_any_more_is_told()
     for (round, (without, reason)) in without.into_iter().enumerate() {
         let mut waiting = gate::send(&vestibule.gate(), "ACCEPT app").await;
         let mut watch = Watch::new(&vestibule.gate(), "app").await;
-        until_in_place(&vestibule).await;
+        gate::until_in_place(&vestibule.gate()).await;
         site.configure(&config(&without));
         let answer = soon("an answer", gate::line(&mut waiting)).await;
         assert_eq!(answer.expect("an answer"), format!("NO {reason}"));
@@ -518,20 +518,13 @@ async fn who_waits_for_connections_of_a_backend_that_has_none_any_more_is_told()
     // A change of another kind leaves them where they are.
     let mut waiting = gate::send(&vestibule.gate(), "ACCEPT app").await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
-    until_in_place(&vestibule).await;
+    gate::until_in_place(&vestibule.gate()).await;
     site.configure(&config(&format!("{APP}park = false\n")));
     reloaded(&vestibule, 5).await;
     let _client = connect(&vestibule, &site.config(None)).await;
     soon("an offer", watch.offer()).await;
     let answer = soon("an answer", gate::line(&mut waiting)).await;
     assert!(answer.expect("an answer").starts_with("OK "));
-}
-
-/// Until those who came to the gate before are served: it answers in turn.
-async fn until_in_place(vestibule: &Vestibule) {
-    let unknown = "00000000-0000-4000-8000-000000000000";
-    let answer = soon("an answer", gate::claim(&vestibule.gate(), unknown)).await;
-    assert!(matches!(answer, gate::Answer::No(reason) if reason == "unknown"));
 }
 
 /// Clients that come all the time, one after the other, and count what went wrong.

@@ -7,6 +7,8 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::soon;
+
 /// Sends a line and returns the socket.
 pub async fn send(gate: &Path, line: &str) -> UnixStream {
     let mut socket = UnixStream::connect(gate).await.expect("the gate");
@@ -57,6 +59,13 @@ pub async fn accept(gate: &Path, backend: &str) -> (Value, UnixStream) {
 
 pub async fn claim(gate: &Path, id: &str) -> Answer {
     ask(gate, &format!("CLAIM {id}")).await
+}
+
+/// Until those who came to the gate before are served: it answers in turn.
+pub async fn until_in_place(gate: &Path) {
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    let answer = soon("an answer", claim(gate, unknown)).await;
+    assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
 }
 
 /// A watcher, past the answer to nothing: events come at once.

@@ -3,9 +3,11 @@
 //! A reload may replace the backend, and its registry goes over to the next one of the name: so
 //! there is one list, and no moment at which a worker could be in the wrong one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
@@ -19,6 +21,8 @@ pub(crate) struct Registry {
     targets: RwLock<Targets>,
     count: Level,
     closed: CancellationToken,
+    /// Whether connections wait in vain, as far as the last one can tell.
+    is_deserted: AtomicBool,
 }
 
 impl Registry {
@@ -36,6 +40,27 @@ impl Registry {
     /// later too: one may have found the registry just before it was closed.
     pub(crate) fn close(&self) {
         self.closed.cancel();
+    }
+
+    /// No worker came for a connection in time. Said once, until one does: for each connection it
+    /// would be a flood.
+    pub(crate) fn missed(&self, backend: &str) {
+        if !self.is_deserted.swap(true, Ordering::Relaxed) {
+            warn!(
+                backend,
+                "no worker takes connections in time; they are closed as expired (timeouts.backend)"
+            );
+        }
+    }
+
+    /// A worker took a connection.
+    pub(crate) fn taken(&self, backend: &str) {
+        // Nearly always so, and then nothing is written that all workers read.
+        if self.is_deserted.load(Ordering::Relaxed)
+            && self.is_deserted.swap(false, Ordering::Relaxed)
+        {
+            info!(backend, "workers take connections again");
+        }
     }
 
     pub(super) fn count(&self) -> &Level {
