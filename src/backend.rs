@@ -53,6 +53,13 @@ pub(crate) enum To {
     Echo,
 }
 
+impl To {
+    /// Whether it is served without a socket.
+    pub(crate) fn is_built_in(&self) -> bool {
+        matches!(self, Self::Hello | Self::Echo)
+    }
+}
+
 /// What to do while no address answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Park {

@@ -21,6 +21,23 @@ const ECHO: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
 const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
 #[tokio::test]
+async fn that_there_are_too_few_for_the_configured_limit_is_said_at_start() {
+    let claimed = "limits.connections cannot be reached: 50 connections may take 100 file descriptors; \
+                   raise `ulimit -n` above that, or lower the limit";
+    let built_in = claimed.replace("50", "100");
+    for (connections, backend, expected) in [
+        (49, GATE, None),
+        (50, GATE, Some(claimed)),
+        (99, ECHO, None),
+        (100, ECHO, Some(&*built_in)),
+    ] {
+        let log = start(connections, backend).await.log();
+        let warning = log.iter().find(|event| event["level"] == "WARN");
+        assert_eq!(warning.map(message), expected, "{connections} of {backend}");
+    }
+}
+
+#[tokio::test]
 async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
     const MOST: usize = DESCRIPTORS / 2;
     let vestibule = start(MOST, ECHO).await;

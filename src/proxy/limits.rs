@@ -4,7 +4,6 @@ use std::fmt;
 
 use tracing::warn;
 
-use crate::backend::To;
 use crate::config::Config;
 
 /// What limits this process, configured or not.
@@ -27,13 +26,9 @@ impl EffectiveLimits {
             pending: config.limits.pending,
             descriptors,
             workers,
-            descriptors_each: match config
-                .backends
-                .iter()
-                .any(|b| matches!(b.to, To::Dialled(_)))
-            {
-                true => 2,
-                false => 1,
+            descriptors_each: match config.backends.iter().all(|it| it.to.is_built_in()) {
+                true => 1,
+                false => 2,
             },
         }
     }
@@ -43,14 +38,19 @@ impl EffectiveLimits {
         let Some(descriptors) = self.descriptors else {
             return;
         };
-        let connections = self
-            .connections
-            .map_or(u64::MAX, |connections| connections as u64);
-        if connections.saturating_mul(self.descriptors_each) >= descriptors {
+        let Some(connections) = self.connections else {
             warn!(
                 descriptors,
-                "limits.connections cannot be reached: a connection needs one file descriptor, or \
-                 two with a dialled backend; raise `ulimit -n` or lower the limit"
+                "limits.connections is unlimited, file descriptors are not: without one clients wait"
+            );
+            return;
+        };
+        let needed = (connections as u64).saturating_mul(self.descriptors_each);
+        if needed >= descriptors {
+            warn!(
+                descriptors,
+                "limits.connections cannot be reached: {connections} connections may take {needed} \
+                 file descriptors; raise `ulimit -n` above that, or lower the limit"
             );
         }
     }
