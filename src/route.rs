@@ -41,6 +41,21 @@ pub(crate) struct Rule {
     pub action: Action,
 }
 
+impl Rule {
+    /// Whether it matches whoever the client is and whatever host it asks for.
+    pub(crate) fn is_broad(&self) -> bool {
+        self.sni.is_empty() && self.from.is_empty() && self.identity.is_empty()
+    }
+
+    /// Whether this one, which [is broad](Self::is_broad), leaves nothing to `other` behind it.
+    pub(crate) fn takes_all_of(&self, other: &Self) -> bool {
+        let covers = |mine: &[String], theirs: &[String]| {
+            mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(|it| mine.contains(it)))
+        };
+        covers(&self.listener, &other.listener) && covers(&self.alpn, &other.alpn)
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Action {
     #[default]

@@ -121,6 +121,16 @@ impl<'d> Table<'d> {
         self.read(key, read)
     }
 
+    /// Where the table starts.
+    pub(super) fn start(&self) -> usize {
+        self.offset
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        Problem::at(self.document.text, offset, String::new()).line
+    }
+
     /// Where a key's value stands, if it was not taken yet.
     pub(super) fn place(&self, key: &str) -> Option<usize> {
         self.entries.get(key).map(|value| value.span().start)

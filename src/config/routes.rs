@@ -29,11 +29,29 @@ pub(super) fn routes(
             }
         };
     }
+    let places: Vec<usize> = tables.iter().map(Table::start).collect();
     let rules: Vec<Option<Rule>> = tables
         .into_iter()
         .map(|table| rule(table, backends, listeners, identifying))
         .collect();
-    rules.into_iter().collect::<Option<_>>().map(Routes::new)
+    let rules: Vec<Rule> = rules.into_iter().collect::<Option<_>>()?;
+    warn_of_the_unreachable(root, &rules, &places);
+    Some(Routes::new(rules))
+}
+
+/// The first route that matches is taken: what stands behind one that takes everything is never read.
+fn warn_of_the_unreachable(root: &Table<'_>, rules: &[Rule], places: &[usize]) {
+    let mut broad: Vec<(&Rule, usize)> = Vec::new();
+    for (rule, &place) in rules.iter().zip(places) {
+        if let Some((_, taker)) = broad.iter().find(|(broad, _)| broad.takes_all_of(rule)) {
+            let line = root.line(*taker);
+            let warning =
+                format!("`route`: never matches, since the route of line {line} takes all");
+            root.warn_at(place, warning);
+        } else if rule.is_broad() {
+            broad.push((rule, place));
+        }
+    }
 }
 
 /// `None` only with a problem that was reported. `identifying` are the listeners that ask clients for certificates.

@@ -298,6 +298,36 @@ fn a_rule_about_identities_that_nobody_has_is_warned_of() {
 }
 
 #[test]
+fn a_route_behind_one_that_takes_everything_is_warned_of() {
+    for (earlier, later, expected) in [
+        ("", "", true),
+        ("", "sni = \"a.example\"", true),
+        ("", "from = \"10.0.0.0/8\"\nalpn = \"h2\"", true),
+        ("listener = \"front\"", "listener = \"front\"", true),
+        ("listener = \"front\"", "", false),
+        ("alpn = [\"h2\", \"http/1.1\"]", "alpn = \"h2\"", true),
+        ("alpn = \"h2\"", "alpn = [\"h2\", \"http/1.1\"]", false),
+        ("alpn = \"h2\"", "", false),
+        ("sni = \"a.example\"", "", false),
+        ("from = \"10.0.0.0/8\"", "", false),
+        ("identity = \"cn:web\"", "", false),
+    ] {
+        let route = |keys: &str| format!("[[route]]\n{keys}\nbackend = \"app\"\n");
+        let text = format!("{LISTENER}{}{}{BACKEND}", route(earlier), route(later));
+        let line = 4 + route(earlier).lines().count();
+        let config = parse(&text);
+        let warned = config.warnings().iter();
+        let warned: Vec<_> = warned
+            .filter(|warning| warning.message.starts_with("`route`"))
+            .map(|warning| (warning.line, &*warning.message))
+            .collect();
+        let warning = "`route`: never matches, since the route of line 4 takes all";
+        let expected = expected.then_some((line, warning));
+        assert_eq!(warned, Vec::from_iter(expected), "{text}");
+    }
+}
+
+#[test]
 fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
     let second = |address: &str| {
         format!("{LISTENER}[[listener]]\nname = \"second\"\naddress = \"{address}\"\n{BACKEND}")
