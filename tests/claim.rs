@@ -172,7 +172,11 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
     let dialled = "[[backend]]\nname = \"web\"\nto = \"tcp:127.0.0.1:9\"\n\
                    [[route]]\nbackend = \"app\"\n";
     let vestibule = Vestibule::start(&format!("{APP}{dialled}")).await;
-    for backend in ["nobody", "web", "App"] {
+    for (backend, why) in [
+        ("nobody", "NO unknown: no backend has this name"),
+        ("web", "NO forbidden: the backend is not one with"),
+        ("App", "NO unknown: no backend has this name"),
+    ] {
         let mut command = process::vestibule();
         command.args(["claim", "--gate"]).arg(vestibule.gate());
         command.args(["--backend", backend, "--", "cat"]);
@@ -182,7 +186,7 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
             assert!(done.out.is_empty(), "{backend}");
             assert_eq!(done.err.lines().count(), 1, "{}", done.err);
             let gate = vestibule.gate().display().to_string();
-            for part in [&gate, backend, "to = \"gate\""] {
+            for part in [&gate, backend, why, "to = \"gate\""] {
                 assert!(done.err.contains(part), "no {part} in {}", done.err);
             }
         }

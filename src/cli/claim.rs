@@ -158,12 +158,23 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
         Some(("NO", reason @ ("busy" | "draining"))) => {
             Err(NotAccepted::ForNow(format!("the gate {gate} is {reason}")))
         }
-        _ => Err(NotAccepted::Final(Failure::usage(anyhow!(
-            "the gate {gate} refused `{}`: {answer}; is {:?} a backend with `to = \"gate\"`, and \
-             may this user claim?",
-            request.trim_end(),
-            args.backend,
-        )))),
+        _ => {
+            let why = match answer.as_str() {
+                "NO unknown" => {
+                    "no backend has this name; workers serve one with `to = \"gate\"`".into()
+                }
+                "NO forbidden" => format!(
+                    "the backend is not one with `to = \"gate\"`, or user {} may not come (gate.allow_uids, \
+                     gate.allow_gids)",
+                    rustix::process::geteuid().as_raw()
+                ),
+                _ => "is it a gate of Vestibule?".into(),
+            };
+            Err(NotAccepted::Final(Failure::usage(anyhow!(
+                "the gate {gate} refused `{}`: {answer}: {why}",
+                request.trim_end(),
+            ))))
+        }
     }
 }
 
