@@ -9,6 +9,7 @@ pub mod authority;
 pub mod backend;
 pub mod balancer;
 pub mod bytes;
+pub mod changing;
 pub mod client;
 pub mod gate;
 pub mod pki;
