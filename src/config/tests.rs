@@ -4,6 +4,7 @@ mod certificates;
 mod files;
 mod keys;
 mod meaning;
+mod sidecar;
 
 use super::*;
 

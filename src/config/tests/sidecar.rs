@@ -1,0 +1,235 @@
+//! What the flags of `vestibule run` mean: a listener and a backend, as a file would have them.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::identity::Identity;
+use crate::proxy_protocol::ProxyProtocol;
+use crate::route::{Query, Refusal};
+use crate::tls::client_auth::Demand;
+
+#[test]
+fn a_sidecar_is_one_listener_and_one_backend() {
+    let sidecar = |to: &str, gate: Option<&str>| Sidecar {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
+        client_ca: None,
+        allow: Vec::new(),
+        to: to.into(),
+        proxy_protocol: None,
+        gate: gate.map(PathBuf::from),
+        backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
+        backend_certificate: None,
+    };
+    for (to, gate, expected) in [
+        ("tcp:127.0.0.1:9000", None, None),
+        ("gate", None, Some("gate.sock")),
+        ("gate", Some("/run/g"), Some("/run/g")),
+        ("hello", Some("g"), Some("g")),
+        ("tls:localhost:9000", None, None),
+    ] {
+        let config = Config::sidecar(&sidecar(to, gate)).expect("a configuration");
+        let gate = config.gate.map(|gate| gate.path);
+        assert_eq!(gate, expected.map(PathBuf::from), "{to}");
+        let query = Query::default();
+        assert_eq!(config.routes.choose(&query), Ok("default"));
+        assert_eq!(config.backends[0].tls.is_some(), to.starts_with("tls:"));
+    }
+
+    let wrong = |sidecar: Sidecar| {
+        Config::sidecar(&sidecar)
+            .expect_err("a problem")
+            .to_string()
+    };
+    assert_eq!(
+        wrong(sidecar("9000", None)),
+        "backend \"9000\": an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`; or \
+         one of the words gate, hello, echo"
+    );
+    let greeted = |to: &str| Sidecar {
+        proxy_protocol: Some(ProxyProtocol::V1),
+        ..sidecar(to, None)
+    };
+    for to in ["tcp:127.0.0.1:9000", "gate"] {
+        let config = Config::sidecar(&greeted(to)).expect("a configuration");
+        assert_eq!(config.backends[0].proxy_protocol, Some(ProxyProtocol::V1));
+    }
+    assert_eq!(
+        wrong(greeted("hello")),
+        "backend \"hello\": hello and echo are built in and read no PROXY protocol header"
+    );
+    let files = Some(("certs/server.pem".into(), "certs/client-key.pem".into()));
+    let message = wrong(Sidecar {
+        certificate: files,
+        ..sidecar("echo", None)
+    });
+    assert!(
+        message.starts_with("certs/client-key.pem: the private key does not belong"),
+        "{message}"
+    );
+    for (to, why) in [
+        ("tls:9000", "an address needs a port"),
+        ("tls:echo", "`tls:` is for a host and port"),
+        ("tls:gate", "`tls:` is for a host and port"),
+        (
+            "tls:unix:/run/app.sock",
+            "the host is a name or an IP address",
+        ),
+    ] {
+        let message = wrong(sidecar(to, None));
+        assert!(message.contains(why), "{message}");
+    }
+    let message = wrong(Sidecar {
+        backend_ca: Some("certs/ca-key.pem".into()),
+        ..sidecar("tls:localhost:9000", None)
+    });
+    assert!(
+        message.starts_with("certs/ca-key.pem: there is no certificate"),
+        "{message}"
+    );
+    let message = wrong(Sidecar {
+        backend_ca: Some("certs/ca.pem".into()),
+        ..sidecar("localhost:9000", None)
+    });
+    assert!(message.contains("tls:HOST:PORT"), "{message}");
+}
+
+/// `--client-ca` and `--allow`.
+#[test]
+fn the_short_form_says_whom_to_let_in() {
+    let sidecar = |ca: Option<&str>, allow: &[&str], to: &str| Sidecar {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
+        client_ca: ca.map(PathBuf::from),
+        allow: allow.iter().map(|rule| (*rule).to_owned()).collect(),
+        to: to.into(),
+        proxy_protocol: None,
+        backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
+        backend_certificate: None,
+        gate: None,
+    };
+    let ca = Some("certs/ca.pem");
+    let config = Config::sidecar(&sidecar(ca, &["cn:alice", "ou:ops"], "echo"));
+    let config = config.expect("a configuration");
+    let tls = config.listeners[0].tls.as_ref().expect("TLS");
+    let demand = tls.client_auth.as_ref().map(|it| it.demand());
+    assert_eq!(demand, Some(Demand::Required));
+    let choose = |cn: &str| {
+        let identity = Identity {
+            cn: Some(cn.into()),
+            ..Identity::default()
+        };
+        let query = Query {
+            identity: Some(&identity),
+            ..Query::default()
+        };
+        config.routes.choose(&query).map(str::to_owned)
+    };
+    assert_eq!(choose("alice"), Ok("default".into()));
+    assert_eq!(choose("bob"), Err(Refusal::NoRoute));
+
+    // Without TLS of ours the rules are about the server.
+    let client_mode = Sidecar {
+        certificate: None,
+        ..sidecar(None, &["dns:localhost"], "tls:localhost:9000")
+    };
+    let config = Config::sidecar(&client_mode).expect("a configuration");
+    let towards = config.backends[0].tls.as_ref().expect("TLS");
+    assert_eq!(towards.allow, ["dns:localhost".parse().expect("a rule")]);
+
+    for (wrong, message) in [
+        (
+            sidecar(None, &["cn:alice"], "echo"),
+            "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`",
+        ),
+        (
+            sidecar(ca, &["alice"], "echo"),
+            "rule \"alice\": an identity rule starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
+        ),
+        (
+            sidecar(Some("certs/server-key.pem"), &[], "echo"),
+            "certs/server-key.pem: there is no certificate in it",
+        ),
+        (
+            Sidecar {
+                certificate: None,
+                ..sidecar(ca, &[], "tls:localhost:9000")
+            },
+            "a CA for clients is for a listener with a certificate and key of its own",
+        ),
+    ] {
+        let error = Config::sidecar(&wrong).expect_err("wrong").to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+/// As with a file, and for what is shown to a backend too.
+#[test]
+fn the_short_form_says_when_a_certificate_expires() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, from: SystemTime, until: SystemTime| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::default();
+        (params.not_before, params.not_after) = (from.into(), until.into());
+        let certificate = params.self_signed(&key).expect("a certificate");
+        let path = |suffix: &str| directory.path().join(format!("{name}{suffix}.pem"));
+        fs::write(path(""), certificate.pem()).expect("a file");
+        fs::write(path("-key"), key.serialize_pem()).expect("a file");
+        (path(""), path("-key"))
+    };
+    let now = SystemTime::now();
+    let good = write("good", now - DAY, now + 90 * DAY);
+    let sidecar = |certificate: &(PathBuf, PathBuf), backend_certificate: &(PathBuf, PathBuf)| {
+        let sidecar = Sidecar {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            certificate: Some(certificate.clone()),
+            client_ca: None,
+            allow: Vec::new(),
+            to: "tls:localhost:9000".into(),
+            proxy_protocol: None,
+            backend_ca: Some("certs/ca.pem".into()),
+            backend_certificate: Some(backend_certificate.clone()),
+            gate: None,
+        };
+        let config = Config::sidecar(&sidecar).expect("a configuration");
+        let said = |problems: &[Problem]| -> Vec<String> {
+            problems.iter().map(|it| it.message.clone()).collect()
+        };
+        (said(config.warnings()), said(config.expired()))
+    };
+    assert_eq!(sidecar(&good, &good), (Vec::new(), Vec::new()));
+    for (name, from, until, warns, expires) in [
+        (
+            "soon",
+            now - DAY,
+            now + 10 * DAY,
+            "the certificate expires on ",
+            "",
+        ),
+        (
+            "late",
+            now - 9 * DAY,
+            now - DAY,
+            "",
+            "the certificate expired on ",
+        ),
+        (
+            "early",
+            now + DAY,
+            now + 9 * DAY,
+            "",
+            "the certificate is not valid before ",
+        ),
+    ] {
+        let odd = write(name, from, until);
+        for (warnings, expired) in [sidecar(&odd, &good), sidecar(&good, &odd)] {
+            for (said, expected) in [(warnings, warns), (expired, expires)] {
+                let starts = format!("{}: {expected}", odd.0.display());
+                let is_it = |line: &String| line.starts_with(&starts);
+                assert_eq!(said.len(), usize::from(!expected.is_empty()), "{said:?}");
+                assert!(said.iter().all(is_it), "{said:?}");
+            }
+        }
+    }
+}
