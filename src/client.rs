@@ -16,7 +16,7 @@ use crate::deadline::{Deadline, Elapsed};
 use crate::relay::record::{self, Heard, RecordStream, Wire};
 use crate::relay::{End, Relay};
 use crate::sys::socket::Socket;
-use crate::tls::{Keyed, Session};
+use crate::tls::{Keyed, MOST_RECEIVED, Session};
 
 /// A relay under way. It is what most connections are made of, hence boxed each in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -52,6 +52,7 @@ impl Client {
                     client: secrets.client,
                     server: secrets.server,
                 });
+                const { assert!(MOST_RECEIVED <= record::MOST_HELD) };
                 let stream = RecordStream::new(io, secrets, traffic, received)?;
                 Ok(Self::Record(Box::new(stream)))
             }

@@ -30,7 +30,7 @@ use self::certs::Certificate;
 use self::client_auth::ClientAuth;
 pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
-pub(crate) use self::record::Keyed;
+pub(crate) use self::record::{Keyed, MOST_RECEIVED};
 use self::tickets::{Ring, Secret};
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;

@@ -109,7 +109,7 @@ pub(crate) enum Heard {
 
 impl<IO: Wire> RecordStream<IO> {
     /// Takes over from rustls. `traffic` is there in TLS 1.3 and in no other version; `received` is
-    /// what the client has sent after its handshake.
+    /// what the client has sent after its handshake, [`MOST_HELD`] bytes at most.
     ///
     /// # Errors
     ///
@@ -483,9 +483,11 @@ impl std::error::Error for Alert {}
 
 thread_local! {
     /// The buffer of a thread.
-    static SCRATCH: RefCell<Box<[u8]>> =
-        RefCell::new(vec![0; RECORDS * (MAX_PAYLOAD + OVERHEAD)].into_boxed_slice());
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; MOST_HELD].into_boxed_slice());
 }
+
+/// How much may be received and not be opened yet.
+pub(crate) const MOST_HELD: usize = RECORDS * (MAX_PAYLOAD + OVERHEAD);
 
 #[cfg(test)]
 mod tests;

@@ -100,7 +100,9 @@ where
                 io,
                 secrets,
                 traffic: done.traffic,
-                received: done.received,
+                // A copy, as long as it is: the handshake's own buffer may have grown long, and this one
+                // lasts until the client speaks.
+                received: done.received.as_slice().into(),
             };
             Ok(Secured {
                 facts,
@@ -154,14 +156,16 @@ where
     }
 }
 
-/// Reads once, to the end of `received`; where that was.
+/// Reads once, a little at most, to the end of `received`; where that was.
 async fn read<IO>(io: &mut IO, received: &mut Vec<u8>) -> Result<usize, Failure>
 where
     IO: AsyncRead + Unpin,
 {
     let end = received.len();
     received.reserve(READ);
-    match io.read_buf(received).await? {
+    // No more, whatever room an earlier message has left: what is behind the handshake is the relay's
+    // to read, which has a place for so much.
+    match io.take(READ as u64).read_buf(received).await? {
         0 => Err(Failure::Io),
         _ => Ok(end),
     }
@@ -206,6 +210,7 @@ impl Handshake {
                 }
                 Next::Record => {
                     while !self.give_record() {
+                        self.ensure_room()?;
                         read(io, &mut self.received).await?;
                     }
                 }
@@ -239,6 +244,17 @@ impl Handshake {
         })
         .await?;
         io.flush().await
+    }
+
+    /// rustls keeps the records of a message here until it is whole, and they may be padding for the
+    /// most part. As with rustls's own buffer there is no alert for it.
+    fn ensure_room(&self) -> Result<(), Failure> {
+        match self.received.len() {
+            ..MOST_KEPT => Ok(()),
+            _ => Err(Failure::Tls(rustls::Error::General(
+                "message buffer full".into(),
+            ))),
+        }
     }
 
     /// Shows rustls what there is of the next record, so that it can refuse one by its header;
@@ -396,6 +412,12 @@ const SERVER: &str = "SERVER_TRAFFIC_SECRET_0";
 /// A ClientHello with a hybrid key share, and a little more.
 const READ: usize = 2048;
 
+/// As in rustls's own buffer: the longest message, in records that are full.
+const MOST_KEPT: usize = 0xffff;
+
+/// What the relay may find that a client has said behind its handshake.
+pub(crate) const MOST_RECEIVED: usize = MOST_KEPT + READ;
+
 const RECORD_HEADER: usize = 5;
 
 /// RFC 8446 §5.1; a sealed alert looks like data.
@@ -421,7 +443,7 @@ mod tests {
         let secret = Secret::new(&[7; 32]).expect("it is long enough");
         let acceptor = TlsAcceptor::new(&Settings::with(certificate), &secret);
         let acceptor = acceptor.expect("a certificate and its key");
-        let (ours, mut client) = duplex(1 << 16);
+        let (ours, mut client) = duplex(1 << 20);
         client.write_all(said).await.expect("a pipe");
         let deadline = Deadline::after(Duration::from_secs(10));
         let admit = |_: &Hello<'_>| Ok::<_, ()>(None);
@@ -451,6 +473,25 @@ mod tests {
         let cause = refusal_after_hello(&[&half[..], &[20, 3, 3, 0, 1, 1]].concat()).await;
         let expected = PeerMisbehaved::MessageInterleavedWithHandshakeMessage;
         assert_eq!(cause, expected.into());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_in_more_records_than_it_needs_fails_the_handshake_in_time() {
+        // Of the 65,535 bytes that it says it has, one a record.
+        let message = [16, 0, 255, 255].into_iter().chain(std::iter::repeat(0));
+        let records = message
+            .take(1 << 14)
+            .flat_map(|byte| [22, 3, 3, 0, 1, byte]);
+        let cause = refusal_after_hello(&Vec::from_iter(records)).await;
+        assert_eq!(cause, rustls::Error::General("message buffer full".into()));
+    }
+
+    #[tokio::test]
+    async fn a_buffer_that_has_grown_takes_no_more_at_a_time() {
+        let mut received = Vec::with_capacity(10 * READ);
+        let read = read(&mut &[0; 5 * READ][..], &mut received).await;
+        assert!(matches!(read, Ok(0)));
+        assert_eq!(received.len(), READ);
     }
 
     #[tokio::test(start_paused = true)]

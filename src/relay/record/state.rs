@@ -8,7 +8,7 @@ use super::cipher::{Cipher, Suite, Version};
 use super::inbound::{Inbound, Message, Patience};
 use super::keys::{Keys, Material, cipher_of};
 use super::outbound::Outbound;
-use super::{RecordStream, Wire};
+use super::{MOST_HELD, RecordStream, Wire};
 use crate::relay::drive;
 
 /// Everything of a [`RecordStream`] but its socket.
@@ -61,6 +61,9 @@ impl<IO: Wire> RecordStream<IO> {
 
     /// Goes on with an exported stream; `None` when the state does not fit together.
     pub(crate) fn import(io: IO, state: State) -> Option<Self> {
+        if state.held.len() > MOST_HELD {
+            return None;
+        }
         Some(Self {
             io,
             inbound: Inbound {
