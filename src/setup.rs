@@ -76,8 +76,7 @@ impl Setup {
         }
     }
 
-    /// As [`Self::route`], for a certificate that was verified by another setup, or in another
-    /// handshake.
+    /// As [`Self::route`], for a certificate that was verified by another setup.
     pub(crate) fn admit(
         &self,
         facts: &Facts,

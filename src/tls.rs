@@ -10,6 +10,7 @@ pub(crate) mod ocsp;
 mod record;
 pub(crate) mod revocation;
 pub(crate) mod roots;
+mod session;
 mod signed;
 mod stream;
 pub(crate) mod tickets;
@@ -224,8 +225,8 @@ fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustl
     };
     config.send_tls13_tickets = 0;
     if let Some(secret) = secret {
-        let context = settings.client_auth.as_ref().map(ClientAuth::context);
-        config.ticketer = Arc::new(Ring::new(secret.clone(), context.unwrap_or_default())?);
+        let ring = Ring::new(secret.clone(), settings.client_auth.as_ref())?;
+        config.ticketer = Arc::new(ring);
         // One ticket serves one resumption; the usual two cost a client that never comes back a
         // second record.
         config.send_tls13_tickets = 1;

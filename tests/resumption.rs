@@ -3,7 +3,7 @@
 mod common;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::client::config_for;
 use common::pki::{Authority, Issued, Subject, replace};
@@ -14,8 +14,11 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::client::ResolvesClientCert;
+use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{ClientConfig, SupportedProtocolVersion};
+use tokio_rustls::rustls::{ClientConfig, SignatureScheme, SupportedProtocolVersion};
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
@@ -70,6 +73,47 @@ impl Site {
         let authority = self.authority.pem();
         Arc::new(config_for(&[version], &authority, certificate))
     }
+
+    fn client_that_shows(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        shown: &Arc<Shown>,
+    ) -> Arc<ClientConfig> {
+        let mut config = config_for(&[version], &self.authority.pem(), None);
+        config.client_auth_cert_resolver = Arc::<Shown>::clone(shown);
+        Arc::new(config)
+    }
+}
+
+/// A client's certificate, which may change while its sessions stay.
+#[derive(Debug)]
+struct Shown(Mutex<Arc<CertifiedKey>>);
+
+impl Shown {
+    fn new(issued: &Issued) -> Self {
+        Self(Mutex::new(Self::key(issued)))
+    }
+
+    fn change(&self, issued: &Issued) {
+        *self.0.lock().expect("no panic") = Self::key(issued);
+    }
+
+    fn key(issued: &Issued) -> Arc<CertifiedKey> {
+        let chain: Result<_, _> = rustls_pemfile::certs(&mut issued.chain.as_bytes()).collect();
+        let key = rustls_pemfile::private_key(&mut issued.key.as_bytes());
+        let key = any_supported_type(&key.expect("PEM").expect("a key"));
+        Arc::new(CertifiedKey::new(chain.expect("PEM"), key.expect("a key")))
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.lock().expect("no panic")))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 fn config(relay: Relay, listener: &str) -> String {
@@ -102,7 +146,11 @@ crl = \"{dir}/revoked.pem\"
 
 /// The facts of one visit, or what the client is told.
 async fn visit(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> io::Result<Value> {
-    let socket = TcpStream::connect(vestibule.tcp()).await?;
+    visit_at(&vestibule.tcp(), config).await
+}
+
+async fn visit_at(address: &str, config: &Arc<ClientConfig>) -> io::Result<Value> {
+    let socket = TcpStream::connect(address).await?;
     let name = "localhost".try_into().expect("a name");
     let connector = TlsConnector::from(Arc::clone(config));
     let mut client = connector.connect(name, socket).await?;
@@ -177,16 +225,18 @@ async fn whoever_resumes_a_session_is_who_they_were() {
 
 #[tokio::test]
 async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
-    for (relay, tickets) in [
-        (Relay::Auto, ROTATE),
-        (Relay::Auto, FLEET),
-        (Relay::Stream, ROTATE),
+    let optional = &MUTUAL.replace("required", "optional");
+    for (relay, tickets, mutual) in [
+        (Relay::Auto, ROTATE, MUTUAL),
+        (Relay::Auto, FLEET, MUTUAL),
+        (Relay::Auto, ROTATE, optional),
+        (Relay::Stream, ROTATE, MUTUAL),
     ] {
         for version in VERSIONS {
             let site = Site::new();
             let alice = site.authority.issue(&Subject::named("alice"));
             let client = site.client(version, Some(&alice));
-            let vestibule = site.start(relay, &format!("{MUTUAL}{tickets}")).await;
+            let vestibule = site.start(relay, &format!("{mutual}{tickets}")).await;
             assert!(!resumes(&vestibule, &client).await);
             assert!(resumes(&vestibule, &client).await);
             let list = site.authority.revocations(&[alice.serial]);
@@ -194,7 +244,63 @@ async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
             vestibule.said("reloaded", 1).await;
             let error = visit(&vestibule, &client).await.expect_err("revoked");
             assert!(error.to_string().contains("CertificateRevoked"), "{error}");
-            vestibule.ended("revoked", 1).await;
+            vestibule.ended("handshake_failed", 1).await;
+        }
+    }
+}
+
+/// As where certificates are renewed every hour: what the old one is worth today says nothing of the
+/// one that the client would show.
+#[tokio::test]
+async fn a_client_with_a_new_certificate_is_let_in_whatever_has_become_of_the_one_in_its_ticket() {
+    for relay in RELAYS {
+        for version in VERSIONS {
+            let site = Site::new();
+            let alice = |ou| Subject {
+                ou,
+                ..Subject::named("alice")
+            };
+            let old = site.authority.issue(&alice(&["old"]));
+            let new = site.authority.issue(&alice(&["new"]));
+            let shown = Arc::new(Shown::new(&old));
+            let client = site.client_that_shows(version, &shown);
+            let vestibule = site.start(relay, MUTUAL).await;
+            assert!(!resumes(&vestibule, &client).await);
+            assert!(resumes(&vestibule, &client).await);
+            let list = site.authority.revocations(&[old.serial]);
+            replace(&site.directory.path().join("revoked.pem"), &list);
+            vestibule.said("reloaded", 1).await;
+
+            shown.change(&new);
+            let what = format!("{relay:?} {version:?}");
+            let facts = visit(&vestibule, &client).await.expect("a visit");
+            assert_eq!(facts["tls"]["resumed"], false, "{what}");
+            assert_eq!(facts["identity"]["ou"][0], "new", "{what}");
+            assert!(resumes(&vestibule, &client).await, "{what}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_of_a_listener_with_other_authorities_begins_a_full_handshake() {
+    for relay in RELAYS {
+        for version in VERSIONS {
+            let site = Site::new();
+            let alice = site.authority.issue(&Subject::named("alice"));
+            let shown = Arc::new(Shown::new(&alice));
+            let client = site.client_that_shows(version, &shown);
+            let others = Authority::root("others");
+            replace(&site.directory.path().join("others.pem"), &others.pem());
+            let other = LISTENER.replace("\"tcp\"", "\"other\"");
+            let other = format!("{other}{}", MUTUAL.replace("/ca.pem", "/others.pem"));
+            let other = other.replace("crl = \"{dir}/revoked.pem\"\n", "");
+            let vestibule = site.start(relay, &format!("{MUTUAL}{other}")).await;
+            let at_other = vestibule.address("other");
+            assert!(!resumes(&vestibule, &client).await);
+            // What is told is about the certificate that is shown there, and not about the ticket.
+            shown.change(&others.issue(&Subject::named("alice")));
+            let facts = visit_at(&at_other, &client).await.expect("a visit");
+            assert_eq!(facts["tls"]["resumed"], false, "{relay:?} {version:?}");
         }
     }
 }

@@ -127,9 +127,8 @@ impl Admission<'_> {
     /// Asks the latest setup, and the limits, about a client whose handshake is done.
     fn welcome(self, client: Client) -> Result<Admitted, Refused> {
         let latest = self.shared.setup.load();
-        let was_resumed = self.facts.tls.as_ref().is_some_and(|tls| tls.resumed);
         let chain = self.record.known().map_or(&[][..], |known| &known.chain);
-        let backend = match !was_resumed && Arc::ptr_eq(&latest, self.setup) {
+        let backend = match Arc::ptr_eq(&latest, self.setup) {
             true => latest.route(self.facts).map_err(Unwelcome::Route),
             false => latest.admit(self.facts, chain),
         };

@@ -1,7 +1,7 @@
 //! Who may come in with which certificate, in a handshake and ever after.
 //!
-//! rustls asks once, when the certificate comes. A session that is resumed and a connection that is
-//! open have one too; for them [`ClientAuth::verify`] asks again.
+//! rustls asks once, when the certificate comes. A session that is to be resumed and a connection that
+//! is open have one too; for them [`ClientAuth::verify`] asks again.
 
 use std::sync::Arc;
 

@@ -7,6 +7,9 @@
 //!
 //! Nothing is stored: a key is there in its period and the one behind it, in every process that has
 //! the secret, and then in none.
+//!
+//! A ticket whose client would not be let in any more is worth nothing: there is a full handshake, in
+//! which the client may show what it has now.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +20,12 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, Prk, Salt};
 use aws_lc_rs::rand;
 use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
+
+use super::client_auth::ClientAuth;
+use super::session;
 
 /// What keys are made from. Who has it can read the sessions that were resumed with them.
 #[derive(Clone)]
@@ -66,6 +73,8 @@ pub(super) struct Ring {
     secret: Secret,
     /// Tickets of who is let in under other rules are nothing to this ring.
     context: Vec<u8>,
+    /// Who must still be welcome to resume a session.
+    client_auth: Option<ClientAuth>,
     keys: ArcSwap<Keys>,
     clock: Clock,
 }
@@ -86,9 +95,17 @@ struct Key {
 }
 
 impl Ring {
-    /// `context` says under which rules sessions are made: with others their tickets are refused.
-    pub(super) fn new(secret: Secret, context: &[u8]) -> Result<Self, rustls::Error> {
-        Self::with_clock(secret, context, SystemTime::now)
+    /// `client_auth` is under which sessions are made: with another demand their tickets are refused.
+    pub(super) fn new(
+        secret: Secret,
+        client_auth: Option<&ClientAuth>,
+    ) -> Result<Self, rustls::Error> {
+        let context = client_auth.map(ClientAuth::context).unwrap_or_default();
+        let ring = Self::with_clock(secret, context, SystemTime::now)?;
+        Ok(Self {
+            client_auth: client_auth.cloned(),
+            ..ring
+        })
     }
 
     fn with_clock(secret: Secret, context: &[u8], clock: Clock) -> Result<Self, rustls::Error> {
@@ -97,6 +114,7 @@ impl Ring {
         Ok(Self {
             secret,
             context,
+            client_auth: None,
             keys: ArcSwap::from_pointee(keys),
             clock,
         })
@@ -112,6 +130,16 @@ impl Ring {
         let next = Keys::of(&self.secret, &self.context, period)?;
         self.keys.store(Arc::new(next));
         Some(self.keys.load())
+    }
+
+    /// Whether the client that began the session would be let in now. What a later reload changes is
+    /// asked when the handshake is done.
+    fn admits(&self, session: &[u8]) -> bool {
+        let Some(client_auth) = &self.client_auth else {
+            return true;
+        };
+        let chain = session::client_chain(session);
+        chain.is_some_and(|chain| client_auth.verify(&chain, UnixTime::now()).is_ok())
     }
 }
 
@@ -175,7 +203,7 @@ impl ProducesTickets for Ring {
             .ok()?
             .len();
         session.truncate(length);
-        Some(session)
+        self.admits(&session).then_some(session)
     }
 }
 
