@@ -36,6 +36,15 @@ pub(super) struct Reference {
     pub asked: usize,
     /// How many renegotiations were declined.
     pub declined: usize,
+    /// What came since there was data.
+    idle: Idle,
+}
+
+/// Records that move nothing.
+#[derive(Default)]
+struct Idle {
+    empty: usize,
+    updates: usize,
 }
 
 /// How rustls took a record.
@@ -93,6 +102,7 @@ impl Reference {
             verdict: Verdict::Open,
             asked: 0,
             declined: 0,
+            idle: Idle::default(),
         }
     }
 
@@ -144,8 +154,12 @@ impl Reference {
         let stricter = match self.version {
             // Of what is too long nothing else matters.
             Version::Tls13 if record.len() > HEADER + 16384 + 1 + 16 => None,
-            Version::Tls13 => self.stricter_in_tls13(opened.as_ref(), begun),
-            Version::Tls12 => self.stricter_in_tls12(record, opened.as_ref()),
+            Version::Tls13 => self
+                .stricter_without_data(opened.as_ref())
+                .or_else(|| self.stricter_in_tls13(opened.as_ref(), begun)),
+            Version::Tls12 => self
+                .stricter_without_data(opened.as_ref())
+                .or_else(|| self.stricter_in_tls12(record, opened.as_ref())),
         };
         let taken = self.take(record);
         if let Some(Stricter { ours, rustls }) = stricter {
@@ -179,6 +193,24 @@ impl Reference {
             }
             Taken::Badly(error, None) => panic!("refused without an alert: {error:?}"),
             Taken::No => Verdict::Unknown,
+        }
+    }
+
+    /// Only data makes up for what comes without any. For rustls an empty record of data does for
+    /// KeyUpdates, and any other record for empty ones: by turns it takes both for ever.
+    fn stricter_without_data(&mut self, opened: Option<&(u8, Vec<u8>)>) -> Option<Stricter> {
+        match opened.map(|(kind, content)| (*kind, &content[..]))? {
+            (_, []) => self.idle.empty += 1,
+            (APPLICATION_DATA, _) => self.idle = Idle::default(),
+            (HANDSHAKE, _) if matches!(self.message[..], [KEY_UPDATE, 0, 0, 1, _]) => {
+                self.idle.updates += 1;
+            }
+            _ => {}
+        }
+        let is_too_much = self.idle.empty.max(self.idle.updates) > MOST_WITHOUT_DATA;
+        match is_too_much {
+            true => Stricter::than_rustls(UNEXPECTED_MESSAGE),
+            false => None,
         }
     }
 
@@ -331,6 +363,9 @@ fn is_known(why: &PeerMisbehaved) -> bool {
             | PeerMisbehaved::TooManyWarningAlertsReceived
     )
 }
+
+/// Of empty records, and of KeyUpdates.
+const MOST_WITHOUT_DATA: usize = 32;
 
 /// As many are declined before the client is refused.
 const RENEGOTIATIONS: usize = 1;

@@ -73,12 +73,9 @@ impl Inbound {
             // RFC 8446 §5.1: a message in parts has nothing between them.
             return Err(AlertDescription::UnexpectedMessage.into());
         }
-        self.patience.with_length(length)?;
+        self.patience.with_record(kind, length)?;
         match kind {
-            ContentType::ApplicationData => {
-                self.patience.with_data();
-                Ok(Received::Data(length))
-            }
+            ContentType::ApplicationData => Ok(Received::Data(length)),
             ContentType::Alert => self.alert(payload),
             ContentType::Handshake => self.handshake(payload),
             _ => Err(AlertDescription::UnexpectedMessage.into()),
@@ -218,7 +215,9 @@ impl Message {
 }
 
 /// How much a client may say that moves nothing, so that it cannot keep us busy for free. The numbers
-/// are rustls's, and those BoringSSL's.
+/// are rustls's, and those BoringSSL's. We are stricter in what begins a count anew: bytes for the
+/// backend alone. With rustls an empty record of data does for KeyUpdates, and any other record for
+/// empty ones, so that by turns they are taken for ever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Patience {
     empty_records: u8,
@@ -230,7 +229,7 @@ pub(super) struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self {
-            empty_records: EMPTY_RECORDS_IN_A_ROW,
+            empty_records: EMPTY_RECORDS_WITHOUT_DATA,
             key_updates: KEY_UPDATES_WITHOUT_DATA,
             warnings: 4,
             renegotiations: 1,
@@ -239,16 +238,16 @@ impl Default for Patience {
 }
 
 impl Patience {
-    fn with_length(&mut self, length: usize) -> Result<(), Refusal> {
-        if length > 0 {
-            self.empty_records = EMPTY_RECORDS_IN_A_ROW;
-            return Ok(());
+    fn with_record(&mut self, kind: ContentType, length: usize) -> Result<(), Refusal> {
+        match (kind, length) {
+            (_, 0) => spend(&mut self.empty_records)?,
+            (ContentType::ApplicationData, _) => {
+                self.empty_records = EMPTY_RECORDS_WITHOUT_DATA;
+                self.key_updates = KEY_UPDATES_WITHOUT_DATA;
+            }
+            _ => {}
         }
-        spend(&mut self.empty_records)
-    }
-
-    fn with_data(&mut self) {
-        self.key_updates = KEY_UPDATES_WITHOUT_DATA;
+        Ok(())
     }
 
     fn with_key_update(&mut self) -> Result<(), Refusal> {
@@ -272,7 +271,7 @@ fn spend(allowed: &mut u8) -> Result<(), Refusal> {
     Ok(())
 }
 
-const EMPTY_RECORDS_IN_A_ROW: u8 = 32;
+const EMPTY_RECORDS_WITHOUT_DATA: u8 = 32;
 const KEY_UPDATES_WITHOUT_DATA: u8 = 32;
 
 /// As long as rustls takes a handshake message to be.

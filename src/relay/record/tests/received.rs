@@ -152,6 +152,25 @@ fn key_updates_without_data_are_not_taken_for_ever() {
 }
 
 #[test]
+fn only_data_makes_up_for_records_without_any() {
+    let update = key_update(0);
+    let by_turns: [(ContentType, &[u8]); 2] = [(HANDSHAKE, &update), (DATA, b"")];
+    assert!(receive(TLS13, &by_turns.repeat(32)).is_ok());
+    let flood = by_turns.repeat(33);
+    assert_eq!(receive(TLS13, &flood), broken(Alert::UnexpectedMessage));
+    let paused = [&by_turns.repeat(32)[..], &[(DATA, b"word")]].concat();
+    assert!(receive(TLS13, &paused.repeat(2)).is_ok());
+
+    let empty: Vec<(ContentType, &[u8])> = vec![(DATA, b""); 32];
+    for suite in suites() {
+        let warned = [&empty[..], &[(ALERT, &[1, 90])]].concat();
+        assert!(receive(suite, &warned).is_ok(), "{suite:?}");
+        let flood = [&warned[..], &[(DATA, b"")]].concat();
+        assert_eq!(receive(suite, &flood), broken(Alert::UnexpectedMessage));
+    }
+}
+
+#[test]
 fn a_change_cipher_spec_is_not_taken_after_the_handshake() {
     for suite in suites() {
         let received = receive(suite, &[(CCS, &[1])]);
