@@ -62,6 +62,12 @@ impl Setup {
         self.backends.get(name).ok_or(Refusal::NoRoute)
     }
 
+    /// Whether the listener by which a client came is still there.
+    pub(crate) fn has_listener(&self, facts: &Facts) -> bool {
+        let listener = facts.listener.as_ref();
+        listener.is_some_and(|listener| self.fronts.contains_key(listener))
+    }
+
     /// Whether a certificate that was verified once would be again.
     pub(crate) fn verify(
         &self,

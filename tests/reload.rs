@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::changing::{ECHO, Site, config, connect, echo, open, refused, reloaded};
+use common::changing::{ECHO, LISTENER, Site, config, connect, echo, open, refused, reloaded};
 use common::client::Front;
 use common::pki::{Issued, Subject};
 use common::vestibule::{Vestibule, message};
@@ -133,6 +133,48 @@ async fn whom_no_route_takes_any_more_is_turned_out() {
     vestibule.ended("revoked", 1).await;
     assert_eq!(bob.read(&mut [0]).await.expect("an end"), 0);
     echo(&mut alice).await.expect("she stays");
+}
+
+/// By which rules they would be judged nobody can say: those of the routes left are for others.
+#[tokio::test]
+async fn who_came_by_a_listener_that_is_gone_stays() {
+    let site = Site::new();
+    let (alice, bob) = (site.client("alice"), site.client("bob"));
+    let only = |listener: &str| {
+        let keys = format!("listener = [\"{listener}\"]\nidentity = [\"cn:*\"]\n");
+        format!("[[route]]\n{keys}backend = \"echo\"\n{ECHO}")
+    };
+    let vestibule =
+        Vestibule::start_whole(Arc::clone(&site.directory), &config(&only("tcp"))).await;
+    let mut staying = Vec::new();
+    for somebody in [&alice, &bob] {
+        staying.push(open(&vestibule, &site.config(Some(somebody))).await);
+    }
+    let other = LISTENER.replace("\"tcp\"", "\"other\"");
+    site.configure(&(other + &only("other")));
+    reloaded(&vestibule, 1).await;
+    assert_eq!(revoked(&vestibule), [0]);
+    for client in &mut staying {
+        echo(client).await.expect("they stay");
+    }
+    // Back again it judges them by its rules of now.
+    site.revoke(&[bob.serial]);
+    site.configure(&config(&only("tcp")));
+    vestibule.ended("revoked", 1).await;
+    let [alice, bob] = &mut staying[..] else {
+        unreachable!("two of them")
+    };
+    assert_eq!(bob.read(&mut [0]).await.expect("an end"), 0);
+    echo(alice).await.expect("she stays");
+}
+
+/// How many each reload has told to go.
+fn revoked(vestibule: &Vestibule) -> Vec<u64> {
+    let log = vestibule.log();
+    let reloads = log.iter().filter(|event| message(event) == "reloaded");
+    reloads
+        .map(|event| event["revoked"].as_u64().expect("a count"))
+        .collect()
 }
 
 #[tokio::test]

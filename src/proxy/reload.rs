@@ -19,9 +19,10 @@ impl Running {
     ///
     /// Open connections keep what they started with. But those whose client has a certificate that
     /// is revoked now, or an identity that no route takes any more, are closed, as
-    /// [`Outcome::Revoked`](crate::Outcome::Revoked). Workers stay registered, and go on to wait and
-    /// watch, for as long as there is a backend of the name with `to = "gate"`; backends that are
-    /// configured as before keep what is known of their addresses' health, and tickets stay good.
+    /// [`Outcome::Revoked`](crate::Outcome::Revoked); not those of a listener that is gone. Workers
+    /// stay registered, and go on to wait and watch, for as long as there is a backend of the name
+    /// with `to = "gate"`; backends that are configured as before keep what is known of their
+    /// addresses' health, and tickets stay good.
     ///
     /// # Errors
     ///
@@ -153,13 +154,18 @@ fn send_workers_away(shared: &Shared, before: &Setup) {
 }
 
 /// Tells those to go who would not be let in any more; how many these are.
+///
+/// Who came by a listener that is gone stays: by which certificates and routes it would be judged
+/// nobody can say.
 fn revoke(shared: &Shared) -> usize {
     let setup = shared.setup.load_full();
     let known = shared.ledger.known();
     // Many connections may have one certificate between them; but it may have come with another
     // chain, of which another certificate is revoked.
     let mut verified = HashMap::new();
-    let unwelcome = known.iter().filter(|known| {
+    let known = known.iter();
+    let judged = known.filter(|known| setup.has_listener(&known.facts));
+    let unwelcome = judged.filter(|known| {
         let is_good = *verified
             .entry((&known.facts.listener, &known.chain))
             .or_insert_with(|| setup.verify(&known.facts, &known.chain).is_ok());
