@@ -1,7 +1,7 @@
 //! The record of a connection: kept while it is open, and the one place that says how it ended.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -32,12 +32,17 @@ pub(crate) struct Known {
     /// The client's certificate and what came with it.
     pub chain: Vec<CertificateDer<'static>>,
     revoked: Notify,
+    was_told: AtomicBool,
 }
 
 impl Known {
-    /// Ends the connection, as soon as it can be told.
-    pub(crate) fn revoke(&self) {
-        self.revoked.notify_one();
+    /// Ends the connection, as soon as it can be told. False when it was told to go already.
+    pub(crate) fn revoke(&self) -> bool {
+        let is_first = !self.was_told.swap(true, Ordering::Relaxed);
+        if is_first {
+            self.revoked.notify_one();
+        }
+        is_first
     }
 }
 
@@ -129,6 +134,7 @@ impl Record {
             facts,
             chain,
             revoked: Notify::new(),
+            was_told: AtomicBool::new(false),
         });
         self.ledger
             .shard(self.id)

@@ -168,6 +168,22 @@ async fn who_came_by_a_listener_that_is_gone_stays() {
     echo(alice).await.expect("she stays");
 }
 
+#[tokio::test]
+async fn who_was_turned_out_and_lingers_is_counted_once() {
+    let site = Site::new();
+    let mallory = site.client("mallory");
+    let vestibule = site.start(ECHO).await;
+    // Reads nothing, and so does not leave.
+    let lingering = open(&vestibule, &site.config(Some(&mallory))).await;
+    site.revoke(&[mallory.serial]);
+    for times in 1..=3 {
+        reloaded(&vestibule, times).await;
+        vestibule.signal(Signal::HUP);
+    }
+    assert_eq!(revoked(&vestibule)[..3], [1, 0, 0]);
+    drop(lingering);
+}
+
 /// How many each reload has told to go.
 fn revoked(vestibule: &Vestibule) -> Vec<u64> {
     let log = vestibule.log();

@@ -153,7 +153,7 @@ fn send_workers_away(shared: &Shared, before: &Setup) {
     }
 }
 
-/// Tells those to go who would not be let in any more; how many these are.
+/// Tells those to go who would not be let in any more; how many were told so for the first time.
 ///
 /// Who came by a listener that is gone stays: by which certificates and routes it would be judged
 /// nobody can say.
@@ -171,14 +171,14 @@ fn revoke(shared: &Shared) -> usize {
             .or_insert_with(|| setup.verify(&known.facts, &known.chain).is_ok());
         !(is_good && setup.route(&known.facts).is_ok())
     });
-    unwelcome.map(|known| known.revoke()).count()
+    unwelcome.filter(|known| known.revoke()).count()
 }
 
 /// What came of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reloaded {
-    /// How many open connections were told to go.
+    /// How many open connections were told to go, and had not been before.
     pub revoked: usize,
 }
 
