@@ -103,13 +103,13 @@ impl Gate {
     pub(crate) async fn run(self, listener: UnixListener) {
         let gate = Arc::new(self);
         let clients = TaskTracker::new();
-        let mut tick = interval(PRUNE_EVERY);
+        let mut tick = interval(TIDY_UP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = gate.shared.drain.started() => break,
-                _ = tick.tick() => gate.shared.rendezvous.prune(Claimer::is_alive),
+                _ = tick.tick() => gate.tidy_up(),
                 client = gate.accept(&listener) => {
                     if let Some(client) = client {
                         clients.spawn(Arc::clone(&gate).serve(client));
@@ -132,6 +132,13 @@ impl Gate {
         }
         clients.close();
         clients.wait().await;
+    }
+
+    /// Frees the places of claimers that are gone, and keeps a descriptor back again: until it next
+    /// runs out of them, whoever has spent the reserve has no reason to.
+    fn tidy_up(&self) {
+        self.shared.rendezvous.prune(Claimer::is_alive);
+        self.shared.reserve.refill();
     }
 
     /// The next client. Out of descriptors, the reserve lets one in at a time.
@@ -364,7 +371,7 @@ const LINE_BUDGET: Duration = Duration::from_secs(5);
 const GOODBYE: Duration = Duration::from_millis(500);
 const MOST_LEAVING: usize = 64;
 
-/// How long a claimer that is gone may keep its place.
-const PRUNE_EVERY: Duration = Duration::from_secs(1);
+/// How long a claimer that is gone may keep its place, and the reserve may be spent.
+const TIDY_UP_EVERY: Duration = Duration::from_secs(1);
 
 const BACK_OFF: Duration = Duration::from_millis(50);

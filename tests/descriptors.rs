@@ -3,6 +3,7 @@
 mod common;
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,31 @@ async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
     clients.leave().await;
     vestibule.ended("done", free).await;
     finish(front.connect().await.expect("room")).await;
+}
+
+/// The gate has let somebody in with the one in reserve, and nobody comes for whom it would look
+/// for another.
+#[tokio::test]
+async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
+    let free = DESCRIPTORS - used(&start(1, ECHO).await);
+    let vestibule = start(free, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(free, &front);
+    for _ in 0..free {
+        clients.served().await;
+    }
+    common::until("there is no descriptor left", || {
+        used(&vestibule) == DESCRIPTORS
+    })
+    .await;
+    let with_reserve = null_devices(&vestibule);
+    gate::until_in_place(&vestibule.gate()).await;
+    common::until("it is there again", || {
+        null_devices(&vestibule) == with_reserve
+    })
+    .await;
+    clients.leave().await;
+    vestibule.ended("done", free).await;
 }
 
 #[tokio::test]
@@ -321,6 +347,17 @@ fn used(vestibule: &Vestibule) -> usize {
         name.to_string_lossy().parse::<usize>().expect("a number")
     };
     descriptors.map(number).filter(|n| *n < DESCRIPTORS).count()
+}
+
+/// On how many of its descriptors the null device is open, as it is on the one in reserve.
+fn null_devices(vestibule: &Vestibule) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{}/fd", vestibule.pid())).expect("alive");
+    let opened = descriptors.map(|entry| std::fs::read_link(entry.expect("alive").path()));
+    // One that was closed meanwhile is none.
+    opened
+        .filter_map(Result::ok)
+        .filter(|path| path == Path::new("/dev/null"))
+        .count()
 }
 
 fn complaints(vestibule: &Vestibule) -> usize {
