@@ -46,7 +46,7 @@ impl Claimer {
     /// is made for it.
     pub(crate) fn tell(self, facts: &Facts) -> Result<Self, Self> {
         match self {
-            Self::Worker(mut stream, slot) => match answer(&mut stream, facts) {
+            Self::Worker(stream, slot) => match answer(&stream, facts) {
                 Ok(buffer) => Ok(Self::Told(Told {
                     stream,
                     unread: Some(buffer),
@@ -122,20 +122,34 @@ impl Told {
 /// A Unix socket counts as writable while a quarter of its send buffer holds all that its peer has
 /// not read (unix_writable() in the kernel), with the kernel's own bookkeeping counted in. The
 /// buffer is made just large enough for the line, or is the smallest there is, of which a quarter
-/// is less than what [`SHORTEST_ANSWER`] takes up. Returns the buffer's size from before.
-fn answer(stream: &mut UnixStream, facts: &Facts) -> io::Result<usize> {
-    let socket = SockRef::from(&*stream);
+/// is less than what [`SHORTEST_PIECE`] takes up. Returns the buffer's size from before.
+fn answer(stream: &UnixStream, facts: &Facts) -> io::Result<usize> {
+    let socket = SockRef::from(stream);
     // The kernel reports double of what is set (socket(7)).
     let buffer = socket.send_buffer_size()? / 2;
     let mut line = ok_line(facts);
-    if line.len() < SHORTEST_ANSWER {
+    if line.len() < SHORTEST_PIECE {
         // White space after a JSON text is part of it (RFC 8259 §2).
-        line.insert_str(line.len() - 1, &" ".repeat(SHORTEST_ANSWER - line.len()));
+        line.insert_str(line.len() - 1, &" ".repeat(SHORTEST_PIECE - line.len()));
     }
     // Just enough to take the line in one piece: half of the buffer less 64 (unix(7)).
     socket.set_send_buffer_size(line.len() + 64)?;
-    match stream.write(line.as_bytes())? {
-        written if written == line.len() => Ok(buffer),
+    if line.len() <= LONGEST_PIECE {
+        write_whole(stream, line.as_bytes())?;
+        return Ok(buffer);
+    }
+    // The kernel parts it, and forgets each piece that was read. The last one could be next to
+    // nothing: the end is one of its own.
+    let (start, end) = line.as_bytes().split_at(line.len() - SHORTEST_PIECE);
+    write_whole(stream, start)?;
+    write_whole(stream, end)?;
+    socket.set_send_buffer_size(SMALLEST)?;
+    Ok(buffer)
+}
+
+fn write_whole(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {
+    match stream.write(bytes)? {
+        written if written == bytes.len() => Ok(()),
         _ => Err(io::ErrorKind::WriteZero.into()),
     }
 }
@@ -149,7 +163,13 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
 
 /// With less than 385 bytes current kernels use a small buffer, four of which fit the smallest
 /// send buffer; the next larger does not. See [`answer`].
-const SHORTEST_ANSWER: usize = 512;
+const SHORTEST_PIECE: usize = 512;
+
+/// Less than what current kernels put into one piece.
+const LONGEST_PIECE: usize = 32 * 1024;
+
+/// The kernel makes it the least that it allows (socket(7)).
+const SMALLEST: usize = 0;
 
 #[cfg(test)]
 mod tests {
@@ -174,9 +194,14 @@ mod tests {
     /// Long enough for a wrong readiness to show; it decides nothing when all is right.
     const MOMENT: Duration = Duration::from_millis(50);
 
+    /// Of up to some 36,000 bytes the kernel makes one piece, and of more a last one of any length.
+    const LENGTHS: [usize; 11] = [
+        0, 300, 1_000, 2_000, 4_000, 8_000, 16_000, 36_000, 36_400, 40_000, 100_000,
+    ];
+
     #[tokio::test]
     async fn a_worker_has_the_connection_once_it_has_read_the_whole_answer() {
-        for length in [0, 300, 1_000, 2_000, 4_000, 8_000, 16_000] {
+        for length in LENGTHS {
             let (told, mut theirs) = told(&"x".repeat(length));
             let mut until_read = std::pin::pin!(told.until_read());
             let unread = timeout(MOMENT, &mut until_read).await;
