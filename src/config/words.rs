@@ -1,7 +1,9 @@
 //! What the words of the contract may say: names, addresses, protocols, networks.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use super::value::{Expected, Value};
@@ -76,13 +78,28 @@ pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {
     }
 }
 
-pub(super) fn network(value: &Value<'_>) -> Result<ipnet::IpNet, Expected> {
+pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Expected> {
     value.parsed(|text| {
-        let address = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
-        address
-            .or_else(|_| text.parse::<ipnet::IpNet>())
-            .map_err(|_| "expected a network such as 192.0.2.0/24 or 2001:db8::/32, or one address")
+        let address = text.parse::<IpAddr>().map(IpNet::from);
+        let network = address.or_else(|_| text.parse::<IpNet>()).map_err(
+            |_| "expected a network such as 192.0.2.0/24 or 2001:db8::/32, or one address",
+        );
+        canonical(network?)
     })
+}
+
+/// As the addresses of clients are, or it would match none of them.
+fn canonical(network: IpNet) -> Result<IpNet, &'static str> {
+    let IpNet::V6(written) = network else {
+        return Ok(network);
+    };
+    let Some(address) = written.addr().to_ipv4_mapped() else {
+        return Ok(network);
+    };
+    let prefix = written.prefix_len().checked_sub(MAPPED);
+    prefix
+        .and_then(|prefix| IpNet::new(address.into(), prefix).ok())
+        .ok_or("an IPv4 network that is written in IPv6 has a prefix from 96 to 128")
 }
 
 /// What TCP_USER_TIMEOUT can say: milliseconds, and 0 would turn it off.
@@ -94,6 +111,9 @@ pub(super) fn tcp_timeout(value: &Value<'_>) -> Result<Duration, Expected> {
         Err("expected a duration from \"1ms\" to \"24days\"".into())
     }
 }
+
+/// RFC 4291 §2.5.5.2: the bits before the IPv4 address in ::ffff:0:0/96.
+const MAPPED: u8 = 96;
 
 /// Names stand in the gate's lines, which are bounded, and in metric labels.
 const LONGEST_NAME: usize = 64;

@@ -208,6 +208,34 @@ fn every_route_arrives() {
     );
 }
 
+/// As clients' addresses are, wherever they come from.
+#[test]
+fn an_ipv4_network_written_in_ipv6_is_that_ipv4_network() {
+    let network = |text: &str| -> ipnet::IpNet { text.parse().expect("a network") };
+    for (written, meant) in [
+        ("::ffff:127.0.0.0/104", "127.0.0.0/8"),
+        ("::ffff:c000:201/128", "192.0.2.1/32"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("::7f00:1/104", "::7f00:1/104"),
+    ] {
+        let proxies =
+            format!("accept_proxy_protocol = \"required\"\ntrusted_proxies = \"{written}\"\n");
+        let route = format!("[[route]]\nfrom = \"{written}\"\nbackend = \"app\"\n");
+        let config = parse(&format!("{LISTENER}{proxies}{BACKEND}{route}"));
+        let trusted = Trusted::new(vec![network(meant)]);
+        assert_eq!(config.listeners[0].proxies, Some(trusted), "{written}");
+        let peer = Some(network(meant).addr());
+        let query = Query {
+            listener: "front",
+            peer,
+            ..Query::default()
+        };
+        assert_eq!(config.routes.choose(&query), Ok("app"), "{written}");
+    }
+}
+
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let tls = "[listener.tls]\n\

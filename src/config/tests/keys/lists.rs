@@ -269,6 +269,12 @@ fn route() {
                  2001:db8::/32, or one address",
             ),
             (
+                "from = [\"::ffff:10.0.0.0/8\"]",
+                9,
+                "`route.from`: \"::ffff:10.0.0.0/8\": an IPv4 network that is written in IPv6 has a \
+                 prefix from 96 to 128",
+            ),
+            (
                 "identity = []",
                 12,
                 "`route.identity`: an empty list matches nothing; leave the key out to match \
