@@ -107,7 +107,7 @@ impl Decoder<'_> {
 
     fn runtime(&self, mut table: Table<'_>) -> Runtime {
         let runtime = Runtime {
-            workers: table.read("workers", Value::count),
+            workers: table.read("workers", |value| value.count_to(MOST_WORKERS)),
             directory: table.read("directory", |value| Ok(self.files.beside(value.path()?))),
             log: table.read("log", log_filter),
             log_format: table
@@ -332,3 +332,7 @@ fn addresses(table: &mut Table<'_>) -> Option<To> {
     }
     Some(To::Dialled(addresses))
 }
+
+/// Each is a thread with a socket of its own at every listener: many more than any machine has CPUs
+/// are a slip of the pen, and would end where memory does.
+const MOST_WORKERS: u32 = 1024;

@@ -103,12 +103,17 @@ impl<'d> Value<'d> {
 
     /// A whole number from 1 to `u32::MAX`.
     pub(super) fn count(&self) -> Result<usize, Expected> {
-        let expected = format!("expected a whole number from 1 to {}", u32::MAX);
+        self.count_to(u32::MAX)
+    }
+
+    /// A whole number from 1 to `most`.
+    pub(super) fn count_to(&self, most: u32) -> Result<usize, Expected> {
+        let expected = format!("expected a whole number from 1 to {most}");
         let DeValue::Integer(number) = &self.value else {
             return Err(format!("{expected}, found {}", found(&self.value)));
         };
         match u32::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number @ 1..) => Ok(number as usize),
+            Ok(number) if (1..=most).contains(&number) => Ok(number as usize),
             _ => Err(format!("{expected}, found {number}")),
         }
     }

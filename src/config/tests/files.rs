@@ -27,7 +27,7 @@ to = ["x", "a:0"]
         problems(text),
         [
             "1:1: unknown key `lisener`, did you mean `listener`?",
-            "3:11: `runtime.workers`: expected a whole number from 1 to 4294967295, found 0",
+            "3:11: `runtime.workers`: expected a whole number from 1 to 1024, found 0",
             "5:1: unknown key `limits.conections`, did you mean `connections`?",
             "8:11: `listener.address`: \":1\": the host is a name or an IP address, as in \
              `localhost:8443` or `[::1]:8443`",

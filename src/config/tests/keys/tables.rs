@@ -9,6 +9,7 @@ fn runtime() {
         &[
             "workers = 1",
             "workers = 0x10",
+            "workers = 1024",
             "directory = \"run\"",
             "log = \"vestibule=debug,info\"",
             "log_format = \"text\"",
@@ -22,12 +23,22 @@ fn runtime() {
             (
                 "workers = 0",
                 11,
-                "`runtime.workers`: expected a whole number from 1 to 4294967295, found 0",
+                "`runtime.workers`: expected a whole number from 1 to 1024, found 0",
+            ),
+            (
+                "workers = 1025",
+                11,
+                "`runtime.workers`: expected a whole number from 1 to 1024, found 1025",
+            ),
+            (
+                "workers = 4294967296",
+                11,
+                "`runtime.workers`: expected a whole number from 1 to 1024, found 4294967296",
             ),
             (
                 "workers = \"two\"",
                 11,
-                "`runtime.workers`: expected a whole number from 1 to 4294967295, found a string",
+                "`runtime.workers`: expected a whole number from 1 to 1024, found a string",
             ),
             (
                 "directory = \"\"",
