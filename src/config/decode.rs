@@ -60,6 +60,7 @@ impl Decoder<'_> {
             Some(table) => gate(table, runtime.directory.as_deref()),
             None => Some(gate::Settings::default()),
         };
+        let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
         if let Some(mut admin) = root.table("admin") {
             admin.later("address", Some("none"));
             admin.later("allow_writes_over_tcp", None);
@@ -72,7 +73,7 @@ impl Decoder<'_> {
             audit.finish();
         }
         let (backends, backend_names) = backends(self, &mut root);
-        let (mut listeners, listener_names) = self.listeners(&mut root);
+        let (mut listeners, listener_names) = self.listeners(&mut root, of_gate);
         let identifying: Vec<String> = (listeners.iter())
             .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
             .map(|it| it.name.clone())
@@ -126,23 +127,22 @@ impl Decoder<'_> {
         runtime
     }
 
-    fn listeners(&self, root: &mut Table<'_>) -> (Vec<Listener>, Vec<String>) {
+    /// None of them is where the `gate` is.
+    fn listeners(
+        &self,
+        root: &mut Table<'_>,
+        gate: Option<Address>,
+    ) -> (Vec<Listener>, Vec<String>) {
         let mut listeners = Vec::new();
-        let (mut names, mut addresses) = (Vec::new(), Vec::new());
+        let mut names = Vec::new();
+        let mut taken: Vec<_> = gate.map(|it| (it, "the gate")).into_iter().collect();
         let tables = root.tables("listener");
         if tables.as_ref().is_some_and(Vec::is_empty) {
             root.problem("there is no `[[listener]]`; it needs a `name` and an `address`".into());
         }
         for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
-            let place = table.place("address").unwrap_or_default();
-            let address = table.require("address", |value| value.parsed(str::parse::<Address>));
-            if let Some(address) = address.as_ref().filter(|address| address.is_one()) {
-                match addresses.contains(address) {
-                    true => table.problem_at(place, format!("another listener has {address}")),
-                    false => addresses.push(address.clone()),
-                }
-            }
+            let address = address(&mut table, &mut taken);
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {
@@ -164,6 +164,18 @@ impl Decoder<'_> {
         }
         (listeners, names)
     }
+}
+
+/// Where a listener is, who must be alone there; `taken` says by whom a place is.
+fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> Option<Address> {
+    let place = table.place("address").unwrap_or_default();
+    let address = table.require("address", |value| value.parsed(str::parse::<Address>))?;
+    match taken.iter().find(|(it, _)| *it == address) {
+        Some((_, who)) => table.problem_at(place, format!("{who} has {address}")),
+        None if address.is_one() => taken.push((address.clone(), "another listener")),
+        None => {}
+    }
+    Some(address)
 }
 
 fn limits(mut table: Table<'_>) -> limits::Settings {
@@ -244,6 +256,13 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings
         allow_gids: allow_gids.into_iter().flatten().collect(),
         max_clients: max_clients.unwrap_or(default.max_clients),
     })
+}
+
+/// `None` where only the start will tell in which directory it is.
+fn address_of(gate: &gate::Settings, runtime: &Runtime) -> Option<Address> {
+    let directory = runtime.directory.as_deref().unwrap_or(Path::new(""));
+    let path = directory.join(&gate.path);
+    path.is_absolute().then_some(Address::Unix(path))
 }
 
 fn health(mut table: Table<'_>) -> Health {

@@ -343,6 +343,27 @@ fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
 }
 
 #[test]
+fn a_listener_with_the_address_of_the_gate_is_a_problem_before_it_is_bound() {
+    let beside = |runtime: &str, gate: &str| {
+        let listener = LISTENER.replace("tcp:127.0.0.1:8443", "unix:/run/v/gate.sock");
+        format!("runtime = {{ {runtime} }}\ngate = {{ {gate} }}\n{listener}{BACKEND}")
+    };
+    for (runtime, gate, is_taken) in [
+        ("", "path = \"/run/v/gate.sock\"", true),
+        ("directory = \"/run/v\"", "path = \"gate.sock\"", true),
+        ("directory = \"/run/v\"", "", true),
+        ("directory = \"/run/w\"", "", false),
+        ("directory = \"/run/v\"", "path = \"none\"", false),
+        ("", "path = \"/run/v/other.sock\"", false),
+        ("", "", false),
+    ] {
+        let expected = is_taken.then_some("5:11: the gate has unix:/run/v/gate.sock");
+        let text = beside(runtime, gate);
+        assert_eq!(problems(&text), Vec::from_iter(expected), "{text}");
+    }
+}
+
+#[test]
 fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vestibule.toml");
