@@ -298,6 +298,27 @@ async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// RFC 6066 §3: literal addresses are not permitted in it.
+#[tokio::test]
+async fn an_address_is_no_server_name_to_a_handshake_and_none_to_be_explained() {
+    let site = Site::new(vec![("any", Subject::host(&["*.example"]))]);
+    let denied = "[[route]]\nsni = \"**\"\ndeny = true\n[[route]]\nbackend = \"hello\"\n";
+    let vestibule = site.start(&format!("{denied}{HELLO}")).await;
+    for address in ["127.0.0.1", "::1"] {
+        let shown = site.shown(&vestibule, &["-servername", address]).await;
+        assert_eq!(shown, Ok("any"), "{address}");
+        let mut command = common::process::vestibule();
+        command
+            .args(["check", "--explain", "--sni", address, "-c"])
+            .arg(vestibule.path("vestibule.toml"));
+        let done = output(command).await;
+        assert_eq!((done.code, &done.out[..]), (Some(2), &b""[..]), "{address}");
+        assert!(done.err.contains("leave --sni out"), "{}", done.err);
+        assert_eq!(done.err.lines().count(), 1, "{}", done.err);
+    }
+    vestibule.ended("done", 2).await;
+}
+
 /// All that `openssl s_client` says.
 async fn negotiate(vestibule: &Vestibule, options: &[&str]) -> String {
     let mut command = tool("openssl");

@@ -16,7 +16,7 @@ use crate::tls::client_auth::{ClientAuth, Demand};
 pub struct Question {
     /// The listener's name; `None` asks about each.
     pub listener: Option<String>,
-    /// The server name that it asks for.
+    /// The server name that it asks for; who connects to an IP address asks for none.
     pub sni: Option<String>,
     /// The application protocol that it names.
     pub alpn: Option<String>,
@@ -38,6 +38,9 @@ pub enum QuestionError {
         "{0:?} is no name in a certificate; it starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`"
     )]
     Identity(String),
+    /// Its server name is an IP address (RFC 6066 §3).
+    #[error("clients that connect to an address such as {0} send no server name; leave --sni out")]
+    Sni(IpAddr),
 }
 
 impl Config {
@@ -47,6 +50,10 @@ impl Config {
     ///
     /// The question names what there is not.
     pub fn explain(&self, question: &Question) -> Result<String, QuestionError> {
+        // A handshake goes on as if it was not said.
+        if let Some(Ok(address)) = question.sni.as_deref().map(str::parse) {
+            return Err(QuestionError::Sni(address));
+        }
         let identity = match &question.identity {
             Some(name) => {
                 Some(Identity::of_name(name).ok_or_else(|| QuestionError::Identity(name.clone()))?)
