@@ -17,6 +17,7 @@ mod validity;
 mod value;
 mod words;
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -71,6 +72,7 @@ pub struct Config {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) backends: Vec<backend::Settings>,
+    base: PathBuf,
     files: Vec<FileState>,
     warnings: Vec<Problem>,
     expired: Vec<Problem>,
@@ -108,22 +110,41 @@ pub(crate) struct Listener {
 }
 
 impl Config {
-    /// Reads a file. Relative paths in it are relative to its directory; certificates that are not
-    /// there are looked for in the working directory.
+    /// Reads a file. Relative paths in it are relative to its directory. Where none of the files is
+    /// there and all are in the working directory, they are relative to that, with a warning.
     ///
     /// # Errors
     ///
     /// Every problem of the file, each with its line and column.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let name = path.display().to_string();
-        let itself = FileState::of(path);
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) => return Err(ConfigError::unreadable(&name, &error, itself)),
-        };
-        let base = path.parent().unwrap_or(Path::new(""));
-        Self::of_text(&name, &text, base, Some(itself))
+        let (text, itself) = read(path)?;
+        let files = Files::new(path.parent().unwrap_or(Path::new("")));
+        let decoded = decode::decode(&text, &files);
+        if !files.are_here() {
+            return Self::of_decoded(&path.display(), decoded, files, Some(itself));
+        }
+        let mut config = Self::of_text(&path.display(), &text, Path::new(""), Some(itself))?;
+        config.warnings.push(Problem::at(&text, 0, HERE.into()));
+        Ok(config)
+    }
+
+    /// Reads a file again, whose relative paths are relative to the [`base`](Self::base) that was
+    /// found the first time: whatever becomes of its files, those of another directory are not taken
+    /// for them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::from_file`].
+    pub fn from_file_in(path: impl AsRef<Path>, base: &Path) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let (text, itself) = read(path)?;
+        Self::of_text(&path.display(), &text, base, Some(itself))
+    }
+
+    /// What relative paths are relative to; empty for the working directory.
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 
     /// TLS on 127.0.0.1:8443 with the development certificate, and the hello page behind it.
@@ -175,16 +196,30 @@ impl Config {
 
     /// `itself` is the file that the text is from.
     fn of_text(
-        name: &str,
+        name: &dyn Display,
         text: &str,
         base: &Path,
         itself: Option<FileState>,
     ) -> Result<Self, ConfigError> {
         let files = Files::new(base);
         let decoded = decode::decode(text, &files);
+        Self::of_decoded(name, decoded, files, itself)
+    }
+
+    fn of_decoded(
+        name: &dyn Display,
+        decoded: Result<Self, Vec<Problem>>,
+        files: Files<'_>,
+        itself: Option<FileState>,
+    ) -> Result<Self, ConfigError> {
+        let base = files.base.to_owned();
         let files = files.into_states().into_iter().chain(itself).collect();
         match decoded {
-            Ok(config) => Ok(Self { files, ..config }),
+            Ok(config) => Ok(Self {
+                base,
+                files,
+                ..config
+            }),
             Err(problems) => Err(ConfigError::new(name, problems, files)),
         }
     }
@@ -225,10 +260,20 @@ impl Config {
             }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],
+            base: PathBuf::new(),
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),
         }
+    }
+}
+
+/// A configuration's text, and the file as it was before.
+fn read(path: &Path) -> Result<(String, FileState), ConfigError> {
+    let itself = FileState::of(path);
+    match fs::read_to_string(path) {
+        Ok(text) => Ok((text, itself)),
+        Err(error) => Err(ConfigError::unreadable(&path.display(), &error, itself)),
     }
 }
 
@@ -237,7 +282,7 @@ impl FromStr for Config {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        Self::of_text("configuration", text, Path::new(""), None)
+        Self::of_text(&"configuration", text, Path::new(""), None)
     }
 }
 
@@ -266,3 +311,6 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// The name of a listener and a backend that need none.
 const DEFAULT: &str = "default";
+
+const HERE: &str = "relative paths are taken for those of the working directory, since none of the \
+                    files is beside the configuration and all are there";

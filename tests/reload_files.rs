@@ -179,6 +179,51 @@ async fn a_volume_whose_link_is_swapped_is_noticed() {
     }
 }
 
+/// The working directory has files of the same names, which somebody else has written.
+#[tokio::test]
+async fn files_that_are_moved_away_are_not_taken_from_the_working_directory() {
+    let (site, elsewhere) = (Site::new(), Site::new());
+    let vestibule = start_in(&site, &elsewhere).await;
+    let names = ["ca.pem", "server.pem", "server-key.pem"];
+    for name in names {
+        std::fs::rename(site.path(name), site.path(&format!("old-{name}"))).expect("a file");
+    }
+    let said = refused(&vestibule).await;
+    let beside = site.path("ca.pem").display().to_string();
+    assert!(said.contains(&beside), "{said}");
+    open(&vestibule, &site.config(None)).await;
+    for name in names {
+        std::fs::rename(site.path(&format!("old-{name}")), site.path(name)).expect("a file");
+    }
+    reloaded(&vestibule, 1).await;
+}
+
+#[tokio::test]
+async fn files_of_the_working_directory_stay_those_that_are_read() {
+    let (site, elsewhere) = (Site::new(), Site::new());
+    for file in ["ca.pem", "server.pem", "server-key.pem"] {
+        std::fs::remove_file(site.path(file)).expect("a file");
+    }
+    let vestibule = start_in(&site, &elsewhere).await;
+    site.server(&["localhost"]);
+    elsewhere.server(&["localhost", "changed.example"]);
+    reloaded(&vestibule, 1).await;
+    open(&vestibule, &elsewhere.config(None)).await;
+}
+
+/// With the names of its files alone, and another working directory.
+async fn start_in(site: &Site, elsewhere: &Site) -> Vestibule {
+    let revoked = "crl = \"{dir}/revoked.pem\"\n";
+    let text = config(ECHO).replace(revoked, "").replace("{dir}/", "");
+    let directory = Arc::clone(&site.directory);
+    let vestibule = Vestibule::spawn(directory, &text, |mut command| {
+        command.current_dir(elsewhere.directory.path());
+        command
+    });
+    vestibule.until_started().await;
+    vestibule
+}
+
 /// The configuration comes first, and what it names later.
 #[tokio::test]
 async fn a_file_that_a_refused_configuration_names_is_waited_for() {

@@ -18,7 +18,7 @@ pub(super) fn demo() -> Result<Exit, Failure> {
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let source = match (&args.config, &args.listen) {
-        (Some(file), _) => Source::File(absolute_path(file)?),
+        (Some(file), _) => Source::File(absolute_path(file)?, None),
         (None, Some(listen)) => {
             let to = args.to.clone().unwrap_or_default();
             if args.cert.is_none() && !to.starts_with("tls:") {
@@ -39,14 +39,17 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         // The argument parser asks for one of the two.
         (None, None) => return Err(anyhow::anyhow!("neither --config nor --listen").into()),
     };
-    serve(source.read().map_err(Failure::usage)?, &source)
+    let config = source.read().map_err(Failure::usage)?;
+    let source = source.settled(&config);
+    serve(config, &source)
 }
 
 /// Where the configuration comes from, again at each reload.
 #[derive(Clone, Debug)]
 enum Source {
     Demo,
-    File(PathBuf),
+    /// With what its relative paths are relative to, once that was found.
+    File(PathBuf, Option<PathBuf>),
     Flags(Box<Sidecar>),
 }
 
@@ -54,8 +57,17 @@ impl Source {
     fn read(&self) -> anyhow::Result<Config> {
         match self {
             Self::Demo => Ok(Config::demo()),
-            Self::File(path) => Ok(Config::from_file(path)?),
+            Self::File(path, None) => Ok(Config::from_file(path)?),
+            Self::File(path, Some(base)) => Ok(Config::from_file_in(path, base)?),
             Self::Flags(sidecar) => Ok(Config::sidecar(sidecar)?),
+        }
+    }
+
+    /// Is read again as this configuration was.
+    fn settled(self, config: &Config) -> Self {
+        match self {
+            Self::File(path, _) => Self::File(path, Some(config.base().to_owned())),
+            other @ (Self::Demo | Self::Flags(_)) => other,
         }
     }
 
@@ -68,7 +80,7 @@ impl Source {
                 ..
             } = problem;
             match self {
-                Self::File(path) => warn!("{}:{line}:{column}: {message}", path.display()),
+                Self::File(path, _) => warn!("{}:{line}:{column}: {message}", path.display()),
                 Self::Demo | Self::Flags(_) => warn!("{message}"),
             }
         }

@@ -1,6 +1,6 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client_mode::client_mode;
@@ -100,6 +100,7 @@ impl Decoder<'_> {
             listeners,
             routes,
             backends,
+            base: PathBuf::new(),
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),

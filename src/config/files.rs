@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::reader::Table;
@@ -11,8 +12,10 @@ use crate::watch::FileState;
 
 /// Reads files, and remembers which.
 pub(super) struct Files<'b> {
-    base: &'b Path,
+    pub base: &'b Path,
     read: RefCell<Vec<FileState>>,
+    /// Of these the paths that are relative.
+    relative: RefCell<Vec<PathBuf>>,
 }
 
 /// A file that the configuration names, and where.
@@ -28,18 +31,16 @@ impl<'b> Files<'b> {
         Self {
             base,
             read: RefCell::default(),
+            relative: RefCell::default(),
         }
     }
 
     pub(super) fn read(&self, value: &Value<'_>) -> Result<File, Expected> {
         let given = value.path()?;
-        let beside = self.beside(given);
-        // Beside the configuration, so that it can be used from anywhere; where nothing is there,
-        // from here, as on a command line.
-        let path = match beside.exists() || !given.exists() {
-            true => beside,
-            false => given.to_owned(),
-        };
+        let path = self.beside(given);
+        if given.is_relative() {
+            self.relative.borrow_mut().push(given.to_owned());
+        }
         // First, so that what comes between is a change; and also of one that is not there.
         self.read.borrow_mut().push(FileState::of(&path));
         match fs::read(&path) {
@@ -55,6 +56,14 @@ impl<'b> Files<'b> {
     /// Where a relative path leads.
     pub(super) fn beside(&self, path: &Path) -> PathBuf {
         self.base.join(path)
+    }
+
+    /// Whether the working directory must have been meant: it has all that was to be read, and none of
+    /// it is where it was looked for.
+    pub(super) fn are_here(&self) -> bool {
+        let relative = self.relative.borrow();
+        let is_here = |path: &PathBuf| is_missing(&self.beside(path)) && path.exists();
+        !relative.is_empty() && relative.iter().all(is_here)
     }
 
     /// What was read, as it was; also what was not there.
@@ -78,4 +87,9 @@ impl File {
     pub(super) fn expired(&self, table: &Table<'_>, error: &dyn Display) {
         table.expired_at(self.offset, format!("{}: {error}", self.path.display()));
     }
+}
+
+/// A link that leads nowhere is there, and so is what may not be looked at.
+fn is_missing(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

@@ -54,16 +54,24 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn new(file: &str, mut problems: Vec<Problem>, files: Vec<FileState>) -> Self {
+    pub(super) fn new(
+        file: &dyn fmt::Display,
+        mut problems: Vec<Problem>,
+        files: Vec<FileState>,
+    ) -> Self {
         problems.sort_by_key(|problem| (problem.line, problem.column));
         Self {
-            file: file.to_owned(),
+            file: file.to_string(),
             problems,
             files,
         }
     }
 
-    pub(super) fn unreadable(file: &str, error: &io::Error, itself: FileState) -> Self {
+    pub(super) fn unreadable(
+        file: &dyn fmt::Display,
+        error: &io::Error,
+        itself: FileState,
+    ) -> Self {
         let problem = Problem {
             line: 1,
             column: 1,

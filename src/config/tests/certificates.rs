@@ -59,16 +59,42 @@ fn paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn a_path_that_is_not_beside_the_file_is_tried_from_here() {
+fn paths_of_which_none_is_beside_the_file_and_all_are_here_are_relative_to_here() {
     // Tests run in the top folder of the project.
     let directory = directory("certs/server.pem", "certs/server-key.pem");
-    assert!(load(directory.path()).is_ok());
-    let directory = self::directory("certs/none.pem", "certs/server-key.pem");
-    let problem = load(directory.path())
-        .expect_err("a missing file")
-        .to_string();
-    let beside = directory.path().join("certs/none.pem");
-    assert!(problem.contains(&beside.display().to_string()), "{problem}");
+    let config = load(directory.path()).expect("a configuration");
+    assert_eq!(config.base(), Path::new(""));
+    let [warning] = config.warnings() else {
+        panic!("one warning, found {:?}", config.warnings());
+    };
+    assert!(warning.message.contains("working directory"), "{warning:?}");
+    let again = directory.path().join("vestibule.toml");
+    assert!(Config::from_file_in(&again, config.base()).is_ok());
+
+    // One that is nowhere; and one that is there, if only as a link that leads nowhere.
+    let nowhere = self::directory("certs/none.pem", "certs/server-key.pem");
+    symlink_beside(&directory, "certs/server-key.pem");
+    for directory in [&nowhere, &directory] {
+        let problems = problems(directory.path());
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        for (_, _, problem) in problems {
+            assert!(problem.contains("cannot read DIR/certs/"), "{problem}");
+        }
+    }
+}
+
+#[test]
+fn a_file_read_again_has_its_paths_where_they_were() {
+    let directory = directory("certs/server.pem", "certs/server-key.pem");
+    let (file, beside) = (directory.path().join("vestibule.toml"), directory.path());
+    let error = Config::from_file_in(&file, beside).expect_err("nothing is there");
+    assert_eq!(error.problems().len(), 2);
+}
+
+fn symlink_beside(directory: &TempDir, name: &str) {
+    let path = directory.path().join(name);
+    fs::create_dir(path.parent().expect("a directory")).expect("a directory");
+    std::os::unix::fs::symlink("nowhere", path).expect("a link");
 }
 
 #[test]
