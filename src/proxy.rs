@@ -166,6 +166,7 @@ impl Proxy {
             let _: &UnixListener = listener;
             info!(target: START, "gate at unix:{}", file.path().display());
         }
+        assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
         let mut gate_file = None;

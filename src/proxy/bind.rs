@@ -93,7 +93,6 @@ pub(super) async fn assemble(
         ),
     };
     let limits = EffectiveLimits::new(&config, descriptors, workers);
-    limits.warn_if_unreachable();
     if threads == Threads::Own {
         warn_if_unclaimable(&config);
     }
