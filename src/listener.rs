@@ -1,6 +1,6 @@
 //! The accept loop: admission before work, and patience when descriptors run out.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use tracing::{Instrument, warn};
 use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
 use crate::limits::Begins;
-use crate::sys::descriptors::is_exhausted;
+use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
 use crate::worker::Shared;
 
@@ -46,20 +46,21 @@ struct Arrival {
 impl Listener {
     /// Accepts until the drain starts, or a reload stops it. Nothing else ends it.
     pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
+        let mut are_scarce = false;
         loop {
             let arrival = tokio::select! {
                 biased;
                 () = shared.drain.started() => return,
                 () = self.stop.cancelled() => return,
-                arrival = self.source.accept() => arrival,
+                arrival = self.accept(&shared, &mut are_scarce) => arrival,
             };
             match arrival {
                 Ok(arrival) => self.admit(arrival, &shared, &connections),
                 Err(error) if is_exhausted(&error) => {
                     shared.complaint.say(&self.name, &error);
+                    are_scarce = true;
                     self.turn_away_if_full(&shared);
                     sleep(BACK_OFF).await;
-                    shared.reserve.refill();
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
@@ -68,6 +69,23 @@ impl Listener {
                 }
             }
         }
+    }
+
+    /// The next connection. While descriptors `are_scarce`, which ends when nobody waits, none is
+    /// taken but beside the one in reserve: a connection would keep it for as long as it is open, and
+    /// the gate would answer nobody.
+    async fn accept(&self, shared: &Shared, are_scarce: &mut bool) -> io::Result<Arrival> {
+        let mut next = pin!(self.source.accept());
+        poll_fn(|cx| {
+            if !*are_scarce {
+                return next.as_mut().poll(cx);
+            }
+            let polled = shared.reserve.beside(|| next.as_mut().poll(cx));
+            let polled = polled.unwrap_or_else(|| Poll::Ready(Err(exhausted())));
+            *are_scarce = polled.is_ready();
+            polled
+        })
+        .await
     }
 
     /// Takes the connection in, or closes it before any work is done for it.
@@ -120,17 +138,20 @@ impl Listener {
     /// At the limit those who come are closed at once, also when there is no descriptor to accept
     /// them with: that is what the reserve is for. As many in one go as tokio lets a task do.
     fn turn_away_if_full(&self, shared: &Shared) {
-        if !shared.limits.is_full() || !shared.reserve.spend() {
+        if !shared.limits.is_full() {
             return;
         }
         let mut cx = Context::from_waker(Waker::noop());
-        while shared.limits.is_full()
-            && let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx)
-        {
-            shared
-                .ledger
-                .refused(&self.name, arrival.peer.as_ref(), "limits.connections");
-        }
+        shared.reserve.instead(|| {
+            while shared.limits.is_full()
+                && let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx)
+            {
+                let peer = arrival.peer.as_ref();
+                shared
+                    .ledger
+                    .refused(&self.name, peer, "limits.connections");
+            }
+        });
     }
 }
 

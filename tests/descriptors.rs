@@ -132,6 +132,21 @@ async fn with_built_in_backends_the_rest_waits_its_turn() {
     assert_recovered(vestibule, &front).await;
 }
 
+/// What it answers with is not to be had by a connection, which would keep it.
+#[tokio::test]
+async fn while_connections_wait_for_descriptors_the_gate_answers_everybody() {
+    const ASKED: usize = 60;
+    let vestibule = start(2 * DESCRIPTORS, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let clients = Crowd::of(2 * DESCRIPTORS, &front);
+    soon("a complaint", complained(&vestibule, 1)).await;
+    for _ in 0..ASKED {
+        assert_answers(&vestibule).await;
+    }
+    clients.leave().await;
+    vestibule.ended("done", 2 * DESCRIPTORS).await;
+}
+
 #[tokio::test]
 async fn with_claimed_backends_offers_expire_and_the_gate_goes_on() {
     let config = format!("[timeouts]\nbackend = \"4s\"\n{GATE}");
@@ -311,14 +326,19 @@ impl Crowd {
     }
 }
 
+/// The gate tells who comes that there is nothing.
+async fn assert_answers(vestibule: &Vestibule) {
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    let answer = soon("an answer", gate::claim(&vestibule.gate(), unknown)).await;
+    assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
+}
+
 /// Out of descriptors, it says so once a second, answers at the gate, and is idle meanwhile.
 async fn assert_calm(vestibule: &Vestibule) {
     soon("a complaint", complained(vestibule, 1)).await;
     let (started, cpu) = (Instant::now(), cpu_seconds(vestibule.pid()));
     for _ in 0..5 {
-        let unknown = "00000000-0000-4000-8000-000000000000";
-        let answer = soon("an answer", gate::claim(&vestibule.gate(), unknown)).await;
-        assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
+        assert_answers(vestibule).await;
     }
     soon("another complaint", complained(vestibule, 3)).await;
     let seconds = started.elapsed().as_secs_f64();

@@ -33,13 +33,18 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
+/// As the kernel says it of a process.
+pub(crate) fn exhausted() -> io::Error {
+    Errno::MFILE.into()
+}
+
 /// One descriptor kept back, to be spent when there is none left and something must be answered.
 #[derive(Debug)]
 pub(crate) struct Reserve(Mutex<Option<File>>);
 
 impl Reserve {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(Mutex::new(Some(Self::hold()?))))
+        Ok(Self(Mutex::new(Some(File::open("/dev/null")?))))
     }
 
     /// Gives the descriptor up, so that one `accept` can succeed. False when it is spent already.
@@ -49,17 +54,33 @@ impl Reserve {
 
     /// Takes a descriptor back if it was spent and there is one to be had.
     pub(crate) fn refill(&self) {
+        Self::hold(&mut self.lock());
+    }
+
+    /// Does `work` while the descriptor is kept back, which the work can then not take. `None` while
+    /// there is none to keep.
+    pub(crate) fn beside<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let mut held = self.lock();
+        Self::hold(&mut held);
+        held.is_some().then(work)
+    }
+
+    /// Does `work` with the descriptor, which is kept back again when nothing is left of the work.
+    pub(crate) fn instead(&self, work: impl FnOnce()) {
+        let mut held = self.lock();
+        if held.take().is_some() {
+            work();
+            Self::hold(&mut held);
+        }
+    }
+
+    fn hold(held: &mut Option<File>) {
         if held.is_none() {
-            *held = Self::hold().ok();
+            *held = File::open("/dev/null").ok();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<File>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hold() -> io::Result<File> {
-        File::open("/dev/null")
     }
 }
