@@ -336,17 +336,19 @@ async fn assert_answers(vestibule: &Vestibule) {
 /// Out of descriptors, it says so once a second, answers at the gate, and is idle meanwhile.
 async fn assert_calm(vestibule: &Vestibule) {
     soon("a complaint", complained(vestibule, 1)).await;
+    let now = complaints(vestibule);
     let (started, cpu) = (Instant::now(), cpu_seconds(vestibule.pid()));
     for _ in 0..5 {
         assert_answers(vestibule).await;
     }
-    soon("another complaint", complained(vestibule, 3)).await;
+    // Which is more than a second, whatever else the machine does.
+    soon("other complaints", complained(vestibule, now + 2)).await;
     let seconds = started.elapsed().as_secs_f64();
     let used = cpu_seconds(vestibule.pid()) - cpu;
     assert!(used < seconds / 2.0, "{used} s of CPU in {seconds} s");
-    let complaints = complaints(vestibule);
+    let (complaints, seconds) = (complaints(vestibule), vestibule.age().as_secs_f64());
     assert!(
-        complaints as f64 <= seconds + 2.0,
+        complaints as f64 <= seconds + 1.0,
         "{complaints} lines in {seconds} s"
     );
 }

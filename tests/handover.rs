@@ -22,7 +22,9 @@ async fn competing_workers_serve_each_connection_once_and_whole() {
         /// With 200 connections 64 MiB each way, and then some.
         const BYTES: usize = 336 * 1024 + 7;
 
-        let vestibule = Vestibule::start_over(relay, APP).await;
+        // All at once, on one thread of the test: on a slow machine a claim takes its time.
+        let config = format!("[timeouts]\nbackend = \"50s\"\n{APP}");
+        let vestibule = Vestibule::start_over(relay, &config).await;
         let path = vestibule.gate();
         let served = Arc::new(Mutex::new(Vec::new()));
         let losses = Arc::new(Mutex::new(0));
@@ -324,7 +326,7 @@ async fn that_nobody_comes_is_said_once_until_somebody_does() {
 
 #[tokio::test]
 async fn a_connection_whose_lifetime_ends_while_it_waits_has_expired_for_the_workers() {
-    let config = format!("[timeouts]\nlifetime = \"300ms\"\n{APP}");
+    let config = format!("[timeouts]\nlifetime = \"2s\"\n{APP}");
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     let mut client = client::connect(&vestibule.tcp())

@@ -267,7 +267,8 @@ async fn listeners_come_and_go_and_their_connections_stay() {
 
 #[tokio::test]
 async fn another_name_for_an_open_listener_is_refused_with_the_reason() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    // At an address of its own: it is free for a while, and other tests look for free ports.
+    let free = TcpListener::bind("127.9.9.9:0").await.expect("a port");
     let port = free.local_addr().expect("bound");
     drop(free);
     for address in ["unix:{dir}/front.sock", &format!("tcp:{port}")] {

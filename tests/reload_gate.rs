@@ -13,7 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
+/// With time for a reload while a connection waits.
 const APP: &str = "
+[timeouts]
+backend = \"50s\"
 [[backend]]
 name = \"app\"
 to = \"gate\"

@@ -82,7 +82,7 @@ async fn no_connection_is_lost_and_none_served_twice() {
     const AT_A_TIME: usize = 32;
     const RESTARTS: usize = 5;
 
-    let config = "[limits]\nconnections_per_ip = \"unlimited\"\n\
+    let config = "[limits]\nconnections_per_ip = \"unlimited\"\n[timeouts]\nbackend = \"50s\"\n\
                   [[backend]]\nname = \"app\"\nto = \"unix:{dir}/app.sock\"\npark = true\n";
     let vestibule = Vestibule::start(config).await;
     let path = vestibule.path("app.sock");

@@ -119,7 +119,7 @@ async fn a_half_closed_connection_on_which_nothing_moves_is_closed_at_its_timeou
 #[tokio::test]
 async fn a_connection_ends_at_its_lifetime_though_bytes_move() {
     everywhere(
-        "lifetime = \"400ms\"",
+        "lifetime = \"1s\"",
         "lifetime",
         |client, mut server| async move {
             let (mut reader, mut writer) = tokio::io::split(client);

@@ -272,15 +272,20 @@ mod tests {
     /// It is asked about each of thousands, at start and in each reload.
     #[test]
     fn to_recognize_a_certificate_costs_a_fraction_of_reading_one() {
-        const TIMES: u32 = 200;
-        let took = |what: &dyn Fn()| {
+        const TIMES: u32 = 40;
+        let round = |what: &dyn Fn()| {
             let start = Instant::now();
             (0..TIMES).for_each(|_| what());
             start.elapsed()
         };
+        // The least of five: whatever else the machine does only adds to it.
+        let took = |what: &dyn Fn()| (0..5).map(|_| round(what)).min();
         let it = Certificate::for_development().expect("it is tested");
         let read = took(&|| drop(Certificate::for_development()));
         let recognized = took(&|| assert!(it.is_for_development()));
-        assert!(recognized < read / 4, "{recognized:?}, {read:?}");
+        assert!(
+            recognized < read.map(|it| it / 4),
+            "{recognized:?}, {read:?}"
+        );
     }
 }

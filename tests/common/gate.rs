@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 
 use super::soon;
@@ -61,27 +61,30 @@ pub async fn claim(gate: &Path, id: &str) -> Answer {
     ask(gate, &format!("CLAIM {id}")).await
 }
 
-/// Until those who came to the gate before are served: it answers in turn.
+/// Until those who came to the gate before are served: it answers in turn, if only that it is busy.
 pub async fn until_in_place(gate: &Path) {
     let unknown = "00000000-0000-4000-8000-000000000000";
     let answer = soon("an answer", claim(gate, unknown)).await;
-    assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
+    assert!(matches!(&answer, Answer::No(reason) if ["unknown", "busy"].contains(&&**reason)));
 }
 
-/// A watcher, past the answer to nothing: events come at once.
-pub struct Watch(UnixStream);
+/// A watcher, in its place. Nothing but lines comes, so they need not be read byte by byte.
+pub struct Watch(Lines<BufReader<UnixStream>>);
 
 impl Watch {
     pub async fn new(gate: &Path, backend: &str) -> Self {
-        Self(send(gate, &format!("WATCH {backend}")).await)
+        let socket = send(gate, &format!("WATCH {backend}")).await;
+        until_in_place(gate).await;
+        Self(BufReader::new(socket).lines())
     }
 
     /// The next event but pings.
     pub async fn next(&mut self) -> io::Result<String> {
         loop {
-            match line(&mut self.0).await?.as_str() {
-                "PING" => {}
-                event => return Ok(event.to_owned()),
+            match self.0.next_line().await? {
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Some(line) if line == "PING" => {}
+                Some(event) => return Ok(event),
             }
         }
     }
@@ -89,7 +92,7 @@ impl Watch {
     /// The facts of the next offer.
     pub async fn offer(&mut self) -> Value {
         loop {
-            let event = self.next().await.expect("an event");
+            let event = soon("an event", self.next()).await.expect("an event");
             if let Some(facts) = event.strip_prefix("OFFER ") {
                 return serde_json::from_str(facts).expect("facts");
             }

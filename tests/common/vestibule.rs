@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,6 +18,8 @@ use super::{project, soon};
 
 /// A running Vestibule. Killed, by its id, when dropped.
 pub struct Vestibule {
+    /// Before it was started.
+    born: Instant,
     child: Child,
     pub directory: Arc<TempDir>,
     log: watch::Receiver<Vec<Value>>,
@@ -118,6 +121,7 @@ impl Vestibule {
             .args(["run", "-c"])
             .arg(path)
             .env("RUST_LOG", "vestibule=debug");
+        let born = Instant::now();
         let mut child = change(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -137,6 +141,7 @@ impl Vestibule {
             }
         });
         Self {
+            born,
             child,
             directory,
             log,
@@ -192,6 +197,11 @@ impl Vestibule {
         })
         .await;
         self.log()
+    }
+
+    /// How long it has run, at most.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
     }
 
     pub fn pid(&self) -> u32 {
