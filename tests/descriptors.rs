@@ -58,19 +58,8 @@ async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
 async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
     const FLOOD: usize = 1000;
     common::resources::raise_own_limit();
-    // More than fits beside the program's own descriptors, and fewer than twice as many.
-    let free = DESCRIPTORS - used(&start(1, ECHO).await);
-    let vestibule = start(free, ECHO).await;
+    let (vestibule, free, clients) = at_both_limits().await;
     let front = Front::Tcp(vestibule.tcp());
-    let mut clients = Crowd::of(free, &front);
-    for _ in 0..free {
-        clients.served().await;
-    }
-    // The one in reserve included, which looking for the next client may just have taken.
-    common::until("there is no descriptor left", || {
-        used(&vestibule) == DESCRIPTORS
-    })
-    .await;
     for refused in 1..=5 {
         // There is no descriptor to accept it with, and it is closed none the less.
         assert!(soon("a close", front.connect()).await.is_err());
@@ -92,21 +81,29 @@ async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
     finish(front.connect().await.expect("room")).await;
 }
 
-/// The gate has let somebody in with the one in reserve, and nobody comes for whom it would look
-/// for another.
-#[tokio::test]
-async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
+/// With as many connections as it may have and no descriptor left, how many these are, and who has
+/// them.
+async fn at_both_limits() -> (Vestibule, usize, Crowd) {
+    // More than fits beside the program's own descriptors, and fewer than twice as many.
     let free = DESCRIPTORS - used(&start(1, ECHO).await);
     let vestibule = start(free, ECHO).await;
-    let front = Front::Tcp(vestibule.tcp());
-    let mut clients = Crowd::of(free, &front);
+    let mut clients = Crowd::of(free, &Front::Tcp(vestibule.tcp()));
     for _ in 0..free {
         clients.served().await;
     }
+    // The one in reserve included, which looking for the next client may just have taken.
     common::until("there is no descriptor left", || {
         used(&vestibule) == DESCRIPTORS
     })
     .await;
+    (vestibule, free, clients)
+}
+
+/// The gate has let somebody in with the one in reserve, and nobody comes for whom it would look
+/// for another.
+#[tokio::test]
+async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
+    let (vestibule, free, clients) = at_both_limits().await;
     let with_reserve = null_devices(&vestibule);
     gate::until_in_place(&vestibule.gate()).await;
     common::until("it is there again", || {
