@@ -1,5 +1,6 @@
 //! The names that clients ask for, as routes and certificates write them.
 
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use crate::pattern::{Case, Pattern, Wildcard};
@@ -36,7 +37,8 @@ impl FromStr for NamePattern {
                         .chars()
                         .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
         };
-        if !text.split('.').all(is_label) {
+        // Nobody can ask for an address (RFC 6066 §3).
+        if !text.split('.').all(is_label) || text.parse::<Ipv4Addr>().is_ok() {
             return Err(ParseNamePatternError);
         }
         let pattern = Pattern::new(text.split('.')).map_err(|_| ParseNamePatternError)?;
@@ -46,8 +48,8 @@ impl FromStr for NamePattern {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a name pattern; it is a DNS name in which `*` may stand for one label and, once, `**` for \
-     one or more, as in `*.example.com`"
+    "not a name pattern; it is a DNS name, never an address, in which `*` may stand for one label \
+     and, once, `**` for one or more, as in `*.example.com`"
 )]
 pub(crate) struct ParseNamePatternError;
 
@@ -94,6 +96,7 @@ mod tests {
             "**.**",
             "ex*mple.com",
             "é.com",
+            "127.0.0.1",
         ] {
             assert_eq!(
                 text.parse::<NamePattern>(),

@@ -247,7 +247,7 @@ fn route() {
             (
                 "sni = [\"a*.example.com\"]",
                 8,
-                "`route.sni`: \"a*.example.com\": not a name pattern; it is a DNS name in which \
+                "`route.sni`: \"a*.example.com\": not a name pattern; it is a DNS name, never an address, in which \
                  `*` may stand for one label and, once, `**` for one or more, as in \
                  `*.example.com`",
             ),
