@@ -152,6 +152,10 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
     world.client(&namesake, "forged", &Subject::named("forged"));
     let (lost, lost_serial) = world.root.intermediate("a branch that was closed");
     world.client(&lost, "orphan", &Subject::named("orphan"));
+    // More certificates of one name than it takes, each of which would be tried for each.
+    let crowded = world.client(&world.below, "crowded", &Subject::named("crowded"));
+    let crowd = format!("{}{}", crowded.chain, world.below.pem().repeat(2));
+    replace(&world.path("crowded.pem"), &crowd);
     world.revoke(&[revoked.serial, lost_serial], &[]);
     let table = [
         (None, "certificate required", 116, 56),
@@ -160,6 +164,7 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
         (Some("withdrawn"), "certificate revoked", 44, 56),
         (Some("orphan"), "certificate revoked", 44, 56),
         (Some("line-break"), "bad certificate", 42, 56),
+        (Some("crowded"), "unknown ca", 48, 56),
         (Some("forged"), "bad certificate", 42, 56),
     ];
     for relay in RELAYS {

@@ -3,6 +3,7 @@
 //! rustls asks once, when the certificate comes. A session that is to be resumed and a connection that
 //! is open have one too; for them [`ClientAuth::verify`] asks again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
@@ -14,6 +15,7 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::identity::identity;
 use super::provider;
@@ -167,8 +169,13 @@ impl Verifier {
                 )
                 .map(drop)
             });
-            if found.is_ok() {
-                return Ok(ClientCertVerified::assertion());
+            match found {
+                Ok(()) => return Ok(ClientCertVerified::assertion()),
+                // Once was long enough.
+                Err(webpki::Error::MaximumSignatureChecksExceeded) => {
+                    return Err(CertificateError::UnknownIssuer.into());
+                }
+                Err(_) => {}
             }
         }
         // It has the words for what is wrong; if nothing is, it is that which it was not told.
@@ -180,6 +187,27 @@ impl Verifier {
     }
 }
 
+/// Of a chain's certificates each may be the issuer of each that names it, and webpki tries up to 100
+/// signatures to find out: the work of a hundred handshakes, for somebody whom nobody knows. In real
+/// chains one name has one certificate, or two where authorities vouch for each other.
+fn ensure_few(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
+    if intermediates.len() <= MOST_OF_ONE_NAME {
+        return Ok(());
+    }
+    let parsed = |it| X509Certificate::from_der(it).map(|(_, certificate)| certificate);
+    let mut named = HashMap::new();
+    for certificate in intermediates {
+        let certificate = parsed(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        *named
+            .entry(certificate.subject().as_raw().to_vec())
+            .or_insert(0) += 1;
+    }
+    match intermediates.len() > MOST || named.values().any(|&count| count > MOST_OF_ONE_NAME) {
+        true => Err(CertificateError::UnknownIssuer.into()),
+        false => Ok(()),
+    }
+}
+
 impl ClientCertVerifier for Verifier {
     fn verify_client_cert(
         &self,
@@ -187,6 +215,7 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        ensure_few(intermediates)?;
         match self.verify_path(end_entity, intermediates, now) {
             // RFC 8446 §6.2: `bad_certificate` is for "signatures that did not verify correctly", and
             // rustls's `decrypt_error` for those of the handshake.
@@ -236,3 +265,7 @@ impl ClientCertVerifier for Verifier {
         self.rustls.supported_verify_schemes()
     }
 }
+
+/// Certificates between a client's own and its authority's.
+const MOST: usize = 8;
+const MOST_OF_ONE_NAME: usize = 2;

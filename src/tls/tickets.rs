@@ -15,12 +15,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, Prk, Salt};
 use aws_lc_rs::rand;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::UnixTime;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
@@ -75,6 +75,8 @@ pub(super) struct Ring {
     context: Vec<u8>,
     /// Who must still be welcome to resume a session.
     client_auth: Option<ClientAuth>,
+    /// Who was not, the last time: a ClientHello may have many tickets of one client.
+    unwelcome: ArcSwapOption<Vec<CertificateDer<'static>>>,
     keys: ArcSwap<Keys>,
     clock: Clock,
 }
@@ -115,6 +117,7 @@ impl Ring {
             secret,
             context,
             client_auth: None,
+            unwelcome: ArcSwapOption::empty(),
             keys: ArcSwap::from_pointee(keys),
             clock,
         })
@@ -138,8 +141,18 @@ impl Ring {
         let Some(client_auth) = &self.client_auth else {
             return true;
         };
-        let chain = session::client_chain(session);
-        chain.is_some_and(|chain| client_auth.verify(&chain, UnixTime::now()).is_ok())
+        let Some(chain) = session::client_chain(session) else {
+            return false;
+        };
+        if self.unwelcome.load().as_deref() == Some(&chain) {
+            return false;
+        }
+        let is_welcome = client_auth.verify(&chain, UnixTime::now()).is_ok();
+        if !is_welcome {
+            let chain = chain.into_iter().map(CertificateDer::into_owned);
+            self.unwelcome.store(Some(Arc::new(chain.collect())));
+        }
+        is_welcome
     }
 }
 
