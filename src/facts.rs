@@ -1,6 +1,6 @@
 //! What is known of a connection once TLS is done, and its one-line JSON form.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -126,7 +126,15 @@ impl fmt::Display for Endpoint {
             Self::Tcp(address) => {
                 SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f)
             }
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(path) => {
+                f.write_str("unix:")?;
+                // Whoever connects has chosen it, and no line of a log is theirs to write.
+                let path = path.display().to_string();
+                path.chars().try_for_each(|c| match c.is_control() {
+                    true => write!(f, "{}", c.escape_default()),
+                    false => f.write_char(c),
+                })
+            }
         }
     }
 }
@@ -181,6 +189,13 @@ mod tests {
             facts.id
         );
         assert_eq!(facts.to_json(), expected);
+    }
+
+    #[test]
+    fn a_path_is_shown_without_what_a_terminal_would_do() {
+        let peer = Endpoint::Unix("/tmp/a\nERROR all is lost\u{1b}[2Jé".into());
+        let shown = r"unix:/tmp/a\nERROR all is lost\u{1b}[2Jé";
+        assert_eq!(peer.to_string(), shown);
     }
 
     #[test]
