@@ -14,6 +14,7 @@ mod session;
 mod signed;
 mod stream;
 pub(crate) mod tickets;
+mod turns;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::{Keyed, MOST_RECEIVED};
 use self::tickets::{Ring, Secret};
+use self::turns::in_turn;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 use crate::identity::Identity;
@@ -164,11 +166,11 @@ impl TlsAcceptor {
         let accepted = match self.engine {
             Engine::Stream => {
                 let handshake = Box::pin(stream::accept(self, io, admit));
-                deadline.bound(handshake).await
+                deadline.bound(in_turn(handshake)).await
             }
             Engine::Record => {
                 let handshake = Box::pin(record::accept(self, io, admit));
-                deadline.bound(handshake).await
+                deadline.bound(in_turn(handshake)).await
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
