@@ -18,7 +18,6 @@ mod value;
 mod words;
 
 use std::fmt::Display;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -34,6 +33,7 @@ use crate::backend::{self, Park, To};
 use crate::connection::Timeouts;
 use crate::proxy_protocol::Trusted;
 use crate::route::{Action, Routes, Rule};
+use crate::sys::file;
 use crate::tls::Engine;
 use crate::tls::certs::Certificate;
 use crate::watch::FileState;
@@ -271,7 +271,7 @@ impl Config {
 /// A configuration's text, and the file as it was before.
 fn read(path: &Path) -> Result<(String, FileState), ConfigError> {
     let itself = FileState::of(path);
-    match fs::read_to_string(path) {
+    match file::read_to_string(path) {
         Ok(text) => Ok((text, itself)),
         Err(error) => Err(ConfigError::unreadable(&path.display(), &error, itself)),
     }

@@ -12,6 +12,7 @@ use common::changing::{ECHO, Site, config, echo, open, refusals, refused, reload
 use common::pki::{Subject, replace};
 use common::soon;
 use common::vestibule::Vestibule;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -139,6 +140,27 @@ async fn a_file_that_is_half_written_is_not_taken() {
     reloaded(&vestibule, 1).await;
     load.for_more(20).await;
     load.end().await;
+}
+
+/// Nobody ever writes into it, so that who waits for its first byte hears nothing else.
+#[tokio::test]
+async fn a_certificate_that_becomes_a_fifo_is_refused_and_keeps_no_signal_from_being_heard() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let (chain, away) = (site.path("server.pem"), site.path("server-away.pem"));
+    std::fs::copy(&chain, &away).expect("a copy");
+    let fifo = site.path("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+    std::fs::rename(&fifo, &chain).expect("a FIFO in its place");
+    vestibule.signal(Signal::HUP);
+    let said = refused(&vestibule).await;
+    let why = format!("cannot read {}: it is not a regular file", chain.display());
+    assert!(said.contains(&why), "{said}");
+    open(&vestibule, &site.config(None)).await;
+    std::fs::rename(&away, &chain).expect("the file again");
+    vestibule.signal(Signal::HUP);
+    reloaded(&vestibule, 1).await;
+    assert_eq!(vestibule.terminate().await, Some(0));
 }
 
 /// A volume of Kubernetes: the files are links into `..data`, itself a link that is swapped.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Table;
 use super::value::{Expected, Value};
+use crate::sys::file;
 use crate::watch::FileState;
 
 /// Reads files, and remembers which.
@@ -43,7 +44,7 @@ impl<'b> Files<'b> {
         }
         // First, so that what comes between is a change; and also of one that is not there.
         self.read.borrow_mut().push(FileState::of(&path));
-        match fs::read(&path) {
+        match file::read(&path) {
             Ok(content) => Ok(File {
                 content,
                 path,

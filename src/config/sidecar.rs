@@ -1,6 +1,5 @@
 //! A configuration from flags alone: one listener in front of one backend.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +11,7 @@ use crate::address::Address;
 use crate::backend::To;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Action, Routes, Rule};
+use crate::sys::file;
 use crate::tls::certs::Certificate;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::connector;
@@ -150,7 +150,13 @@ fn certificate(
     let Some((chain, key)) = files else {
         return Ok(None);
     };
-    match Certificate::from_files(chain, key) {
+    let read = |path: &PathBuf, what: &str| {
+        let refused = |error: io::Error| format!("cannot read the {what}: {error}");
+        file::read(path).map_err(|error| SidecarError::Certificate(path.clone(), refused(error)))
+    };
+    let chain_pem = read(chain, "certificate chain")?;
+    let key_pem = read(key, "private key")?;
+    match Certificate::from_pem(&chain_pem, &key_pem) {
         Ok(certificate) => {
             check_validity(&certificate, chain, findings);
             Ok(Some(certificate))
@@ -181,7 +187,8 @@ fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
         return Err(SidecarError::ClientsWithoutTls);
     }
     let wrong = |error: String| SidecarError::Certificate(path.clone(), error);
-    let pem = fs::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
+    let pem =
+        file::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
     let authorities: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &pem[..]).collect();
     let authorities = authorities.map_err(|error| wrong(format!("not PEM: {error}")))?;
     if authorities.is_empty() {
@@ -217,7 +224,7 @@ fn towards_backend(
 ) -> Result<connector::Settings, SidecarError> {
     let roots = match &sidecar.backend_ca {
         None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
-        Some(path) => fs::read(path)
+        Some(path) => file::read(path)
             .map_err(|error| format!("cannot read the bundle: {error}"))
             .and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()))
             .map_err(|error| SidecarError::Roots(format!("{}: {error}", path.display())))?,

@@ -6,6 +6,8 @@ mod keys;
 mod meaning;
 mod sidecar;
 
+use std::fs;
+
 use super::*;
 
 const LISTENER: &str = "\

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
@@ -46,13 +45,6 @@ impl Eq for Certificate {}
 impl Certificate {
     /// Reads a chain, the server's own certificate first, and its private key (PKCS#8, PKCS#1 or
     /// SEC1).
-    pub(crate) fn from_files(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
-        let chain = std::fs::read(chain).map_err(CertificateError::ReadChain)?;
-        let key = std::fs::read(key).map_err(CertificateError::ReadKey)?;
-        Self::from_pem(&chain, &key)
-    }
-
-    /// As [`Self::from_files`].
     pub(crate) fn from_pem(mut chain: &[u8], mut key: &[u8]) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = rustls_pemfile::certs(&mut chain)
             .collect::<io::Result<_>>()
@@ -196,10 +188,6 @@ fn describe(certificate: &X509Certificate<'_>, algorithm: SignatureAlgorithm) ->
 /// What is wrong with a chain or key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
-    #[error("cannot read the certificate chain: {0}")]
-    ReadChain(io::Error),
-    #[error("cannot read the private key: {0}")]
-    ReadKey(io::Error),
     #[error("the certificate chain is not PEM: {0}")]
     ParseChain(io::Error),
     #[error(
@@ -229,16 +217,8 @@ impl CertificateError {
     /// Whether the key's file is at fault, not the chain's.
     pub(crate) fn is_of_the_key(&self) -> bool {
         match self {
-            Self::ReadChain(_)
-            | Self::ParseChain(_)
-            | Self::EmptyChain
-            | Self::Malformed(_)
-            | Self::Version(_) => false,
-            Self::ReadKey(_)
-            | Self::ParseKey(_)
-            | Self::NoKey
-            | Self::UnusableKey(_)
-            | Self::Mismatch(_) => true,
+            Self::ParseChain(_) | Self::EmptyChain | Self::Malformed(_) | Self::Version(_) => false,
+            Self::ParseKey(_) | Self::NoKey | Self::UnusableKey(_) | Self::Mismatch(_) => true,
         }
     }
 }

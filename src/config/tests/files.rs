@@ -1,5 +1,9 @@
 //! Whole files: everything that is wrong in one go, and nothing that makes the reader fall.
 
+use std::os::unix::net::UnixListener;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use super::*;
 
 #[test]
@@ -208,6 +212,42 @@ fn a_file_that_cannot_be_read_is_one_problem() {
             .ends_with("stream did not contain valid UTF-8")
     );
 }
+
+/// Each way to name a file, and each kind of thing that may be there instead.
+#[test]
+fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let fifo = path("fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
+    let _socket = UnixListener::bind(path("socket")).expect("a socket");
+    for (name, size) in [("most", 16 * MIB), ("more", 16 * MIB + 1)] {
+        let file = fs::File::create(path(name)).expect("a file");
+        file.set_len(size).expect("a size");
+    }
+    for (file, why) in [
+        (directory.path().to_owned(), "it is not a regular file"),
+        (fifo, "it is not a regular file"),
+        (path("socket"), "it is not a regular file"),
+        ("/dev/null".into(), "it is not a regular file"),
+        ("/dev/zero".into(), "it is not a regular file"),
+        (path("more"), "it is larger than 16 MiB"),
+    ] {
+        let shown = file.display();
+        let error = Config::from_file(&file).expect_err("not a configuration");
+        let expected = format!("{shown}:1:1: cannot read the configuration: {why}");
+        assert_eq!(error.to_string(), expected);
+
+        let text = format!("{LISTENER}[listener.tls]\nclient_ca = {file:?}\n");
+        let expected = format!("5:13: `listener.tls.client_ca`: cannot read {shown}: {why}");
+        let problems = problems(&text);
+        assert!(problems.contains(&expected), "{problems:?}");
+    }
+    let error = Config::from_file(path("most")).expect_err("not a configuration");
+    assert!(!error.to_string().contains("cannot read"), "{error}");
+}
+
+const MIB: u64 = 1024 * 1024;
 
 #[test]
 fn a_file_that_ends_anywhere_is_read_or_refused_with_a_word() {

@@ -233,3 +233,47 @@ fn the_short_form_says_when_a_certificate_expires() {
         }
     }
 }
+
+#[test]
+fn a_flag_that_names_no_regular_file_is_refused() {
+    let no_file = || PathBuf::from("/dev/zero");
+    let server = || Some(("certs/server.pem".into(), "certs/server-key.pem".into()));
+    let right = || Sidecar {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        certificate: server(),
+        client_ca: None,
+        allow: Vec::new(),
+        to: "tls:localhost:9000".into(),
+        proxy_protocol: None,
+        gate: None,
+        backend_ca: Some("certs/ca.pem".into()),
+        backend_certificate: None,
+    };
+    Config::sidecar(&right()).expect("a configuration");
+    for wrong in [
+        Sidecar {
+            certificate: Some((no_file(), "certs/server-key.pem".into())),
+            ..right()
+        },
+        Sidecar {
+            certificate: Some(("certs/server.pem".into(), no_file())),
+            ..right()
+        },
+        Sidecar {
+            client_ca: Some(no_file()),
+            ..right()
+        },
+        Sidecar {
+            backend_ca: Some(no_file()),
+            ..right()
+        },
+        Sidecar {
+            backend_certificate: Some((no_file(), no_file())),
+            ..right()
+        },
+    ] {
+        let error = Config::sidecar(&wrong).expect_err("no file").to_string();
+        assert!(error.contains("/dev/zero: cannot read the "), "{error}");
+        assert!(error.ends_with(": it is not a regular file"), "{error}");
+    }
+}

@@ -191,12 +191,6 @@ fn listener_tls() {
                 "unknown key `listener.tls.tickets.file`; known here: secret_file",
             ),
             (
-                "tickets = { secret_file = \"/dev/null\" }",
-                27,
-                "/dev/null: a secret for tickets has 32 random bytes or more, as from `openssl rand \
-                 32`; this one has 0",
-            ),
-            (
                 "tickets = {}",
                 11,
                 "`listener.tls.tickets` needs the key `secret_file`",
@@ -215,6 +209,19 @@ fn listener_tls() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_secret_for_tickets_that_is_empty_is_a_problem() {
+    let empty = tempfile::NamedTempFile::new().expect("a file");
+    let line = format!("tickets = {{ secret_file = {:?} }}", empty.path());
+    let problems = problems(&file("listener.tls", &line));
+    let expected = format!(
+        "6:27: {}: a secret for tickets has 32 random bytes or more, as from `openssl rand 32`; \
+         this one has 0",
+        empty.path().display()
+    );
+    assert_eq!(problems, [expected]);
 }
 
 #[test]
