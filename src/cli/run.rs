@@ -94,12 +94,7 @@ fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
 
 fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
     logging::set_up(config.log(), config.log_format()).map_err(Failure::usage)?;
-    // The control thread; the workers make their own.
-    let control = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot make the control runtime")?;
-    control.block_on(async {
+    control(async {
         let mut drain_timeout = config.drain_timeout();
         source.warn(&config);
         let mut followed = Followed::new(config.files());
@@ -126,7 +121,13 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
                 },
                 () = followed.changed() => info!("files have changed: reloading"),
             }
-            match reload(&mut running, source, &mut followed).await {
+            // First, so that what comes between is a change.
+            let served = followed.served();
+            let Some(again) = signals.unless_end(read(source)).await else {
+                break;
+            };
+            // Whole, since half of it in place would be neither configuration.
+            match reload(&mut running, source, again, &mut followed, served).await {
                 Ok(timeout) => drain_timeout = timeout,
                 Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
             }
@@ -135,17 +136,37 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
     })
 }
 
-/// Reads everything anew and puts it in place; how long a drain may take from now on.
+/// Runs this on the control thread; the workers make their own runtimes.
+fn control<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot make the control runtime")?;
+    let done = runtime.block_on(work);
+    // Dropping it would wait for a read that was given up, on a disk or a network that hangs.
+    runtime.shutdown_background();
+    done
+}
+
+/// Thousands of certificates take their time, and the gate is served on this thread.
+///
+/// # Cancel safety
+///
+/// Safe: the reading goes on, for nobody.
+async fn read(source: &Source) -> anyhow::Result<Config> {
+    let source = source.clone();
+    tokio::task::spawn_blocking(move || source.read()).await?
+}
+
+/// Puts in place what was read anew; how long a drain may take from now on.
 async fn reload(
     running: &mut Running,
     source: &Source,
+    again: anyhow::Result<Config>,
     followed: &mut Followed,
+    served: Vec<FileState>,
 ) -> anyhow::Result<Option<Duration>> {
-    // First, so that what comes between is a change.
-    let served = followed.served();
-    let again = source.clone();
-    // Thousands of certificates take their time, and the gate is served on this thread.
-    let config = match tokio::task::spawn_blocking(move || again.read()).await? {
+    let config = match again {
         Ok(config) => config,
         Err(error) => {
             followed.refuse(named(&error), served);
@@ -277,6 +298,17 @@ impl Signals {
         }
     }
 
+    /// What this comes to, unless SIGTERM or SIGINT comes first, for which it is given up. The other
+    /// signals are kept for [`Self::asked`].
+    async fn unless_end<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => None,
+            _ = self.interrupt.recv() => None,
+            done = work => Some(done),
+        }
+    }
+
     /// Waits for SIGTERM or SIGINT.
     async fn end_is_asked(&mut self) {
         while self.asked().await != Asked::End {
@@ -293,3 +325,42 @@ enum Asked {
 
 const IN_THE_CLEAR: &str = "--listen needs --cert and --key; without them clients would come in plaintext, \
                             which is for `--to tls:HOST:PORT` alone";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::sync::oneshot;
+    use tokio::task::spawn_blocking;
+
+    use super::*;
+
+    // One test: all of the process hears its signals.
+    #[test]
+    fn a_read_that_hangs_is_given_up_for_the_end_holds_up_no_exit_and_loses_no_sighup() {
+        for end in [Signal::TERM, Signal::INT] {
+            let (data, disk) = sync_channel::<()>(0);
+            let ran = control(async {
+                let mut signals = Signals::new().context("no signals")?;
+                let (started, has_started) = oneshot::channel();
+                let hangs = spawn_blocking(move || {
+                    started.send(()).expect("a test that waits");
+                    disk.recv_timeout(LONG)
+                });
+                has_started.await.context("no read")?;
+                for signal in [Signal::HUP, end] {
+                    kill_process(getpid(), signal).context("no signal")?;
+                }
+                assert!(signals.unless_end(hangs).await.is_none(), "{end:?}");
+                assert_eq!(signals.asked().await, Asked::Reload);
+                Ok(())
+            });
+            assert!(ran.is_ok());
+            data.send(()).expect("a read that hangs still");
+        }
+    }
+
+    /// Only a test that fails takes so long.
+    const LONG: Duration = Duration::from_secs(60);
+}
