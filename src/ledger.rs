@@ -94,6 +94,16 @@ impl Ledger {
         debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
     }
 
+    /// Records a connection from none of the trusted proxies, which is closed at the door.
+    pub(crate) fn denied(self: &Arc<Self>, listener: &str, proxy: Option<&Endpoint>) {
+        let record = self.open(listener, None);
+        record.proxied(proxy);
+        record
+            .span()
+            .in_scope(|| debug!("not one of the trusted proxies"));
+        record.close(Outcome::Denied);
+    }
+
     pub(crate) fn open_connections(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }

@@ -96,17 +96,18 @@ impl Listener {
         let Some(front) = setup.fronts.get(&*self.name).map(Arc::clone) else {
             return;
         };
-        // Where a load balancer tells of the client, its own connections are nobody's share.
-        let client = match &front.proxies {
-            Some(_) => None,
-            None => peer.as_ref(),
+        let (client, begins) = match &front.proxies {
+            // Before it takes a place: no share bounds how many one address could have of them.
+            Some(trusted) if !trusted.contains(peer.as_ref()) => {
+                shared.ledger.denied(&self.name, peer.as_ref());
+                return;
+            }
+            // Where a load balancer tells of the client, its own connections are nobody's share,
+            // nor has it been said yet whose handshake it is.
+            Some(_) => (None, Begins::Otherwise),
+            None => (peer.as_ref(), front.begins()),
         };
         let ip = client.and_then(Endpoint::ip);
-        // Nor has it been said yet whose handshake it is.
-        let begins = match front.proxies {
-            Some(_) => Begins::Otherwise,
-            None => front.begins(),
-        };
         let (permit, pending) = match shared.limits.admit(ip, begins) {
             Ok(admitted) => admitted,
             Err(limit) => {

@@ -206,10 +206,7 @@ async fn who_is_not_trusted_is_denied_before_a_word() {
     let vestibule = start(ECHO).await;
     let address: SocketAddr = vestibule.tcp().parse().expect("an address");
     for header in [LINE, LOCAL, b""] {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        let source = "127.0.0.2:0".parse().expect("an address");
-        socket.bind(source).expect("an address of this machine");
-        let mut socket = Socket::Tcp(socket.connect(address).await.expect("a connection"));
+        let mut socket = stranger(address).await;
         // It may be closed already.
         let _ = socket.write_all(header).await;
         assert_closed(socket).await;
@@ -226,6 +223,35 @@ async fn who_is_not_trusted_is_denied_before_a_word() {
     vestibule.ended("done", 1).await;
     let closed = &vestibule.closed()[3]["span"];
     assert_eq!(closed["peer"], "192.0.2.7:51234", "{closed}");
+}
+
+#[tokio::test]
+async fn who_is_not_trusted_takes_no_room_from_who_is() {
+    const MOST: usize = 3;
+    let vestibule = start(&format!("[limits]\npending = {MOST}\n{ECHO}")).await;
+    let [tcp, _, plain] = all_fronts(&vestibule);
+    let addresses = [vestibule.tcp(), vestibule.address("plain")];
+    // They stay until the end, whatever becomes of them on the other side.
+    let mut strangers = Vec::new();
+    for address in addresses.map(|address| address.parse().expect("an address")) {
+        for _ in 0..4 * MOST {
+            strangers.push(stranger(address).await);
+        }
+    }
+    let client = handshake(sent(&tcp, LINE).await).await;
+    assert_echoes(client.expect("a handshake")).await;
+    assert_echoes_plain(sent(&plain, &[LINE, b"word"].concat()).await).await;
+    vestibule.ended("done", 2).await;
+    vestibule.ended("denied", strangers.len()).await;
+    assert_eq!(vestibule.outcomes().len(), 2, "{:?}", vestibule.outcomes());
+}
+
+/// A connection from an address that is not among the trusted ones.
+async fn stranger(address: SocketAddr) -> Socket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    let source = "127.0.0.2:0".parse().expect("an address");
+    socket.bind(source).expect("an address of this machine");
+    Socket::Tcp(socket.connect(address).await.expect("a connection"))
 }
 
 #[tokio::test]

@@ -53,8 +53,8 @@ pub(super) struct Admission<'a> {
 
 impl Admission<'_> {
     pub(super) async fn admit(mut self, mut socket: Socket) -> Result<Admitted, Refused> {
-        if let Some(trusted) = &self.front.proxies {
-            socket = self.introduction().hear(socket, trusted).await?;
+        if self.front.proxies.is_some() {
+            socket = self.introduction().hear(socket).await?;
         }
         let Some(acceptor) = &self.front.tls else {
             return match self.setup.route(self.facts) {

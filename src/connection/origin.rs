@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::ledger::Record;
 use crate::limits::{Begins, Limits, Permit};
 use crate::outcome::Outcome;
-use crate::proxy_protocol::{HeaderError, LONGEST, Origin, Trusted, extent, parse};
+use crate::proxy_protocol::{HeaderError, LONGEST, Origin, extent, parse};
 use crate::sys::socket::Socket;
 
 /// What becomes known of a connection with its header.
@@ -31,20 +31,13 @@ impl Introduction<'_> {
     /// # Errors
     ///
     /// How the connection has ended.
-    pub(super) async fn hear(self, socket: Socket, trusted: &Trusted) -> Result<Socket, Refused> {
-        self.heard(socket, trusted)
-            .await
-            .map_err(Refused::Introduction)
+    pub(super) async fn hear(self, socket: Socket) -> Result<Socket, Refused> {
+        self.heard(socket).await.map_err(Refused::Introduction)
     }
 
-    async fn heard(self, socket: Socket, trusted: &Trusted) -> Result<Socket, Outcome> {
+    async fn heard(self, socket: Socket) -> Result<Socket, Outcome> {
         let Self { facts, record, .. } = self;
         record.proxied(facts.peer.as_ref());
-        if !trusted.contains(facts.peer.as_ref()) {
-            debug!("not one of the trusted proxies");
-            client::close(socket).await;
-            return Err(Outcome::Denied);
-        }
         let origin = match self.deadline.bound(read(&socket)).await {
             Ok(Ok(origin)) => origin,
             Ok(Err(ReadError::Refused(cause))) => {
