@@ -5,6 +5,7 @@ mod decode;
 mod explain;
 mod files;
 mod handshake;
+mod lines;
 mod problem;
 mod proxy_protocol;
 mod reader;
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 pub use self::explain::{Question, QuestionError};
 use self::files::Files;
+use self::lines::Place;
 pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
@@ -125,7 +127,7 @@ impl Config {
             return Self::of_decoded(&path.display(), decoded, files, Some(itself));
         }
         let mut config = Self::of_text(&path.display(), &text, Path::new(""), Some(itself))?;
-        config.warnings.push(Problem::at(&text, 0, HERE.into()));
+        config.warnings.push(Problem::at(Place::START, HERE));
         Ok(config)
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::lines::Place;
 use crate::watch::FileState;
 
 /// One problem and its place in the text.
@@ -18,14 +19,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The problem at a byte offset of `text`.
-    pub(super) fn at(text: &str, offset: usize, message: String) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    pub(super) fn at(place: Place, message: &str) -> Self {
+        let Place { line, column } = place;
         Self {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-            message: printable(&message),
+            line,
+            column,
+            message: printable(message),
         }
     }
 }
@@ -72,11 +71,8 @@ impl ConfigError {
         error: &io::Error,
         itself: FileState,
     ) -> Self {
-        let problem = Problem {
-            line: 1,
-            column: 1,
-            message: format!("cannot read the configuration: {error}"),
-        };
+        let message = format!("cannot read the configuration: {error}");
+        let problem = Problem::at(Place::START, &message);
         Self::new(file, vec![problem], vec![itself])
     }
 

@@ -8,12 +8,13 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::lines::Lines;
 use super::problem::Problem;
 use super::value::{Expected, Value, closest, found};
 
 /// The text and what was found wrong with it.
 pub(super) struct Document<'a> {
-    text: &'a str,
+    lines: Lines<'a>,
     findings: RefCell<Findings>,
 }
 
@@ -30,14 +31,14 @@ pub(super) struct Findings {
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self {
-            text,
+            lines: Lines::of(text),
             findings: RefCell::default(),
         }
     }
 
     /// The whole document. `None` when it is not TOML: then what is missing from it says nothing.
     pub(super) fn root(&self) -> Option<Table<'_>> {
-        let (root, errors) = DeTable::parse_recoverable(self.text);
+        let (root, errors) = DeTable::parse_recoverable(self.lines.text());
         for error in &errors {
             let offset = error.span().map_or(0, |span| span.start);
             self.problem(offset, format!("not TOML: {}", error.message().trim()));
@@ -49,8 +50,12 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn problem(&self, offset: usize, message: String) {
-        let problem = Problem::at(self.text, offset, message);
+        let problem = self.said_of(offset, &message);
         self.findings.borrow_mut().problems.push(problem);
+    }
+
+    fn said_of(&self, offset: usize, message: &str) -> Problem {
+        Problem::at(self.lines.place(offset), message)
     }
 
     pub(super) fn into_findings(self) -> Findings {
@@ -128,7 +133,7 @@ impl<'d> Table<'d> {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
-        Problem::at(self.document.text, offset, String::new()).line
+        self.document.lines.place(offset).line
     }
 
     /// Where a key's value stands, if it was not taken yet.
@@ -235,12 +240,12 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn warn_at(&self, offset: usize, message: String) {
-        let warning = Problem::at(self.document.text, offset, message);
+        let warning = self.document.said_of(offset, &message);
         self.document.findings.borrow_mut().warnings.push(warning);
     }
 
     pub(super) fn expired_at(&self, offset: usize, message: String) {
-        let expired = Problem::at(self.document.text, offset, message);
+        let expired = self.document.said_of(offset, &message);
         self.document.findings.borrow_mut().expired.push(expired);
     }
 

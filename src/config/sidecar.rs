@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::lines::Place;
 use super::problem::Problem;
 use super::reader::Findings;
 use super::validity::{Validity, validity};
@@ -170,7 +171,7 @@ fn certificate(
 
 fn check_validity(certificate: &Certificate, chain: &Path, findings: &mut Findings) {
     // A command line has no lines.
-    let problem = |words| Problem::at("", 0, format!("{}: {words}", chain.display()));
+    let problem = |words| Problem::at(Place::START, &format!("{}: {words}", chain.display()));
     match validity(certificate) {
         Validity::Good => {}
         Validity::EndsSoon(warning) => findings.warnings.push(problem(warning)),
