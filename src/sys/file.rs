@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 /// # Errors
 ///
 /// As [`fs::read`]; and what is no regular file, since opening a FIFO waits for whoever writes and
-/// a device may have no end; and more than 16 MiB.
+/// a device may have no end; and more than 64 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     // First, since opening is itself felt by a device, and by who waits to write into a FIFO.
     regular(&fs::metadata(path)?)?;
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut content)?;
     if content.len() as u64 > LIMIT {
-        return Err(refused("it is larger than 16 MiB"));
+        return Err(refused("it is larger than 64 MiB"));
     }
     Ok(content)
 }
@@ -48,6 +48,6 @@ fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-// Without a limit a file that grows without end takes all memory. All public authorities together
-// are 220 KiB, and what is larger by far is a revocation list with hundreds of thousands of entries.
-const LIMIT: u64 = 16 * 1024 * 1024;
+// Without a limit a file that grows without end takes all memory. The largest that anybody has is a
+// revocation list, of some 40 bytes an entry.
+const LIMIT: u64 = 64 * 1024 * 1024;

@@ -221,7 +221,7 @@ fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
     let fifo = path("fifo");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a FIFO");
     let _socket = UnixListener::bind(path("socket")).expect("a socket");
-    for (name, size) in [("most", 16 * MIB), ("more", 16 * MIB + 1)] {
+    for (name, size) in [("most", 64 * MIB), ("more", 64 * MIB + 1)] {
         let file = fs::File::create(path(name)).expect("a file");
         file.set_len(size).expect("a size");
     }
@@ -231,7 +231,7 @@ fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
         (path("socket"), "it is not a regular file"),
         ("/dev/null".into(), "it is not a regular file"),
         ("/dev/zero".into(), "it is not a regular file"),
-        (path("more"), "it is larger than 16 MiB"),
+        (path("more"), "it is larger than 64 MiB"),
     ] {
         let shown = file.display();
         let error = Config::from_file(&file).expect_err("not a configuration");
