@@ -47,6 +47,8 @@ impl Round {
         }
         let end = End(Arc::clone(self));
         if let Ok(worker) = Handle::try_current() {
+            // In nobody's set: it is over in the next round, and where the runtime ends before that
+            // nobody has to wait for it.
             worker.spawn(async move {
                 // When the worker has looked for what has come meanwhile: behind all of that.
                 yield_now().await;
@@ -101,14 +103,15 @@ mod tests {
             })));
         }
         let relayed = Arc::clone(&log);
-        let relay = tokio::spawn(async move {
+        let mut relay = JoinSet::new();
+        relay.spawn(async move {
             loop {
                 say('r', &relayed);
                 yield_now().await;
             }
         });
         handshakes.join_all().await;
-        relay.abort();
+        relay.abort_all();
         let log = log.lock().expect("no panic");
         assert_eq!(log.matches('h').count(), 3 * HANDSHAKES);
         assert!(log.split('r').all(|turns| turns.len() <= TURNS), "{log}");
