@@ -47,8 +47,6 @@ impl Round {
         }
         let end = End(Arc::clone(self));
         if let Ok(worker) = Handle::try_current() {
-            // In nobody's set: it is over in the next round, and where the runtime ends before that
-            // nobody has to wait for it.
             worker.spawn(async move {
                 // When the worker has looked for what has come meanwhile: behind all of that.
                 yield_now().await;
@@ -103,15 +101,14 @@ mod tests {
             })));
         }
         let relayed = Arc::clone(&log);
-        let mut relay = JoinSet::new();
-        relay.spawn(async move {
+        let relay = tokio::spawn(async move {
             loop {
                 say('r', &relayed);
                 yield_now().await;
             }
         });
         handshakes.join_all().await;
-        relay.abort_all();
+        relay.abort();
         let log = log.lock().expect("no panic");
         assert_eq!(log.matches('h').count(), 3 * HANDSHAKES);
         assert!(log.split('r').all(|turns| turns.len() <= TURNS), "{log}");
