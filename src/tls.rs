@@ -14,7 +14,6 @@ mod session;
 mod signed;
 mod stream;
 pub(crate) mod tickets;
-mod turns;
 
 use std::sync::Arc;
 
@@ -34,7 +33,6 @@ pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::{Keyed, MOST_RECEIVED};
 use self::tickets::{Ring, Secret};
-use self::turns::in_turn;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 use crate::identity::Identity;
@@ -166,11 +164,11 @@ impl TlsAcceptor {
         let accepted = match self.engine {
             Engine::Stream => {
                 let handshake = Box::pin(stream::accept(self, io, admit));
-                deadline.bound(in_turn(handshake)).await
+                deadline.bound(handshake).await
             }
             Engine::Record => {
                 let handshake = Box::pin(record::accept(self, io, admit));
-                deadline.bound(in_turn(handshake)).await
+                deadline.bound(handshake).await
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
