@@ -257,9 +257,7 @@ impl Gate {
             Accepted::Matched(_) => Ok(()),
             Accepted::Queued => {
                 // A reload may have come between, on another thread, and sent away those who waited.
-                if self.registry(backend).is_err() {
-                    send_away(&self.shared, backend);
-                }
+                send_away(&self.shared, backend);
                 Ok(())
             }
             Accepted::Drained(claimer) => Err((Refusal::Draining, untold(claimer))),
@@ -320,14 +318,16 @@ fn registry(shared: &Shared, backend: &str) -> Result<Arc<Registry>, Refusal> {
     backend.registry().cloned().ok_or(Refusal::Forbidden)
 }
 
-/// Tells those who wait for connections of the backend, and watch it, that it is none for workers.
-pub(crate) fn send_away(shared: &Shared, backend: &str) {
+/// Tells those who wait for connections of the backend, and watch it, if it is none for workers;
+/// whether it is none.
+pub(crate) fn send_away(shared: &Shared, backend: &str) -> bool {
     let Err(refusal) = registry(shared, backend) else {
-        return;
+        return false;
     };
     for claimer in shared.rendezvous.dismiss(backend) {
         refuse(untold(claimer), refusal);
     }
+    true
 }
 
 /// Resolves all that waits at the rendezvous as drained, and sends the waiting workers away.

@@ -56,7 +56,8 @@ pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     }
 }
 
-/// Ends with the proxy or the backend, or as timed out when the table has dropped the watcher for being behind.
+/// Ends with the proxy or the backend, or as timed out when the table has dropped the watcher for
+/// being behind.
 async fn tell(
     events: &mut mpsc::Receiver<Event>,
     writer: &mut (impl AsyncWriteExt + Unpin),

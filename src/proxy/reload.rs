@@ -141,14 +141,11 @@ impl Fixed {
 /// Closes the registries that no backend has any more, and lets nobody wait for one. After the other
 /// setup is in its place: who is sent away and comes again is told how things are now.
 fn send_workers_away(shared: &Shared, before: &Setup) {
-    let now = shared.setup.load();
     for (name, backend) in &before.backends {
-        let successor = now.backends.get(name);
         if let Some(registry) = backend.registry()
-            && successor.is_none_or(|successor| successor.registry().is_none())
+            && gate::send_away(shared, name)
         {
             registry.close();
-            gate::send_away(shared, name);
         }
     }
 }
