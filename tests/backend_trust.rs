@@ -71,6 +71,24 @@ async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_not_allowed_is_told_so_and_never_shown_our_certificate() {
+    for version in [&TLS12, &TLS13] {
+        for relay in RELAYS {
+            let directory = certificates();
+            let config = strict_server(directory.path(), "api", &[version]);
+            let more = "allow = [\"cn:us\"]\n\
+                certificate = { chain = \"us.pem\", key = \"us-key.pem\" }\n";
+            let site = Site::start(directory, relay, Kind::Tcp, config, more).await;
+            let [_, _, clear, _] = site.doors();
+            let (_client, shaken) = tokio::join!(clear.enter(), site.shaken());
+            let error = shaken.expect_err("a certificate that the server asked for");
+            assert!(error.to_string().contains("AccessDenied"), "{error}");
+            site.vestibule.ended("backend_refused", 1).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_says_so() {
     for version in [&TLS12, &TLS13] {
         for relay in RELAYS {

@@ -7,12 +7,15 @@ use tokio_rustls::TlsConnector as Handshaker;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::Resumption;
 pub(crate) use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{self, AlertDescription, ClientConfig};
 
 use super::certs::Certificate;
 use super::identity::{BadCertificate, identity};
 use super::roots::Roots;
+use super::server_auth::{Refusal, ServerAuth};
+use super::sessions::{Attempt, Sessions};
 use super::stream::tls_error;
 use super::{is_not_tls, provider};
 use crate::address::Address;
@@ -35,17 +38,24 @@ pub(crate) struct Settings {
 /// Performs handshakes with the addresses of one backend.
 #[derive(Debug)]
 pub(crate) struct TlsConnector {
-    config: Arc<ClientConfig>,
+    config: ClientConfig,
+    sessions: Arc<Sessions>,
     server_name: Option<ServerName<'static>>,
-    allow: Vec<Rule>,
 }
 
 impl TlsConnector {
     pub(crate) fn new(settings: &Settings) -> Self {
+        Self::with_clock(settings, UnixTime::now)
+    }
+
+    /// `clock` is for sessions that are to be resumed.
+    fn with_clock(settings: &Settings, clock: fn() -> UnixTime) -> Self {
+        let verifier = Arc::new(ServerAuth::new(&settings.roots, &settings.allow));
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .expect("the provider has suites for both")
-            .with_root_certificates(settings.roots.store());
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::clone(&verifier) as _);
         let mut config = match &settings.certificate {
             Some(certificate) => builder.with_client_cert_resolver(certificate.client_resolver()),
             None => builder.with_no_client_auth(),
@@ -55,12 +65,10 @@ impl TlsConnector {
             .iter()
             .map(|name| name.clone().into())
             .collect();
-        // Sessions are of one configuration: one that is resumed was verified by it.
-        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         Self {
-            config: Arc::new(config),
+            config,
+            sessions: Arc::new(Sessions::new(verifier, clock)),
             server_name: settings.server_name.clone(),
-            allow: settings.allow.clone(),
         }
     }
 
@@ -78,16 +86,16 @@ impl TlsConnector {
         IO: Wire,
     {
         let name = self.name_of(address)?;
-        let handshake = Handshaker::from(Arc::clone(&self.config)).connect(name, io);
+        let attempt = Arc::new(Attempt::new(&self.sessions));
+        let mut config = self.config.clone();
+        config.resumption = Resumption::store(Arc::clone(&attempt) as _);
+        let handshake = Handshaker::from(Arc::new(config)).connect(name.clone(), io);
         // Boxed as in `TlsAcceptor::accept`.
         let stream = Box::pin(handshake).await.map_err(ConnectError::from)?;
-        let certificates = stream.get_ref().1.peer_certificates();
-        let certificate = certificates.and_then(|chain| chain.first());
-        let identity = identity(certificate.ok_or(BadCertificate::Unreadable)?)?;
-        // Again for a session that is resumed: it costs little, and nothing depends on the cache.
-        if !self.allow.is_empty() && !self.allow.iter().any(|rule| rule.admits(&identity)) {
-            return Err(ConnectError::NotAllowed(identity.to_string()));
-        }
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let certificate = chain.first().ok_or(BadCertificate::Unreadable)?;
+        let identity = identity(certificate)?;
+        attempt.done(&name, chain);
         Ok((Box::new(stream), Box::new(identity)))
     }
 
@@ -152,7 +160,11 @@ impl From<io::Error> for ConnectError {
             return Self::RefusedUs(alert);
         }
         match tls_error(&error) {
-            Some(cause @ rustls::Error::InvalidCertificate(_)) => Self::Unverified(cause),
+            Some(cause @ rustls::Error::InvalidCertificate(_)) => match Refusal::of(&cause) {
+                Some(Refusal::NotAllowed(identity)) => Self::NotAllowed(identity),
+                Some(Refusal::Unreadable(why)) => Self::Unreadable(why),
+                None => Self::Unverified(cause),
+            },
             Some(cause) if is_not_tls(&cause) => Self::NotTls,
             Some(_) | None => Self::Failed(error),
         }
@@ -178,5 +190,96 @@ pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
     }
 }
 
-/// Sessions to resume, by server name; each is a few KiB.
-const SESSIONS: usize = 256;
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_rustls::rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
+
+    use super::*;
+
+    /// An authority in PEM, and a server of TLS that it vouches for.
+    fn server(version: &'static SupportedProtocolVersion) -> (String, tokio_rustls::TlsAcceptor) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = || KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(params, key()).expect("an authority");
+        let (key, mut params) = (
+            key(),
+            CertificateParams::new([NAME.to_owned()]).expect("DNS"),
+        );
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &authority).expect("a certificate");
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[version])
+            .expect("a known version")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.into())
+            .expect("a pair");
+        (authority.pem(), Arc::new(config).into())
+    }
+
+    fn connector(authority: &str, clock: fn() -> UnixTime) -> TlsConnector {
+        let settings = Settings {
+            server_name: server_name(NAME),
+            roots: Roots::from_pem(authority.as_bytes()).expect("an authority"),
+            certificate: None,
+            alpn: Vec::new(),
+            allow: Vec::new(),
+        };
+        TlsConnector::with_clock(&settings, clock)
+    }
+
+    /// Shakes hands and says a word both ways, so that tickets arrive.
+    async fn handshake(
+        connector: &TlsConnector,
+        server: &tokio_rustls::TlsAcceptor,
+    ) -> HandshakeKind {
+        let (ours, theirs): (DuplexStream, DuplexStream) = duplex(1 << 16);
+        let address = Address::Unix("/nowhere".into());
+        let (stream, served) = tokio::join!(connector.connect(&address, ours), async {
+            let mut stream = server.accept(theirs).await.expect("a handshake");
+            stream.write_all(b"?").await.expect("open");
+            stream.flush().await.expect("open");
+            stream
+        });
+        let (mut stream, _identity) = stream.expect("a handshake");
+        stream.read_exact(&mut [0]).await.expect("a word");
+        drop(served);
+        stream.get_ref().1.handshake_kind().expect("done")
+    }
+
+    #[tokio::test]
+    async fn a_session_is_resumed_while_the_certificate_behind_it_is_good() {
+        for version in [&TLS12, &TLS13] {
+            let (authority, server) = server(version);
+            let connector = connector(&authority, UnixTime::now);
+            let first = handshake(&connector, &server).await;
+            assert_ne!(first, HandshakeKind::Resumed);
+            for _ in 0..20 {
+                let next = handshake(&connector, &server).await;
+                assert_eq!(next, HandshakeKind::Resumed, "{version:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_certificate_has_expired_begins_a_full_handshake() {
+        /// After what rcgen's certificates have for an end, the year 4096.
+        fn late() -> UnixTime {
+            UnixTime::since_unix_epoch(std::time::Duration::from_secs(100_000_000_000))
+        }
+        for version in [&TLS12, &TLS13] {
+            let (authority, server) = server(version);
+            let connector = connector(&authority, late);
+            for _ in 0..3 {
+                // The handshake itself goes by the true time, in which the certificate is good.
+                let kind = handshake(&connector, &server).await;
+                assert_ne!(kind, HandshakeKind::Resumed, "{version:?}");
+            }
+        }
+    }
+
+    const NAME: &str = "api.internal";
+}

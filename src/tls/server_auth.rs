@@ -1,0 +1,120 @@
+//! Who a backend must be, asked in a full handshake and again before a session is resumed.
+//!
+//! The rules of `tls.allow` are part of the verification: a server that they do not admit gets an alert
+//! in the middle of the handshake, and never our certificate.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+
+use super::identity::{BadCertificate, identity};
+use super::provider;
+use super::roots::Roots;
+use crate::identity::Rule;
+
+/// Verifies the certificates of a backend's addresses: authority, name, time, and `allow`.
+#[derive(Debug)]
+pub(super) struct ServerAuth {
+    webpki: Arc<WebPkiServerVerifier>,
+    allow: Vec<Rule>,
+}
+
+impl ServerAuth {
+    pub(super) fn new(roots: &Roots, allow: &[Rule]) -> Self {
+        let builder = WebPkiServerVerifier::builder_with_provider(roots.store(), provider());
+        Self {
+            webpki: builder.build().expect("there is at least one authority"),
+            allow: allow.to_vec(),
+        }
+    }
+
+    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), Refusal> {
+        let identity = identity(certificate).map_err(Refusal::Unreadable)?;
+        match self.allow.is_empty() || self.allow.iter().any(|rule| rule.admits(&identity)) {
+            true => Ok(()),
+            false => Err(Refusal::NotAllowed(identity.to_string())),
+        }
+    }
+}
+
+impl ServerCertVerifier for ServerAuth {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        self.admit(end_entity).map_err(|refusal| {
+            let error = refusal.error();
+            REFUSAL.set(Some(refusal));
+            error
+        })?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+/// Why a certificate that is valid is still not one to connect to.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    NotAllowed(String),
+    Unreadable(BadCertificate),
+}
+
+impl Refusal {
+    /// With the alert that rustls sends for it: `access_denied`, or `bad_certificate`.
+    fn error(&self) -> Error {
+        match self {
+            Self::NotAllowed(_) => CertificateError::ApplicationVerificationFailure.into(),
+            Self::Unreadable(_) => CertificateError::BadEncoding.into(),
+        }
+    }
+
+    /// The refusal behind the error that has just failed a handshake.
+    ///
+    /// rustls's errors have no room for a name. A handshake fails in the same poll that verifies the
+    /// certificate, so no other connection of this thread comes between.
+    pub(super) fn of(error: &Error) -> Option<Self> {
+        REFUSAL.take().filter(|refusal| refusal.error() == *error)
+    }
+}
+
+thread_local! {
+    static REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
+}
