@@ -19,6 +19,7 @@ mod id;
 mod identity;
 mod level;
 mod outcome;
+mod pace;
 mod pattern;
 mod traffic;
 mod wire;

@@ -3,9 +3,9 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use tracing::{Instrument, warn};
 use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
 use crate::limits::Begins;
+use crate::pace::Pace;
 use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
 use crate::worker::Shared;
@@ -195,13 +196,11 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 /// Says at most once a second that accepting fails, for all listeners of all workers: out of
 /// descriptors they fail together, and a line for each would be a flood on a large machine.
 #[derive(Debug, Default)]
-pub(crate) struct Complaint(Mutex<Option<Instant>>);
+pub(crate) struct Complaint(Pace);
 
 impl Complaint {
     fn say(&self, listener: &str, error: &io::Error) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
-            *last = Some(Instant::now());
+        if self.0.is_due() {
             warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
         }
     }

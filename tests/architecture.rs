@@ -10,8 +10,8 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
         "words",
         Peers::Allowed,
         &[
-            "address", "deadline", "facts", "id", "identity", "level", "outcome", "pattern",
-            "traffic", "wire",
+            "address", "deadline", "facts", "id", "identity", "level", "outcome", "pace",
+            "pattern", "traffic", "wire",
         ],
     ),
     (

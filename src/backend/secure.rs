@@ -2,9 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
@@ -13,6 +12,7 @@ use tracing::warn;
 use super::dial::DialError;
 use crate::address::Address;
 use crate::identity::Identity;
+use crate::pace::Pace;
 use crate::relay::record::ReadVectored;
 use crate::sys::socket::Socket;
 use crate::tls::connector::{Settings, TlsConnector, refusal};
@@ -22,7 +22,7 @@ use crate::tls::connector::{Settings, TlsConnector, refusal};
 pub(crate) struct Tls {
     backend: String,
     connector: TlsConnector,
-    complained: Mutex<Option<Instant>>,
+    complaint: Pace,
 }
 
 impl Tls {
@@ -30,7 +30,7 @@ impl Tls {
         Arc::new(Self {
             backend: backend.to_owned(),
             connector: TlsConnector::new(settings),
-            complained: Mutex::default(),
+            complaint: Pace::default(),
         })
     }
 
@@ -59,12 +59,7 @@ impl Tls {
 
     /// Says at most once a second that a certificate was refused: every connection meets the same.
     fn complain(&self, address: Option<&Address>, error: &str) {
-        let mut last = self
-            .complained
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(1)) {
-            *last = Some(Instant::now());
+        if self.complaint.is_due() {
             let address = address.map(tracing::field::display);
             warn!(
                 backend = self.backend,

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::args::ClaimArgs;
-use super::{Exit, Failure};
+use super::{Exit, Failure, stderr};
 
 pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
     let runtime = runtime::Builder::new_current_thread()
@@ -75,10 +75,10 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
                     }
                     // The connection is lost with it, but the next one need not be.
                     Err(error) if is_for_now(&error) => {
-                        eprintln!(
+                        stderr::say(&format_args!(
                             "vestibule: cannot run {:?}: {error}; trying again",
                             args.command[0]
-                        );
+                        ));
                         sleep(LONGEST_PAUSE).await;
                     }
                     Err(error) => {
@@ -91,7 +91,7 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
             Err(NotAccepted::Final(failure)) => return failure,
             Err(NotAccepted::ForNow(reason)) => {
                 if pause == SHORTEST_PAUSE {
-                    eprintln!("vestibule: {reason}; trying again");
+                    stderr::say(&format_args!("vestibule: {reason}; trying again"));
                 }
                 sleep(pause).await;
                 pause = (2 * pause).min(LONGEST_PAUSE);

@@ -3,33 +3,30 @@
 use std::io::{self, IsTerminal};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 use vestibule::LogFormat;
+
+use super::stderr::{self, ABOUT_THE_LOG, PANIC, START, Stderr};
 
 /// Sets logging up for the rest of the process. RUST_LOG wins over the configuration.
 pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
-    let from_environment = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|value| !value.is_empty());
-    let (origin, filter) = match (&from_environment, filter) {
-        (Some(filter), _) => ("RUST_LOG", filter.as_str()),
-        (None, Some(filter)) => ("runtime.log", filter),
-        (None, None) => ("", "info"),
+    let filter = match from_environment()? {
+        Some(filter) => filter,
+        // It was checked with the configuration.
+        None => parse(filter.unwrap_or("info")).context("runtime.log")?,
     };
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(filter)
-        .with_context(|| format!("{origin}: {filter:?} is not a log filter such as `info`"))?
-        // What was bound, and the limits: scripts read it, so it is not subject to the filter.
-        .add_directive("vestibule::start=info".parse().context("a constant directive")?);
+    let filter = filter
+        .add_directive(directive(START, "info")?)
+        .add_directive(directive(ABOUT_THE_LOG, "warn")?)
+        .add_directive(directive(PANIC, "error")?);
+    stderr::start().context("cannot start the thread that writes the log")?;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        // Otherwise a line that cannot be written is reported on stderr, with a panic if that is
-        // what is gone: a log shipper that dies must not take a worker with it.
+        .with_writer(Stderr)
+        .with_ansi(is_colourful())
+        // They would be written to stderr, past the queue.
         .log_internal_errors(false);
     match format {
         LogFormat::Text => subscriber.init(),
@@ -41,6 +38,50 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     }
     SET_UP.store(true, Ordering::Relaxed);
     Ok(())
+}
+
+/// The filter in RUST_LOG, if there is one.
+fn from_environment() -> Result<Option<EnvFilter>> {
+    let Some(text) = std::env::var_os("RUST_LOG").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let filter = text.to_str().filter(|text| says_a_level(text));
+    match filter.map(parse) {
+        Some(Ok(filter)) => Ok(Some(filter)),
+        Some(Err(_)) | None => bail!(
+            "RUST_LOG: {text:?} is no log filter; the levels are off, error, warn, info, debug and \
+             trace, as in `info` or `info,vestibule=debug`"
+        ),
+    }
+}
+
+fn parse(filter: &str) -> Result<EnvFilter> {
+    Ok(EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(filter)?)
+}
+
+/// A word alone that is no level would be taken for the name of a module, and hide all others.
+fn says_a_level(filter: &str) -> bool {
+    let directives = filter.split(',').map(str::trim);
+    directives.into_iter().all(|directive| {
+        directive.is_empty()
+            || directive.contains(['=', '[', ':'])
+            || directive == "vestibule"
+            || directive.parse::<LevelFilter>().is_ok()
+    })
+}
+
+fn directive(target: &str, level: &str) -> Result<Directive> {
+    let directive = format!("{target}={level}");
+    directive.parse().context("a constant directive")
+}
+
+/// <https://no-color.org>: set and not empty. A dumb terminal shows escape sequences as they are.
+fn is_colourful() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 pub(super) fn is_set_up() -> bool {

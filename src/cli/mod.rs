@@ -5,6 +5,7 @@ mod check;
 mod claim;
 mod logging;
 mod run;
+mod stderr;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -19,12 +20,18 @@ use vestibule::ConfigError;
 use self::args::{Args, Command};
 
 pub(crate) fn main() -> ExitCode {
+    let exit = answer();
+    stderr::flush();
+    exit
+}
+
+fn answer() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         // Help and version, which go to stdout.
         Err(asked) if !asked.use_stderr() => asked.exit(),
         Err(usage) => {
-            eprintln!("vestibule: {}", one_line(&usage));
+            stderr::last_words(&format_args!("vestibule: {}", one_line(&usage)));
             return Exit::Usage.into();
         }
     };
@@ -40,12 +47,12 @@ pub(crate) fn main() -> ExitCode {
         Err(failure) => {
             if logging::is_set_up() {
                 // Under the target that no filter hides: it is why the process ends.
-                error!(target: "vestibule::start", "{failure}");
+                error!(target: stderr::START, "{failure}");
             } else if failure.error.is::<ConfigError>() {
                 // Each line begins with its place in the file, as editors expect it.
-                eprintln!("{failure}");
+                stderr::last_words(&failure);
             } else {
-                eprintln!("vestibule: {failure}");
+                stderr::last_words(&format_args!("vestibule: {failure}"));
             }
             failure.exit.into()
         }

@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::{Target, Targets};
 use crate::address::Address;
 use crate::level::Level;
+use crate::pace::Pace;
 
 /// The addresses, and how many they are.
 #[derive(Debug, Default)]
@@ -21,8 +22,9 @@ pub(crate) struct Registry {
     targets: RwLock<Targets>,
     count: Level,
     closed: CancellationToken,
-    /// Whether connections wait in vain, as far as the last one can tell.
+    /// Whether the last that was said is that connections wait in vain.
     is_deserted: AtomicBool,
+    deserted: Pace,
 }
 
 impl Registry {
@@ -42,10 +44,13 @@ impl Registry {
         self.closed.cancel();
     }
 
-    /// No worker came for a connection in time. Said once, until one does: for each connection it
-    /// would be a flood.
+    /// No worker came for a connection in time. Said once, until one does, and at most once a second:
+    /// where every other connection finds a worker, both lines would be said for each.
     pub(crate) fn missed(&self, backend: &str) {
-        if !self.is_deserted.swap(true, Ordering::Relaxed) {
+        if !self.is_deserted.load(Ordering::Relaxed)
+            && self.deserted.is_due()
+            && !self.is_deserted.swap(true, Ordering::Relaxed)
+        {
             warn!(
                 backend,
                 "no worker takes connections in time; they are closed as expired (timeouts.backend)"
@@ -53,7 +58,7 @@ impl Registry {
         }
     }
 
-    /// A worker took a connection.
+    /// A worker took a connection. Said when the opposite was.
     pub(crate) fn taken(&self, backend: &str) {
         // Nearly always so, and then nothing is written that all workers read.
         if self.is_deserted.load(Ordering::Relaxed)
@@ -103,5 +108,23 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.registry
             .change(|targets| targets.retain(|target| !Arc::ptr_eq(target, &self.target)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_come_and_go_with_each_connection_are_no_flood() {
+        let registry = Registry::default();
+        let mut said = 0;
+        for _ in 0..1000 {
+            registry.missed("app");
+            said += usize::from(registry.is_deserted.load(Ordering::Relaxed));
+            registry.taken("app");
+            assert!(!registry.is_deserted.load(Ordering::Relaxed));
+        }
+        assert_eq!(said, 1);
     }
 }

@@ -1,0 +1,213 @@
+//! The log: what is written when nobody reads it, and what is said about clients that are refused.
+
+mod common;
+
+use std::io::{PipeReader, Read, Write, pipe};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use common::process::vestibule;
+use common::{bytes, soon, until};
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::{TempDir, tempdir};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::task::spawn_blocking;
+
+#[tokio::test]
+async fn traffic_continues_drains_and_ends_while_nobody_reads_stderr() {
+    for level in ["info", "debug", "trace"] {
+        let directory = tempdir().expect("a directory");
+        let (_unread, mut child) = start(&directory, level, "", Full::Yes);
+        for _ in 0..200 {
+            exchange(&directory).await;
+        }
+        let open = connect(&directory.path().join("front.sock")).await;
+        signal(&child, Signal::HUP);
+        exchange(&directory).await;
+        signal(&child, Signal::TERM);
+        drop(open);
+        let status = soon("an exit", child.wait()).await.expect("our own child");
+        assert_eq!(status.code(), Some(0), "{level}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_comes_late_gets_whole_lines_and_the_number_of_the_lost() {
+    let directory = tempdir().expect("a directory");
+    let limits = "[limits]\nconnections = 1\n";
+    let (mut pipe, mut child) = start(&directory, "debug", limits, Full::No);
+    let front = directory.path().join("front.sock");
+    let open = connect(&front).await;
+    let refused = front.clone();
+    let refuse = move || {
+        for _ in 0..REFUSED {
+            let mut client = StdUnixStream::connect(&refused).expect("a listener");
+            // Its end, after its line was logged or dropped.
+            assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+        }
+    };
+    soon("refusals", spawn_blocking(refuse))
+        .await
+        .expect("no panic");
+    drop(open);
+    let read = spawn_blocking(move || {
+        let mut said = String::new();
+        pipe.read_to_string(&mut said).expect("text");
+        said
+    });
+    signal(&child, Signal::TERM);
+    let status = soon("an exit", child.wait()).await.expect("our own child");
+    assert_eq!(status.code(), Some(0));
+    let said = soon("the log", read).await.expect("no panic");
+    let events: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("half a line: {line}")))
+        .collect();
+    let kept = events
+        .iter()
+        .filter(|it| it["message"] == "connection refused");
+    let lost: u64 = events.iter().filter_map(|it| it["dropped"].as_u64()).sum();
+    let kept = kept.count();
+    assert!(lost > 0, "{kept} lines fitted");
+    let missing = (REFUSED - kept) as u64;
+    // Beside them the few lines about other things.
+    assert!(
+        (missing..missing + 100).contains(&lost),
+        "{lost} of {missing}"
+    );
+}
+
+/// More lines than are kept for a reader.
+const REFUSED: usize = 30_000;
+
+#[tokio::test]
+async fn a_start_that_fails_ends_while_nobody_reads_stderr() {
+    for args in ["run -c /nonexistent.toml", "run", "bogus"] {
+        let (_unread, full) = full_pipe(Full::Yes);
+        let mut command = vestibule();
+        let child = command.args(args.split(' ')).stderr(full).spawn();
+        drop(command);
+        let ended = child.expect("the binary").wait().await;
+        assert_eq!(ended.expect("our own child").code(), Some(2), "{args}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_fills_the_pipe_arrives_whole() {
+    let directory = tempdir().expect("a directory");
+    let file = directory.path().join("vestibule.toml");
+    let wrong: String = (0..5000).map(|i| format!("wrong_key_{i} = 1\n")).collect();
+    std::fs::write(&file, wrong).expect("a file");
+    let (mut pipe, stderr) = full_pipe(Full::No);
+    let mut command = vestibule();
+    let child = command
+        .args(["run", "-c"])
+        .arg(&file)
+        .stderr(stderr)
+        .spawn();
+    drop(command);
+    let read = spawn_blocking(move || {
+        let mut said = String::new();
+        pipe.read_to_string(&mut said).expect("text");
+        said
+    });
+    let ended = soon("an exit", child.expect("the binary").wait_with_output()).await;
+    assert_eq!(ended.expect("our own child").status.code(), Some(2));
+    let said = soon("the problems", read).await.expect("no panic");
+    // And that there is neither a listener nor a backend.
+    assert_eq!(said.lines().count(), 5002);
+    assert!(said.len() > 2 * 65536);
+}
+
+#[tokio::test]
+async fn a_worker_ends_while_nobody_reads_its_stderr() {
+    let directory = tempdir().expect("a directory");
+    let gate = directory.path().join("gate.sock");
+    let (_unread, stderr) = full_pipe(Full::Yes);
+    let mut command = vestibule();
+    let child = command
+        .args(["claim", "--backend", "app", "--gate"])
+        .arg(&gate)
+        .args(["--", "cat"])
+        .stderr(stderr)
+        .spawn();
+    let mut child = child.expect("the binary");
+    // It has complained that there is none, and gone on to look for one.
+    soon("a claim", async {
+        let gate = tokio::net::UnixListener::bind(&gate).expect("a gate");
+        drop(gate.accept().await.expect("a worker"));
+        drop(gate.accept().await.expect("the worker again"));
+    })
+    .await;
+    signal(&child, Signal::TERM);
+    let status = soon("an exit", child.wait()).await.expect("our own child");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Full {
+    Yes,
+    No,
+}
+
+/// A pipe for stderr, with room for nothing or as it is made.
+fn full_pipe(full: Full) -> (PipeReader, Stdio) {
+    let (reader, mut writer) = pipe().expect("a pipe");
+    let flags = fcntl_getfl(&writer).expect("a pipe");
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).expect("a pipe");
+    while full == Full::Yes && writer.write(&[b'\n'; 4096]).is_ok() {}
+    fcntl_setfl(&writer, flags).expect("a pipe");
+    (reader, writer.into())
+}
+
+/// An echo server without TLS, as soon as its socket takes connections: its log is not read.
+fn start(directory: &TempDir, level: &str, more: &str, full: Full) -> (PipeReader, Child) {
+    let file = directory.path().join("vestibule.toml");
+    let path = directory.path().display();
+    let config = format!(
+        "[runtime]\nworkers = 1\nlog_format = \"json\"\ndirectory = \"{path}/run\"\n{more}\n\
+         [[listener]]\nname = \"front\"\naddress = \"unix:{path}/front.sock\"\n\
+         [[backend]]\nname = \"echo\"\nto = \"echo\"\n"
+    );
+    std::fs::write(&file, config).expect("a file");
+    let (reader, stderr) = full_pipe(full);
+    let mut command: Command = vestibule();
+    command
+        .args(["run", "-c"])
+        .arg(&file)
+        .env("RUST_LOG", level);
+    let child = command.stderr(stderr).kill_on_drop(true).spawn();
+    (reader, child.expect("the binary"))
+}
+
+/// A connection that is served: its first byte has come back.
+async fn connect(path: &Path) -> UnixStream {
+    let mut client = None;
+    until("a listener", || {
+        client = StdUnixStream::connect(path).ok();
+        client.is_some()
+    })
+    .await;
+    let client = client.expect("just seen");
+    client.set_nonblocking(true).expect("a socket");
+    let mut client = UnixStream::from_std(client).expect("a socket");
+    client.write_all(b"?").await.expect("open");
+    assert_eq!(soon("an echo", client.read_u8()).await.expect("open"), b'?');
+    client
+}
+
+async fn exchange(directory: &TempDir) {
+    let mut client = connect(&directory.path().join("front.sock")).await;
+    bytes::send(&mut client, 1, 1000).await.expect("open");
+    soon("the echo", bytes::expect(&mut client, 1, 1000)).await;
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().expect("alive") as i32).expect("a pid");
+    kill_process(pid, signal).expect("our own child");
+}
