@@ -6,6 +6,7 @@ pub(crate) mod connector;
 mod hello;
 pub(crate) mod hosts;
 pub(crate) mod identity;
+mod name;
 pub(crate) mod ocsp;
 mod record;
 pub(crate) mod revocation;
@@ -16,6 +17,7 @@ mod sessions;
 mod signed;
 mod stream;
 pub(crate) mod tickets;
+pub(crate) mod time;
 
 use std::sync::Arc;
 

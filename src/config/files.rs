@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::reader::Table;
+use super::validity::Validity;
 use super::value::{Expected, Value};
 use crate::sys::file;
 use crate::watch::FileState;
@@ -84,8 +85,17 @@ impl File {
         table.warn_at(self.offset, format!("{}: {warning}", self.path.display()));
     }
 
+    /// What there is to say of dates in it.
+    pub(super) fn say(&self, table: &Table<'_>, validity: Validity) {
+        match validity {
+            Validity::Good => {}
+            Validity::EndsSoon(warning) => self.warn(table, &warning),
+            Validity::Invalid(error) => self.expired(table, &error),
+        }
+    }
+
     /// As [`Self::problem`], for what is wrong because time has passed.
-    pub(super) fn expired(&self, table: &Table<'_>, error: &dyn Display) {
+    fn expired(&self, table: &Table<'_>, error: &dyn Display) {
         table.expired_at(self.offset, format!("{}: {error}", self.path.display()));
     }
 }

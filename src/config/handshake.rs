@@ -8,7 +8,7 @@ use tokio_rustls::rustls::RootCertStore;
 
 use super::files::{File, Files};
 use super::reader::Table;
-use super::validity::{Validity, validity};
+use super::validity::{of_list, validity};
 use super::value::found;
 use super::words::protocol;
 use crate::tls::certs::Certificate;
@@ -17,6 +17,7 @@ use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
 use crate::tls::revocation::List;
 use crate::tls::tickets::Secret;
+use crate::tls::time::Date;
 use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
 
 /// `None` only with a problem that was reported.
@@ -129,7 +130,7 @@ fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Opti
         }
     };
     // As with an expired certificate, some clients look away.
-    let date = humantime::format_rfc3339_seconds;
+    let date = Date;
     match staple.is_stale(SystemTime::now()) {
         None => {}
         Some(Stale::Since(next)) => file.warn(
@@ -146,11 +147,7 @@ fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Opti
 
 /// Says where the configuration names a chain what there is to say of its dates.
 fn check_validity(certificate: &Certificate, chain: &File, entry: &Table<'_>) {
-    match validity(certificate) {
-        Validity::Good => {}
-        Validity::EndsSoon(warning) => chain.warn(entry, &warning),
-        Validity::Invalid(error) => chain.expired(entry, &error),
-    }
+    chain.say(entry, validity(certificate));
 }
 
 /// `None` only with a problem that was reported; `Some(None)` asks clients for nothing.
@@ -173,7 +170,8 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         bundles => authorities(&bundles.unwrap_or_default(), table),
     };
     // Whatever is wrong with the authorities, so that all is said in one go.
-    let revoked = revoked(&lists.unwrap_or_default(), authorities.as_ref(), table);
+    let lists = lists.unwrap_or_default();
+    let revoked = revoked(&lists, authorities.as_ref(), table);
     let (authorities, revoked) = (authorities?, revoked?);
     let Some(demand) = demand else {
         if let Some(place) = place.filter(|_| !(authorities.is_empty() && revoked.is_empty())) {
@@ -194,10 +192,13 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         );
         return None;
     }
+    for (list, file) in revoked.iter().filter(|(list, _)| !list.is_matched()) {
+        file.warn(table, &of_nobody(list));
+    }
     let settings = client_auth::Settings {
         demand,
         authorities,
-        revoked,
+        revoked: revoked.into_iter().map(|(list, _)| list).collect(),
     };
     match ClientAuth::new(settings) {
         Ok(client_auth) => Some(Some(client_auth)),
@@ -240,11 +241,11 @@ fn authorities(bundles: &[File], table: &Table<'_>) -> Option<RootCertStore> {
 }
 
 /// Lists in PEM, several in a file, or one in DER. `None` only with a problem that was reported.
-fn revoked(
-    lists: &[File],
+fn revoked<'f>(
+    lists: &'f [File],
     authorities: Option<&RootCertStore>,
     table: &Table<'_>,
-) -> Option<Vec<List>> {
+) -> Option<Vec<(List, &'f File)>> {
     // Where they are unknown there is a problem anyway, and the lists may have others.
     let none = RootCertStore::empty();
     let authorities = authorities.unwrap_or(&none);
@@ -253,6 +254,7 @@ fn revoked(
     for file in lists {
         let found: io::Result<Vec<_>> = rustls_pemfile::crls(&mut &file.content[..]).collect();
         let found = match found {
+            // In DER, behind which nothing may stand: what is not read would not be in force.
             Ok(found) if found.is_empty() => vec![file.content.clone().into()],
             Ok(found) => found,
             Err(error) => {
@@ -264,8 +266,8 @@ fn revoked(
         for list in found {
             match List::new(list, authorities) {
                 Ok(list) => {
-                    warn_if_stale(&list, file, table);
-                    revoked.push(list);
+                    file.say(table, of_list(&list));
+                    revoked.push((list, file));
                 }
                 Err(error) => {
                     is_well = false;
@@ -277,14 +279,12 @@ fn revoked(
     is_well.then_some(revoked)
 }
 
-fn warn_if_stale(list: &List, file: &File, table: &Table<'_>) {
-    if let Some(next) = list.is_stale(SystemTime::now()) {
-        let next = humantime::format_rfc3339_seconds(next);
-        file.warn(
-            table,
-            &format!("the revocation list was to be replaced on {next}"),
-        );
-    }
+fn of_nobody(list: &List) -> String {
+    format!(
+        "the revocation list of {0} is by no authority of `client_ca`; it is in force for clients that \
+         send the certificate of {0}",
+        list.issuer()
+    )
 }
 
 /// `None` only with a problem that was reported.

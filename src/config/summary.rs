@@ -3,10 +3,13 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::problem::printable;
 use super::{Config, Listener};
 use crate::backend::{self, To};
 use crate::tls::certs::Certificate;
 use crate::tls::client_auth::{ClientAuth, Demand};
+use crate::tls::revocation::List;
+use crate::tls::time::Date;
 use crate::tls::{MinVersion, Settings};
 
 /// The listeners of a configuration with their certificates, and its backends. Shown as several
@@ -46,6 +49,10 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     for certificate in tls.hosts.certificates() {
         writeln!(f, "  certificate: {}", Shown(certificate))?;
     }
+    let lists = tls.client_auth.iter().flat_map(ClientAuth::lists);
+    for list in lists {
+        writeln!(f, "  revocation list: {}", Listed(list))?;
+    }
     Ok(())
 }
 
@@ -68,7 +75,7 @@ impl fmt::Display for Shown<'_> {
             [] => write!(f, "no names")?,
             names => {
                 let few = &names[..names.len().min(MOST_NAMES)];
-                write!(f, "{}", few.join(", "))?;
+                write!(f, "{}", printable(&few.join(", ")))?;
                 if names.len() > few.len() {
                     write!(f, " and {} more", names.len() - few.len())?;
                 }
@@ -76,15 +83,33 @@ impl fmt::Display for Shown<'_> {
         }
         let validity = certificate.validity();
         let until = validity.end();
-        write!(
-            f,
-            "; {}; until {}",
-            certificate.key_type(),
-            humantime::format_rfc3339_seconds(*until)
-        )?;
-        match until.duration_since(SystemTime::now()) {
-            Ok(left) => write!(f, " ({} days)", left.as_secs() / DAY.as_secs()),
-            Err(_) => write!(f, " (expired)"),
+        write!(f, "; {}; until {}", certificate.key_type(), Date(*until))?;
+        f.write_str(&left(*until))
+    }
+}
+
+/// How long it is until then.
+fn left(until: SystemTime) -> String {
+    match until.duration_since(SystemTime::now()) {
+        Ok(left) => format!(" ({} days)", left.as_secs() / DAY.as_secs()),
+        Err(_) => " (expired)".into(),
+    }
+}
+
+/// A revocation list on one line.
+struct Listed<'a>(&'a List);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(list) = self;
+        write!(f, "{}; ", printable(list.issuer()))?;
+        match list.entries() {
+            1 => write!(f, "1 entry; ")?,
+            entries => write!(f, "{entries} entries; ")?,
+        }
+        match list.next_update() {
+            Some(next) => write!(f, "next update {}{}", Date(next), left(next)),
+            None => write!(f, "no next update"),
         }
     }
 }

@@ -6,8 +6,10 @@
 use std::time::{Duration, SystemTime};
 
 use crate::tls::certs::Certificate;
+use crate::tls::revocation::List;
+use crate::tls::time::Date;
 
-/// What an operator is to be told of a certificate's dates, in words.
+/// What an operator is to be told of dates, in words.
 pub(super) enum Validity {
     Good,
     EndsSoon(String),
@@ -16,23 +18,76 @@ pub(super) enum Validity {
 }
 
 pub(super) fn validity(certificate: &Certificate) -> Validity {
-    let now = SystemTime::now();
     let validity = certificate.validity();
-    let (from, until) = (validity.start(), validity.end());
-    let date = |time: &SystemTime| humantime::format_rfc3339_seconds(*time);
-    if now > *until {
-        Validity::Invalid(format!("the certificate expired on {}", date(until)))
-    } else if now < *from {
-        Validity::Invalid(format!(
-            "the certificate is not valid before {}",
-            date(from)
-        ))
-    } else if now + EXPIRES_SOON > *until {
-        Validity::EndsSoon(format!("the certificate expires on {}", date(until)))
+    of_dates("the certificate", *validity.start(), *validity.end())
+}
+
+/// Of `what` is valid between these two times.
+pub(super) fn of_dates(what: &str, from: SystemTime, until: SystemTime) -> Validity {
+    let now = SystemTime::now();
+    if now > until {
+        Validity::Invalid(format!("{what} expired on {}", Date(until)))
+    } else if now < from {
+        Validity::Invalid(format!("{what} is not valid before {}", Date(from)))
+    } else if until.duration_since(now).unwrap_or_default() < soon(from, until) {
+        Validity::EndsSoon(format!("{what} expires on {}", Date(until)))
     } else {
         Validity::Good
     }
 }
 
-/// Time enough to see to it, also over a holiday.
+/// Of a list of what is revoked, which may stay as it is for ever.
+pub(super) fn of_list(list: &List) -> Validity {
+    let what = format!("the revocation list of {}", list.issuer());
+    let until = match list.next_update() {
+        Some(until) => until,
+        None if list.this_update() > SystemTime::now() => list.this_update(),
+        None => return Validity::Good,
+    };
+    match of_dates(&what, list.this_update(), until) {
+        Validity::EndsSoon(_) => {
+            Validity::EndsSoon(format!("{what} is to be replaced by {}", Date(until)))
+        }
+        Validity::Invalid(_) if SystemTime::now() > until => {
+            Validity::Invalid(format!("{what} was to be replaced by {}", Date(until)))
+        }
+        other => other,
+    }
+}
+
+/// How long before its end it is said: time enough to see to it, also over a holiday, and a part of
+/// what lives shorter, which is renewed at two thirds.
+fn soon(from: SystemTime, until: SystemTime) -> Duration {
+    let lifetime = until.duration_since(from).unwrap_or_default();
+    EXPIRES_SOON.min(lifetime / 3)
+}
+
 const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_said_fourteen_days_before_or_a_third_of_the_lifetime() {
+        const HOUR: u64 = 60 * 60;
+        const DAYS: u64 = 24 * HOUR;
+        for (lifetime, left, is_soon) in [
+            (90 * DAYS, 15 * DAYS, false),
+            (90 * DAYS, 13 * DAYS, true),
+            (24 * HOUR, 9 * HOUR, false),
+            (24 * HOUR, 7 * HOUR, true),
+            (30 * DAYS, 11 * DAYS, false),
+            (30 * DAYS, 9 * DAYS, true),
+        ] {
+            let until = SystemTime::now() + Duration::from_secs(left);
+            let from = until - Duration::from_secs(lifetime);
+            let validity = of_dates("it", from, until);
+            assert_eq!(
+                matches!(validity, Validity::EndsSoon(_)),
+                is_soon,
+                "{lifetime} {left}"
+            );
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::ResolvesClientCert;
@@ -15,10 +15,10 @@ use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 
 use super::ocsp::Staple;
+use super::time::system_time;
 
 /// A chain whose key is known to match it, and what its first certificate says.
 #[derive(Clone, Debug)]
@@ -59,8 +59,8 @@ impl Certificate {
         }
         let names = names(&parsed);
         let (not_before, not_after) = (
-            time(parsed.validity().not_before),
-            time(parsed.validity().not_after),
+            system_time(parsed.validity().not_before),
+            system_time(parsed.validity().not_after),
         );
         let key: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut key)
             .map_err(CertificateError::ParseKey)?
@@ -161,14 +161,6 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
         .ok()
-}
-
-fn time(time: ASN1Time) -> SystemTime {
-    let seconds = Duration::from_secs(time.timestamp().unsigned_abs());
-    match time.timestamp() >= 0 {
-        true => SystemTime::UNIX_EPOCH + seconds,
-        false => SystemTime::UNIX_EPOCH - seconds,
-    }
 }
 
 fn describe(certificate: &X509Certificate<'_>, algorithm: SignatureAlgorithm) -> String {

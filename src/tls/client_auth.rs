@@ -58,6 +58,7 @@ pub(crate) fn authorities(
 #[derive(Clone, Debug)]
 pub(crate) struct ClientAuth {
     verifier: Arc<dyn ClientCertVerifier>,
+    revocations: Arc<Revocations>,
     demand: Demand,
 }
 
@@ -76,20 +77,27 @@ impl ClientAuth {
             Demand::Optional => builder.allow_unauthenticated(),
             Demand::Required => builder,
         };
+        let revocations = Arc::new(revoked.into_iter().collect::<Revocations>());
         let verifier = Verifier {
             rustls: builder.build()?,
             authorities,
             algorithms,
-            revocations: revoked.into_iter().collect(),
+            revocations: Arc::clone(&revocations),
         };
         Ok(Self {
             verifier: Arc::new(verifier),
+            revocations,
             demand,
         })
     }
 
     pub(crate) fn demand(&self) -> Demand {
         self.demand
+    }
+
+    /// What authorities have revoked.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &List> {
+        self.revocations.lists()
     }
 
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
@@ -143,7 +151,7 @@ struct Verifier {
     rustls: Arc<dyn ClientCertVerifier>,
     authorities: Arc<RootCertStore>,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
-    revocations: Revocations,
+    revocations: Arc<Revocations>,
 }
 
 impl Verifier {
@@ -174,6 +182,9 @@ impl Verifier {
                 // Once was long enough.
                 Err(webpki::Error::MaximumSignatureChecksExceeded) => {
                     return Err(CertificateError::UnknownIssuer.into());
+                }
+                Err(webpki::Error::UnknownRevocationStatus) => {
+                    return Err(CertificateError::UnknownRevocationStatus.into());
                 }
                 Err(_) => {}
             }

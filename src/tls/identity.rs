@@ -54,17 +54,20 @@ pub(crate) enum BadCertificate {
     Name,
 }
 
-/// In every encoding that a name may have (RFC 5280 §4.1.2.4): old authorities use all of them.
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, BadCertificate> {
+    printable(&decoded(attribute).ok_or(BadCertificate::Name)?)
+}
+
+/// In every encoding that a name may have (RFC 5280 §4.1.2.4): old authorities use all of them.
+pub(super) fn decoded(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
     let value = attribute.attr_value();
-    let text = match value.tag() {
+    match value.tag() {
         Tag::BmpString => BmpString::try_from(value).ok().map(|it| it.string()),
         Tag::UniversalString => UniversalString::try_from(value).ok().map(|it| it.string()),
         // Latin-1, as everybody writes it and OpenSSL reads it.
         Tag::T61String => Some(value.data.iter().copied().map(char::from).collect()),
         _ => attribute.as_str().ok().map(str::to_owned),
-    };
-    printable(&text.ok_or(BadCertificate::Name)?)
+    }
 }
 
 /// A name goes into logs, environments and headers, where a NUL or a line break would make

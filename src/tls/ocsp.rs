@@ -164,7 +164,7 @@ pub(crate) enum StapleError {
     Another,
     #[error(
         "the OCSP response says that the certificate was revoked on {}",
-        humantime::format_rfc3339_seconds(*.0)
+        super::time::Date(*.0)
     )]
     Revoked(SystemTime),
     #[error("the OCSP response says that the responder does not know the certificate")]

@@ -1,6 +1,7 @@
 //! Signatures of what authorities sign, other than the certificates in a handshake.
 
 use der::asn1::{AnyRef, BitStringRef};
+use der::oid::ObjectIdentifier;
 use der::{Decode, Reader, SliceReader};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
@@ -10,6 +11,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 /// Taken from the bytes as they are: what is read and written again need not be what was signed.
 pub(super) struct Signed<'a> {
     message: &'a [u8],
+    algorithm_der: &'a [u8],
     algorithm: AnyRef<'a>,
     signature: BitStringRef<'a>,
     /// Those that an OCSP response may bring along.
@@ -19,7 +21,8 @@ pub(super) struct Signed<'a> {
 impl<'a> Signed<'a> {
     pub(super) fn read(der: &'a [u8]) -> der::Result<Self> {
         let mut fields = SliceReader::new(AnyRef::from_der(der)?.value())?;
-        let (message, algorithm) = (fields.tlv_bytes()?, AnyRef::decode(&mut fields)?);
+        let (message, algorithm_der) = (fields.tlv_bytes()?, fields.tlv_bytes()?);
+        let algorithm = AnyRef::from_der(algorithm_der)?;
         let signature = BitStringRef::decode(&mut fields)?;
         let mut certificates = Vec::new();
         if !fields.is_finished() {
@@ -31,10 +34,39 @@ impl<'a> Signed<'a> {
         }
         Ok(Self {
             message,
+            algorithm_der,
             algorithm,
             signature,
             certificates,
         })
+    }
+
+    pub(super) fn message(&self) -> &'a [u8] {
+        self.message
+    }
+
+    pub(super) fn algorithm_der(&self) -> &'a [u8] {
+        self.algorithm_der
+    }
+
+    /// Whether there are keys with which its signature could be verified.
+    pub(super) fn is_verifiable(&self) -> bool {
+        let known = default_provider().signature_verification_algorithms.all;
+        (known.iter()).any(|it| it.signature_alg_id().as_ref() == self.algorithm.value())
+    }
+
+    /// What it is signed with, for people.
+    pub(super) fn algorithm(&self) -> String {
+        let oid = SliceReader::new(self.algorithm.value())
+            .and_then(|mut fields| fields.decode::<ObjectIdentifier>());
+        let Ok(oid) = oid else {
+            return "an unreadable algorithm".into();
+        };
+        let oid = oid.to_string();
+        match WEAK.iter().find(|(known, _)| *known == oid) {
+            Some((_, name)) => (*name).to_owned(),
+            None => format!("the algorithm {oid}"),
+        }
     }
 
     /// Whether it was signed with the key of this SubjectPublicKeyInfo.
@@ -61,3 +93,25 @@ impl<'a> Signed<'a> {
         fitting.any(|it| it.verify_signature(key, self.message, signature).is_ok())
     }
 }
+
+/// An object identifier, of which the content is given, for people.
+pub(super) fn oid(content: &[u8]) -> String {
+    ObjectIdentifier::from_bytes(content).map_or_else(|_| "?".into(), |oid| oid.to_string())
+}
+
+/// What is met in old or special lists and verified by nobody here.
+const WEAK: &[(&str, &str)] = &[
+    ("1.2.840.113549.1.1.4", "MD5 and RSA"),
+    ("1.2.840.113549.1.1.5", "SHA-1 and RSA"),
+    ("1.3.14.3.2.29", "SHA-1 and RSA"),
+    (
+        "1.2.840.113549.1.1.10",
+        "RSA-PSS with other parameters than one hash and a salt of its length",
+    ),
+    ("1.2.840.113549.1.1.14", "SHA-224 and RSA"),
+    ("1.2.840.10040.4.3", "SHA-1 and DSA"),
+    ("1.2.840.10045.4.1", "SHA-1 and ECDSA"),
+    ("1.2.840.10045.4.3.1", "SHA-224 and ECDSA"),
+    ("1.3.101.113", "Ed448"),
+    ("1.2.156.10197.1.501", "SM3 and SM2"),
+];

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// A certificate authority.
@@ -67,7 +67,16 @@ impl Subject {
 
 impl Authority {
     pub fn root(name: &str) -> Self {
-        let issuer = CertifiedIssuer::self_signed(authority(name), key());
+        Self::root_with(name, key())
+    }
+
+    /// With an RSA key.
+    pub fn rsa_root(name: &str) -> Self {
+        Self::root_with(name, KeyPair::from_pem(&rsa_key()).expect("a key"))
+    }
+
+    fn root_with(name: &str, key: KeyPair) -> Self {
+        let issuer = CertifiedIssuer::self_signed(authority(name), key);
         Self {
             issuer: issuer.expect("a root"),
             chain: String::new(),
@@ -196,23 +205,84 @@ impl Authority {
 
     /// Its list of what it has revoked, in PEM.
     pub fn revocations(&self, serials: &[u64]) -> String {
-        let now = date_time_ymd(2026, 1, 1);
-        let revoked = |serial: &u64| RevokedCertParams {
-            serial_number: SerialNumber::from(*serial),
-            revocation_time: now,
-            reason_code: None,
-            invalidity_date: None,
-        };
-        let params = CertificateRevocationListParams {
-            this_update: now,
-            next_update: date_time_ymd(2100, 1, 1),
-            crl_number: SerialNumber::from(serial()),
-            issuing_distribution_point: None,
-            revoked_certs: serials.iter().map(revoked).collect(),
-            key_identifier_method: KeyIdMethod::Sha256,
-        };
-        let list = params.signed_by(&self.issuer).expect("a list");
-        list.pem().expect("PEM")
+        list(serials)
+            .signed_by(&self.issuer)
+            .expect("a list")
+            .pem()
+            .expect("PEM")
+    }
+
+    /// As [`Self::revocations`], with its name written so.
+    pub fn revocations_as(&self, name: impl Into<DnValue>, serials: &[u64]) -> String {
+        let mut params = authority("");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = Issuer::new(params, self.issuer.key());
+        list(serials)
+            .signed_by(&issuer)
+            .expect("a list")
+            .pem()
+            .expect("PEM")
+    }
+
+    /// As [`Self::revocations`], by `openssl ca`, which makes them of version 1 if it is not told of
+    /// extensions; `options` say how it is signed.
+    pub fn revocations_by_openssl(
+        &self,
+        extensions: &str,
+        options: &[&str],
+        serials: &[u64],
+    ) -> String {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let mut index = String::new();
+        for serial in serials {
+            let number = format!("{serial:X}");
+            let number = format!("{}{number}", &"0"[..number.len() % 2]);
+            index += &format!("R\t21000101000000Z\t260101000000Z\t{number}\tunknown\t/CN=it\n");
+        }
+        replace(&path("index"), &index);
+        replace(
+            &path("config"),
+            &format!(
+                "[ca]\ndefault_ca = it\n[it]\ndatabase = index\ndefault_md = sha256\n\
+                 default_crl_days = 36500\n{extensions}\n[crl]\nauthorityKeyIdentifier = keyid\n"
+            ),
+        );
+        self.signer().write(directory.path(), "ca");
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "ca",
+            "-gencrl",
+            "-config",
+            "config",
+            "-keyfile",
+            "ca-key.pem",
+        ]);
+        openssl
+            .args(["-cert", "ca.pem", "-out", "list.pem"])
+            .args(options);
+        let done = openssl.current_dir(&directory).output().expect("openssl");
+        assert!(done.status.success(), "{done:?}");
+        fs::read_to_string(path("list.pem")).expect("a list")
+    }
+}
+
+fn list(serials: &[u64]) -> CertificateRevocationListParams {
+    let now = date_time_ymd(2026, 1, 1);
+    let revoked = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: now,
+        reason_code: None,
+        invalidity_date: None,
+    };
+    CertificateRevocationListParams {
+        this_update: now,
+        next_update: date_time_ymd(2100, 1, 1),
+        crl_number: SerialNumber::from(serial()),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
     }
 }
 

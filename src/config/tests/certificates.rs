@@ -202,6 +202,33 @@ fn the_file_at_fault_is_pointed_at() {
     assert!(load(path).is_ok());
 }
 
+/// Two digits of a year are one of 1950 to 2049 (RFC 5280 §4.1.2.5.1).
+#[test]
+fn a_certificate_of_before_1970_is_expired_and_nothing_else() {
+    let directory = directory("chain.pem", "key.pem");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    for (from, until) in [(1950, 1951), (1960, 1969), (1969, 1970), (1950, 2049)] {
+        let mut params = rcgen::CertificateParams::new(["it.example".into()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(directory.path().join("chain.pem"), certificate.pem()).expect("a file");
+        fs::write(directory.path().join("key.pem"), key.serialize_pem()).expect("a file");
+        let config = load(directory.path()).expect("a configuration");
+        let expired: Vec<_> = config.expired().iter().map(|it| &it.message).collect();
+        match until {
+            2049 => assert!(expired.is_empty(), "{expired:?}"),
+            _ => {
+                let expected = format!("the certificate expired on {until}-01-01T00:00:00Z");
+                assert!(expired[0].ends_with(&expected), "{expired:?}");
+            }
+        }
+        let summary = config.summary().to_string();
+        let expected = format!("it.example; ECDSA 256; until {until}-01-01T00:00:00Z");
+        assert!(summary.contains(&expected), "{summary}");
+    }
+}
+
 /// As `openssl x509 -req` makes it that is given no extensions.
 const VERSION_1: &str = "\
 -----BEGIN CERTIFICATE-----

@@ -430,7 +430,11 @@ fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_other
     for (lines, expected) in [
         (String::new(), None),
         ("crl = []\nclient_ca = []".into(), None),
-        (format!("client_auth = \"required\"\n{ca}\n{crl}"), None),
+        // By none of them.
+        (
+            format!("client_auth = \"required\"\n{ca}\n{crl}"),
+            Some((8, 7)),
+        ),
         (ca.to_owned(), Some((6, 13))),
         (crl.clone(), Some((6, 7))),
         (format!("client_auth = \"none\"\n{crl}"), Some((6, 15))),

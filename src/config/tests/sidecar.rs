@@ -202,7 +202,7 @@ fn the_short_form_says_when_a_certificate_expires() {
     for (name, from, until, warns, expires) in [
         (
             "soon",
-            now - DAY,
+            now - 80 * DAY,
             now + 10 * DAY,
             "the certificate expires on ",
             "",
