@@ -130,7 +130,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         share,
     } = match admitted {
         Ok(admitted) => admitted,
-        Err(refused) => return over(lifetime, Box::pin(refused.outcome()).await),
+        Err(refused) => return over(lifetime, Box::pin(refused.outcome(record)).await),
     };
     record.routed(&facts, client.relay_name());
 
@@ -155,6 +155,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
             return Outcome::BackendReset;
         }
         Err(outcome) => {
+            record.unserved(backend.name());
             Box::pin(client.close()).await;
             return over(lifetime, outcome);
         }

@@ -1,14 +1,19 @@
 //! The record of a connection: kept while it is open, and the one place that says how it ended.
 
+mod refusals;
+
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::{Span, debug, debug_span};
 
+use self::refusals::Origin;
+pub(crate) use self::refusals::{Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
 use crate::outcome::Outcome;
@@ -19,6 +24,7 @@ use crate::traffic::Traffic;
 pub(crate) struct Ledger {
     open: AtomicUsize,
     ended: [AtomicU64; Outcome::ALL.len()],
+    pub refusals: Refusals,
     known: [Mutex<HashMap<Id, Arc<Known>>>; SHARDS],
 }
 
@@ -48,10 +54,11 @@ impl Known {
 
 impl Ledger {
     /// Opens the record of a connection that was admitted.
-    pub(crate) fn open(self: &Arc<Self>, listener: &str, peer: Option<&Endpoint>) -> Record {
+    pub(crate) fn open(self: &Arc<Self>, listener: &Arc<str>, peer: Option<&Endpoint>) -> Record {
         self.open.fetch_add(1, Ordering::Relaxed);
         let id = Id::random();
-        let peer = peer.map(tracing::field::display);
+        let refusal = Refusal::none(listener, peer);
+        let (listener, peer) = (&**listener, peer.map(tracing::field::display));
         let span = debug_span!(
             "connection",
             id = id.short(),
@@ -71,6 +78,7 @@ impl Ledger {
             outcome: Outcome::Aborted,
             span,
             known: None,
+            refusal: Box::new(refusal),
         }
     }
 
@@ -88,16 +96,24 @@ impl Ledger {
     }
 
     /// Counts a connection that was turned away at the door.
-    pub(crate) fn refused(&self, listener: &str, peer: Option<&Endpoint>, limit: &'static str) {
+    pub(crate) fn refused(
+        &self,
+        listener: &Arc<str>,
+        peer: Option<&Endpoint>,
+        limit: &'static str,
+    ) {
         self.count(Outcome::OverLimit);
-        let peer = peer.map(tracing::field::display);
+        let Refusal { origin, .. } = Refusal::none(listener, peer);
+        self.refusals.note(Reason::OverLimit(limit), origin, None);
+        let (listener, peer) = (&**listener, peer.map(tracing::field::display));
         debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
     }
 
     /// Records a connection from none of the trusted proxies, which is closed at the door.
-    pub(crate) fn denied(self: &Arc<Self>, listener: &str, proxy: Option<&Endpoint>) {
-        let record = self.open(listener, None);
+    pub(crate) fn denied(self: &Arc<Self>, listener: &Arc<str>, proxy: Option<&Endpoint>) {
+        let mut record = self.open(listener, None);
         record.proxied(proxy);
+        record.because(Reason::Untrusted, None);
         record
             .span()
             .in_scope(|| debug!("not one of the trusted proxies"));
@@ -131,9 +147,44 @@ pub(crate) struct Record {
     outcome: Outcome,
     span: Span,
     known: Option<Arc<Known>>,
+    /// Apart, since the record is part of the future that every connection holds all its life.
+    refusal: Box<Refusal>,
+}
+
+/// What is said about a client that is not served.
+#[derive(Debug)]
+struct Refusal {
+    origin: Origin,
+    /// What its outcome does not say.
+    detail: OnceLock<(Option<Reason>, Option<Box<str>>)>,
+}
+
+impl Refusal {
+    fn none(listener: &Arc<str>, peer: Option<&Endpoint>) -> Self {
+        let origin = Origin {
+            listener: Arc::clone(listener),
+            peer: peer.cloned(),
+        };
+        Self {
+            origin,
+            detail: OnceLock::new(),
+        }
+    }
 }
 
 impl Record {
+    /// Why the client is not served, where its outcome does not say so. The first reason stands.
+    pub(crate) fn because(&self, reason: Reason, cause: Option<&dyn fmt::Display>) {
+        let cause = cause.map(|cause| cause.to_string().into());
+        let _ = self.refusal.detail.set((Some(reason), cause));
+    }
+
+    /// Nobody of this backend took the client.
+    pub(crate) fn unserved(&self, backend: &str) {
+        let cause = format!("backend {backend:?}").into();
+        let _ = self.refusal.detail.set((None, Some(cause)));
+    }
+
     /// Enters who the client is. From now on the connection is one of [`Ledger::known`].
     pub(crate) fn identify(&mut self, facts: Facts, chain: Vec<CertificateDer<'static>>) {
         if let Some(identity) = &facts.identity {
@@ -175,13 +226,15 @@ impl Record {
     }
 
     /// The connection is from a load balancer; its client is not known yet.
-    pub(crate) fn proxied(&self, proxy: Option<&Endpoint>) {
+    pub(crate) fn proxied(&mut self, proxy: Option<&Endpoint>) {
+        self.refusal.origin.peer = proxy.cloned();
         let proxy = proxy.map(tracing::field::display);
         self.span.record("proxy", proxy);
     }
 
     /// The load balancer has said who the client is.
-    pub(crate) fn introduced(&self, peer: Option<&Endpoint>) {
+    pub(crate) fn introduced(&mut self, peer: Option<&Endpoint>) {
+        self.refusal.origin.peer = peer.cloned();
         let peer = peer.map(tracing::field::display);
         self.span.record("peer", peer);
     }
@@ -203,6 +256,17 @@ impl Record {
     pub(crate) fn close(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
+
+    /// Only an outcome of those who are not served makes one: the reason alone was not the end.
+    fn note_refusal(&mut self) {
+        let Some(reason) = Reason::of(self.outcome, self.traffic.to_client.get()) else {
+            return;
+        };
+        let (detail, cause) = self.refusal.detail.take().unwrap_or_default();
+        let origin = self.refusal.origin.clone();
+        let reason = detail.unwrap_or(reason);
+        self.ledger.refusals.note(reason, origin, cause);
+    }
 }
 
 impl Drop for Record {
@@ -212,6 +276,7 @@ impl Drop for Record {
         }
         self.ledger.open.fetch_sub(1, Ordering::Relaxed);
         self.ledger.count(self.outcome);
+        self.note_refusal();
         let _entered = self.span.enter();
         debug!(
             outcome = %self.outcome,
@@ -236,7 +301,7 @@ mod tests {
     #[test]
     fn a_connection_is_counted_once_with_its_own_outcome() {
         let ledger = Arc::new(Ledger::default());
-        let record = ledger.open("https", None);
+        let record = ledger.open(&"https".into(), None);
         assert_eq!(ledger.open_connections(), 1);
         record.close(Outcome::Idle);
         assert_eq!(ledger.open_connections(), 0);
@@ -249,7 +314,7 @@ mod tests {
     fn a_panic_ends_its_connection_as_aborted() {
         let ledger = Arc::new(Ledger::default());
         let life = || {
-            let _record = ledger.open("https", None);
+            let _record = ledger.open(&"https".into(), None);
             panic!("in the middle of a connection");
         };
         assert!(catch_unwind(AssertUnwindSafe(life)).is_err());

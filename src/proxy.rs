@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
@@ -169,6 +170,7 @@ impl Proxy {
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
+        let spoken = speak(&tasks, &shared);
         let mut gate_file = None;
         if let Some((settings, listener, file)) = assembly.gate {
             tasks.spawn(Gate::new(settings, Arc::clone(&shared)).run(listener));
@@ -188,6 +190,7 @@ impl Proxy {
             addresses,
             workers,
             tasks,
+            spoken,
             doors: assembly.doors,
             fixed: assembly.fixed,
             listeners: assembly.listeners,
@@ -205,6 +208,8 @@ pub struct Running {
     addresses: HashMap<String, Address>,
     workers: TaskTracker,
     tasks: TaskTracker,
+    /// Ends the task that says who was not served.
+    spoken: CancellationToken,
     doors: Vec<Door>,
     fixed: Fixed,
     // Their files are removed before the directory that they are in.
@@ -259,6 +264,8 @@ impl Running {
         };
         self.shared.drain.cut();
         self.workers.wait().await;
+        // Now all have ended of whom there is something to say.
+        self.spoken.cancel();
         self.tasks.wait().await;
         Drained { cut }
     }
@@ -273,7 +280,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.start_drain();
         self.shared.drain.cut();
+        self.spoken.cancel();
     }
+}
+
+/// Lets a task say who is not served and why, until it is told that there is no more to say.
+fn speak(tasks: &TaskTracker, shared: &Arc<Shared>) -> CancellationToken {
+    let (end, shared) = (CancellationToken::new(), Arc::clone(shared));
+    let ended = end.clone();
+    tasks.spawn(async move { shared.ledger.refusals.speak(ended.cancelled()).await });
+    end
 }
 
 impl Open {

@@ -6,17 +6,23 @@ use std::io::{PipeReader, Read, Write, pipe};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Instant;
 
+use common::pki::Authority;
 use common::process::vestibule;
-use common::{bytes, soon, until};
+use common::vestibule::{RUNTIME, Vestibule};
+use common::{bytes, client, soon, until};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::task::spawn_blocking;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::ALL_VERSIONS;
 
 #[tokio::test]
 async fn traffic_continues_drains_and_ends_while_nobody_reads_stderr() {
@@ -147,6 +153,163 @@ async fn a_worker_ends_while_nobody_reads_its_stderr() {
     signal(&child, Signal::TERM);
     let status = soon("an exit", child.wait()).await.expect("our own child");
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once_a_client() {
+    const BEHIND: &str = "accept_proxy_protocol = \"required\"\n";
+    const TLS: &str = "[listener.tls]\ncertificates = [ { chain = \"{certs}/server.pem\", \
+                       key = \"{certs}/server-key.pem\" } ]\n";
+    const TO: &str = "[[backend]]\nname = \"app\"\nto = ";
+    let asks = "client_auth = \"required\"\nclient_ca = [\"{certs}/ca.pem\"]\n";
+    let route = |rest| format!("{TLS}[[route]]\n{rest}\n{TO}\"echo\"\n");
+    for (word, count, config, visit) in [
+        (
+            "untrusted_proxy",
+            300,
+            format!("{BEHIND}trusted_proxies = [\"192.0.2.1\"]\n{TLS}{TO}\"echo\"\n"),
+            Visit::Plain(b""),
+        ),
+        (
+            "proxy_header",
+            50,
+            format!("{BEHIND}trusted_proxies = [\"127.0.0.1\"]\n{TLS}{TO}\"echo\"\n"),
+            Visit::Tls,
+        ),
+        (
+            "certificate",
+            50,
+            format!("{TLS}{asks}{TO}\"echo\"\n"),
+            Visit::Tls,
+        ),
+        (
+            "client_refused",
+            50,
+            format!("{TLS}{TO}\"echo\"\n"),
+            Visit::Distrust,
+        ),
+        (
+            "not_tls",
+            300,
+            format!("{TLS}{TO}\"echo\"\n"),
+            Visit::Plain(b"GET / HTTP/1.1\r\n\r\n"),
+        ),
+        (
+            "no_route",
+            50,
+            route("sni = [\"other.example\"]\nbackend = \"app\""),
+            Visit::Tls,
+        ),
+        (
+            "denied",
+            50,
+            route("sni = [\"localhost\"]\ndeny = true"),
+            Visit::Tls,
+        ),
+        (
+            "over_limit",
+            300,
+            format!("{TO}\"echo\"\n[limits]\nconnections = 1\n"),
+            Visit::Second,
+        ),
+        (
+            "handshake_timeout",
+            50,
+            format!("{TLS}{TO}\"echo\"\n[timeouts]\nhandshake = \"1ms\"\n"),
+            Visit::Plain(b""),
+        ),
+        (
+            "expired",
+            50,
+            format!("{TO}\"gate\"\n[timeouts]\nbackend = \"1ms\"\n"),
+            Visit::Plain(b""),
+        ),
+        (
+            "backend_refused",
+            50,
+            format!("{TO}\"unix:/nonexistent\"\npark = false\n"),
+            Visit::Plain(b""),
+        ),
+    ] {
+        let config =
+            format!("{RUNTIME}[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\n{config}");
+        let directory = Arc::new(tempdir().expect("a directory"));
+        let vestibule = Vestibule::spawn(directory, &config, |mut command| {
+            command.env_remove("RUST_LOG");
+            command
+        });
+        vestibule.until_started().await;
+        let begun = Instant::now();
+        visit.times(count, &vestibule.address("front")).await;
+        let seconds = begun.elapsed().as_secs() as usize;
+        vestibule.signal(Signal::TERM);
+        let log = vestibule.whole_log().await;
+        let lines: Vec<&Value> = log.iter().filter(|event| event["reason"] == word).collect();
+        let clients = lines.iter().filter_map(|event| event["clients"].as_u64());
+        assert_eq!(clients.sum::<u64>(), count as u64, "{word}: {log:#?}");
+        // One at once, one each second, and the rest at the end.
+        assert!(lines.len() <= seconds + 3, "{word}: {lines:#?}");
+        for line in lines {
+            assert_eq!(line["listener"], "front", "{word}");
+            let peer = line["peer"].as_str().expect("a peer");
+            assert!(peer.starts_with("127.0.0.1:"), "{word}: {peer}");
+        }
+        let others = log
+            .iter()
+            .filter(|event| !event["reason"].is_null() && event["reason"] != word);
+        assert_eq!(others.count(), 0, "{word}: {log:#?}");
+    }
+}
+
+/// What a client does that is not served.
+enum Visit {
+    /// Says this, and waits for the end.
+    Plain(&'static [u8]),
+    /// A handshake, if it comes to that.
+    Tls,
+    /// A handshake that ends since it does not trust the certificate.
+    Distrust,
+    /// While another has the only place.
+    Second,
+}
+
+impl Visit {
+    async fn times(&self, count: usize, address: &str) {
+        let mut first = None;
+        if matches!(self, Self::Second) {
+            let mut client = TcpStream::connect(address).await.expect("a listener");
+            client.write_all(b"?").await.expect("open");
+            assert_eq!(soon("an echo", client.read_u8()).await.expect("open"), b'?');
+            first = Some(client);
+        }
+        for _ in 0..count {
+            soon("an end", self.once(address)).await;
+        }
+        drop(first);
+    }
+
+    async fn once(&self, address: &str) {
+        let config = match self {
+            Self::Plain(say) => return Self::talk(address, say).await,
+            Self::Second => return Self::talk(address, b"").await,
+            Self::Tls => client::config(ALL_VERSIONS),
+            Self::Distrust => {
+                let other = Authority::root("other").pem();
+                Arc::new(client::config_for(ALL_VERSIONS, &other, None))
+            }
+        };
+        let socket = TcpStream::connect(address).await.expect("a listener");
+        let name = "localhost".try_into().expect("a name");
+        if let Ok(mut client) = TlsConnector::from(config).connect(name, socket).await {
+            let _ = client.read(&mut [0]).await;
+        }
+    }
+
+    async fn talk(address: &str, say: &[u8]) {
+        let mut client = TcpStream::connect(address).await.expect("a listener");
+        let _ = client.write_all(say).await;
+        let _ = client.read_to_end(&mut Vec::new()).await;
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]

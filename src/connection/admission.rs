@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio_rustls::rustls::AlertDescription;
+use tokio_rustls::rustls::{self, AlertDescription};
 use tracing::debug;
 
 use super::Front;
@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::client::{self, Client};
 use crate::deadline::Deadline;
 use crate::facts::Facts;
-use crate::ledger::Record;
+use crate::ledger::{Reason, Record};
 use crate::limits::{Exceeded, IdentityShare, Permit};
 use crate::outcome::Outcome;
 use crate::route::{Expecting, Query, Refusal};
@@ -161,12 +161,13 @@ impl Admission<'_> {
 
 impl Refused {
     /// Ends the connection, with time for the alert to arrive, and says what that is called.
-    pub(super) async fn outcome(self) -> Outcome {
+    pub(super) async fn outcome(self, record: &Record) -> Outcome {
         let (socket, outcome) = match self {
             Self::Introduction(outcome) => return outcome,
             Self::Handshake(HandshakeError::NotTls(socket)) => (socket, Outcome::NotTls),
             Self::Handshake(HandshakeError::Failed(cause, socket)) => {
                 debug!(%cause, "handshake failed");
+                record.because(reason(&cause), Some(&cause));
                 (socket, Outcome::HandshakeFailed)
             }
             Self::Handshake(HandshakeError::Refused(refusal, socket)) => {
@@ -179,6 +180,7 @@ impl Refused {
                     Unwelcome::Route(_) => AlertDescription::AccessDenied,
                     Unwelcome::Certificate(cause) => {
                         debug!(%cause, "certificate refused");
+                        record.because(Reason::Certificate, Some(&cause));
                         tls::alert(cause)
                     }
                 };
@@ -187,11 +189,23 @@ impl Refused {
             }
             Self::OverLimit(client, limit) => {
                 debug!(limit = limit.key(), "connection refused");
+                record.because(Reason::OverLimit(limit.key()), None);
                 client.refuse(AlertDescription::AccessDenied).await;
                 return Outcome::OverLimit;
             }
         };
         client::close(socket).await;
         outcome
+    }
+}
+
+/// What a failed handshake is called in the log.
+fn reason(cause: &rustls::Error) -> Reason {
+    match cause {
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::InvalidCertRevocationList(_)
+        | rustls::Error::NoCertificatesPresented => Reason::Certificate,
+        rustls::Error::AlertReceived(_) => Reason::ClientRefused,
+        _ => Reason::Handshake,
     }
 }

@@ -8,7 +8,7 @@ use super::admission::Refused;
 use crate::client;
 use crate::deadline::Deadline;
 use crate::facts::Facts;
-use crate::ledger::Record;
+use crate::ledger::{Reason, Record};
 use crate::limits::{Begins, Limits, Permit};
 use crate::outcome::Outcome;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, extent, parse};
@@ -19,7 +19,7 @@ pub(super) struct Introduction<'a> {
     pub deadline: Deadline,
     pub facts: &'a mut Facts,
     pub permit: &'a mut Permit,
-    pub record: &'a Record,
+    pub record: &'a mut Record,
     pub limits: &'a Limits,
     /// What comes after the header.
     pub begins: Begins,
@@ -42,6 +42,7 @@ impl Introduction<'_> {
             Ok(Ok(origin)) => origin,
             Ok(Err(ReadError::Refused(cause))) => {
                 debug!(%cause, "PROXY protocol header refused");
+                record.because(Reason::Header, Some(&cause));
                 client::close(socket).await;
                 return Err(Outcome::HandshakeFailed);
             }
@@ -61,6 +62,7 @@ impl Introduction<'_> {
             Ok(()) => Ok(socket),
             Err(limit) => {
                 debug!(limit = limit.key(), "connection refused");
+                record.because(Reason::OverLimit(limit.key()), None);
                 Err(Outcome::OverLimit)
             }
         }

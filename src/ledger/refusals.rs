@@ -1,0 +1,302 @@
+//! Says why clients are not served: for each reason at most one line a second, with their number.
+//!
+//! ```text
+//! worker ─┐
+//! worker ─┼─► note: count, last peer ─► speak, one task: a line for each reason, then a second's rest
+//! worker ─┘
+//! ```
+//!
+//! A line for each client would let strangers fill the log.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::facts::Endpoint;
+use crate::outcome::Outcome;
+use crate::pace::INTERVAL;
+
+/// Why a client was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// It came from none of the trusted proxies.
+    Untrusted,
+    /// Its PROXY protocol header was missing or wrong.
+    Header,
+    /// We refused its certificate, or the lack of one.
+    Certificate,
+    /// It refused what we showed or offered.
+    ClientRefused,
+    Handshake,
+    HandshakeTimeout,
+    NotTls,
+    NoRoute,
+    Denied,
+    /// With the key of the limit.
+    OverLimit(&'static str),
+    Shed,
+    Expired,
+    BackendRefused,
+    BackendTimeout,
+    /// Before the client got a byte.
+    BackendReset,
+}
+
+/// Whose job it is to do something.
+enum Whose {
+    Clients,
+    Operators,
+}
+
+impl Reason {
+    /// What an outcome says about a client that got `bytes` from its backend, unless more is known.
+    pub(super) fn of(outcome: Outcome, bytes: u64) -> Option<Self> {
+        match outcome {
+            Outcome::BackendRefused => Some(Self::BackendRefused),
+            Outcome::BackendTimeout => Some(Self::BackendTimeout),
+            Outcome::BackendReset if bytes == 0 => Some(Self::BackendReset),
+            Outcome::HandshakeFailed => Some(Self::Handshake),
+            Outcome::HandshakeTimeout => Some(Self::HandshakeTimeout),
+            Outcome::NotTls => Some(Self::NotTls),
+            Outcome::NoRoute => Some(Self::NoRoute),
+            Outcome::Denied => Some(Self::Denied),
+            Outcome::OverLimit => Some(Self::OverLimit("limits")),
+            Outcome::Shed => Some(Self::Shed),
+            Outcome::Expired => Some(Self::Expired),
+            Outcome::Done
+            | Outcome::ClientReset
+            | Outcome::ClientTruncated
+            | Outcome::BackendReset
+            | Outcome::ClientGone
+            | Outcome::Idle
+            | Outcome::HalfClosed
+            | Outcome::Lifetime
+            | Outcome::Killed
+            | Outcome::Revoked
+            | Outcome::Drained
+            // A panic, which has said so itself.
+            | Outcome::Aborted => None,
+        }
+    }
+
+    /// Its word in the log, what happened, and who should look at it.
+    fn words(self) -> (&'static str, Cow<'static, str>, Whose) {
+        use Whose::{Clients, Operators};
+        let (word, text, whose) = match self {
+            Self::Untrusted => (
+                "untrusted_proxy",
+                "they are none of `trusted_proxies`; if a load balancer is at `peer`, add it there",
+                Operators,
+            ),
+            Self::Header => (
+                "proxy_header",
+                "they did not begin with a PROXY protocol header, or with a wrong one; \
+                 `accept_proxy_protocol` requires it",
+                Operators,
+            ),
+            Self::Certificate => (
+                "certificate",
+                "their certificate is missing or not accepted (see `client_auth`, `client_ca`, `crl`)",
+                Operators,
+            ),
+            Self::ClientRefused => (
+                "client_refused",
+                "they ended the handshake; `cause` is their alert, such as UnknownCA for a client that \
+                 does not trust our certificate",
+                Clients,
+            ),
+            Self::Handshake => ("handshake_failed", "the TLS handshake failed", Clients),
+            Self::HandshakeTimeout => (
+                "handshake_timeout",
+                "the handshake took longer than timeouts.handshake",
+                Clients,
+            ),
+            Self::NotTls => ("not_tls", "they do not speak TLS", Clients),
+            Self::NoRoute => (
+                "no_route",
+                "no [[route]] matches; `vestibule check --explain` shows why",
+                Operators,
+            ),
+            Self::Denied => ("denied", "a route with `deny = true` matches", Clients),
+            Self::OverLimit(limit) => {
+                let text = format!("{limit} was reached");
+                return ("over_limit", text.into(), Operators);
+            }
+            Self::Shed => ("shed", "memory is short (runtime.max_memory)", Operators),
+            Self::Expired => (
+                "expired",
+                "no worker took them within timeouts.backend",
+                Operators,
+            ),
+            Self::BackendRefused => (
+                "backend_refused",
+                "no address of the backend took them",
+                Operators,
+            ),
+            Self::BackendTimeout => (
+                "backend_timeout",
+                "no address of the backend took them within timeouts.backend",
+                Operators,
+            ),
+            Self::BackendReset => (
+                "backend_reset",
+                "the backend reset them before it sent a byte",
+                Operators,
+            ),
+        };
+        (word, text.into(), whose)
+    }
+}
+
+/// What the connection was, for the line about it.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub listener: Arc<str>,
+    pub peer: Option<Endpoint>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    clients: u64,
+    last: Origin,
+    cause: Option<Box<str>>,
+}
+
+/// Counts those who were not served since it was last said.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    /// One entry for each reason, of which there are few. Held for as long as it takes to add one:
+    /// whoever is served never comes here.
+    tallies: Mutex<BTreeMap<Reason, Tally>>,
+    has_news: Notify,
+}
+
+impl Refusals {
+    pub(super) fn note(&self, reason: Reason, last: Origin, cause: Option<Box<str>>) {
+        let mut tallies = self.tallies();
+        let is_news = tallies.is_empty();
+        let tally = tallies.entry(reason).or_insert_with(|| Tally {
+            clients: 0,
+            last: last.clone(),
+            cause: None,
+        });
+        tally.clients += 1;
+        (tally.last, tally.cause) = (last, cause);
+        drop(tallies);
+        if is_news {
+            self.has_news.notify_one();
+        }
+    }
+
+    /// Says what there is to say until `end`, and then the rest.
+    pub(crate) async fn speak(&self, end: impl Future<Output = ()>) {
+        let talk = async {
+            loop {
+                self.has_news.notified().await;
+                self.say();
+                sleep(INTERVAL).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = end => self.say(),
+            () = talk => {}
+        }
+    }
+
+    fn say(&self) {
+        let tallies = mem::take(&mut *self.tallies());
+        for (reason, tally) in tallies {
+            tally.say(reason);
+        }
+    }
+
+    fn tallies(&self) -> MutexGuard<'_, BTreeMap<Reason, Tally>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    fn say(self, reason: Reason) {
+        let Self {
+            clients,
+            last: Origin { listener, peer },
+            cause,
+        } = self;
+        let (reason, text, whose) = reason.words();
+        let (listener, peer) = (&*listener, peer.as_ref().map(tracing::field::display));
+        let cause = cause.as_deref();
+        match whose {
+            Whose::Operators => {
+                warn!(
+                    reason,
+                    clients, listener, peer, cause, "clients not served: {text}"
+                );
+            }
+            Whose::Clients => {
+                info!(
+                    reason,
+                    clients, listener, peer, cause, "clients not served: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn origin(port: u16) -> Origin {
+        Origin {
+            listener: "https".into(),
+            peer: Some(Endpoint::Tcp(([192, 0, 2, 7], port).into())),
+        }
+    }
+
+    #[test]
+    fn reasons_are_counted_apart_with_the_last_peer_and_its_cause() {
+        let refusals = Refusals::default();
+        for port in 1..=1000 {
+            refusals.note(Reason::Handshake, origin(port), Some("why".into()));
+        }
+        refusals.note(Reason::OverLimit("limits.pending"), origin(1), None);
+        refusals.note(Reason::OverLimit("limits.connections"), origin(1), None);
+        let tallies = refusals.tallies();
+        assert_eq!(tallies.len(), 3);
+        let tally = &tallies[&Reason::Handshake];
+        assert_eq!((tally.clients, tally.cause.as_deref()), (1000, Some("why")));
+        assert_eq!(tally.last.peer, origin(1000).peer);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_is_said_at_once_and_the_next_a_second_later() {
+        let refusals = Refusals::default();
+        let (end, ended) = oneshot::channel::<()>();
+        let mut speaking = Box::pin(refusals.speak(async {
+            let _ = ended.await;
+        }));
+        let mut pass = async |time| {
+            let passed = timeout(time, speaking.as_mut()).await;
+            (passed.is_ok(), refusals.tallies().is_empty())
+        };
+        refusals.note(Reason::NotTls, origin(1), None);
+        assert_eq!(pass(Duration::from_millis(1)).await, (false, true));
+        refusals.note(Reason::NotTls, origin(2), None);
+        assert_eq!(pass(Duration::from_millis(998)).await, (false, false));
+        assert_eq!(pass(Duration::from_millis(2)).await, (false, true));
+        refusals.note(Reason::NotTls, origin(3), None);
+        end.send(()).expect("it listens");
+        assert_eq!(pass(Duration::ZERO).await, (true, true));
+    }
+}
