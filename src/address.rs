@@ -79,6 +79,9 @@ impl FromStr for Address {
         if text.starts_with("systemd:") {
             return Err(ParseAddressError::Systemd);
         }
+        if text.starts_with(['/', '.', '~']) {
+            return Err(ParseAddressError::Path);
+        }
         parse_tcp(text.strip_prefix("tcp:").unwrap_or(text))
     }
 }
@@ -109,7 +112,9 @@ fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
         None => host,
     };
     let name_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if host.is_empty() || !host.chars().all(name_like) {
+    // As it is written elsewhere: every address of this machine, IPv6 and IPv4.
+    let host = if host.is_empty() { "::" } else { host };
+    if !host.chars().all(name_like) {
         return Err(ParseAddressError::BadHost);
     }
     Ok(Address::Tcp {
@@ -125,6 +130,9 @@ pub enum ParseAddressError {
     /// It is a URL.
     #[error("not a URL; write only the host and port, as in `127.0.0.1:8443`, or `unix:/path`")]
     Url,
+    /// It is a path without `unix:` before it.
+    #[error("a Unix socket is written with `unix:` before its path, as in `unix:/run/app.sock`")]
+    Path,
     /// There is no `:port` at the end.
     #[error("an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`")]
     NoPort,
@@ -162,6 +170,9 @@ mod tests {
             ("tcp:localhost:0", "tcp:localhost:0"),
             ("tcp:[2001:db8::1]:65535", "tcp:[2001:db8::1]:65535"),
             ("unix:/run/a.sock", "unix:/run/a.sock"),
+            // Every address of this machine.
+            (":443", "tcp:[::]:443"),
+            ("tcp::443", "tcp:[::]:443"),
         ] {
             assert_eq!(
                 text.parse::<Address>().map(|a| a.to_string()),
@@ -177,11 +188,13 @@ mod tests {
             ("", NoPort),
             ("localhost", NoPort),
             ("http://localhost:80", Url),
+            ("/run/a.sock", Path),
+            ("./a.sock:80", Path),
             ("localhost:", BadPort),
             ("localhost:65536", BadPort),
             ("localhost:-1", BadPort),
             ("localhost:+80", BadPort),
-            (":80", BadHost),
+            (" :80", BadHost),
             ("a b:80", BadHost),
             ("[localhost]:80", BadHost),
             ("::1:80", Brackets),

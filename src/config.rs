@@ -4,6 +4,7 @@ mod client_mode;
 mod decode;
 mod explain;
 mod files;
+mod foreign;
 mod handshake;
 mod lines;
 mod problem;

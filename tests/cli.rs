@@ -4,16 +4,20 @@ mod common;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use common::backend::Backend;
 use common::client::{self, Front};
 use common::pki::{Authority, Subject};
-use common::process::{Done, Process, output, vestibule};
+use common::process::{Done, Process, output, tool, vestibule};
 use common::{bytes, gate, project, soon};
 use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{self, ClientConfig};
 
 #[tokio::test]
 async fn what_was_asked_for_goes_to_stdout_and_nothing_else_anywhere() {
@@ -57,7 +61,31 @@ async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
         ("bogus".into(), "'bogus'"),
         ("--bogus".into(), "'--bogus'"),
         ("help bogus".into(), "'bogus'"),
-        ("run".into(), "--config"),
+        (
+            "run".into(),
+            "run needs -c FILE, or --listen, --cert, --key and --to",
+        ),
+        ("run x.toml".into(), "-c FILE"),
+        ("check x.toml".into(), "-c FILE"),
+        ("-c x.toml".into(), "`vestibule run`"),
+        ("claim --gate /x --backend app cat".into(), "behind `--`"),
+        (
+            "run --certificate x".into(),
+            "; a similar argument exists: '--cert'",
+        ),
+        (format!("{whole} --to :9000"), "127.0.0.1:9000"),
+        (format!("{whole} --to /run/app.sock"), "unix:/run/app.sock"),
+        (format!("{whole} --to echo --to hello"), "stand alone"),
+        (format!("{whole} --to x:1 --to tls:x:2"), "all addresses"),
+        (
+            format!("{whole} --to echo --alpn HTTP/1.1"),
+            "did you mean \"http/1.1\"?",
+        ),
+        (format!("{whole} --to echo --log-format yaml"), "json"),
+        (
+            "run --listen 127.0.0.1:0 --to tls:x:1 --to x:2".into(),
+            "all addresses",
+        ),
         ("run --listen 127.0.0.1:0".into(), "--to"),
         ("run --listen 127.0.0.1:0 --to echo".into(), "--cert"),
         (
@@ -227,6 +255,110 @@ async fn flags_alone_run_every_kind_of_backend() {
     let request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let said = talk(&run("hello", "127.0.0.1:0"), request).await;
     assert!(said.starts_with("HTTP/1.1 200 OK\r\n"), "{said}");
+}
+
+#[tokio::test]
+async fn flags_alone_name_several_addresses_protocols_and_the_form_of_the_log() {
+    let (one, two) = (Backend::tcp().await, Backend::tcp().await);
+    let more = format!(
+        "--to {} --alpn h2,http/1.1 --log-format json",
+        two.address()
+    );
+    let process = Process::start(run_command(&one.address(), "127.0.0.1:0", &more));
+    let line = process.line("listening on tcp:").await;
+    assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
+    let address = address_in(&line);
+    let mut config = ClientConfig::clone(&client::config(rustls::ALL_VERSIONS));
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    let connect = async || {
+        let socket = TcpStream::connect(&address).await.expect("a listener");
+        let connector = TlsConnector::from(Arc::new(config.clone()));
+        let name = "localhost".try_into().expect("a name");
+        connector.connect(name, socket).await.expect("TLS")
+    };
+    // The first is open still when the second comes.
+    let (first, second) = (connect().await, connect().await);
+    soon("a dial", one.accept()).await.expect("a connection");
+    soon("a dial", two.accept()).await.expect("a connection");
+    for client in [first, second] {
+        assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_port_alone_is_every_address_of_this_machine() {
+    let process = run("echo", ":0");
+    let address = address_in(&process.line("listening on tcp:").await);
+    let port = address.strip_prefix("[::]:").expect("all addresses");
+    for host in ["127.0.0.1", "[::1]"] {
+        let connected = TcpStream::connect(format!("{host}:{port}")).await;
+        connected.unwrap_or_else(|error| panic!("{host}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_log_filter_that_would_hide_everything_is_refused() {
+    for filter in [
+        "verbose",
+        "info,verbose",
+        "warning",
+        "vestibule=loud",
+        "debug info",
+    ] {
+        let mut command = run_command("echo", "127.0.0.1:0", "");
+        command.env("RUST_LOG", filter);
+        let done = output(command).await;
+        assert_usage(
+            &done,
+            "the levels are off, error, warn, info, debug and trace",
+            filter,
+        );
+        assert!(done.err.contains("RUST_LOG"), "{}", done.err);
+    }
+    for filter in [
+        "",
+        "info,",
+        "INFO",
+        "vestibule",
+        "warn,vestibule::gate=debug",
+        "3",
+    ] {
+        let mut command = run_command("echo", "127.0.0.1:0", "");
+        command.env("RUST_LOG", filter);
+        Process::start(command).line("limits: ").await;
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_has_colours_unless_somebody_minds() {
+    for (name, value, has_colours) in [
+        ("NO_COLOR", "", true),
+        ("NO_COLOR", "1", false),
+        ("TERM", "dumb", false),
+        ("TERM", "xterm", true),
+    ] {
+        // `script` runs it on a terminal of its own.
+        let (binary, chain, key) = (
+            env!("CARGO_BIN_EXE_vestibule"),
+            cert("server.pem"),
+            cert("server-key.pem"),
+        );
+        let shell =
+            format!("exec {binary} run --listen 127.0.0.1:0 --cert {chain} --key {key} --to echo");
+        let mut command = tool("script");
+        command
+            .args(["-qefc", &shell, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .env_remove("RUST_LOG")
+            .env("TERM", "xterm")
+            .env(name, value);
+        let line = Process::start(command).line("listening on tcp:").await;
+        assert_eq!(
+            line.contains('\x1b'),
+            has_colours,
+            "{name}={value}: {line:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -170,6 +170,8 @@ async fn a_second_signal_cuts_at_once() {
         (Signal::TERM, Signal::INT),
         (Signal::INT, Signal::TERM),
         (Signal::INT, Signal::INT),
+        (Signal::QUIT, Signal::QUIT),
+        (Signal::TERM, Signal::QUIT),
     ] {
         let config = format!("[timeouts]\ndrain = \"unlimited\"\n{CONFIG}");
         let mut vestibule = Vestibule::start(&config).await;
@@ -180,6 +182,8 @@ async fn a_second_signal_cuts_at_once() {
             .event(|e| message(e).starts_with("draining: 1 open"))
             .await;
         echo_a_byte(&mut client).await;
+        vestibule.signal(Signal::USR1);
+        vestibule.event(|e| message(e).contains("SIGUSR1")).await;
         vestibule.signal(second);
         assert_clean_end(&mut client).await;
         drop(client);
@@ -189,7 +193,7 @@ async fn a_second_signal_cuts_at_once() {
 
 #[tokio::test]
 async fn with_nothing_open_it_ends_at_once() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let config = format!("[timeouts]\ndrain = \"10m\"\n{CONFIG}");
         let mut vestibule = Vestibule::start(&config).await;
         // Who waits at the gate holds nothing up.
@@ -204,11 +208,15 @@ async fn with_nothing_open_it_ends_at_once() {
 }
 
 #[tokio::test]
-async fn the_signals_of_reload_and_upgrade_do_not_kill() {
+async fn the_signals_of_reload_log_rotation_and_upgrade_do_not_kill() {
     let vestibule = Vestibule::start(CONFIG).await;
     let (tcp, _) = fronts(&vestibule);
     let mut open = tcp.connect().await.expect("a handshake");
-    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR2, "SIGUSR2")] {
+    for (signal, name) in [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
+    ] {
         vestibule.signal(signal);
         vestibule.event(|e| message(e).contains(name)).await;
         echo_a_byte(&mut open).await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
-use vestibule::{Address, ProxyProtocol};
+use vestibule::{Address, LogFormat, ProxyProtocol};
 
 /// Terminates TLS and hands each connection, as a plain socket, to whoever is to serve it.
 ///
@@ -40,11 +40,10 @@ pub(super) enum Command {
 #[command(after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert"])]
-    #[arg(required_unless_present = "listen")]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert", "alpn", "log_format"])]
     pub config: Option<PathBuf>,
 
-    /// Where clients connect: HOST:PORT, [IPv6]:PORT or unix:/PATH.
+    /// Where clients connect: HOST:PORT, [IPv6]:PORT, :PORT for all addresses, or unix:/PATH.
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<Address>,
 
@@ -66,9 +65,20 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "RULE", requires = "listen")]
     pub allow: Vec<String>,
 
-    /// Who serves: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`.
+    /// Who serves: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`. Several addresses
+    /// may be given, each with a `--to` of its own.
     #[arg(long, value_name = "BACKEND", requires = "listen")]
-    pub to: Option<String>,
+    pub to: Vec<String>,
+
+    /// The protocols that clients are offered, in order, as in `--alpn h2,http/1.1`. Without --cert:
+    /// that a `tls:` backend is.
+    #[arg(
+        long,
+        value_name = "PROTOCOL",
+        requires = "listen",
+        value_delimiter = ','
+    )]
+    pub alpn: Vec<String>,
 
     /// What the backend is sent first: a PROXY protocol header with the client's address, and as v2
     /// with its TLS version, SNI, ALPN and the connection's UUID.
@@ -92,6 +102,13 @@ pub(super) struct RunArgs {
     /// That certificate's private key, in PEM.
     #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "backend_cert"])]
     pub backend_key: Option<PathBuf>,
+
+    /// How log lines look: for people, or as JSON.
+    #[arg(long, value_name = "FORMAT", requires = "listen")]
+    #[arg(value_parser = PossibleValuesParser::new(["text", "json"]).map(|format| {
+        if format == "json" { LogFormat::Json } else { LogFormat::Text }
+    }))]
+    pub log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, ArgGroup)]
@@ -164,7 +181,7 @@ Examples:
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 --proxy-protocol v2
       For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
-  vestibule run --listen [::]:443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
+  vestibule run --listen :443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock \\
         --client-ca ca.pem --allow 'uri:spiffe://corp/ns/*/sa/web' --allow cn:alice
       Mutual TLS: only clients with a certificate from that CA, and with one of these names
@@ -172,7 +189,7 @@ Examples:
       Client mode: plaintext from programs of this machine, TLS to the server
 
 SIGHUP reloads everything, as does a change of one of the files: all of it, or on a mistake nothing.
-SIGTERM and SIGINT drain: no new connections, and what is open may end (30 s unless configured).
+SIGTERM, SIGINT and SIGQUIT drain: no new connections, and what is open may end (30 s unless configured).
 A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
 
 const CHECK_EXAMPLES: &str = "\
@@ -220,6 +237,9 @@ mod tests {
         assert!(parse("vestibule run --listen a:1 --key k --to hello").is_err());
         assert!(parse("vestibule run -c f --to hello").is_err());
         assert!(parse("vestibule run -c f --proxy-protocol v2").is_err());
-        assert!(parse("vestibule run").is_err());
+        assert!(parse("vestibule run -c f --alpn h2").is_err());
+        assert!(parse("vestibule run -c f --log-format json").is_err());
+        // The answer to it is ours.
+        assert!(parse("vestibule run").is_ok());
     }
 }

@@ -5,6 +5,7 @@ mod check;
 mod claim;
 mod logging;
 mod run;
+mod signals;
 mod stderr;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use tracing::error;
@@ -59,17 +61,47 @@ fn answer() -> ExitCode {
     }
 }
 
-/// clap's message without its usage and its line breaks.
+/// clap's message without its usage and its line breaks, and what is meant by common slips.
 fn one_line(usage: &clap::Error) -> String {
     let text = usage.to_string();
-    let message: Vec<&str> = text
+    let lines = text
         .trim_start_matches("error: ")
         .lines()
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
         .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    format!("{}; see `vestibule help`", message.join(" "))
+        .filter(|line| !line.is_empty());
+    let mut message = String::new();
+    for line in lines {
+        let separator = match line.strip_prefix("tip: ") {
+            _ if message.is_empty() => "",
+            Some(_) => "; ",
+            None => " ",
+        };
+        message.push_str(separator);
+        message.push_str(line.trim_start_matches("tip: "));
+    }
+    let hint = hint(usage).map(|hint| format!("; {hint}"));
+    format!(
+        "{message}{}; see `vestibule help`",
+        hint.unwrap_or_default()
+    )
+}
+
+/// What was probably meant by an argument in the wrong place.
+fn hint(usage: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(unknown)) = usage.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    let is_unknown = usage.kind() == ErrorKind::UnknownArgument;
+    let command = std::env::args().nth(1).filter(|_| is_unknown)?;
+    match command.as_str() {
+        "run" | "check" if !unknown.starts_with('-') => {
+            Some("a configuration file is given with `-c FILE`")
+        }
+        "claim" if !unknown.starts_with('-') => Some("the command stands behind `--`"),
+        "-c" | "--config" | "--listen" => Some("these are arguments of `vestibule run`"),
+        _ => None,
+    }
 }
 
 fn completions(shell: Shell) -> Result<Exit, Failure> {

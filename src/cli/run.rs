@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use vestibule::{Config, ConfigError, FileState, Problem, Proxy, Running, Sidecar, Watch};
 
 use super::args::RunArgs;
+use super::signals::{Asked, Signals};
 use super::{Exit, Failure, logging};
 
 pub(super) fn demo() -> Result<Exit, Failure> {
@@ -20,8 +20,8 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let source = match (&args.config, &args.listen) {
         (Some(file), _) => Source::File(absolute_path(file)?, None),
         (None, Some(listen)) => {
-            let to = args.to.clone().unwrap_or_default();
-            if args.cert.is_none() && !to.starts_with("tls:") {
+            let to = args.to.clone();
+            if args.cert.is_none() && !to.iter().any(|to| to.starts_with("tls:")) {
                 return Err(Failure::usage(anyhow::anyhow!(IN_THE_CLEAR)));
             }
             Source::Flags(Box::new(Sidecar {
@@ -29,15 +29,16 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
                 certificate: args.cert.clone().zip(args.key.clone()),
                 client_ca: args.client_ca.clone(),
                 allow: args.allow.clone(),
+                alpn: args.alpn.clone(),
                 to,
                 backend_ca: args.backend_ca.clone(),
                 backend_certificate: args.backend_cert.clone().zip(args.backend_key.clone()),
                 proxy_protocol: args.proxy_protocol,
                 gate: args.gate.as_deref().map(absolute_path).transpose()?,
+                log_format: args.log_format.unwrap_or_default(),
             }))
         }
-        // The argument parser asks for one of the two.
-        (None, None) => return Err(anyhow::anyhow!("neither --config nor --listen").into()),
+        (None, None) => return Err(Failure::usage(anyhow::anyhow!(NOTHING_TO_RUN))),
     };
     let config = source.read().map_err(Failure::usage)?;
     let source = source.settled(&config);
@@ -137,7 +138,7 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
 }
 
 /// Runs this on the control thread; the workers make their own runtimes.
-fn control<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) fn control<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -266,101 +267,7 @@ async fn drain(running: Running, timeout: Option<Duration>, signals: &mut Signal
     Exit::Clean
 }
 
-/// What the operator says while it runs.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    user2: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-            user2: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    /// The signal of an upgrade, whose default is to kill, is answered with what to do in this version.
-    async fn asked(&mut self) -> Asked {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Asked::End,
-                _ = self.interrupt.recv() => return Asked::End,
-                _ = self.hangup.recv() => return Asked::Reload,
-                _ = self.user2.recv() => {
-                    warn!("SIGUSR2: upgrading is not supported in this version; restart instead");
-                }
-            }
-        }
-    }
-
-    /// What this comes to, unless SIGTERM or SIGINT comes first, for which it is given up. The other
-    /// signals are kept for [`Self::asked`].
-    async fn unless_end<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            _ = self.terminate.recv() => None,
-            _ = self.interrupt.recv() => None,
-            done = work => Some(done),
-        }
-    }
-
-    /// Waits for SIGTERM or SIGINT.
-    async fn end_is_asked(&mut self) {
-        while self.asked().await != Asked::End {
-            warn!("SIGHUP: draining, so nothing is reloaded");
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    End,
-    Reload,
-}
+const NOTHING_TO_RUN: &str = "run needs -c FILE, or --listen, --cert, --key and --to";
 
 const IN_THE_CLEAR: &str = "--listen needs --cert and --key; without them clients would come in plaintext, \
                             which is for `--to tls:HOST:PORT` alone";
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-
-    use rustix::process::{Signal, getpid, kill_process};
-    use tokio::sync::oneshot;
-    use tokio::task::spawn_blocking;
-
-    use super::*;
-
-    // One test: all of the process hears its signals.
-    #[test]
-    fn a_read_that_hangs_is_given_up_for_the_end_holds_up_no_exit_and_loses_no_sighup() {
-        for end in [Signal::TERM, Signal::INT] {
-            let (data, disk) = sync_channel::<()>(0);
-            let ran = control(async {
-                let mut signals = Signals::new().context("no signals")?;
-                let (started, has_started) = oneshot::channel();
-                let hangs = spawn_blocking(move || {
-                    started.send(()).expect("a test that waits");
-                    disk.recv_timeout(LONG)
-                });
-                has_started.await.context("no read")?;
-                for signal in [Signal::HUP, end] {
-                    kill_process(getpid(), signal).context("no signal")?;
-                }
-                assert!(signals.unless_end(hangs).await.is_none(), "{end:?}");
-                assert_eq!(signals.asked().await, Asked::Reload);
-                Ok(())
-            });
-            assert!(ran.is_ok());
-            data.send(()).expect("a read that hangs still");
-        }
-    }
-
-    /// Only a test that fails takes so long.
-    const LONG: Duration = Duration::from_secs(60);
-}

@@ -1,6 +1,7 @@
 //! `[backend.tls]`: TLS towards the addresses of a backend.
 
 use super::files::Files;
+use super::foreign;
 use super::handshake::chain_and_key;
 use super::reader::Table;
 use super::value::{Expected, Value};
@@ -35,6 +36,7 @@ pub(super) fn client_mode(
     });
     let alpn = table.list("alpn", protocol);
     let allow = allow(&mut table);
+    foreign::client_mode(&mut table);
     let is_sound = match to.and_then(unnamed) {
         Some(Unnamed::BuiltIn) => {
             backend.problem_at(place, BUILT_IN.into());

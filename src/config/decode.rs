@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::client_mode::client_mode;
 use super::files::Files;
+use super::foreign;
 use super::handshake::handshake;
 use super::problem::Problem;
 use super::proxy_protocol;
@@ -79,6 +80,7 @@ impl Decoder<'_> {
             .map(|it| it.name.clone())
             .collect();
         let routes = routes(&mut root, &backend_names, &listener_names, &identifying);
+        foreign::root(&mut root);
         root.finish();
 
         let routes = routes?;
@@ -145,6 +147,7 @@ impl Decoder<'_> {
             let name = table.require("name", name);
             let address = address(&mut table, &mut taken);
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
+            foreign::listener(&mut table);
             // A table that has problems is there: the listener must not turn into a plain one.
             let tls = match table.table("tls") {
                 Some(tls) => handshake(tls, self.files).map(Some),
@@ -200,6 +203,7 @@ fn limits(mut table: Table<'_>) -> limits::Settings {
             default.handshakes_per_second_per_ip,
         ),
     };
+    foreign::limits(&mut table);
     table.finish();
     settings
 }
@@ -221,6 +225,7 @@ fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duratio
     let unacknowledged = table
         .read("unacknowledged", |value| value.or_off(tcp_timeout))
         .unwrap_or(Some(UNACKNOWLEDGED));
+    foreign::timeouts(&mut table);
     table.finish();
     (timeouts, drain, unacknowledged)
 }
@@ -250,6 +255,7 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings
     let allow_uids = table.list("allow_uids", Value::system_id);
     let allow_gids = table.list("allow_gids", Value::system_id);
     let max_clients = table.read("max_clients", |value| value.or_off(Value::count));
+    foreign::gate(&mut table);
     table.finish();
     Some(gate::Settings {
         path: path.unwrap_or(Some(default.path))?,
@@ -300,6 +306,7 @@ fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settin
         let health = table.table("health").map(health).unwrap_or_default();
         let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
         let tls = client_mode(decoder.files, &mut table, to.as_ref());
+        foreign::backend(&mut table);
         if let Some(name) = &name {
             unique(&table, name, &mut names);
         }

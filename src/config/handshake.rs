@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use tokio_rustls::rustls::RootCertStore;
 
 use super::files::{File, Files};
+use super::foreign;
 use super::reader::Table;
 use super::validity::{of_list, validity};
 use super::value::found;
@@ -22,7 +23,7 @@ use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
 
 /// `None` only with a problem that was reported.
 pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Settings> {
-    let entries = table.tables("certificates");
+    let entries = table.tables_such_as("certificates", CERTIFICATE);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         table.problem(
             "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
@@ -41,6 +42,7 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
         value.word(&[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
     });
     let alpn = table.list("alpn", protocol);
+    foreign::handshake(&mut table);
     let client_auth = client_auth(&mut table, files);
     let tickets = tickets(&mut table, files);
     table.finish();
@@ -63,6 +65,8 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
         engine: Engine::default(),
     })
 }
+
+const CERTIFICATE: &str = "as in `certificates = [ { chain = \"chain.pem\", key = \"key.pem\" } ]`";
 
 /// The staple that is named in the table: that of its only certificate.
 fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>) -> Option<File> {

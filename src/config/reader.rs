@@ -71,7 +71,8 @@ pub(super) struct Table<'d> {
     entries: DeTable<'d>,
     /// Where the table starts.
     offset: usize,
-    known: Vec<&'static str>,
+    /// Also those that were only looked for: they may be meant where another is written.
+    known: RefCell<Vec<&'static str>>,
 }
 
 impl<'d> Table<'d> {
@@ -86,13 +87,13 @@ impl<'d> Table<'d> {
             path,
             entries,
             offset,
-            known: Vec::new(),
+            known: RefCell::default(),
         }
     }
 
     /// Takes a key's value.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'d>> {
-        self.known.push(key);
+        self.knows(key);
         let value = self.entries.remove(key)?;
         let Range { start, .. } = value.span();
         let key = format!("{}{key}", self.path);
@@ -137,12 +138,13 @@ impl<'d> Table<'d> {
     }
 
     /// Where a key's value stands, if it was not taken yet.
-    pub(super) fn place(&self, key: &str) -> Option<usize> {
+    pub(super) fn place(&self, key: &'static str) -> Option<usize> {
+        self.knows(key);
         self.entries.get(key).map(|value| value.span().start)
     }
 
     /// As [`Table::place`], for a key that must be given.
-    pub(super) fn needs(&self, key: &str) -> Option<usize> {
+    pub(super) fn needs(&self, key: &'static str) -> Option<usize> {
         let place = self.place(key);
         if place.is_none() {
             let table = self.path.trim_end_matches('.');
@@ -197,18 +199,35 @@ impl<'d> Table<'d> {
 
     /// Takes an array of tables. `None` only with a problem that was reported.
     pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Table<'d>>> {
+        let example = format!("as under `[[{}{key}]]`", self.path);
+        self.tables_such_as(key, &example)
+    }
+
+    /// As [`Table::tables`], with what one looks like.
+    pub(super) fn tables_such_as(
+        &mut self,
+        key: &'static str,
+        example: &str,
+    ) -> Option<Vec<Table<'d>>> {
         let Some(value) = self.take(key) else {
             return Some(Vec::new());
         };
         if !value.is_array() {
             value.problem(&format!(
-                "expected a list of tables, as under `[[{}]]`, found {}",
-                value.key,
+                "expected a list of tables, {example}, found {}",
                 found(&value.value)
             ));
             return None;
         }
-        let tables: Vec<Option<Table<'d>>> = value.elements().map(Value::into_table).collect();
+        let table = |element: Value<'d>| {
+            if !element.is_table() {
+                let found = found(&element.value);
+                element.problem(&format!("expected a table, {example}, found {found}"));
+                return None;
+            }
+            element.into_table()
+        };
+        let tables: Vec<Option<Table<'d>>> = value.elements().map(table).collect();
         tables.into_iter().collect()
     }
 
@@ -227,6 +246,23 @@ impl<'d> Table<'d> {
         if !is_off {
             let off = off.map_or("leave it out".into(), |off| format!("only \"{off}\" is"));
             value.problem(&format!("not supported in this version; {off}"));
+        }
+    }
+
+    /// Says of keys that people bring from elsewhere what to write here.
+    pub(super) fn foreign(&mut self, keys: &[&str], instead: &str) {
+        for key in keys {
+            if let Some((written, _)) = self.entries.remove_entry(*key) {
+                let message = format!("`{}{key}`: {instead}", self.path);
+                self.document.problem(written.span().start, message);
+            }
+        }
+    }
+
+    fn knows(&self, key: &'static str) {
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
         }
     }
 
@@ -251,15 +287,13 @@ impl<'d> Table<'d> {
 
     /// Reports the keys that nobody took.
     pub(super) fn finish(self) {
+        let known = self.known.take();
         for key in self.entries.keys() {
             let Range { start, .. } = key.span();
             let unknown = format!("{}{}", self.path, key.get_ref());
-            let message = match closest(key.get_ref(), &self.known) {
+            let message = match closest(key.get_ref(), &known) {
                 Some(meant) => format!("unknown key `{unknown}`, did you mean `{meant}`?"),
-                None => format!(
-                    "unknown key `{unknown}`; known here: {}",
-                    self.known.join(", ")
-                ),
+                None => format!("unknown key `{unknown}`; known here: {}", known.join(", ")),
             };
             self.document.problem(start, message);
         }

@@ -1,5 +1,6 @@
 //! The `[[route]]`s, and the one that need not be written.
 
+use super::foreign;
 use super::reader::Table;
 use super::value::Value;
 use super::words::{network, protocol};
@@ -92,6 +93,7 @@ fn rule(
             None
         }
     };
+    foreign::route(&mut table);
     table.finish();
     Some(Rule {
         listener: listener.unwrap_or_default(),

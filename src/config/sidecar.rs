@@ -7,12 +7,13 @@ use super::lines::Place;
 use super::problem::Problem;
 use super::reader::Findings;
 use super::validity::{Validity, validity};
-use super::{Config, DEFAULT, proxy_protocol, words};
+use super::{Config, DEFAULT, LogFormat, proxy_protocol, words};
 use crate::address::Address;
 use crate::backend::To;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
+use crate::tls::Alpn;
 use crate::tls::certs::Certificate;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::connector;
@@ -32,8 +33,11 @@ pub struct Sidecar {
     /// Whom to let in, as in `uri:spiffe://corp/ns/*/sa/web`; empty: everybody whose certificate is
     /// good. On a listener without TLS: which server to speak to.
     pub allow: Vec<String>,
-    /// An address, `tls:host:port` for one that is spoken to with TLS, or `gate`, `hello` or `echo`.
-    pub to: String,
+    /// The protocols to offer, in order; empty: none. On a listener without TLS: to offer to the server.
+    pub alpn: Vec<String>,
+    /// Addresses, with `tls:` before each of them if they are spoken to with TLS, or one of `gate`,
+    /// `hello` and `echo`.
+    pub to: Vec<String>,
     /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Whom to trust about the certificate of a `tls:` backend, in PEM; `None`: whom this machine does.
@@ -43,6 +47,8 @@ pub struct Sidecar {
     /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
     /// default place if `to` is `gate`, and no gate otherwise.
     pub gate: Option<PathBuf>,
+    /// How log lines look.
+    pub log_format: LogFormat,
 }
 
 /// What is wrong with a [`Sidecar`].
@@ -66,6 +72,14 @@ pub enum SidecarError {
         "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`"
     )]
     AllowWhom,
+    /// One of `alpn` is no protocol.
+    #[error("{0}")]
+    Protocol(String),
+    /// Protocols are agreed on in TLS alone.
+    #[error(
+        "protocols (ALPN) are for a listener with a certificate, or for a backend as `tls:HOST:PORT`"
+    )]
+    AlpnWithoutTls,
     /// Clients show certificates in TLS alone.
     #[error("a CA for clients is for a listener with a certificate and key of its own")]
     ClientsWithoutTls,
@@ -92,26 +106,8 @@ impl Config {
         let certificate = certificate(sidecar.certificate.as_ref(), &mut findings)?;
         let client_auth = client_auth(sidecar)?;
         let allow = allow(sidecar)?;
-        let (to, tls) = match sidecar.to.strip_prefix("tls:") {
-            Some(address) => {
-                let tls = towards_backend(sidecar, &allow, &mut findings)?;
-                (address, Some(tls))
-            }
-            None if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() => {
-                return Err(SidecarError::WithoutTls);
-            }
-            None => (sidecar.to.as_str(), None),
-        };
-        let to = match words::to(to) {
-            Ok(To::Dialled(addresses)) if tls.is_some() && !has_names(&addresses) => {
-                Err("the host is a name or an IP address, as in `tls:api.internal:443`".into())
-            }
-            Ok(To::Gate | To::Hello | To::Echo) if tls.is_some() => {
-                Err("`tls:` is for a host and port, as in `tls:api.internal:443`".into())
-            }
-            read => read,
-        }
-        .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error))?;
+        let alpn = protocols(sidecar)?;
+        let (to, tls) = backend(sidecar, &allow, &alpn, &mut findings)?;
         let gate = match (&sidecar.gate, &to) {
             (Some(path), _) => Some(gate::Settings {
                 path: path.clone(),
@@ -121,10 +117,14 @@ impl Config {
             (None, To::Dialled(_) | To::Hello | To::Echo) => None,
         };
         proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
-            .map_err(|error| SidecarError::Backend(sidecar.to.clone(), error.into()))?;
+            .map_err(|error| SidecarError::Backend(sidecar.to.join(", "), error.into()))?;
         let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
+        config.runtime.log_format = sidecar.log_format;
         if let Some(tls) = config.listeners.iter_mut().find_map(|it| it.tls.as_mut()) {
             tls.client_auth = client_auth;
+            if !alpn.is_empty() {
+                tls.alpn = Alpn::Offered(alpn);
+            }
             config.routes = Routes::new(vec![Rule {
                 identity: allow,
                 action: Action::Backend(DEFAULT.into()),
@@ -142,6 +142,70 @@ impl Config {
             ..config
         })
     }
+}
+
+/// Who serves, and how to speak TLS to it.
+fn backend(
+    sidecar: &Sidecar,
+    allow: &[identity::Rule],
+    alpn: &[String],
+    findings: &mut Findings,
+) -> Result<(To, Option<connector::Settings>), SidecarError> {
+    let wrong = |to: &str, why: &str| SidecarError::Backend(to.into(), why.into());
+    let (first, is_alone) = match &sidecar.to[..] {
+        [first, rest @ ..] => (first, rest.is_empty()),
+        [] => return Err(wrong("", "expected at least one address")),
+    };
+    let has_tls = first.starts_with("tls:");
+    let mut addresses = Vec::new();
+    for to in &sidecar.to {
+        let address = to.strip_prefix("tls:");
+        if address.is_some() != has_tls {
+            return Err(wrong(
+                to,
+                "either all addresses have `tls:` before them or none",
+            ));
+        }
+        match words::to(address.unwrap_or(to)).map_err(|error| wrong(to, &error))? {
+            To::Dialled(found) if has_tls && !has_names(&found) => {
+                return Err(wrong(
+                    to,
+                    "the host is a name or an IP address, as in `tls:api.internal:443`",
+                ));
+            }
+            To::Dialled(found) => addresses.extend(found),
+            _ if has_tls => {
+                let why = "`tls:` is for a host and port, as in `tls:api.internal:443`";
+                return Err(wrong(to, why));
+            }
+            word if is_alone => return Ok((word, without_tls(sidecar)?)),
+            To::Gate | To::Hello | To::Echo => {
+                return Err(wrong(to, "gate, hello and echo stand alone"));
+            }
+        }
+    }
+    let tls = match has_tls {
+        true => Some(towards_backend(sidecar, allow, alpn, findings)?),
+        false => without_tls(sidecar)?,
+    };
+    Ok((To::Dialled(addresses), tls))
+}
+
+/// Nothing is said of TLS where there is none.
+fn without_tls<T>(sidecar: &Sidecar) -> Result<Option<T>, SidecarError> {
+    if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() {
+        return Err(SidecarError::WithoutTls);
+    }
+    if sidecar.certificate.is_none() && !sidecar.alpn.is_empty() {
+        return Err(SidecarError::AlpnWithoutTls);
+    }
+    Ok(None)
+}
+
+fn protocols(sidecar: &Sidecar) -> Result<Vec<String>, SidecarError> {
+    let names = sidecar.alpn.iter();
+    let names = names.map(|name| words::protocol_name(name).map_err(SidecarError::Protocol));
+    names.collect()
 }
 
 fn certificate(
@@ -207,7 +271,8 @@ fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
 
 fn allow(sidecar: &Sidecar) -> Result<Vec<identity::Rule>, SidecarError> {
     let is_about_clients = sidecar.client_ca.is_some();
-    let is_about_the_server = sidecar.certificate.is_none() && sidecar.to.starts_with("tls:");
+    let is_about_the_server =
+        sidecar.certificate.is_none() && sidecar.to.iter().any(|to| to.starts_with("tls:"));
     if !sidecar.allow.is_empty() && !is_about_clients && !is_about_the_server {
         return Err(SidecarError::AllowWhom);
     }
@@ -221,6 +286,7 @@ fn allow(sidecar: &Sidecar) -> Result<Vec<identity::Rule>, SidecarError> {
 fn towards_backend(
     sidecar: &Sidecar,
     allow: &[identity::Rule],
+    alpn: &[String],
     findings: &mut Findings,
 ) -> Result<connector::Settings, SidecarError> {
     let roots = match &sidecar.backend_ca {
@@ -234,10 +300,13 @@ fn towards_backend(
         server_name: None,
         roots,
         certificate: certificate(sidecar.backend_certificate.as_ref(), findings)?,
-        alpn: Vec::new(),
+        // With a certificate of the listener they are about the clients.
+        alpn: match sidecar.certificate {
+            None => alpn.to_vec(),
+            Some(_) => Vec::new(),
+        },
         allow: match sidecar.certificate {
             None => allow.to_vec(),
-            // They are about the clients.
             Some(_) => Vec::new(),
         },
     })

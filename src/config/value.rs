@@ -41,7 +41,10 @@ impl<'d> Value<'d> {
             other => {
                 document.problem(
                     offset,
-                    format!("`{key}`: expected a table, found {}", found(&other)),
+                    format!(
+                        "`{key}`: expected a table, as under `[{key}]`, found {}",
+                        found(&other)
+                    ),
                 );
                 None
             }
@@ -97,6 +100,9 @@ impl<'d> Value<'d> {
     pub(super) fn boolean(&self) -> Result<bool, Expected> {
         match self.value {
             DeValue::Boolean(value) => Ok(value),
+            DeValue::String(ref text) if matches!(&**text, "true" | "false") => {
+                Err(format!("write {text} without quotes"))
+            }
             ref other => Err(format!("expected true or false, found {}", found(other))),
         }
     }
@@ -109,8 +115,12 @@ impl<'d> Value<'d> {
     /// A whole number from 1 to `most`.
     pub(super) fn count_to(&self, most: u32) -> Result<usize, Expected> {
         let expected = format!("expected a whole number from 1 to {most}");
-        let DeValue::Integer(number) = &self.value else {
-            return Err(format!("{expected}, found {}", found(&self.value)));
+        let number = match &self.value {
+            DeValue::Integer(number) => number,
+            DeValue::String(text) if is_digits(text) => {
+                return Err(format!("write {text} without quotes"));
+            }
+            other => return Err(format!("{expected}, found {}", found(other))),
         };
         match u32::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) if (1..=most).contains(&number) => Ok(number as usize),
@@ -131,24 +141,31 @@ impl<'d> Value<'d> {
     /// A duration above zero.
     pub(super) fn duration(&self) -> Result<Duration, Expected> {
         const EXPECTED: &str = "expected a duration such as \"10s\", \"500ms\" or \"1h\"";
-        let DeValue::String(text) = &self.value else {
-            return Err(format!("{EXPECTED}, found {}", found(&self.value)));
-        };
-        match humantime::parse_duration(text) {
-            Ok(duration) if !duration.is_zero() => Ok(duration),
-            Ok(_) | Err(_) => Err(format!("{EXPECTED}, found {text:?}")),
+        match &self.value {
+            DeValue::String(text) if is_digits(text) => Err(without_unit(text, "s")),
+            DeValue::String(text) => match humantime::parse_duration(text) {
+                Ok(duration) if !duration.is_zero() => Ok(duration),
+                Ok(_) | Err(_) => Err(format!("{EXPECTED}, found {text:?}")),
+            },
+            DeValue::Integer(number) if is_digits(number.as_str()) => {
+                Err(without_unit(number.as_str(), "s"))
+            }
+            other => Err(format!("{EXPECTED}, found {}", found(other))),
         }
     }
 
     /// A size above zero, in bytes.
     pub(super) fn size(&self) -> Result<u64, Expected> {
         const EXPECTED: &str = "expected a size such as \"64KiB\" or \"512MiB\"";
-        let DeValue::String(text) = &self.value else {
-            return Err(format!("{EXPECTED}, found {}", found(&self.value)));
-        };
-        match text.parse() {
-            Ok(bytesize::ByteSize(bytes @ 1..)) => Ok(bytes),
-            _ => Err(format!("{EXPECTED}, found {text:?}")),
+        match &self.value {
+            DeValue::String(text) => match text.parse() {
+                Ok(bytesize::ByteSize(bytes @ 1..)) => Ok(bytes),
+                _ => Err(format!("{EXPECTED}, found {text:?}")),
+            },
+            DeValue::Integer(number) if is_digits(number.as_str()) => {
+                Err(without_unit(number.as_str(), "B"))
+            }
+            other => Err(format!("{EXPECTED}, found {}", found(other))),
         }
     }
 
@@ -166,18 +183,43 @@ impl<'d> Value<'d> {
             DeValue::String(word) if word == "unlimited" || word == "none" => Ok(None),
             _ => match read(self) {
                 Ok(value) => Ok(Some(value)),
+                Err(_) if self.is_zero() => Err("0 is refused; \"unlimited\" turns it off".into()),
                 Err(expected) => Err(format!("{expected}; \"unlimited\" turns it off")),
             },
         }
     }
 
+    /// What elsewhere means off, in any unit.
+    fn is_zero(&self) -> bool {
+        let text: &str = match &self.value {
+            DeValue::Integer(number) => number.as_str(),
+            DeValue::Float(number) => number.as_str(),
+            DeValue::String(text) => text,
+            _ => return false,
+        };
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        number.trim().parse() == Ok(0.0)
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Expected> {
-        let text = self.string()?;
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        let text: &str = match &self.value {
+            DeValue::String(text) => text,
+            DeValue::Float(number) if known.contains(&number.as_str()) => {
+                return Err(format!("write \"{number}\", in quotes"));
+            }
+            other => {
+                let known = known.join(", ");
+                return Err(format!(
+                    "expected one of the words {known}, found {}",
+                    found(other)
+                ));
+            }
+        };
         if let Some((_, meaning)) = words.iter().find(|(word, _)| *word == text) {
             return Ok(*meaning);
         }
-        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         Err(match closest(text, &known) {
             Some(meant) => format!("unknown value {text:?}, did you mean {meant:?}?"),
             None => format!("unknown value {text:?}; one of: {}", known.join(", ")),
@@ -200,6 +242,14 @@ impl<'d> Value<'d> {
             ),
         })
     }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn without_unit(number: &str, unit: &str) -> Expected {
+    format!("{number} has no unit; write \"{number}{unit}\"")
 }
 
 pub(super) fn found(value: &DeValue<'_>) -> &'static str {

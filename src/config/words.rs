@@ -16,6 +16,9 @@ pub(super) fn to(text: &str) -> Result<To, Expected> {
         "gate" => Ok(To::Gate),
         "hello" => Ok(To::Hello),
         "echo" => Ok(To::Echo),
+        port if port.strip_prefix("tcp:").unwrap_or(port).starts_with(':') => {
+            Err("a backend's address has a host, as in `127.0.0.1:9000`".into())
+        }
         address => match address.parse::<Address>() {
             Ok(Address::Tcp { port: 0, .. }) => Err("a backend's port is not 0".into()),
             Ok(address) => Ok(To::Dialled(vec![address])),
@@ -54,7 +57,10 @@ pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
     value.parsed(|text| match EnvFilter::builder().parse(text) {
         // A word that is no level would be taken for a module, and all others be silent.
         Ok(_) if text.split(',').all(is_level_or_ours) => Ok(text.to_owned()),
-        _ => Err("expected a log filter such as \"info\" or \"info,vestibule=debug\""),
+        _ => Err(
+            "expected a log filter such as \"info\" or \"info,vestibule=debug\"; the levels are \
+             off, error, warn, info, debug and trace",
+        ),
     })
 }
 
@@ -68,15 +74,58 @@ fn is_level_or_ours(directive: &str) -> bool {
 }
 
 pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {
-    match value.string()? {
-        // RFC 7301 §3.1: 1 to 255 bytes.
-        name if (1..=255).contains(&name.len()) => Ok(name.to_owned()),
-        name => Err(format!(
+    protocol_name(value.string()?)
+}
+
+/// A protocol as clients name it in ALPN, which compares bytes (RFC 7301 §6).
+pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
+    // RFC 7301 §3.1: 1 to 255 bytes.
+    if !(1..=255).contains(&name.len()) {
+        return Err(format!(
             "a protocol's name has 1 to 255 bytes, found {}",
             name.len()
-        )),
+        ));
     }
+    let lower = name.to_ascii_lowercase();
+    let meant = match lower.as_str() {
+        "http/2" | "http/2.0" | "http2" => "h2",
+        "http/1" | "http1" | "http1.1" | "h1" => "http/1.1",
+        "http/3" | "http3" => "h3",
+        "postgres" => "postgresql",
+        // The registered names that have letters have small ones, but for a few that nobody types.
+        lower if PROTOCOLS.contains(&lower) => lower,
+        _ => return Ok(name.to_owned()),
+    };
+    if meant == name {
+        return Ok(name.to_owned());
+    }
+    Err(format!(
+        "unknown protocol {name:?}, did you mean {meant:?}?"
+    ))
 }
+
+/// Of the registry (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs"), those
+/// that run over TLS and streams.
+const PROTOCOLS: [&str; 18] = [
+    "acme-tls/1",
+    "coap",
+    "dot",
+    "ftp",
+    "h2",
+    "h3",
+    "http/1.0",
+    "http/1.1",
+    "imap",
+    "irc",
+    "managesieve",
+    "mqtt",
+    "nntp",
+    "pop3",
+    "postgresql",
+    "tds/8.0",
+    "xmpp-client",
+    "xmpp-server",
+];
 
 pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Expected> {
     value.parsed(|text| {

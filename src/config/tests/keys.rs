@@ -1,6 +1,7 @@
 //! Each key of the contract with right values, and with wrong ones and the exact answer.
 
 mod client_mode;
+mod foreign;
 mod lists;
 mod tables;
 

@@ -73,7 +73,7 @@ fn backend_tls() {
             (
                 "certificate = \"certs/client.pem\"",
                 15,
-                "`backend.tls.certificate`: expected a table, found a string",
+                "`backend.tls.certificate`: expected a table, as under `[backend.tls.certificate]`, found a string",
             ),
             (
                 "alpn = [\"h2\", \"\"]",

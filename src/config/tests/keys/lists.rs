@@ -63,7 +63,7 @@ fn listener() {
             (
                 "accept_proxy_protocol = true",
                 25,
-                "`listener.accept_proxy_protocol`: expected a string, found a boolean",
+                "`listener.accept_proxy_protocol`: expected one of the words none, required, found a boolean",
             ),
             (
                 "trusted_proxies = [\"10.0.0.0/8\"]",
@@ -85,7 +85,7 @@ fn listener() {
             (
                 "tls = true",
                 7,
-                "`listener.tls`: expected a table, found a boolean",
+                "`listener.tls`: expected a table, as under `[listener.tls]`, found a boolean",
             ),
         ],
     );
@@ -116,13 +116,12 @@ fn listener_tls() {
             (
                 "certificates = \"certs/server.pem\"",
                 16,
-                "`listener.tls.certificates`: expected a list of tables, as under \
-                 `[[listener.tls.certificates]]`, found a string",
+                "`listener.tls.certificates`: expected a list of tables, as in `certificates = [ { chain = \"chain.pem\", key = \"key.pem\" } ]`, found a string",
             ),
             (
                 "certificates = [ \"certs/server.pem\" ]",
                 18,
-                "`listener.tls.certificates`: expected a table, found a string",
+                "`listener.tls.certificates`: expected a table, as in `certificates = [ { chain = \"chain.pem\", key = \"key.pem\" } ]`, found a string",
             ),
             (
                 "unknown_sni = \"second\"",
@@ -177,7 +176,7 @@ fn listener_tls() {
             (
                 "min_version = 1.3",
                 15,
-                "`listener.tls.min_version`: expected a string, found a float",
+                "`listener.tls.min_version`: write \"1.3\", in quotes",
             ),
             (
                 "tickets = { secret_file = \"certs/none\" }",
@@ -393,7 +392,7 @@ fn backend() {
             (
                 "proxy_protocol = 2",
                 18,
-                "`backend.proxy_protocol`: expected a string, found an integer",
+                "`backend.proxy_protocol`: expected one of the words none, v1, v2, found an integer",
             ),
             (
                 "park = \"no\"",
@@ -414,13 +413,12 @@ fn backend() {
             (
                 "health = { rise = \"2\" }",
                 19,
-                "`backend.health.rise`: expected a whole number from 1 to 4294967295, found a \
-                 string",
+                "`backend.health.rise`: write 2 without quotes",
             ),
             (
                 "tls = true",
                 7,
-                "`backend.tls`: expected a table, found a boolean",
+                "`backend.tls`: expected a table, as under `[backend.tls]`, found a boolean",
             ),
             (
                 "tls = { ca = \"certs/ca.pem\" }",
