@@ -8,6 +8,8 @@ pub(crate) mod hosts;
 pub(crate) mod identity;
 mod name;
 pub(crate) mod ocsp;
+pub(crate) mod pem;
+mod pinned;
 mod record;
 pub(crate) mod revocation;
 pub(crate) mod roots;
@@ -18,6 +20,7 @@ mod signed;
 mod stream;
 pub(crate) mod tickets;
 pub(crate) mod time;
+pub(crate) mod words;
 
 use std::sync::Arc;
 

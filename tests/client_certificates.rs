@@ -281,6 +281,7 @@ async fn a_list_is_matched_by_its_key_and_not_by_how_its_issuer_is_written() {
                     done.err
                 );
             }
+            assert_eq!(vestibule.terminate().await, Some(0));
         }
     }
 }
@@ -301,6 +302,7 @@ async fn a_list_of_version_1_is_in_force() {
         assert!(done.err.contains("certificate revoked"), "{}", done.err);
         let facts = facts(world.say(&vestibule, Some("bob"), &[]).await);
         assert_eq!(facts["identity"]["cn"], "bob");
+        assert_eq!(vestibule.terminate().await, Some(0));
     }
 }
 
@@ -330,6 +332,7 @@ async fn a_list_that_its_issuer_has_not_signed_refuses_the_issuers_clients() {
             let facts = facts(world.say(&vestibule, Some("alice"), &[version]).await);
             assert_eq!(facts["identity"]["cn"], "alice");
         }
+        assert_eq!(vestibule.terminate().await, Some(0));
     }
     // One of a former key, beside that of today.
     replace(
@@ -412,6 +415,95 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
         said.contains("the revocation list of CN=somebody else is by no authority"),
         "{}",
         said
+    );
+}
+
+/// As `openssl req -x509` makes it, for a client and the bundle alike.
+#[tokio::test]
+async fn a_client_may_show_a_trusted_certificate_itself() {
+    let world = World::new();
+    let me = Authority::root("me");
+    let signer = me.signer();
+    signer.write(world.directory.path(), "me");
+    let lists = world.root.revocations(&[]) + &me.revocations(&[]);
+    replace(&world.path("revoked.pem"), &lists);
+    replace(&world.path("clients.pem"), &(world.root.pem() + &me.pem()));
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    for version in VERSIONS {
+        let facts = facts(world.say(&vestibule, Some("me"), &[version]).await);
+        assert_eq!(facts["identity"]["cn"], "me");
+    }
+    // Another certificate of the same name and key is another one.
+    let again = me.reissued("me");
+    again.write(world.directory.path(), "again");
+    let done = world.say(&vestibule, Some("again"), &["-tls1_3"]).await;
+    assert!(done.out.is_empty(), "{}", done.err);
+    let event = vestibule
+        .event(|event| message(event) == "handshake failed")
+        .await;
+    let cause = event["cause"].as_str().expect("text");
+    assert!(cause.contains("CA:TRUE"), "{cause}");
+    // It may revoke itself.
+    let lists = world.root.revocations(&[]) + &me.revocations(&[signer.serial]);
+    replace(&world.path("revoked.pem"), &lists);
+    vestibule.said("reloaded", 1).await;
+    let done = world.say(&vestibule, Some("me"), &["-tls1_3"]).await;
+    assert!(done.err.contains("certificate revoked"), "{}", done.err);
+}
+
+/// Those that are left out would keep their clients from showing a certificate.
+#[tokio::test]
+async fn authorities_are_named_up_to_16_kib_and_beyond_that_none() {
+    let world = World::new();
+    let asked = async |bundle: &str| {
+        replace(&world.path("clients.pem"), bundle);
+        let vestibule = world.start(Relay::Auto, "optional", HELLO).await;
+        let mut said = Vec::new();
+        for version in VERSIONS {
+            let mut command = s_client(&vestibule.tcp());
+            command.arg(version);
+            let done = output(command).await;
+            said.push(String::from_utf8_lossy(&done.out).into_owned());
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+        said
+    };
+    let few = world.root.pem();
+    let named = |n: usize| Authority::root(&format!("{n:060}")).pem();
+    let many: String = (0..230).map(named).collect();
+    for said in asked(&few).await {
+        assert!(
+            said.contains("Acceptable client certificate CA names"),
+            "{said}"
+        );
+        assert!(said.contains("CN = clients"), "{said}");
+    }
+    for said in asked(&(few + &many)).await {
+        assert!(
+            said.contains("No client certificate CA names sent"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_supported_in_a_certificate_is_refused_in_words() {
+    let world = World::new();
+    let critical = Subject {
+        critical: true,
+        ..Subject::named("critical")
+    };
+    world.client(&world.root, "critical", &critical);
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    let done = world.say(&vestibule, Some("critical"), &["-tls1_3"]).await;
+    assert!(done.out.is_empty(), "{}", done.err);
+    let event = vestibule
+        .event(|event| message(event) == "handshake failed")
+        .await;
+    let cause = event["cause"].as_str().expect("text");
+    assert!(
+        cause.contains("a critical extension that is not supported"),
+        "{cause}"
     );
 }
 

@@ -9,6 +9,7 @@ use super::words::protocol;
 use crate::address::Address;
 use crate::backend::To;
 use crate::identity::Rule;
+use crate::tls::certs::Role;
 use crate::tls::connector::{self, ServerName, Settings};
 use crate::tls::roots::Roots;
 
@@ -30,7 +31,7 @@ pub(super) fn client_mode(
     let entry = table.table("certificate");
     // Without a staple: nobody asks a client for one.
     let certificate = entry.and_then(|mut entry| {
-        let certificate = chain_and_key(&mut entry, files);
+        let certificate = chain_and_key(&mut entry, files, Role::Client);
         entry.finish();
         certificate
     });

@@ -80,6 +80,11 @@ impl File {
         table.problem_at(self.offset, format!("{}: {error}", self.path.display()));
     }
 
+    /// As [`Self::problem`], where the words go on from the file's name.
+    pub(super) fn states(&self, table: &Table<'_>, statement: &dyn Display) {
+        table.problem_at(self.offset, format!("{} {statement}", self.path.display()));
+    }
+
     /// As [`Self::problem`], for what is only going to be wrong.
     pub(super) fn warn(&self, table: &Table<'_>, warning: &dyn Display) {
         table.warn_at(self.offset, format!("{}: {warning}", self.path.display()));

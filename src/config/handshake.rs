@@ -1,6 +1,5 @@
 //! The `[listener.tls]` tables.
 
-use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -12,11 +11,13 @@ use super::reader::Table;
 use super::validity::{of_list, validity};
 use super::value::found;
 use super::words::protocol;
-use crate::tls::certs::Certificate;
+use crate::tls::certs::{Certificate, Fault, Role};
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
+use crate::tls::pem::Pem;
 use crate::tls::revocation::List;
+use crate::tls::roots::Roots;
 use crate::tls::tickets::Secret;
 use crate::tls::time::Date;
 use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
@@ -95,7 +96,7 @@ fn certificate(
     beside: Option<File>,
     files: &Files<'_>,
 ) -> Option<Certificate> {
-    let certificate = chain_and_key(&mut entry, files);
+    let certificate = chain_and_key(&mut entry, files, Role::Server);
     let staple = entry.read("ocsp", |value| files.read(value)).or(beside);
     let certificate = match (certificate, staple) {
         (Some(certificate), Some(staple)) => stapled(&certificate, staple, &entry),
@@ -106,18 +107,25 @@ fn certificate(
 }
 
 /// `None` only with a problem that was reported.
-pub(super) fn chain_and_key(entry: &mut Table<'_>, files: &Files<'_>) -> Option<Certificate> {
+pub(super) fn chain_and_key(
+    entry: &mut Table<'_>,
+    files: &Files<'_>,
+    role: Role,
+) -> Option<Certificate> {
     let chain = entry.require("chain", |value| files.read(value));
     let key = entry.require("key", |value| files.read(value));
     let (chain, key) = (chain?, key?);
-    match Certificate::from_pem(&chain.content, &key.content) {
+    match Certificate::from_pem(&chain.content, &key.content, role) {
         Ok(certificate) => {
             check_validity(&certificate, &chain, entry);
             Some(certificate)
         }
         Err(error) => {
-            let file = if error.is_of_the_key() { key } else { chain };
-            file.problem(entry, &error);
+            match error.fault() {
+                Fault::Chain => chain.problem(entry, &error),
+                Fault::Key => key.problem(entry, &error),
+                Fault::Swap => chain.states(entry, &error),
+            }
             None
         }
     }
@@ -175,10 +183,11 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     };
     // Whatever is wrong with the authorities, so that all is said in one go.
     let lists = lists.unwrap_or_default();
-    let revoked = revoked(&lists, authorities.as_ref(), table);
+    let known = authorities.as_ref().and_then(Option::as_ref);
+    let revoked = revoked(&lists, known, table);
     let (authorities, revoked) = (authorities?, revoked?);
     let Some(demand) = demand else {
-        if let Some(place) = place.filter(|_| !(authorities.is_empty() && revoked.is_empty())) {
+        if let Some(place) = place.filter(|_| authorities.is_some() || !revoked.is_empty()) {
             table.warn_at(
                 place,
                 "`client_ca` and `crl` are read and not used while `client_auth` is \"none\""
@@ -187,7 +196,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         }
         return Some(None);
     };
-    if authorities.is_empty() {
+    let Some(authorities) = authorities else {
         table.problem_at(
             place.unwrap_or_default(),
             "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' certificates \
@@ -195,7 +204,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
                 .into(),
         );
         return None;
-    }
+    };
     for (list, file) in revoked.iter().filter(|(list, _)| !list.is_matched()) {
         file.warn(table, &of_nobody(list));
     }
@@ -213,54 +222,43 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     }
 }
 
-/// `None` only with a problem that was reported.
-fn authorities(bundles: &[File], table: &Table<'_>) -> Option<RootCertStore> {
-    let mut authorities = RootCertStore::empty();
-    let mut is_well = true;
-    for file in bundles {
-        let found: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &file.content[..]).collect();
-        match found {
-            Ok(found) if found.is_empty() => {
-                is_well = false;
-                file.problem(
-                    table,
-                    &"there is no certificate in it; a bundle has one -----BEGIN CERTIFICATE----- \
-                      after the other",
-                );
-            }
-            Ok(found) => match client_auth::authorities(found) {
-                Ok(found) => authorities.roots.extend(found.roots),
-                Err(error) => {
-                    is_well = false;
-                    file.problem(table, &error);
-                }
-            },
-            Err(error) => {
-                is_well = false;
-                file.problem(table, &format!("not PEM: {error}"));
-            }
+/// `None` only with a problem that was reported; `Some(None)` is no authority.
+fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Option<Roots>> {
+    let read = |file: &File| match Roots::from_pem(&file.content) {
+        Ok(roots) => Some(roots),
+        Err(error) => {
+            file.problem(table, &error);
+            None
         }
-    }
-    is_well.then_some(authorities)
+    };
+    let bundles: Vec<Option<Roots>> = bundles.iter().map(read).collect();
+    Some(Roots::union(bundles.into_iter().collect::<Option<_>>()?))
 }
 
 /// Lists in PEM, several in a file, or one in DER. `None` only with a problem that was reported.
 fn revoked<'f>(
     lists: &'f [File],
-    authorities: Option<&RootCertStore>,
+    authorities: Option<&Roots>,
     table: &Table<'_>,
 ) -> Option<Vec<(List, &'f File)>> {
     // Where they are unknown there is a problem anyway, and the lists may have others.
-    let none = RootCertStore::empty();
-    let authorities = authorities.unwrap_or(&none);
+    let none = || Arc::new(RootCertStore::empty());
+    let authorities = authorities.map_or_else(none, Roots::store);
     let mut revoked = Vec::new();
     let mut is_well = true;
     for file in lists {
-        let found: io::Result<Vec<_>> = rustls_pemfile::crls(&mut &file.content[..]).collect();
-        let found = match found {
+        let found = match Pem::read(&file.content) {
             // In DER, behind which nothing may stand: what is not read would not be in force.
-            Ok(found) if found.is_empty() => vec![file.content.clone().into()],
-            Ok(found) => found,
+            Ok(pem) if pem.is_binary() => vec![file.content.clone().into()],
+            Ok(pem) => pem.lists_or(|held| {
+                is_well = false;
+                file.problem(
+                    table,
+                    &format!(
+                        "not a certificate revocation list (RFC 5280 §5), in PEM or DER: it holds {held}"
+                    ),
+                );
+            }),
             Err(error) => {
                 is_well = false;
                 file.problem(table, &format!("not PEM: {error}"));
@@ -268,7 +266,7 @@ fn revoked<'f>(
             }
         };
         for list in found {
-            match List::new(list, authorities) {
+            match List::new(list, &authorities) {
                 Ok(list) => {
                     file.say(table, of_list(&list));
                     revoked.push((list, file));

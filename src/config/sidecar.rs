@@ -14,7 +14,7 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
 use crate::tls::Alpn;
-use crate::tls::certs::Certificate;
+use crate::tls::certs::{Certificate, Fault, Role};
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::connector;
 use crate::tls::roots::Roots;
@@ -58,6 +58,9 @@ pub enum SidecarError {
     /// The chain or key cannot be used.
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, String),
+    /// What is in the chain's file belongs into the key's.
+    #[error("{} {}", .0.display(), .1)]
+    Swapped(PathBuf, String),
     /// `to` is no backend.
     #[error("backend {0:?}: {1}")]
     Backend(String, String),
@@ -103,7 +106,7 @@ impl Config {
         let files = files.chain(&sidecar.backend_ca).chain(&sidecar.client_ca);
         let files = files.map(FileState::of).collect();
         let mut findings = Findings::default();
-        let certificate = certificate(sidecar.certificate.as_ref(), &mut findings)?;
+        let certificate = certificate(sidecar.certificate.as_ref(), Role::Server, &mut findings)?;
         let client_auth = client_auth(sidecar)?;
         let allow = allow(sidecar)?;
         let alpn = protocols(sidecar)?;
@@ -210,6 +213,7 @@ fn protocols(sidecar: &Sidecar) -> Result<Vec<String>, SidecarError> {
 
 fn certificate(
     files: Option<&(PathBuf, PathBuf)>,
+    role: Role,
     findings: &mut Findings,
 ) -> Result<Option<Certificate>, SidecarError> {
     let Some((chain, key)) = files else {
@@ -221,14 +225,18 @@ fn certificate(
     };
     let chain_pem = read(chain, "certificate chain")?;
     let key_pem = read(key, "private key")?;
-    match Certificate::from_pem(&chain_pem, &key_pem) {
+    match Certificate::from_pem(&chain_pem, &key_pem, role) {
         Ok(certificate) => {
             check_validity(&certificate, chain, findings);
             Ok(Some(certificate))
         }
         Err(error) => {
-            let file = if error.is_of_the_key() { key } else { chain };
-            Err(SidecarError::Certificate(file.clone(), error.to_string()))
+            let why = error.to_string();
+            Err(match error.fault() {
+                Fault::Chain => SidecarError::Certificate(chain.clone(), why),
+                Fault::Key => SidecarError::Certificate(key.clone(), why),
+                Fault::Swap => SidecarError::Swapped(chain.clone(), why),
+            })
         }
     }
 }
@@ -254,15 +262,9 @@ fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
     let wrong = |error: String| SidecarError::Certificate(path.clone(), error);
     let pem =
         file::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
-    let authorities: io::Result<Vec<_>> = rustls_pemfile::certs(&mut &pem[..]).collect();
-    let authorities = authorities.map_err(|error| wrong(format!("not PEM: {error}")))?;
-    if authorities.is_empty() {
-        return Err(wrong("there is no certificate in it".into()));
-    }
-    let authorities = client_auth::authorities(authorities);
     let settings = client_auth::Settings {
         demand: Demand::Required,
-        authorities: authorities.map_err(|error| wrong(error.to_string()))?,
+        authorities: Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))?,
         revoked: Vec::new(),
     };
     let client_auth = ClientAuth::new(settings).map_err(|error| wrong(error.to_string()))?;
@@ -299,7 +301,7 @@ fn towards_backend(
     Ok(connector::Settings {
         server_name: None,
         roots,
-        certificate: certificate(sidecar.backend_certificate.as_ref(), findings)?,
+        certificate: certificate(sidecar.backend_certificate.as_ref(), Role::Client, findings)?,
         // With a certificate of the listener they are about the clients.
         alpn: match sidecar.certificate {
             None => alpn.to_vec(),

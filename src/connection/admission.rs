@@ -17,6 +17,7 @@ use crate::outcome::Outcome;
 use crate::route::{Expecting, Query, Refusal};
 use crate::setup::{Agreed, Setup, Unwelcome, agree};
 use crate::sys::socket::Socket;
+use crate::tls::words::words;
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, TlsAcceptor};
 use crate::worker::Shared;
 
@@ -166,8 +167,8 @@ impl Refused {
             Self::Introduction(outcome) => return outcome,
             Self::Handshake(HandshakeError::NotTls(socket)) => (socket, Outcome::NotTls),
             Self::Handshake(HandshakeError::Failed(cause, socket)) => {
-                debug!(%cause, "handshake failed");
-                record.because(reason(&cause), Some(&cause));
+                debug!(cause = %words(&cause), "handshake failed");
+                record.because(reason(&cause), Some(&words(&cause)));
                 (socket, Outcome::HandshakeFailed)
             }
             Self::Handshake(HandshakeError::Refused(refusal, socket)) => {
@@ -179,8 +180,8 @@ impl Refused {
                 let alert = match &unwelcome {
                     Unwelcome::Route(_) => AlertDescription::AccessDenied,
                     Unwelcome::Certificate(cause) => {
-                        debug!(%cause, "certificate refused");
-                        record.because(Reason::Certificate, Some(&cause));
+                        debug!(cause = %words(cause), "certificate refused");
+                        record.because(Reason::Certificate, Some(&words(cause)));
                         tls::alert(cause)
                     }
                 };

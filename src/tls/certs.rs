@@ -1,6 +1,5 @@
 //! A certificate chain and its key, read from PEM and checked against each other.
 
-use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
@@ -9,15 +8,17 @@ use std::time::SystemTime;
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Version;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
+use super::name;
 use super::ocsp::Staple;
+use super::pem::{Pem, PemError, Position};
 use super::time::system_time;
 
 /// A chain whose key is known to match it, and what its first certificate says.
@@ -43,34 +44,31 @@ impl PartialEq for Certificate {
 impl Eq for Certificate {}
 
 impl Certificate {
-    /// Reads a chain, the server's own certificate first, and its private key (PKCS#8, PKCS#1 or
-    /// SEC1).
-    pub(crate) fn from_pem(mut chain: &[u8], mut key: &[u8]) -> Result<Self, CertificateError> {
-        let chain: Vec<CertificateDer<'static>> = rustls_pemfile::certs(&mut chain)
-            .collect::<io::Result<_>>()
-            .map_err(CertificateError::ParseChain)?;
-        let Some(own) = chain.first() else {
-            return Err(CertificateError::EmptyChain);
-        };
-        let (_, parsed) = X509Certificate::from_der(own)
-            .map_err(|error| CertificateError::Malformed(error.to_string()))?;
-        if parsed.version() != X509Version::V3 {
-            return Err(CertificateError::Version(parsed.version().0 + 1));
+    /// Reads a chain, our own certificate first, and its private key (PKCS#8, PKCS#1 or SEC1).
+    ///
+    /// Whether the certificate is good is for the peer to judge: that it can be read and has the key is
+    /// all that is asked of it.
+    pub(crate) fn from_pem(chain: &[u8], key: &[u8], role: Role) -> Result<Self, CertificateError> {
+        let chain_pem = Pem::read(chain).map_err(CertificateError::ParseChain)?;
+        let chain = chain_pem.certificates();
+        if chain.is_empty() {
+            return Err(no_certificate(&chain_pem));
         }
-        let names = names(&parsed);
-        let (not_before, not_after) = (
-            system_time(parsed.validity().not_before),
-            system_time(parsed.validity().not_after),
-        );
-        let key: PrivateKeyDer<'static> = rustls_pemfile::private_key(&mut key)
-            .map_err(CertificateError::ParseKey)?
-            .ok_or(CertificateError::NoKey)?;
-        let key = any_supported_type(&key).map_err(CertificateError::UnusableKey)?;
-        let algorithm = describe(&parsed, key.algorithm());
-        let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().map_err(CertificateError::Mismatch)?;
+        let mut parsed = Vec::new();
+        for (der, position) in &chain {
+            parsed.push(parse(der).map_err(|why| CertificateError::Malformed(*position, why))?);
+        }
+        let own = &parsed[0];
+        if role == Role::Server && own.version() != X509Version::V3 {
+            return Err(CertificateError::Version(own.version().0 + 1));
+        }
+        let key = fitting_key(&parsed, key)?;
+        let (names, algorithm) = (names(own), describe(own, key.algorithm()));
+        let not_before = system_time(own.validity().not_before);
+        let not_after = system_time(own.validity().not_after);
+        let chain = chain.iter().map(|(der, _)| der.clone()).collect();
         Ok(Self(Arc::new(Inner {
-            key: Arc::new(certified),
+            key: Arc::new(CertifiedKey::new(chain, key)),
             names,
             not_before,
             not_after,
@@ -118,7 +116,7 @@ impl Certificate {
 
     /// The server certificate of certs/, compiled in.
     pub(crate) fn for_development() -> Result<Self, CertificateError> {
-        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY)
+        Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY, Role::Server)
     }
 
     pub(super) fn algorithm(&self) -> SignatureAlgorithm {
@@ -136,6 +134,78 @@ impl Certificate {
     pub(super) fn key(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.0.key)
     }
+}
+
+/// To whom a certificate is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// To clients, none of which takes one of version 1.
+    Server,
+    /// To servers, some of which know it by its bytes.
+    Client,
+}
+
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    match X509Certificate::from_der(der) {
+        Ok((&[], parsed)) => Ok(parsed),
+        Ok(_) => Err("something follows its end".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn no_certificate(pem: &Pem) -> CertificateError {
+    match pem.keys().is_empty() && pem.encrypted_key().is_none() {
+        true => CertificateError::EmptyChain(pem.holds()),
+        false => CertificateError::Swapped,
+    }
+}
+
+/// The key of the first certificate: of several in a file it is the one that fits.
+fn fitting_key(
+    chain: &[X509Certificate<'_>],
+    pem: &[u8],
+) -> Result<Arc<dyn SigningKey>, CertificateError> {
+    let pem = Pem::read(pem).map_err(CertificateError::ParseKey)?;
+    let keys = pem.keys();
+    if keys.is_empty() {
+        return Err(match pem.encrypted_key() {
+            Some(line) => CertificateError::Encrypted(line),
+            None => CertificateError::NoKey(pem.holds()),
+        });
+    }
+    let keys: Vec<_> = (keys.iter().map(any_supported_type))
+        .collect::<Result<_, _>>()
+        .map_err(CertificateError::UnusableKey)?;
+    let fits = |certificate: &X509Certificate<'_>| {
+        keys.iter().find(|key| is_key_of(key.as_ref(), certificate))
+    };
+    if let Some(key) = fits(&chain[0]) {
+        return Ok(Arc::clone(key));
+    }
+    let fitting = chain.iter().position(|it| fits(it).is_some());
+    Err(match fitting {
+        Some(index) => CertificateError::NotFirst {
+            nth: index + 1,
+            fitting: name::shown(chain[index].subject()),
+            first: name::shown(chain[0].subject()),
+        },
+        None => CertificateError::Mismatch(name::shown(chain[0].subject())),
+    })
+}
+
+/// Compared here: rustls compares as well, but parses the certificate first, and refuses for our peers
+/// what it does not know.
+fn is_key_of(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
+    let Some(own) = key.public_key() else {
+        return false;
+    };
+    let Ok((_, own)) = SubjectPublicKeyInfo::from_der(&own) else {
+        return false;
+    };
+    let its = certificate.public_key();
+    // Not the parameters: some leave out the NULL of RSA.
+    (own.algorithm.oid() == its.algorithm.oid())
+        && own.subject_public_key.data == its.subject_public_key.data
 }
 
 /// The names in the extension made for them, and without that the common name, as of old.
@@ -181,38 +251,77 @@ fn describe(certificate: &X509Certificate<'_>, algorithm: SignatureAlgorithm) ->
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
     #[error("the certificate chain is not PEM: {0}")]
-    ParseChain(io::Error),
+    ParseChain(PemError),
     #[error(
-        "there is no certificate in the chain file; it starts with -----BEGIN CERTIFICATE-----"
+        "there is no certificate in the chain file; it starts with -----BEGIN CERTIFICATE-----, and the \
+         file holds {0}"
     )]
-    EmptyChain,
-    #[error("the first certificate of the chain cannot be read: {0}")]
-    Malformed(String),
+    EmptyChain(String),
+    #[error("holds a private key and no certificate: are chain and key swapped?")]
+    Swapped,
+    #[error("{0} cannot be read: {1}; get it again")]
+    Malformed(Position, String),
     #[error(
         "the first certificate of the chain is of version {0}, which no client takes; issue it as \
          version 3, with its names as extensions (`openssl x509 -req -extfile`)"
     )]
     Version(u32),
     #[error("the private key is not PEM: {0}")]
-    ParseKey(io::Error),
+    ParseKey(PemError),
     #[error(
-        "there is no private key in the key file; PKCS#8, PKCS#1 and SEC1 are read, unencrypted"
+        "there is no private key in the key file; PKCS#8, PKCS#1 and SEC1 are read, unencrypted, and \
+         the file holds {0}"
     )]
-    NoKey,
+    NoKey(String),
+    #[error(
+        "the private key in line {0} is encrypted; decrypt it with `openssl pkey -in FILE -out \
+         DECRYPTED` and protect that file by its mode (600)"
+    )]
+    Encrypted(usize),
     #[error("the private key cannot be used: {0}")]
     UnusableKey(rustls::Error),
-    #[error("the private key does not belong to the first certificate of the chain ({0})")]
-    Mismatch(rustls::Error),
+    #[error(
+        "the private key does not belong to the first certificate of the chain ({first}) but to \
+         certificate {nth} ({fitting}): put it first"
+    )]
+    NotFirst {
+        nth: usize,
+        fitting: String,
+        first: String,
+    },
+    #[error(
+        "the private key does not belong to the first certificate of the chain ({0}), nor to another \
+         one of it; take the key that the certificate was requested with"
+    )]
+    Mismatch(String),
 }
 
 impl CertificateError {
-    /// Whether the key's file is at fault, not the chain's.
-    pub(crate) fn is_of_the_key(&self) -> bool {
+    /// Which file is at fault.
+    pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::ParseChain(_) | Self::EmptyChain | Self::Malformed(_) | Self::Version(_) => false,
-            Self::ParseKey(_) | Self::NoKey | Self::UnusableKey(_) | Self::Mismatch(_) => true,
+            Self::Swapped => Fault::Swap,
+            Self::ParseChain(_)
+            | Self::EmptyChain(_)
+            | Self::Malformed(..)
+            | Self::Version(_)
+            | Self::NotFirst { .. } => Fault::Chain,
+            Self::ParseKey(_)
+            | Self::NoKey(_)
+            | Self::Encrypted(_)
+            | Self::UnusableKey(_)
+            | Self::Mismatch(_) => Fault::Key,
         }
     }
+}
+
+/// Which of two files is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Chain,
+    Key,
+    /// The chain's, and the words go on from its name.
+    Swap,
 }
 
 const DEVELOPMENT_CHAIN: &[u8] = include_bytes!("../../certs/server.pem");
@@ -220,8 +329,8 @@ const DEVELOPMENT_KEY: &[u8] = include_bytes!("../../certs/server-key.pem");
 
 /// To compare with: each of thousands of certificates is asked whether it is this one.
 static DEVELOPMENT_DER: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
-    let chain: io::Result<_> = rustls_pemfile::certs(&mut &DEVELOPMENT_CHAIN[..]).collect();
-    chain.expect("the compiled-in certificate is tested")
+    let pem = Pem::read(DEVELOPMENT_CHAIN).expect("the compiled-in certificate is tested");
+    pem.certificates().into_iter().map(|(der, _)| der).collect()
 });
 
 #[cfg(test)]
@@ -237,7 +346,11 @@ mod tests {
         let key = rcgen::KeyPair::generate().expect("a key");
         let other = rcgen::CertificateParams::default().self_signed(&key);
         let other = other.expect("a certificate").pem();
-        let other = Certificate::from_pem(other.as_bytes(), key.serialize_pem().as_bytes());
+        let other = Certificate::from_pem(
+            other.as_bytes(),
+            key.serialize_pem().as_bytes(),
+            Role::Server,
+        );
         assert!(!other.expect("a certificate").is_for_development());
     }
 

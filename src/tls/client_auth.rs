@@ -11,22 +11,23 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, SignatureVerificationAlgor
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
 };
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::certs::Role;
 use super::identity::identity;
-use super::provider;
 use super::revocation::{List, Revocations};
+use super::roots::Roots;
+use super::{pinned, provider};
 
 /// What a listener wants of its clients' certificates.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub demand: Demand,
     /// Those that clients' certificates come from.
-    pub authorities: RootCertStore,
+    pub authorities: Roots,
     /// What these, and those between, have revoked.
     pub revoked: Vec<List>,
 }
@@ -36,22 +37,6 @@ pub(crate) enum Demand {
     /// A client may have none; one that it has must be valid.
     Optional,
     Required,
-}
-
-/// The authorities of these certificates.
-///
-/// # Errors
-///
-/// One of them cannot be an authority.
-pub(crate) fn authorities(
-    certificates: impl IntoIterator<Item = CertificateDer<'static>>,
-) -> Result<RootCertStore, ClientAuthError> {
-    let mut authorities = RootCertStore::empty();
-    for certificate in certificates {
-        let added = authorities.add(certificate);
-        added.map_err(ClientAuthError::Authority)?;
-    }
-    Ok(authorities)
 }
 
 /// Verifies clients' certificates.
@@ -69,17 +54,18 @@ impl ClientAuth {
             authorities,
             revoked,
         } = settings;
-        let authorities = Arc::new(authorities);
         let provider = provider();
         let algorithms = provider.signature_verification_algorithms.all;
-        let builder = WebPkiClientVerifier::builder_with_provider(authorities.clone(), provider);
+        let builder = WebPkiClientVerifier::builder_with_provider(authorities.store(), provider);
         let builder = match demand {
             Demand::Optional => builder.allow_unauthenticated(),
             Demand::Required => builder,
         };
+        let rustls = builder.build()?;
         let revocations = Arc::new(revoked.into_iter().collect::<Revocations>());
         let verifier = Verifier {
-            rustls: builder.build()?,
+            hints: hints(rustls.root_hint_subjects()),
+            rustls,
             authorities,
             algorithms,
             revocations: Arc::clone(&revocations),
@@ -139,8 +125,6 @@ impl ClientAuth {
 /// What is wrong with what a listener knows of its clients.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientAuthError {
-    #[error("an authority's certificate cannot be used: {0}")]
-    Authority(Error),
     #[error("{0}")]
     Build(#[from] VerifierBuilderError),
 }
@@ -149,7 +133,8 @@ pub(crate) enum ClientAuthError {
 #[derive(Debug)]
 struct Verifier {
     rustls: Arc<dyn ClientCertVerifier>,
-    authorities: Arc<RootCertStore>,
+    authorities: Roots,
+    hints: Vec<DistinguishedName>,
     algorithms: &'static [&'static dyn SignatureVerificationAlgorithm],
     revocations: Arc<Revocations>,
 }
@@ -162,13 +147,21 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        if self.authorities.have(own) {
+            let certificate = pinned::verify(own, now, Role::Client)?;
+            return match self.revocations.check_trusted(&certificate, own) {
+                Ok(()) => Ok(ClientCertVerified::assertion()),
+                Err(webpki::Error::CertRevoked) => Err(CertificateError::Revoked.into()),
+                Err(_) => Err(CertificateError::UnknownRevocationStatus.into()),
+            };
+        }
         if !self.revocations.is_empty() {
             let found = EndEntityCert::try_from(own).and_then(|own| {
-                let (roots, usage) = (&self.authorities.roots, KeyUsage::client_auth());
+                let (roots, usage) = (self.authorities.store(), KeyUsage::client_auth());
                 let check = |path: &VerifiedPath<'_>| self.revocations.check(path);
                 own.verify_for_usage(
                     self.algorithms,
-                    roots,
+                    &roots.roots,
                     intermediates,
                     now,
                     usage,
@@ -195,6 +188,18 @@ impl Verifier {
             true => Ok(verified),
             false => Err(CertificateError::Revoked.into()),
         }
+    }
+}
+
+/// The names of the authorities, for clients to choose a certificate by; none if they are too many. A
+/// part of them would keep clients of the others from showing theirs, and none says that any will do
+/// (RFC 8446 §4.2.4). Above 64 KiB the message is malformed, and Java gives up at half of that.
+fn hints(subjects: &[DistinguishedName]) -> Vec<DistinguishedName> {
+    let length = |name: &DistinguishedName| 2 + name.as_ref().len();
+    let length: usize = subjects.iter().map(length).sum();
+    match length <= MOST_HINTS {
+        true => subjects.to_vec(),
+        false => Vec::new(),
     }
 }
 
@@ -251,7 +256,7 @@ impl ClientCertVerifier for Verifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.rustls.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_tls12_signature(
@@ -276,6 +281,9 @@ impl ClientCertVerifier for Verifier {
         self.rustls.supported_verify_schemes()
     }
 }
+
+/// Bytes of the names of authorities that a client is told.
+const MOST_HINTS: usize = 16 * 1024;
 
 /// Certificates between a client's own and its authority's.
 const MOST: usize = 8;

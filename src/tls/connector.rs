@@ -17,6 +17,7 @@ use super::roots::Roots;
 use super::server_auth::{Refusal, ServerAuth};
 use super::sessions::{Attempt, Sessions};
 use super::stream::tls_error;
+use super::words::words;
 use super::{is_not_tls, provider};
 use crate::address::Address;
 use crate::identity::{Identity, Rule};
@@ -118,7 +119,7 @@ pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     /// The backend: its certificate is not for it, not signed by whom we trust, or out of time.
-    #[error("{0}")]
+    #[error("{}", words(.0))]
     Unverified(rustls::Error),
     /// The backend: it is somebody, and not whom it should be.
     #[error("no rule of `tls.allow` admits {0}")]

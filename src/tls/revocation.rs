@@ -19,6 +19,7 @@ use x509_parser::prelude::FromDer;
 
 pub(crate) use self::list::List;
 use super::name::Normal;
+use super::signed::Signed;
 
 /// The lists of all authorities.
 #[derive(Debug, Default)]
@@ -61,6 +62,26 @@ impl Revocations {
             self.ensure_none_is_open(certificate.issuer(), &issuer, has_lists)?;
         }
         Ok(())
+    }
+
+    /// As [`Self::check`], for a certificate that is itself among the authorities'.
+    pub(super) fn check_trusted(
+        &self,
+        certificate: &X509Certificate<'_>,
+        der: &[u8],
+    ) -> Result<(), Error> {
+        let signed = Signed::read(der).map_err(|_| Error::BadDer)?;
+        let is_by_signer = |list: &List| list.signer().is_some_and(|key| signed.is_by_content(key));
+        let mut lists = self.lists();
+        if lists.any(|list| list.has(certificate.raw_serial()) && is_by_signer(list)) {
+            return Err(Error::CertRevoked);
+        }
+        let issuer = Normal::of(certificate.issuer().as_raw());
+        let mut open = self.open.iter().filter(|list| !list.is_matched());
+        match open.any(|list| list.is_named(&issuer)) {
+            true => Err(Error::UnknownRevocationStatus),
+            false => Ok(()),
+        }
     }
 
     /// A list in the name of an issuer that nobody is known to have signed may be the one that revokes.

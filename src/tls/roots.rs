@@ -1,17 +1,27 @@
 //! Whose signature on a certificate counts: bundles of PEM, or what the platform trusts.
 
-use std::io;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::{self, RootCertStore};
+use tokio_rustls::rustls::RootCertStore;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use super::certs::parse;
+use super::name;
+use super::pem::{Pem, PemError, Position};
+use super::words::words;
 
 /// At least one certificate authority.
 #[derive(Clone, Debug)]
-pub(crate) struct Roots(Arc<RootCertStore>);
+pub(crate) struct Roots {
+    store: Arc<RootCertStore>,
+    /// Their certificates, where they were named on purpose: each may be that of a peer as well.
+    certificates: Arc<HashSet<CertificateDer<'static>>>,
+}
 
 impl PartialEq for Roots {
     fn eq(&self, other: &Self) -> bool {
-        self.0.roots == other.0.roots
+        self.store.roots == other.store.roots && self.certificates == other.certificates
     }
 }
 
@@ -19,15 +29,25 @@ impl Eq for Roots {}
 
 impl Roots {
     /// The authorities of one bundle, each of which must be usable: it was named on purpose.
-    pub(crate) fn from_pem(mut bundle: &[u8]) -> Result<Self, RootsError> {
+    pub(crate) fn from_pem(bundle: &[u8]) -> Result<Self, RootsError> {
+        let pem = Pem::read(bundle).map_err(RootsError::Parse)?;
         let mut store = RootCertStore::empty();
-        for certificate in rustls_pemfile::certs(&mut bundle) {
-            let certificate = certificate.map_err(RootsError::Parse)?;
-            store.add(certificate).map_err(RootsError::Unusable)?;
+        let mut certificates = HashSet::new();
+        for (der, position) in pem.certificates() {
+            let parsed = parse(&der);
+            let parsed = parsed.map_err(|why| RootsError::Malformed(position, why))?;
+            let name = name::shown(parsed.subject());
+            store
+                .add(der.clone())
+                .map_err(|error| RootsError::Unusable(position, name, words(&error).to_string()))?;
+            certificates.insert(der);
         }
         match store.is_empty() {
-            true => Err(RootsError::Empty),
-            false => Ok(Self(Arc::new(store))),
+            true => Err(RootsError::Empty(pem.holds())),
+            false => Ok(Self {
+                store: Arc::new(store),
+                certificates: Arc::new(certificates),
+            }),
         }
     }
 
@@ -37,24 +57,33 @@ impl Roots {
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         match store.is_empty() {
             true => Err(RootsError::NoPlatform),
-            false => Ok(Self(Arc::new(store))),
+            false => Ok(Self {
+                store: Arc::new(store),
+                certificates: Arc::default(),
+            }),
         }
     }
 
     /// All that any of these trust; `None` if there are none of them.
     pub(crate) fn union(all: Vec<Self>) -> Option<Self> {
         let mut all = all.into_iter();
-        let Self(mut store) = all.next()?;
-        for Self(other) in all {
-            Arc::make_mut(&mut store)
-                .roots
-                .extend_from_slice(&other.roots);
+        let mut union = all.next()?;
+        for other in all {
+            let store = Arc::make_mut(&mut union.store);
+            store.roots.extend_from_slice(&other.store.roots);
+            let certificates = Arc::make_mut(&mut union.certificates);
+            certificates.extend(other.certificates.iter().cloned());
         }
-        Some(Self(store))
+        Some(union)
     }
 
-    pub(super) fn store(&self) -> Arc<RootCertStore> {
-        Arc::clone(&self.0)
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// Whether it is one of theirs, byte for byte.
+    pub(super) fn have(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.certificates.contains(certificate)
     }
 }
 
@@ -62,11 +91,16 @@ impl Roots {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
     #[error("the bundle is not PEM: {0}")]
-    Parse(io::Error),
-    #[error("there is no certificate in the bundle; it starts with -----BEGIN CERTIFICATE-----")]
-    Empty,
-    #[error("a certificate of the bundle cannot be used: {0}")]
-    Unusable(rustls::Error),
+    Parse(PemError),
+    #[error(
+        "there is no certificate in the bundle; it starts with -----BEGIN CERTIFICATE-----, and the file \
+         holds {0}"
+    )]
+    Empty(String),
+    #[error("{0} cannot be read: {1}; take it out, or get it again")]
+    Malformed(Position, String),
+    #[error("{0} {1}, cannot be used: {2}; take it out, or get it again")]
+    Unusable(Position, String, String),
     #[error(
         "this machine trusts no certificate authority; install its package `ca-certificates`, or \
          name a bundle"

@@ -6,22 +6,25 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
+use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::certs::Role;
 use super::identity::{BadCertificate, identity};
-use super::provider;
 use super::roots::Roots;
+use super::{pinned, provider};
 use crate::identity::Rule;
 
 /// Verifies the certificates of a backend's addresses: authority, name, time, and `allow`.
 #[derive(Debug)]
 pub(super) struct ServerAuth {
     webpki: Arc<WebPkiServerVerifier>,
+    roots: Roots,
     allow: Vec<Rule>,
 }
 
@@ -30,6 +33,7 @@ impl ServerAuth {
         let builder = WebPkiServerVerifier::builder_with_provider(roots.store(), provider());
         Self {
             webpki: builder.build().expect("there is at least one authority"),
+            roots: roots.clone(),
             allow: allow.to_vec(),
         }
     }
@@ -52,13 +56,16 @@ impl ServerCertVerifier for ServerAuth {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.webpki.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )?;
+        let verified = match self.roots.have(end_entity) {
+            true => trusted_itself(end_entity, server_name, now)?,
+            false => self.webpki.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            )?,
+        };
         self.admit(end_entity).map_err(|refusal| {
             let error = refusal.error();
             REFUSAL.set(Some(refusal));
@@ -88,6 +95,17 @@ impl ServerCertVerifier for ServerAuth {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+/// One that is named as an authority itself, byte for byte.
+fn trusted_itself(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, Error> {
+    pinned::verify(certificate, now, Role::Server)?;
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    Ok(ServerCertVerified::assertion())
 }
 
 /// Why a certificate that is valid is still not one to connect to.

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
-    DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    CustomExtension, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
 /// A certificate authority.
@@ -39,6 +39,8 @@ pub struct Subject {
     pub public: bool,
     /// May sign OCSP responses for who issues its certificate.
     pub responder: bool,
+    /// Has a certificate policy that is critical.
+    pub critical: bool,
 }
 
 /// What an OCSP responder knows of a certificate.
@@ -76,7 +78,9 @@ impl Authority {
     }
 
     fn root_with(name: &str, key: KeyPair) -> Self {
-        let issuer = CertifiedIssuer::self_signed(authority(name), key);
+        let mut params = authority(name);
+        params.serial_number = Some(SerialNumber::from(ROOT));
+        let issuer = CertifiedIssuer::self_signed(params, key);
         Self {
             issuer: issuer.expect("a root"),
             chain: String::new(),
@@ -139,6 +143,13 @@ impl Authority {
             params.is_ca = IsCa::ExplicitNoCa;
             params.use_authority_key_identifier_extension = true;
         }
+        if subject.critical {
+            // certificatePolicies, with 1.2.3.4.
+            let value = vec![0x30, 7, 0x30, 5, 6, 3, 0x2a, 3, 4];
+            let mut policies = CustomExtension::from_oid_content(&[2, 5, 29, 32], value);
+            policies.set_criticality(true);
+            params.custom_extensions = vec![policies];
+        }
         if subject.responder {
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
         }
@@ -170,7 +181,20 @@ impl Authority {
             chain: self.pem(),
             key: self.issuer.key().serialize_pem(),
             der: self.issuer.der().to_vec(),
-            serial: 0,
+            serial: ROOT,
+        }
+    }
+
+    /// Another certificate with the same key.
+    pub fn reissued(&self, name: &str) -> Issued {
+        let mut params = authority(name);
+        params.serial_number = Some(SerialNumber::from(serial()));
+        let certificate = params.self_signed(self.issuer.key()).expect("a root");
+        Issued {
+            chain: certificate.pem(),
+            key: self.issuer.key().serialize_pem(),
+            der: certificate.der().to_vec(),
+            serial: ROOT,
         }
     }
 
@@ -328,6 +352,9 @@ fn rsa_key() -> String {
     assert!(done.status.success(), "{done:?}");
     String::from_utf8(done.stdout).expect("PEM")
 }
+
+/// The serial number of a root.
+const ROOT: u64 = 0x1234_5678;
 
 fn serial() -> u64 {
     // As long as those of public authorities.

@@ -148,8 +148,7 @@ fn the_file_at_fault_is_pointed_at() {
             key.clone(),
             key.clone(),
             chain_at(
-                "DIR/chain.pem: there is no certificate in the chain file; it starts with \
-                 -----BEGIN CERTIFICATE-----",
+                "DIR/chain.pem holds a private key and no certificate: are chain and key swapped?",
             ),
         ),
         (
@@ -200,6 +199,171 @@ fn the_file_at_fault_is_pointed_at() {
     fs::write(path.join("chain.pem"), read("server.pem")).expect("a file");
     fs::write(path.join("key.pem"), read("server-key.pem")).expect("a file");
     assert!(load(path).is_ok());
+}
+
+/// Of `openssl`, in `directory`.
+fn openssl(directory: &Path, arguments: &str) {
+    let mut command = std::process::Command::new("openssl");
+    command.args(arguments.split_whitespace());
+    let done = command.current_dir(directory).output().expect("openssl");
+    assert!(done.status.success(), "{arguments}: {done:?}");
+}
+
+/// A chain of two, and its key.
+fn chain_of_two() -> (String, String, String) {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "above");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let issuer = rcgen::CertifiedIssuer::self_signed(params, key).expect("an issuer");
+    let mut params = rcgen::CertificateParams::new(["it.example".into()]).expect("a name");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "below");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let own = params.signed_by(&key, &issuer).expect("a certificate");
+    (own.pem(), issuer.pem(), key.serialize_pem())
+}
+
+#[test]
+fn a_chain_in_the_wrong_order_says_which_certificate_comes_first() {
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let (own, above, key) = chain_of_two();
+    let (_, _, other) = chain_of_two();
+    fs::write(path.join("chain.pem"), format!("{above}{own}")).expect("a file");
+    fs::write(path.join("key.pem"), &key).expect("a file");
+    let [(5, CHAIN, message)] = &problems(path)[..] else {
+        panic!("one problem of the chain, found {:?}", problems(path));
+    };
+    let expected = "but to certificate 2 (CN=below): put it first";
+    assert!(message.contains(expected), "{message}");
+    // Of several keys it is the one that fits.
+    fs::write(path.join("chain.pem"), format!("{own}{above}")).expect("a file");
+    fs::write(path.join("key.pem"), format!("{other}{key}")).expect("a file");
+    load(path).expect("a configuration");
+    // All in one file.
+    for name in ["chain.pem", "key.pem"] {
+        fs::write(path.join(name), format!("{key}{own}{above}")).expect("a file");
+    }
+    load(path).expect("a configuration");
+}
+
+#[test]
+fn a_key_that_takes_a_password_says_how_to_take_it_off() {
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let (own, _, key) = chain_of_two();
+    fs::write(path.join("chain.pem"), own).expect("a file");
+    fs::write(path.join("plain.pem"), key).expect("a file");
+    for form in ["pkcs8 -topk8", "ec -aes256"] {
+        openssl(
+            path,
+            &format!("{form} -in plain.pem -passout pass:secret -out key.pem"),
+        );
+        let [(5, 46, message)] = &problems(path)[..] else {
+            panic!("one problem of the key, found {:?}", problems(path));
+        };
+        assert!(
+            message.contains("is encrypted; decrypt it with `openssl pkey "),
+            "{message}"
+        );
+    }
+}
+
+/// Whatever webpki makes of it: that is for the peer.
+#[test]
+fn a_certificate_of_ours_is_served_whatever_it_has() {
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let long: String = (0..5000)
+        .map(|n| format!(",DNS:host-{n}.example"))
+        .collect();
+    fs::write(
+        path.join("config"),
+        format!(
+            "[req]\ndistinguished_name=dn\n[dn]\n[policies]\ncertificatePolicies=critical,1.2.3.4\n\
+             subjectAltName=DNS:it.example\n[private]\n1.2.3.4=critical,DER:0500\n\
+             subjectAltName=DNS:it.example\n[long]\nsubjectAltName=DNS:it.example{long}\n"
+        ),
+    )
+    .expect("a file");
+    for (extensions, key) in [
+        ("policies", "ec -pkeyopt ec_paramgen_curve:P-256"),
+        ("private", "rsa:2048"),
+        ("long", "ec -pkeyopt ec_paramgen_curve:P-384"),
+    ] {
+        openssl(
+            path,
+            &format!(
+                "req -x509 -config config -extensions {extensions} -newkey {key} -nodes -keyout key.pem \
+                 -out chain.pem -days 100 -subj /CN=it"
+            ),
+        );
+        let config = load(path).expect(extensions);
+        assert!(config.summary().to_string().contains("it.example"));
+    }
+    let text = format!(
+        "{LISTENER}{BACKEND}[backend.tls]\nca = \"{CERTS}/ca.pem\"\n\
+         certificate = {{ chain = \"chain.pem\", key = \"key.pem\" }}\n"
+    );
+    fs::write(path.join("vestibule.toml"), text).expect("a file");
+    openssl(
+        path,
+        "req -new -newkey rsa:2048 -nodes -keyout key.pem -out request.pem -subj /CN=old",
+    );
+    openssl(
+        path,
+        "x509 -req -in request.pem -signkey key.pem -out chain.pem",
+    );
+    load(path).expect("version 1 in client mode");
+}
+
+#[test]
+fn a_bad_certificate_of_many_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let bundle = directory.path().join("bundle.pem");
+    let good = fs::read_to_string(Path::new(CERTS).join("ca.pem")).expect("a file");
+    let lines = good.lines().count();
+    let bad = "-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n";
+    let not_base64 = "-----BEGIN CERTIFICATE-----\nM$\n-----END CERTIFICATE-----\n";
+    let line = 16 * lines + 1;
+    for (bad, why) in [
+        (
+            bad,
+            format!("certificate 17, in line {line}, cannot be read"),
+        ),
+        (
+            not_base64,
+            format!("the block in line {line} (-----BEGIN CERTIFICATE-----) is not base64"),
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\n",
+            format!("the block in line {line} "),
+        ),
+    ] {
+        fs::write(
+            &bundle,
+            format!("{}{bad}{}", good.repeat(16), good.repeat(24)),
+        )
+        .expect("a file");
+        let file = bundle.display();
+        for text in [
+            format!(
+                "{LISTENER}[listener.tls]\ncertificates = [{{ chain = \"{CERTS}/server.pem\", key = \
+                 \"{CERTS}/server-key.pem\" }}]\nclient_auth = \"required\"\nclient_ca = \
+                 \"{file}\"\n{BACKEND}"
+            ),
+            format!("{LISTENER}{BACKEND}[backend.tls]\nca = \"{file}\"\n"),
+        ] {
+            let problems = super::problems(&text);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert!(problems[0].contains(&why), "{problems:?}");
+        }
+    }
 }
 
 /// Two digits of a year are one of 1950 to 2049 (RFC 5280 §4.1.2.5.1).

@@ -152,7 +152,7 @@ fn the_short_form_says_whom_to_let_in() {
         ),
         (
             sidecar(Some("certs/server-key.pem"), &[], "echo"),
-            "certs/server-key.pem: there is no certificate in it",
+            "certs/server-key.pem: there is no certificate in the bundle",
         ),
         (
             Sidecar {

@@ -52,13 +52,14 @@ fn backend_tls() {
                 "ca = \"certs/ca-key.pem\"",
                 6,
                 "certs/ca-key.pem: there is no certificate in the bundle; it starts with \
-                 -----BEGIN CERTIFICATE-----",
+                 -----BEGIN CERTIFICATE-----, and the file holds a private key",
             ),
             (
                 "certificate = { chain = \"certs/client.pem\", key = \"certs/server-key.pem\" }",
                 51,
-                "certs/server-key.pem: the private key does not belong to the first certificate \
-                 of the chain (keys may not be consistent: KeyMismatch)",
+                "certs/server-key.pem: the private key does not belong to the first certificate of the \
+                 chain (O=Vestibule DEVELOPMENT ONLY - do not trust, OU=ops, CN=web), nor to another \
+                 one of it; take the key that the certificate was requested with",
             ),
             (
                 "certificate = { chain = \"certs/client.pem\" }",

@@ -154,14 +154,14 @@ fn listener_tls() {
             (
                 "client_ca = [\"certs/server-key.pem\"]",
                 14,
-                "certs/server-key.pem: there is no certificate in it; a bundle has one \
-                 -----BEGIN CERTIFICATE----- after the other",
+                "certs/server-key.pem: there is no certificate in the bundle; it starts with -----BEGIN \
+                 CERTIFICATE-----, and the file holds a private key",
             ),
             (
                 "crl = [\"certs/ca.pem\"]",
                 8,
                 "certs/ca.pem: not a certificate revocation list (RFC 5280 §5), in PEM or DER: \
-                 unknown/unsupported ASN.1 DER tag: 0x2d",
+                 it holds a certificate",
             ),
             (
                 "alpn = [\"h2\", \"\"]",

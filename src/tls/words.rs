@@ -1,0 +1,76 @@
+//! What rustls and webpki say of certificates, in words and with what to do.
+
+use std::fmt;
+
+use tokio_rustls::rustls::{CertificateError, Error};
+
+/// As rustls shows it, but for what is only there in the names of its source code.
+pub(crate) fn words(error: &Error) -> Words<'_> {
+    Words(error)
+}
+
+pub(crate) struct Words<'a>(&'a Error);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let other = match self.0 {
+            Error::InvalidCertificate(CertificateError::Other(other)) => other,
+            Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
+                return f.write_str(
+                    "invalid peer certificate: a revocation list (`crl`) has the name of its issuer, and \
+                     was not signed with the issuer's key; get the list again",
+                );
+            }
+            error => return error.fmt(f),
+        };
+        match other.0.downcast_ref::<webpki::Error>() {
+            Some(error) => f.write_str(&of_webpki(error)),
+            None => write!(f, "invalid peer certificate: {}", other.0),
+        }
+    }
+}
+
+fn of_webpki(error: &webpki::Error) -> String {
+    use webpki::Error::*;
+    let words = match error {
+        UnsupportedCriticalExtension => {
+            "invalid peer certificate: it, or one between it and its authority, has a critical extension \
+             that is not supported, such as certificate policies; issue it without, or not critical"
+        }
+        NameConstraintViolation => {
+            "invalid peer certificate: the name constraints of its authority exclude one of its names \
+             (of URIs they exclude all: these constraints are not supported)"
+        }
+        CaUsedAsEndEntity => {
+            "invalid peer certificate: it is that of an authority (CA:TRUE), and not itself one of those \
+             that are trusted here"
+        }
+        EndEntityUsedAsCa => {
+            "invalid peer certificate: one that is no authority's (CA:FALSE) has signed another of its \
+             chain"
+        }
+        PathLenConstraintViolated => {
+            "invalid peer certificate: there are more authorities between than `pathlen` allows"
+        }
+        UnsupportedCertVersion => {
+            "invalid peer certificate: it is of version 1 or 2; issue it as version 3"
+        }
+        SignatureAlgorithmMismatch => {
+            "invalid peer certificate: it names two algorithms of its signature"
+        }
+        MalformedExtensions | ExtensionValueInvalid | EmptyEkuExtension => {
+            "invalid peer certificate: an extension of it is malformed"
+        }
+        MalformedNameConstraint | InvalidNetworkMaskConstraint => {
+            "invalid peer certificate: the name constraints of its authority are malformed"
+        }
+        MaximumPathBuildCallsExceeded
+        | MaximumPathDepthExceeded
+        | MaximumSignatureChecksExceeded
+        | MaximumNameConstraintComparisonsExceeded => {
+            "invalid peer certificate: its chain is too long or too tangled"
+        }
+        other => return format!("invalid peer certificate: {other:?}"),
+    };
+    words.into()
+}
