@@ -3,6 +3,7 @@
 pub(crate) mod certs;
 pub(crate) mod client_auth;
 pub(crate) mod connector;
+mod first;
 mod hello;
 pub(crate) mod hosts;
 pub(crate) mod identity;
@@ -36,9 +37,10 @@ pub(crate) use tokio_rustls::server::TlsStream;
 
 use self::certs::Certificate;
 use self::client_auth::ClientAuth;
+pub(crate) use self::first::MOST_RECEIVED;
 pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
-pub(crate) use self::record::{Keyed, MOST_RECEIVED};
+pub(crate) use self::record::Keyed;
 use self::tickets::{Ring, Secret};
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::bytes::Bytes;
 use common::client::{self, Client, Front, Socket};
 use common::process::{Done, curl, output, s_client};
-use common::vestibule::Vestibule;
+use common::vestibule::{RELAYS, Vestibule};
 use common::{project, soon, until};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
 /// The first bytes of a fatal alert's record.
 const ALERT: [u8; 2] = [0x15, 0x03];
 const FATAL: u8 = 2;
+const UNEXPECTED_MESSAGE: u8 = 10;
 
 #[tokio::test]
 async fn what_is_not_tls_gets_an_alert_and_harms_nobody() {
@@ -87,6 +88,84 @@ async fn tls_without_a_usable_hello_is_a_failed_handshake() {
     }
     let ended = ("handshake_failed", words.len());
     neighbour.leave(&vestibule, ended).await;
+}
+
+#[tokio::test]
+async fn a_first_message_that_is_no_hello_gets_unexpected_message() {
+    for relay in RELAYS {
+        let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
+        let words: [(&str, &[u8]); 5] = [
+            ("data", b"\x17\x03\x03\x00\x05hello"),
+            ("an alert", b"\x15\x03\x03\x00\x02\x02\x28"),
+            ("close_notify", b"\x15\x03\x01\x00\x02\x01\x00"),
+            ("change_cipher_spec", b"\x14\x03\x03\x00\x01\x01"),
+            ("a Finished", b"\x16\x03\x01\x00\x05\x14\x00\x00\x01\x00"),
+        ];
+        for (before, (what, bytes)) in words.into_iter().enumerate() {
+            let answer = say(&tcp(&vestibule), bytes).await;
+            assert_is_alert(&answer, what);
+            assert_eq!(answer[6], UNEXPECTED_MESSAGE, "{what}: {answer:x?}");
+            vestibule.ended("handshake_failed", before + 1).await;
+        }
+    }
+}
+
+/// In parts, so that rustls has it before the next record, and at once.
+#[tokio::test]
+async fn a_record_in_one_segment_with_the_hello_is_looked_at_as_soon_as_one_behind_it() {
+    for relay in RELAYS {
+        let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
+        // Whatever it is, it is no answer to the ServerHello.
+        let bytes = [&hello()[..], b"\x16\x03\x03\x00\x05\x14\x00\x00\x01\x00"].concat();
+        let mut socket = tcp(&vestibule).socket().await.expect("a connection");
+        write(&mut socket, &bytes).await;
+        soon("an end", to_the_end(&mut socket)).await;
+        vestibule.ended("handshake_failed", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn half_a_hello_of_64_kib_costs_little_more_than_itself() {
+    const CLIENTS: usize = 100;
+    const LENGTH: usize = 0xff00;
+    for relay in RELAYS {
+        let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
+        let message = [&[1, 0, 0xff, 0xff][..], &[0; LENGTH]].concat();
+        let records = message.chunks(1 << 14).flat_map(|part| {
+            let [high, low] = (part.len() as u16).to_be_bytes();
+            [&[22, 3, 1, high, low], part].concat()
+        });
+        let half = Vec::from_iter(records);
+        // What is needed once.
+        let _first = half_open(&vestibule, &half).await;
+        let before = settled_memory(&vestibule, LENGTH / 2).await;
+        let mut clients = Vec::new();
+        for _ in 0..CLIENTS {
+            clients.push(half_open(&vestibule, &half).await);
+        }
+        let all = before + CLIENTS * LENGTH * 9 / 10;
+        let grown = (settled_memory(&vestibule, all).await - before) / CLIENTS;
+        assert!(grown <= 80 * 1024, "{grown} bytes a client, {relay:?}");
+    }
+}
+
+async fn half_open(vestibule: &Vestibule, half: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(vestibule.tcp()).await.expect("TCP");
+    socket.write_all(half).await.expect("room");
+    socket
+}
+
+/// Once it is more than this and grows no more.
+async fn settled_memory(vestibule: &Vestibule, least: usize) -> usize {
+    let (mut last, mut same) = (0, 0);
+    until("it is read", || {
+        let now = vestibule.memory();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same > 20 && now >= least
+    })
+    .await;
+    last
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_rustls::rustls::server::ClientHello;
 use tokio_rustls::rustls::{self, AlertDescription, ServerConfig};
 
+use super::first::fatal;
 use super::{Alpn, HandshakeError, TlsAcceptor};
 
 /// What the client said first.
@@ -28,14 +29,13 @@ pub(super) enum Rejection<R> {
 }
 
 impl<R> Rejection<R> {
-    /// A fatal alert as a record of its own (RFC 8446 §6.2): before the ServerHello alerts are sent
-    /// in the clear, and rustls has no call to send one.
+    /// In the clear, as alerts are before the ServerHello; rustls has no call to send one.
     pub(super) fn alert(&self) -> [u8; 7] {
         let alert = match self {
             Self::UnknownName(_) => AlertDescription::UnrecognisedName,
             Self::Refused(_) => AlertDescription::AccessDenied,
         };
-        [21, 3, 3, 0, 2, 2, alert.into()]
+        fatal(alert)
     }
 
     pub(super) fn with<IO>(self, io: IO) -> HandshakeError<IO, R> {

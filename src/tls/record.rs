@@ -16,17 +16,19 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::rustls::server::{Acceptor, UnbufferedServerConnection};
+use tokio::io::AsyncWriteExt;
+use tokio_rustls::rustls::server::UnbufferedServerConnection;
 use tokio_rustls::rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus,
 };
 use tokio_rustls::rustls::{self, ExtractedSecrets, KeyLog, ProtocolVersion};
 use zeroize::Zeroizing;
 
-use super::{
-    HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, is_not_tls, peer,
+use super::first::{
+    ALERT, APPLICATION_DATA, Failure, MOST_KEPT, READ, RECORD_HEADER, Reading, hello, read,
+    too_long,
 };
+use super::{HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer};
 use crate::wire::Wire;
 
 /// A connection past its handshake, and past rustls.
@@ -57,13 +59,9 @@ where
     IO: Wire,
 {
     let mut received = Vec::new();
-    let accepted = match hello(&mut io, &mut received).await {
+    let accepted = match hello(&mut io, &mut received, Reading::Ahead).await {
         Ok(accepted) => accepted,
-        Err(Failure::Io) => return Err(HandshakeError::Gone),
-        Err(Failure::Tls(cause)) if is_not_tls(&cause) => {
-            return Err(HandshakeError::NotTls(io));
-        }
-        Err(Failure::Tls(cause)) => return Err(HandshakeError::Failed(cause, io)),
+        Err(failure) => return Err(failure.of_hello(io)),
     };
     let hello = accepted.client_hello();
     let sni = hello.server_name().map(str::to_owned);
@@ -115,62 +113,6 @@ where
     }
 }
 
-/// Who failed: the stream, or TLS, and then the client has been told.
-enum Failure {
-    Io,
-    Tls(rustls::Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Io
-    }
-}
-
-/// Reads until `received` has the whole ClientHello.
-async fn hello<IO>(io: &mut IO, received: &mut Vec<u8>) -> Result<rustls::server::Accepted, Failure>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut acceptor = Acceptor::default();
-    loop {
-        let mut unseen = read(io, received).await?;
-        while unseen < received.len() {
-            match acceptor.read_tls(&mut &received[unseen..]) {
-                Ok(count) => unseen += count,
-                Err(error) => return Err(Failure::Tls(rustls::Error::General(error.to_string()))),
-            }
-            match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted),
-                Ok(None) => {}
-                Err((cause, mut alert)) => {
-                    let mut bytes = Vec::new();
-                    if alert.write_all(&mut bytes).is_ok() {
-                        // If it cannot be sent the client is gone, and the failure stands.
-                        let _ = io.write_all(&bytes).await;
-                    }
-                    return Err(Failure::Tls(cause));
-                }
-            }
-        }
-    }
-}
-
-/// Reads once, a little at most, to the end of `received`; where that was.
-async fn read<IO>(io: &mut IO, received: &mut Vec<u8>) -> Result<usize, Failure>
-where
-    IO: AsyncRead + Unpin,
-{
-    let end = received.len();
-    received.reserve(READ);
-    // No more, whatever room an earlier message has left: what is behind the handshake is the relay's
-    // to read, which has a place for so much.
-    match io.take(READ as u64).read_buf(received).await? {
-        0 => Err(Failure::Io),
-        _ => Ok(end),
-    }
-}
-
 struct Handshake {
     connection: UnbufferedServerConnection,
     received: Vec<u8>,
@@ -211,7 +153,7 @@ impl Handshake {
                 Next::Record => {
                     while !self.give_record() {
                         self.ensure_room()?;
-                        read(io, &mut self.received).await?;
+                        read(io, &mut self.received, READ).await?;
                     }
                 }
                 Next::Done => return Ok(self),
@@ -251,9 +193,7 @@ impl Handshake {
     fn ensure_room(&self) -> Result<(), Failure> {
         match self.received.len() {
             ..MOST_KEPT => Ok(()),
-            _ => Err(Failure::Tls(rustls::Error::General(
-                "message buffer full".into(),
-            ))),
+            _ => Err(too_long()),
         }
     }
 
@@ -339,6 +279,10 @@ impl Handshake {
 
     fn discard(&mut self, count: usize) {
         self.received.drain(..count);
+        if self.received.capacity() > 4 * READ && self.received.len() <= READ {
+            // A long hello's room is given back: the client may never send the next message.
+            self.received.shrink_to(READ);
+        }
         self.given -= count;
         // What it has refused it may discard in part.
         self.whole = self.whole.saturating_sub(count);
@@ -409,21 +353,6 @@ thread_local! {
 const CLIENT: &str = "CLIENT_TRAFFIC_SECRET_0";
 const SERVER: &str = "SERVER_TRAFFIC_SECRET_0";
 
-/// A ClientHello with a hybrid key share, and a little more.
-const READ: usize = 2048;
-
-/// As in rustls's own buffer: the longest message, in records that are full.
-const MOST_KEPT: usize = 0xffff;
-
-/// What the relay may find that a client has said behind its handshake.
-pub(crate) const MOST_RECEIVED: usize = MOST_KEPT + READ;
-
-const RECORD_HEADER: usize = 5;
-
-/// RFC 8446 §5.1; a sealed alert looks like data.
-const ALERT: u8 = 21;
-const APPLICATION_DATA: u8 = 23;
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -484,14 +413,6 @@ mod tests {
             .flat_map(|byte| [22, 3, 3, 0, 1, byte]);
         let cause = refusal_after_hello(&Vec::from_iter(records)).await;
         assert_eq!(cause, rustls::Error::General("message buffer full".into()));
-    }
-
-    #[tokio::test]
-    async fn a_buffer_that_has_grown_takes_no_more_at_a_time() {
-        let mut received = Vec::with_capacity(10 * READ);
-        let read = read(&mut &[0; 5 * READ][..], &mut received).await;
-        assert!(matches!(read, Ok(0)));
-        assert_eq!(received.len(), READ);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,34 +3,27 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::server::Acceptor;
 
-use super::{
-    HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, is_not_tls, peer,
-};
+use super::first::{Reading, hello};
+use super::{HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer};
 
 pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
-    io: IO,
+    mut io: IO,
     admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
 ) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut hello = LazyConfigAcceptor::new(Acceptor::default(), io);
-    let start = match (&mut hello).await {
-        Ok(start) => start,
-        Err(error) => {
-            // The acceptor has sent its alert by now.
-            return Err(match (tls_error(&error), hello.take_io()) {
-                (Some(cause), Some(io)) if is_not_tls(&cause) => HandshakeError::NotTls(io),
-                (Some(cause), Some(io)) => HandshakeError::Failed(cause, io),
-                _ => HandshakeError::Gone,
-            });
-        }
+    let mut received = Vec::new();
+    let accepted = match hello(&mut io, &mut received, Reading::ByRecord).await {
+        Ok(accepted) => accepted,
+        Err(failure) => return Err(failure.of_hello(io)),
     };
+    drop(received);
+    let start = StartHandshake::from_parts(accepted, io);
     let config = match acceptor.decide(start.client_hello(), admit) {
         Ok(config) => config,
         Err(rejection) => {

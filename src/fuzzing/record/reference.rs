@@ -126,7 +126,7 @@ impl Reference {
     }
 
     /// Intended: a header is judged as soon as it is there, and is what the RFCs say. rustls takes
-    /// any type in TLS 1.3, any minor version, and what is authentic though too long; what it
+    /// any type in TLS 1.3, any minor version in TLS 1.2 too, and what is authentic though too long; what it
     /// refuses here it calls `decode_error` (RFC 8446 §5, §5.2; RFC 5246 §6.2.1, §6.2.3).
     fn refused_by_header(&self, length: usize) -> Option<u8> {
         let (kinds, longest) = match self.version {
@@ -135,12 +135,20 @@ impl Reference {
         };
         if !kinds.contains(&self.received[0]) {
             Some(UNEXPECTED_MESSAGE)
-        } else if self.received[1..3] != [3, 3] {
+        } else if !self.is_known_version() {
             Some(DECODE_ERROR)
         } else if length > longest {
             Some(RECORD_OVERFLOW)
         } else {
             None
+        }
+    }
+
+    /// In TLS 1.3 the minor version is to be ignored (RFC 8446 §5.1).
+    fn is_known_version(&self) -> bool {
+        match (self.version, &self.received[1..3]) {
+            (Version::Tls13, version) => version[0] == 3,
+            (Version::Tls12, version) => version == [3, 3],
         }
     }
 

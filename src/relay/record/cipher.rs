@@ -98,7 +98,13 @@ impl Header {
         if !known {
             return Err(AlertDescription::UnexpectedMessage);
         }
-        if [major, minor] != VERSION {
+        let is_known = match suite.version {
+            // Some clients send 0x0301 (RFC 8446 §5.1: the field is to be ignored). It is not what is
+            // authenticated: that is always 0x0303 (§5.2).
+            Version::Tls13 => major == VERSION[0],
+            Version::Tls12 => [major, minor] == VERSION,
+        };
+        if !is_known {
             return Err(AlertDescription::DecodeError);
         }
         let length = usize::from(u16::from_be_bytes([high, low]));

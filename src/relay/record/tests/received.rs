@@ -42,6 +42,19 @@ fn data_is_data() {
 }
 
 #[test]
+fn the_version_of_a_record_of_tls_1_3_is_ignored() {
+    let mut theirs = keys(TLS13, CLIENTS);
+    let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
+    for minor in [1, 2, 3, 4] {
+        let mut sealed = record(&mut theirs.cipher, DATA, b"word");
+        sealed[2] = minor;
+        let header = Header::of_whole_record(&sealed, TLS13).expect("a record");
+        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0);
+        assert_eq!(received, Ok(Received::Data(4)), "{minor}");
+    }
+}
+
+#[test]
 fn padding_is_taken_off_and_must_leave_a_type() {
     let mut theirs = keys(TLS13, CLIENTS);
     let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
@@ -248,7 +261,7 @@ fn headers_of_other_versions_types_and_lengths_are_refused() {
     let [high12, low12] = longest(MAX_PAYLOAD + 2048);
     let [too_high12, too_low12] = longest(MAX_PAYLOAD + 2049);
     let incomplete = Ok(None);
-    let cases: [(Suite, [u8; 5], Parsed); 15] = [
+    let cases: [(Suite, [u8; 5], Parsed); 16] = [
         (TLS13, [23, 3, 3, high, low], incomplete),
         (
             TLS13,
@@ -261,8 +274,9 @@ fn headers_of_other_versions_types_and_lengths_are_refused() {
             [23, 3, 3, too_high12, too_low12],
             Err(Alert::RecordOverflow),
         ),
-        (TLS13, [23, 3, 1, 0, 50], Err(Alert::DecodeError)),
-        (TLS13, [23, 3, 4, 0, 50], Err(Alert::DecodeError)),
+        (TLS13, [23, 3, 1, 0, 50], incomplete),
+        (TLS13, [23, 3, 4, 0, 50], incomplete),
+        (TLS13, [23, 2, 3, 0, 50], Err(Alert::DecodeError)),
         (TLS12, [23, 3, 2, 0, 50], Err(Alert::DecodeError)),
         (TLS12, [23, 2, 3, 0, 50], Err(Alert::DecodeError)),
         (TLS13, [22, 3, 3, 0, 50], Err(Alert::UnexpectedMessage)),
