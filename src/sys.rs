@@ -4,6 +4,7 @@ pub(crate) mod descriptors;
 pub(crate) mod directory;
 pub(crate) mod either;
 pub(crate) mod file;
+pub(crate) mod inotify;
 pub(crate) mod lock;
 pub(crate) mod socket;
 pub(crate) mod tcp;

@@ -1,19 +1,22 @@
 //! Notices when files change, however that is done: written in place, renamed over, or behind a
 //! symbolic link that was swapped.
+//!
+//! The kernel tells of most changes at once. Of a file on NFS, of one that is mounted into a container by
+//! itself, and when its limits are used up it tells nothing: so the files are compared now and then too.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs::{metadata, read_link};
 use std::io;
-use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
-use notify::event::AccessKind;
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
+
+use crate::sys::inotify::Inotify;
 
 /// Watches files.
 ///
@@ -22,18 +25,22 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 ///
 /// ```no_run
 /// # async fn example(config: vestibule::Config) -> Result<(), Box<dyn std::error::Error>> {
-/// let mut watch = vestibule::Watch::new(config.files())?;
+/// let mut watch = vestibule::Watch::new(config.files());
 /// watch.changed().await;
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct Watch {
-    watcher: RecommendedWatcher,
-    events: mpsc::Receiver<()>,
+    /// `None` while the kernel has none for us.
+    inotify: Option<Inotify>,
+    /// Whether it was said that the kernel does not tell of all.
+    is_said: bool,
     /// As they were last.
     files: Vec<FileState>,
     directories: BTreeSet<PathBuf>,
+    /// How often they are compared though nothing was told of.
+    interval: Duration,
 }
 
 /// A file, and what tells it from others that may come to be in its place.
@@ -83,36 +90,21 @@ impl FileState {
 impl Watch {
     /// Begins to watch for files that are not as given. Those that were not there are waited for.
     ///
-    /// # Errors
-    ///
-    /// The system watches no more: see fs.inotify.max_user_instances and max_user_watches.
-    pub fn new(files: &[FileState]) -> io::Result<Self> {
-        // One place: what matters is that something happened, and not what or how often.
-        let (sender, events) = mpsc::channel(1);
-        let notify = move |event| {
-            if may_be_a_change(&event) {
-                // Full is as good as sent, and when nobody listens nobody wants to know.
-                let _ = sender.try_send(());
-            }
-        };
-        let mut watch = Self {
-            watcher: notify::recommended_watcher(notify).map_err(io_error)?,
-            events,
-            files: Vec::new(),
+    /// Where the kernel does not tell of changes, as on NFS or when fs.inotify.max_user_instances are in
+    /// use, they are noticed within 15 s.
+    pub fn new(files: &[FileState]) -> Self {
+        Self {
+            inotify: None,
+            is_said: false,
+            files: files.to_vec(),
             directories: BTreeSet::new(),
-        };
-        watch.follow(files)?;
-        Ok(watch)
+            interval: INTERVAL,
+        }
     }
 
     /// Watches these files from now on, and no others.
-    ///
-    /// # Errors
-    ///
-    /// As [`Watch::new`], or a directory may not be read. The others are watched all the same.
-    pub fn follow(&mut self, files: &[FileState]) -> io::Result<()> {
+    pub fn follow(&mut self, files: &[FileState]) {
         self.files = files.to_vec();
-        self.watch_directories()
     }
 
     /// Waits until one of the files is another than it was, and then until they have been left alone
@@ -123,68 +115,117 @@ impl Watch {
     /// Safe: a change that was noticed meanwhile is noticed again.
     pub async fn changed(&mut self) {
         loop {
-            // There may be other directories on the way than there were. Where one cannot be
-            // watched, a signal may still ask.
-            let _ = self.watch_directories();
+            // There may be other directories on the way than there were.
+            let wanted = self.look(|files| wanted(&files)).await;
+            let is_new = wanted != self.directories;
+            self.watch(wanted);
             // Also what has changed before anybody watched.
-            if self.has_changed() {
+            if self.now().await != self.files {
                 break;
             }
             // Of what came after the look and before the watch no event tells.
-            if self.directories == self.wanted() && self.events.recv().await.is_none() {
-                // Nobody is left who could tell.
-                return std::future::pending().await;
+            if !is_new {
+                let _ = timeout(self.interval, self.event()).await;
             }
             // There may be others who write in these directories all the time.
             sleep(QUIET).await;
         }
+        self.settle().await;
+    }
+
+    /// Waits until nothing happens, and takes the files as they are then.
+    async fn settle(&mut self) {
         let patience = Instant::now() + PATIENCE;
-        while let Ok(Some(())) = timeout_at(patience, self.quiet()).await {}
-        self.files = self.files.iter().map(FileState::now).collect();
-    }
-
-    fn has_changed(&self) -> bool {
-        self.files.iter().any(|file| *file != file.now())
-    }
-
-    /// The next event, if it comes soon.
-    async fn quiet(&mut self) -> Option<()> {
-        timeout(QUIET, self.events.recv()).await.ok().flatten()
-    }
-
-    /// What cannot be watched keeps nothing else from it; the error is the first.
-    fn watch_directories(&mut self) -> io::Result<()> {
-        for directory in mem::take(&mut self.directories) {
-            // Also where the path is wanted again: there may be another directory behind it. And it
-            // may be gone altogether.
-            let _ = self.watcher.unwatch(&directory);
+        let mut last = self.now().await;
+        while Instant::now() < patience {
+            let is_told = timeout(QUIET, self.event()).await.is_ok();
+            if is_told {
+                continue;
+            }
+            let now = self.now().await;
+            if now == last {
+                break;
+            }
+            last = now;
         }
-        self.directories = self.wanted();
-        let mut result = Ok(());
-        for directory in &self.directories {
-            match self.watcher.watch(directory, RecursiveMode::NonRecursive) {
-                Ok(()) => {}
-                // It has gone since the look, and the next will find what is there instead.
-                Err(error) if matches!(error.kind, notify::ErrorKind::PathNotFound) => {}
-                Err(error) => result = result.and(Err(io_error(error))),
+        self.files = self.now().await;
+    }
+
+    /// The files as they are now.
+    async fn now(&self) -> Vec<FileState> {
+        self.look(|files| files.iter().map(FileState::now).collect())
+            .await
+    }
+
+    /// Asks the file system, which may take its time where it is another machine's.
+    async fn look<T: Default + Send + 'static>(
+        &self,
+        ask: impl FnOnce(Vec<FileState>) -> T + Send + 'static,
+    ) -> T {
+        let files = self.files.clone();
+        // It panics for nothing that is in a file system, and has no answer when the runtime ends.
+        let asked = spawn_blocking(move || ask(files)).await;
+        asked.unwrap_or_default()
+    }
+
+    fn watch(&mut self, directories: BTreeSet<PathBuf>) {
+        if self.inotify.is_none() {
+            match Inotify::new() {
+                Ok(inotify) => self.inotify = Some(inotify),
+                Err(error) => self.say("cannot watch files", &error),
             }
         }
-        result
+        let watched = self.inotify.as_mut().map(|it| it.follow(&directories));
+        if let Some(Err((directory, error))) = watched {
+            self.say(&format!("cannot watch {}", directory.display()), &error);
+        }
+        self.directories = directories;
     }
 
-    fn wanted(&self) -> BTreeSet<PathBuf> {
-        let mut parents = HashSet::new();
-        let files = self.files.iter().map(|file| &file.path);
-        // There may be thousands in one directory, and to all that are no links it is the same way.
-        let files = files.filter(|file| parents.insert(file.parent()) || file.is_symlink());
-        files.flat_map(|file| directories(file)).collect()
+    /// Waits until something happens in one of the directories, for ever where the kernel does not tell.
+    async fn event(&mut self) {
+        if let Some(inotify) = &self.inotify {
+            match inotify.event().await {
+                Ok(()) => return,
+                Err(error) => {
+                    self.inotify = None;
+                    self.say("the kernel tells of no more changes", &error);
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Says once why changes are noticed late, and what helps.
+    fn say(&mut self, what: &str, error: &io::Error) {
+        if std::mem::replace(&mut self.is_said, true) {
+            return;
+        }
+        let errno = error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error);
+        let help = match errno {
+            Some(rustix::io::Errno::MFILE) => {
+                "; all inotify instances of this user are in use: raise fs.inotify.max_user_instances (sysctl)"
+            }
+            Some(rustix::io::Errno::NOSPC) => {
+                "; all inotify watches of this user are in use: raise fs.inotify.max_user_watches (sysctl)"
+            }
+            _ => "",
+        };
+        warn!(
+            "{what}: {error}{help}. Files are compared every {} s instead",
+            self.interval.as_secs()
+        );
     }
 }
 
-/// Whoever opens a file to read it changes nothing, and we are one of them.
-fn may_be_a_change(event: &notify::Result<Event>) -> bool {
-    let kind = event.as_ref().map(|event| event.kind);
-    !matches!(kind, Ok(EventKind::Access(AccessKind::Open(_))))
+fn wanted(files: &[FileState]) -> BTreeSet<PathBuf> {
+    let mut parents = HashSet::new();
+    let files = files.iter().map(|file| &file.path);
+    // There may be thousands in one directory, and to all that are no links it is the same way.
+    let files = files.filter(|file| parents.insert(file.parent()) || file.is_symlink());
+    files.flat_map(|file| directories(file)).collect()
 }
 
 /// Where something has to happen for another file to be at this path: in the directory that the file
@@ -235,15 +276,6 @@ fn steps(path: &Path) -> Vec<Step> {
     steps.collect()
 }
 
-fn io_error(error: notify::Error) -> io::Error {
-    let kind = match &error.kind {
-        notify::ErrorKind::Io(error) => error.kind(),
-        _ => io::ErrorKind::Other,
-    };
-    // With the path that it is about.
-    io::Error::new(kind, error)
-}
-
 /// As the kernel follows them (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
@@ -252,6 +284,10 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// Whoever never stops writing is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A certificate that was put on NFS is served a quarter of a minute later, and a thousand files are a
+/// thousand system calls.
+const INTERVAL: Duration = Duration::from_secs(15);
 
 #[cfg(test)]
 mod tests {
@@ -274,6 +310,12 @@ mod tests {
         (site, path)
     }
 
+    fn site_of(content: &str) -> (tempfile::TempDir, PathBuf) {
+        let (site, path) = site();
+        write(path.join("srv.pem"), content).unwrap();
+        (site, path)
+    }
+
     /// Makes the link, in the place of the one that is there.
     fn link(target: &str, at: &Path) {
         let beside = at.with_extension("new");
@@ -290,7 +332,7 @@ mod tests {
         }
         link("r1", &at.join("cur"));
         let file = FileState::of(at.join("cur/certs/srv.pem"));
-        let mut watch = Watch::new(&[file]).unwrap();
+        let mut watch = Watch::new(&[file]);
         for release in ["r2", "r3"] {
             let swap = async { link(release, &at.join("cur")) };
             noticed(&mut watch, swap).await;
@@ -304,7 +346,7 @@ mod tests {
         let file = inner.join("srv.pem");
         create_dir_all(&inner).unwrap();
         write(&file, "").unwrap();
-        let mut watch = Watch::new(&[FileState::of(&file)]).unwrap();
+        let mut watch = Watch::new(&[FileState::of(&file)]);
         noticed(&mut watch, async { remove_dir_all(&outer).unwrap() }).await;
         // Each in a moment of its own: what is noticed of the first must not be what shows the last.
         let again = async {
@@ -323,7 +365,7 @@ mod tests {
         let file = at.join("srv.pem");
         write(&file, "one").unwrap();
         let modified = metadata(&file).unwrap().modified().unwrap();
-        let mut watch = Watch::new(&[FileState::of(&file)]).unwrap();
+        let mut watch = Watch::new(&[FileState::of(&file)]);
         let keep = async {
             // File systems may know no moment shorter than a tick.
             sleep(QUIET).await;
@@ -332,6 +374,43 @@ mod tests {
             file.set_modified(modified).unwrap();
         };
         noticed(&mut watch, keep).await;
+    }
+
+    /// A watch whose directories the kernel tells nothing of, as on NFS.
+    fn deaf(file: &Path) -> Watch {
+        let mut watch = Watch::new(&[FileState::of(file)]);
+        watch.interval = Duration::from_millis(100);
+        watch
+    }
+
+    #[tokio::test]
+    async fn a_change_that_the_kernel_does_not_tell_of_is_noticed() {
+        let (_site, at) = site();
+        let (_other, elsewhere) = site_of("mounted by itself");
+        // Written in another directory than the one that is watched: a hard link has both.
+        let file = at.join("srv.pem");
+        std::fs::hard_link(elsewhere.join("srv.pem"), &file).unwrap();
+        let mut watch = deaf(&file);
+        let write_there = async {
+            sleep(3 * QUIET).await;
+            write(elsewhere.join("srv.pem"), "another").unwrap();
+        };
+        noticed(&mut watch, write_there).await;
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_has_lost_the_kernel_goes_on() {
+        let (_site, at) = site();
+        let file = at.join("srv.pem");
+        write(&file, "one").unwrap();
+        let mut watch = deaf(&file);
+        watch.say("cannot watch files", &rustix::io::Errno::MFILE.into());
+        watch.inotify = None;
+        assert!(timeout(QUIET, watch.event()).await.is_err(), "no event");
+        noticed(&mut watch, async {
+            write(&file, "two, and longer").unwrap()
+        })
+        .await;
     }
 
     #[test]

@@ -192,19 +192,15 @@ fn named(error: &anyhow::Error) -> &[FileState] {
 
 /// The files whose change is worth a reload.
 struct Followed {
-    /// Without it SIGHUP still reloads.
-    watch: Option<Watch>,
+    watch: Watch,
     /// Of the configuration that is served.
     served: Vec<PathBuf>,
 }
 
 impl Followed {
     fn new(files: &[FileState]) -> Self {
-        let watch = Watch::new(&[]).inspect_err(|error| {
-            warn!("cannot watch files, reload with SIGHUP instead: {error}");
-        });
         let mut followed = Self {
-            watch: watch.ok(),
+            watch: Watch::new(&[]),
             served: Vec::new(),
         };
         followed.serve(files);
@@ -232,18 +228,11 @@ impl Followed {
     }
 
     fn follow(&mut self, files: &[FileState]) {
-        let Some(watch) = &mut self.watch else { return };
-        // What can be watched is.
-        if let Err(error) = watch.follow(files) {
-            warn!("cannot watch all files, reload with SIGHUP where one is missed: {error}");
-        }
+        self.watch.follow(files);
     }
 
     async fn changed(&mut self) {
-        match &mut self.watch {
-            Some(watch) => watch.changed().await,
-            None => std::future::pending().await,
-        }
+        self.watch.changed().await;
     }
 }
 
