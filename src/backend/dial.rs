@@ -1,8 +1,8 @@
-//! One attempt to connect to one address.
+//! One attempt to connect to one address, step by step.
 
 use std::io;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,15 +41,43 @@ pub(crate) struct Reached {
     pub identity: Option<Box<Identity>>,
 }
 
-/// Dials, says whose the connection is, and shakes hands where TLS is spoken: an address has answered
-/// when all is done.
-pub(crate) async fn reach(
+/// Exactly where an attempt goes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+impl Place {
+    /// `None` for a name, which has to be looked up.
+    pub(crate) fn of(address: &Address) -> Option<Self> {
+        match address {
+            Address::Unix(path) => Some(Self::Unix(path.clone())),
+            Address::Tcp { host, port } => {
+                let ip: IpAddr = host.parse().ok()?;
+                Some(Self::Tcp((ip, *port).into()))
+            }
+        }
+    }
+}
+
+/// The places behind a name.
+pub(crate) async fn look_up(address: &Address) -> io::Result<Vec<Place>> {
+    let Address::Tcp { host, port } = address else {
+        return Ok(Vec::new());
+    };
+    let found = lookup_host((host.as_str(), *port)).await?;
+    Ok(found.map(Place::Tcp).collect())
+}
+
+/// Says whose the connection is, and shakes hands where TLS is spoken: an address has answered when all
+/// is done.
+pub(crate) async fn introduce(
+    mut socket: Socket,
     address: &Address,
-    unacknowledged: Option<Duration>,
     tls: Option<&Arc<Tls>>,
     greeting: Option<&[u8]>,
 ) -> Result<Reached, DialError> {
-    let mut socket = dial(address, unacknowledged).await?;
     if let Some(greeting) = greeting {
         socket = greet(socket, greeting).await?;
     }
@@ -67,37 +95,25 @@ pub(crate) async fn reach(
     })
 }
 
-async fn dial(address: &Address, unacknowledged: Option<Duration>) -> Result<Socket, DialError> {
-    match address {
-        Address::Unix(path) => unix(path).map(Socket::Unix).map_err(classify),
-        Address::Tcp { host, port } => {
-            let mut last = io::Error::from(io::ErrorKind::NotFound);
-            let addresses = lookup_host((host.as_str(), *port))
-                .await
-                .map_err(classify)?;
-            for address in addresses {
-                match tcp(address, unacknowledged).await {
-                    Ok(stream) => return Ok(Socket::Tcp(stream)),
-                    Err(error) => last = error,
-                }
-            }
-            Err(classify(last))
-        }
-    }
+/// Opens a connection, and no more.
+pub(crate) async fn connect_tcp(
+    address: SocketAddr,
+    unacknowledged: Option<Duration>,
+) -> Result<Socket, DialError> {
+    let stream = TcpStream::connect(address).await.map_err(classify)?;
+    tcp::tune(&SockRef::from(&stream), unacknowledged);
+    Ok(Socket::Tcp(stream))
 }
 
-async fn tcp(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
-    tcp::set_options(&SockRef::from(&stream), unacknowledged)?;
-    Ok(stream)
-}
-
-/// A Unix connect is done at once or not at all (connect(2)), so there is nothing to wait for, and no
-/// timer to be set.
-fn unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-    socket.connect(&SockAddr::unix(path)?)?;
-    net::UnixStream::from_std(socket.into()).map(UnixStream::fresh)
+/// As [`connect_tcp`]. A Unix connect is done at once or not at all (connect(2)), so there is nothing to
+/// wait for, and no timer to be set.
+pub(crate) fn connect_unix(path: &Path) -> Result<Socket, DialError> {
+    let open = || {
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+        socket.connect(&SockAddr::unix(path)?)?;
+        net::UnixStream::from_std(socket.into()).map(UnixStream::fresh)
+    };
+    open().map(Socket::Unix).map_err(classify)
 }
 
 fn classify(error: io::Error) -> DialError {

@@ -1,5 +1,7 @@
 //! The addresses of a backend: whose turn it is, who is well, and waiting until somebody is.
 
+mod names;
+mod race;
 mod registry;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -10,14 +12,17 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use self::names::{Found, Resolver};
+use self::race::{Connected, Race};
 pub(crate) use self::registry::Registry;
-use super::dial::{DialError, Reached, reach};
+use super::dial::{DialError, Place, Reached, connect_tcp, connect_unix, introduce};
 use super::secure::Tls;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
+use crate::sys::socket::Socket;
 
 /// How the next address is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +55,7 @@ pub(crate) struct Pool {
     unacknowledged: Option<Duration>,
     tls: Option<Arc<Tls>>,
     configured: Targets,
+    resolver: Resolver,
     registry: Arc<Registry>,
     turn: AtomicUsize,
     /// Told when an address answers again, so that parked connections need not wait out their
@@ -71,6 +77,7 @@ impl Pool {
             unacknowledged,
             tls,
             configured: addresses.iter().map(Target::new).collect(),
+            resolver: Resolver::default(),
             registry: Arc::default(),
             turn: AtomicUsize::new(0),
             recovered: Arc::default(),
@@ -158,40 +165,44 @@ impl Pool {
         greeting: Option<&[u8]>,
         deadline: Deadline,
     ) -> Round {
-        let targets = self.targets();
-        let mut tried = Vec::new();
-        let mut busy = false;
-        let mut untrusted = 0;
-        while let Some(lease) = self.pick(source, &targets, &mut tried) {
+        let targets = self.found(deadline).await;
+        let mut tour = Tour {
+            pool: self,
+            source,
+            targets: &targets,
+            tried: Vec::new(),
+            race: Race::default(),
+            busy: false,
+            untrusted: 0,
+        };
+        while let Some((lease, socket)) = tour.connected(deadline).await {
             // A silent address must not use up the time of those that would answer.
-            let untried = targets.len() - tried.len();
-            let share = deadline.remaining().map(|left| left / (untried as u32 + 1));
+            let share = deadline.remaining().map(|left| left / tour.rest());
             let address = &lease.target.address;
-            let tls = self.tls.as_ref();
-            let attempt = reach(address, self.unacknowledged, tls, greeting);
-            match Deadline::after(share).bound(attempt).await {
+            let introduction = introduce(socket, address, self.tls.as_ref(), greeting);
+            match Deadline::after(share).bound(introduction).await {
                 Ok(Ok(reached)) => {
-                    if lease.target.answered(self.health) == Answered::Again {
-                        self.recovered.notify_waiters();
-                    }
+                    self.answered(&lease.target);
                     return Round::Connected(reached, lease);
                 }
                 Ok(Err(DialError::Reset)) => return Round::Reset,
-                Ok(Err(DialError::Busy)) => busy = true,
-                Ok(Err(DialError::Down(error))) => {
-                    lease.target.failed(self.health, &error.to_string())
-                }
-                Ok(Err(DialError::Untrusted(error))) => {
-                    untrusted += 1;
-                    lease.target.failed(self.health, &error);
-                }
-                Err(_) => lease.target.failed(self.health, "no answer in time"),
+                Ok(Err(error)) => tour.failed(&lease, error),
+                Err(_) => lease.target.failed(self.health, NO_ANSWER),
             }
         }
-        match busy {
-            true => Round::Busy,
-            false if untrusted > 0 && untrusted == tried.len() => Round::Untrusted,
-            false => Round::Down,
+        self.missed();
+        match tour {
+            Tour { busy: true, .. } => Round::Busy,
+            Tour {
+                untrusted, tried, ..
+            } if untrusted > 0 && untrusted == tried.len() => Round::Untrusted,
+            Tour { .. } => Round::Down,
+        }
+    }
+
+    fn note_answer(&self, target: &Target) {
+        if target.answered(self.health) == Answered::Again {
+            self.recovered.notify_waiters();
         }
     }
 
@@ -223,7 +234,7 @@ impl Pool {
         let rank = |index: &usize| match self.balance {
             Balance::LeastConnections => targets[*index].open.load(Ordering::Relaxed) as u64,
             Balance::RoundRobin => 0,
-            Balance::Source => !weight(source, &targets[*index].address),
+            Balance::Source => !targets[*index].weight(source),
         };
         // Of equals the first.
         let index = choices.into_iter().min_by_key(rank)?;
@@ -233,11 +244,111 @@ impl Pool {
     }
 }
 
+/// One round over the addresses.
+struct Tour<'a> {
+    pool: &'a Pool,
+    source: Option<IpAddr>,
+    targets: &'a [Arc<Target>],
+    tried: Vec<usize>,
+    race: Race,
+    busy: bool,
+    untrusted: usize,
+}
+
+impl Tour<'_> {
+    /// The next connection to one of the addresses; `None` when all have been tried.
+    async fn connected(&mut self, deadline: Deadline) -> Option<(Lease, Socket)> {
+        loop {
+            let (lease, connected) = match self.begin() {
+                Begun::Ended(lease, connected) => (lease, connected),
+                Begun::Running => match self.race.next().await {
+                    Some(ended) => ended,
+                    None => continue,
+                },
+                Begun::Nothing if self.race.len() == 0 => return None,
+                Begun::Nothing => match self.patience(deadline).bound(self.race.ended()).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        for lease in self.race.give_up() {
+                            lease.target.failed(self.pool.health, NO_ANSWER);
+                        }
+                        return None;
+                    }
+                },
+            };
+            match connected {
+                Ok(socket) => {
+                    for late in self.race.late() {
+                        late.target.failed(self.pool.health, LATE);
+                    }
+                    return Some((lease, socket));
+                }
+                Err(error) => self.failed(&lease, error),
+            }
+        }
+    }
+
+    /// Begins to connect to the next address.
+    fn begin(&mut self) -> Begun {
+        let picked = self.pool.pick(self.source, self.targets, &mut self.tried);
+        let Some(lease) = picked else {
+            return Begun::Nothing;
+        };
+        match &lease.target.place {
+            Some(Place::Unix(path)) => {
+                let connected = connect_unix(path);
+                Begun::Ended(lease, connected)
+            }
+            Some(Place::Tcp(address)) => {
+                let connect = connect_tcp(*address, self.pool.unacknowledged);
+                self.race.begin(lease, Box::pin(connect));
+                Begun::Running
+            }
+            // A name is not picked: its addresses are.
+            None => Begun::Nothing,
+        }
+    }
+
+    /// How long to wait for connects when there is no other address to begin with. Where one has failed
+    /// for sure it may be back before the others answer, and is tried again in the next round.
+    fn patience(&self, deadline: Deadline) -> Deadline {
+        match self.race.has_failed {
+            true => deadline.earlier(Deadline::after(SILENCE)),
+            false => deadline,
+        }
+    }
+
+    fn failed(&mut self, lease: &Lease, error: DialError) {
+        let health = self.pool.health;
+        self.race.has_failed = true;
+        match error {
+            DialError::Busy => self.busy = true,
+            DialError::Down(error) => lease.target.failed(health, &error.to_string()),
+            DialError::Untrusted(error) => {
+                self.untrusted += 1;
+                lease.target.failed(health, &error);
+            }
+            // It is for the round to end.
+            DialError::Reset => {}
+        }
+    }
+
+    /// Over how many what is left of the time is divided.
+    fn rest(&self) -> u32 {
+        let untried = self.targets.len() - self.tried.len() + self.race.len();
+        untried as u32 + 1
+    }
+}
+
 type Targets = Arc<[Arc<Target>]>;
 
-/// Rendezvous hashing: the address with the highest weight for a client is the client's own.
-fn weight(source: Option<IpAddr>, address: &Address) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one((source, address))
+/// What came of beginning with an address.
+enum Begun {
+    Running,
+    /// At once: a Unix socket connects or does not.
+    Ended(Lease, Connected),
+    /// There is none left.
+    Nothing,
 }
 
 enum Round {
@@ -263,7 +374,13 @@ enum Answered {
 /// reload may change that.
 #[derive(Debug)]
 struct Target {
+    /// As it is configured or registered.
     address: Address,
+    /// `None` is a name, which stands for the addresses that it has at the time.
+    place: Option<Place>,
+    /// Whether it is one of those.
+    is_of_name: bool,
+    found: Found,
     open: AtomicUsize,
     /// Whether there is anything to be read in `state`: while all is well nobody locks it.
     has_failed: AtomicBool,
@@ -276,16 +393,49 @@ struct TargetState {
     successes: u32,
     /// When a connection may be tried again. `Some` means down.
     retry_at: Option<Instant>,
+    last_error: Option<String>,
 }
 
 impl Target {
     fn new(address: &Address) -> Arc<Self> {
+        Arc::new(Self::with(address, Place::of(address)))
+    }
+
+    /// One of the addresses of a name.
+    fn at(&self, place: Place) -> Arc<Self> {
         Arc::new(Self {
+            is_of_name: true,
+            ..Self::with(&self.address, Some(place))
+        })
+    }
+
+    fn with(address: &Address, place: Option<Place>) -> Self {
+        Self {
             address: address.clone(),
+            place,
+            is_of_name: false,
+            found: Found::default(),
             open: AtomicUsize::new(0),
             has_failed: AtomicBool::new(false),
             state: Mutex::default(),
-        })
+        }
+    }
+
+    /// Why it failed last, since it last answered.
+    fn last_error(&self) -> Option<String> {
+        match self.is_well() {
+            true => None,
+            false => self.state().last_error.clone(),
+        }
+    }
+
+    /// Rendezvous hashing: the address with the highest weight for a client is the client's own.
+    fn weight(&self, source: Option<IpAddr>) -> u64 {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        match self.is_of_name {
+            true => hasher.hash_one((source, &self.place)),
+            false => hasher.hash_one((source, &self.address)),
+        }
     }
 
     /// Down, and not due to be tried.
@@ -328,9 +478,16 @@ impl Target {
                 return answered;
             }
             state.retry_at = None;
-            info!(address = %self.address, "backend address is up");
+            match self.is_of_name {
+                // Of a name that answers, one of several addresses is a detail.
+                true => {
+                    debug!(address = %self.address, place = ?self.place, "an address of a name is up")
+                }
+                false => info!(address = %self.address, "backend address is up"),
+            }
         }
         state.failures = 0;
+        state.last_error = None;
         self.has_failed.store(false, Ordering::Release);
         answered
     }
@@ -340,9 +497,16 @@ impl Target {
         self.has_failed.store(true, Ordering::Release);
         state.successes = 0;
         state.failures = state.failures.saturating_add(1);
+        state.last_error = Some(error.to_owned());
         if state.failures >= limits.fall {
-            if state.retry_at.is_none() {
-                warn!(address = %self.address, error, "backend address is down");
+            match (state.retry_at, self.is_of_name) {
+                (Some(_), _) => {}
+                (None, true) => {
+                    debug!(address = %self.address, place = ?self.place, error, "an address of a name is down");
+                }
+                (None, false) => {
+                    warn!(address = %self.address, error, "backend address is down");
+                }
             }
             state.retry_at = Some(Instant::now() + RETRY_AFTER);
         }
@@ -383,6 +547,13 @@ impl Drop for Lease {
 /// cost four thousand attempts a second, not a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long silent addresses are waited for where another has failed for sure: a lost SYN is sent again
+/// after a second (RFC 6298 §2).
+const SILENCE: Duration = Duration::from_secs(1);
+
+const NO_ANSWER: &str = "no answer in time";
+const LATE: &str = "no answer in 250 ms, in which another address answered";
 
 /// How long an address that is down is passed over while another one is up.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

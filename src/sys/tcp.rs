@@ -2,9 +2,11 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tracing::warn;
 
 /// Binds `count` listeners to one address; the kernel spreads the connections over them.
 ///
@@ -69,24 +71,38 @@ fn listener(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result
         // `[::]` serves IPv4 as well, whatever the machine's default is.
         socket.set_only_v6(false)?;
     }
-    set_options(&SockRef::from(&socket), unacknowledged)?;
+    tune(&SockRef::from(&socket), unacknowledged);
     Ok(socket)
 }
 
 /// What every TCP connection has: no delay of small writes, and an end when the peer is silently
 /// gone (the leak that peers' users met until both of the latter were on by default).
-pub(crate) fn set_options(
-    socket: &SockRef<'_>,
-    unacknowledged: Option<Duration>,
-) -> io::Result<()> {
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE_IDLE)
-            .with_interval(KEEPALIVE_INTERVAL),
-    )?;
-    socket.set_tcp_user_timeout(unacknowledged)
+///
+/// None of it is worth a connection. What the kernel refuses is said once and left.
+pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL);
+    // The kernel takes an i32 of milliseconds, 24 days, and refuses what is longer.
+    let unacknowledged = unacknowledged.map(|it| it.min(LONGEST_UNACKNOWLEDGED));
+    let refused = [
+        ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
+        ("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive)),
+        (
+            "TCP_USER_TIMEOUT",
+            socket.set_tcp_user_timeout(unacknowledged),
+        ),
+    ];
+    for (option, result) in refused {
+        if let Err(error) = result
+            && !IS_SAID.swap(true, Ordering::Relaxed)
+        {
+            warn!(option, %error, "the kernel refuses a socket option; connections go on without it");
+        }
+    }
 }
+
+static IS_SAID: AtomicBool = AtomicBool::new(false);
 
 /// The kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -94,6 +110,8 @@ const BACKLOG: i32 = 4096;
 /// A dead peer of a quiet connection is noticed about two minutes after it went.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+
+const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_millis(i32::MAX as u64);
 
 #[cfg(test)]
 mod tests {
@@ -116,6 +134,18 @@ mod tests {
         assert!(accepted.tcp_nodelay().expect("an option"));
         assert!(accepted.keepalive().expect("an option"));
         assert_eq!(accepted.tcp_user_timeout().expect("an option"), TIMEOUT);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_costs_no_connection() {
+        // No option of TCP is one of a Unix socket.
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        tune(&SockRef::from(&socket), TIMEOUT);
+        // More milliseconds than the kernel counts.
+        let years = Some(Duration::from_secs(100_000_000));
+        let listeners = bind("127.0.0.1", 0, 1, years).expect("a listener");
+        let set = SockRef::from(&listeners[0]).tcp_user_timeout();
+        assert_eq!(set.expect("an option"), Some(LONGEST_UNACKNOWLEDGED));
     }
 
     #[test]

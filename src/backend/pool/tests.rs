@@ -2,6 +2,7 @@
 
 mod choice;
 mod health;
+mod names;
 mod parking;
 
 use std::net::TcpListener;
@@ -19,11 +20,11 @@ const BUDGET: Duration = Duration::from_secs(5);
 
 /// Unix addresses in a directory of their own. The kernel accepts what nobody has picked up yet,
 /// so a listener needs no task.
-struct Place {
+struct Site {
     directory: TempDir,
 }
 
-impl Place {
+impl Site {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         Self { directory }
@@ -103,7 +104,7 @@ async fn dial_for(pool: &Pool, source: &str) -> Lease {
 }
 
 /// So many connections one after the other, that stay open.
-async fn dial_times(pool: &Pool, place: &Place, times: usize) -> (Vec<String>, Vec<Lease>) {
+async fn dial_times(pool: &Pool, place: &Site, times: usize) -> (Vec<String>, Vec<Lease>) {
     let mut leases = Vec::new();
     for _ in 0..times {
         leases.push(dial_or_refuse(pool).await.expect("an address that answers"));

@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn least_connections_spreads_them_and_follows_their_ends() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "b", "c"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::LeastConnections);
     let (mut names, mut leases) = dial_times(&pool, &place, 9).await;
@@ -24,7 +24,7 @@ async fn least_connections_spreads_them_and_follows_their_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn round_robin_takes_turns_whoever_is_open() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "b", "c"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::RoundRobin);
     let (names, leases) = dial_times(&pool, &place, 4).await;
@@ -36,7 +36,7 @@ async fn round_robin_takes_turns_whoever_is_open() {
 
 #[tokio::test(start_paused = true)]
 async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "c", "d"].map(|name| place.listen(name));
     for balance in [Balance::RoundRobin, Balance::LeastConnections] {
         let pool = pool(&place.addresses(["a", "b", "c", "d"]), balance);
@@ -50,7 +50,7 @@ async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
 }
 
 /// Which name serves each of 400 clients.
-async fn by_client(pool: &Pool, place: &Place) -> HashMap<String, String> {
+async fn by_client(pool: &Pool, place: &Site) -> HashMap<String, String> {
     let mut served = HashMap::new();
     for client in 0..400 {
         let client = format!("192.0.{}.{}", client / 200, client % 200);
@@ -62,7 +62,7 @@ async fn by_client(pool: &Pool, place: &Place) -> HashMap<String, String> {
 
 #[tokio::test(start_paused = true)]
 async fn source_keeps_a_client_and_moves_only_those_it_must() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "b", "c", "d"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::Source);
     let fourth = pool.registry().register(&place.address("d"));
@@ -86,7 +86,7 @@ async fn source_keeps_a_client_and_moves_only_those_it_must() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_moved_while_its_own_address_is_down() {
-    let place = Place::new();
+    let place = Site::new();
     let listeners = ["a", "b"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b"]), Balance::Source);
     let own = place.name_of(&dial_for(&pool, "192.0.2.1").await);
@@ -100,7 +100,7 @@ async fn a_client_is_moved_while_its_own_address_is_down() {
 
 #[test]
 fn a_burst_does_not_all_go_to_the_address_that_had_the_fewest() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
     let targets = pool.targets();
     let _open = [0; 3].map(|a| Lease::new(Arc::clone(&targets[a])));
@@ -118,7 +118,7 @@ fn a_burst_does_not_all_go_to_the_address_that_had_the_fewest() {
 
 #[tokio::test(start_paused = true)]
 async fn an_address_is_served_from_its_registration_to_its_withdrawal() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let pool = pool(&[], Balance::RoundRobin);
     assert!(!pool.has_addresses());
@@ -143,7 +143,7 @@ async fn an_address_is_served_from_its_registration_to_its_withdrawal() {
 
 #[tokio::test(start_paused = true)]
 async fn two_registrations_of_an_address_are_withdrawn_one_by_one() {
-    let place = Place::new();
+    let place = Site::new();
     let _listener = place.listen("a");
     let pool = pool(&[], Balance::LeastConnections);
     let first = pool.registry().register(&place.address("a"));
@@ -156,7 +156,7 @@ async fn two_registrations_of_an_address_are_withdrawn_one_by_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
-    let place = Place::new();
+    let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let before = pool(&[], Balance::RoundRobin);
     let [a, _b] = ["a", "b"].map(|name| before.registry().register(&place.address(name)));
@@ -184,7 +184,7 @@ async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
 
 #[tokio::test]
 async fn who_registers_when_it_is_closed_is_told_so_as_those_are_who_had() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&[], Balance::RoundRobin);
     let before = pool.registry().register(&place.address("a"));
     pool.registry().close();

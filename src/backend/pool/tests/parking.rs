@@ -10,7 +10,7 @@ async fn hold(pool: &Pool) -> Result<Lease, Unserved> {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_not_parked_is_refused_at_once() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
     let start = Instant::now();
     assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::Refused));
@@ -19,7 +19,7 @@ async fn a_connection_that_is_not_parked_is_refused_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_connection_is_served_by_an_address_that_comes() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     let start = Instant::now();
     let come = async {
@@ -33,7 +33,7 @@ async fn a_parked_connection_is_served_by_an_address_that_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_connection_is_served_by_an_address_that_is_registered() {
-    let place = Place::new();
+    let place = Site::new();
     let _listener = place.listen("a");
     let pool = pool(&[], Balance::LeastConnections);
     let come = async {
@@ -46,7 +46,7 @@ async fn a_parked_connection_is_served_by_an_address_that_is_registered() {
 
 #[tokio::test(start_paused = true)]
 async fn parked_connections_go_on_as_soon_as_one_gets_through() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     let start = Instant::now();
     // Tries come at 5, 15, 35, 75, 155, 315 and 565 ms: this is far from the next.
@@ -63,7 +63,7 @@ async fn parked_connections_go_on_as_soon_as_one_gets_through() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_connection_tries_seldom() {
-    let place = Place::new();
+    let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     assert_eq!(hold(&pool).await.err(), Some(Unserved::TimedOut));
     let tries = pool.turn.load(Ordering::Relaxed);
@@ -72,7 +72,7 @@ async fn a_parked_connection_tries_seldom() {
 
 #[tokio::test(start_paused = true)]
 async fn a_parked_connection_is_given_up_at_the_deadline() {
-    let place = Place::new();
+    let place = Site::new();
     for pool in [
         pool(&place.addresses(["a"]), Balance::Source),
         pool(&[], Balance::Source),

@@ -1,0 +1,126 @@
+//! The addresses behind the names of a backend, each with its own balance and health.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::race::STAGGER;
+use super::{Pool, Target, Targets};
+use crate::address::Address;
+use crate::backend::dial::{Place, look_up};
+use crate::deadline::Deadline;
+
+/// What is known of a name.
+#[derive(Debug, Default)]
+pub(super) struct Found(Mutex<Targets>);
+
+impl Found {
+    fn get(&self) -> Targets {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes these places for those of the name. Those that were known stay what they are.
+    fn set(&self, name: &Target, places: &[Place]) -> Targets {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |place: &Place| {
+            let same = known.iter().find(|it| it.place.as_ref() == Some(place));
+            same.map_or_else(|| name.at(place.clone()), Arc::clone)
+        };
+        let next: Vec<Arc<Target>> = places.iter().map(of).collect();
+        *known = next.into();
+        Arc::clone(&known)
+    }
+}
+
+/// Who knows the addresses of a name.
+#[derive(Debug, Default)]
+pub(super) enum Resolver {
+    /// The machine: its files and name servers.
+    #[default]
+    System,
+    #[cfg(test)]
+    Fixed(Vec<Place>),
+}
+
+impl Resolver {
+    async fn look_up(&self, name: &Address) -> io::Result<Vec<Place>> {
+        match self {
+            Self::System => look_up(name).await,
+            #[cfg(test)]
+            Self::Fixed(places) => Ok(places.clone()),
+        }
+    }
+}
+
+impl Pool {
+    /// As [`Self::targets`], with the addresses of each name in its place.
+    pub(super) async fn found(&self, deadline: Deadline) -> Targets {
+        let targets = self.targets();
+        if targets.iter().all(|target| target.place.is_some()) {
+            return targets;
+        }
+        let mut all = Vec::new();
+        for (index, target) in targets.iter().enumerate() {
+            match target.place {
+                Some(_) => all.push(Arc::clone(target)),
+                None => {
+                    let rest = (targets.len() - index) as u32;
+                    let share = deadline.remaining().map(|left| left / rest);
+                    all.extend(self.look_up(target, share).await.iter().map(Arc::clone));
+                }
+            }
+        }
+        all.into()
+    }
+
+    async fn look_up(&self, name: &Arc<Target>, share: Option<Duration>) -> Targets {
+        let known = name.found.get();
+        // A name server that is slow is not waited for while there is an address that may answer.
+        let share = match known.iter().any(|target| !target.is_down()) {
+            true => Some(share.map_or(STAGGER, |share| share.min(STAGGER))),
+            false => share,
+        };
+        let error = match Deadline::after(share)
+            .bound(self.resolver.look_up(&name.address))
+            .await
+        {
+            Ok(Ok(mut places)) => {
+                let mut seen = Vec::new();
+                places.retain(|place| {
+                    let is_new = !seen.contains(place);
+                    seen.push(place.clone());
+                    is_new
+                });
+                return name.found.set(name, &places);
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the name server does not answer in time".to_owned(),
+        };
+        if known.is_empty() {
+            name.failed(self.health, &format!("cannot look up the name: {error}"));
+        }
+        known
+    }
+
+    /// A round was in vain: no address of a name has answered, so the name counts as down too.
+    pub(super) fn missed(&self) {
+        for name in self.targets().iter().filter(|it| it.place.is_none()) {
+            let found = name.found.get();
+            if let Some(error) = found.iter().find_map(|target| target.last_error()) {
+                name.failed(self.health, &error);
+            }
+        }
+    }
+
+    /// An address has answered, and if it has a name, so has that.
+    pub(super) fn answered(&self, target: &Arc<Target>) {
+        self.note_answer(target);
+        if target.is_of_name {
+            let targets = self.targets();
+            let names = targets.iter().filter(|it| it.place.is_none());
+            names
+                .filter(|name| name.address == target.address)
+                .for_each(|name| self.note_answer(name));
+        }
+    }
+}
