@@ -15,7 +15,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-pub(crate) use self::incoming::{HeaderError, LONGEST, Origin, extent, parse};
+pub(crate) use self::incoming::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
 pub(crate) use self::outgoing::header;
 use crate::facts::Endpoint;
 

@@ -153,7 +153,16 @@ async fn a_backend_that_stays_silent_is_waited_for_as_long_as_for_a_dial() {
 async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
     /// What it does with a ClientHello.
     type Break = fn(Socket) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-    let breaks: [(&str, Break); 3] = [
+    let breaks: [(&str, Break); 4] = [
+        (
+            "the server closed during the handshake: does it speak TLS from the first byte?",
+            |mut socket| {
+                Box::pin(async move {
+                    // A close with nothing unread, which would be a reset.
+                    let _ = socket.read(&mut [0; 4096]).await;
+                })
+            },
+        ),
         ("handshake", |socket| Box::pin(async move { drop(socket) })),
         ("not TLS", |mut socket| {
             Box::pin(async move {

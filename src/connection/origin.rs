@@ -11,7 +11,7 @@ use crate::facts::Facts;
 use crate::ledger::{Reason, Record};
 use crate::limits::{Begins, Limits, Permit};
 use crate::outcome::Outcome;
-use crate::proxy_protocol::{HeaderError, LONGEST, Origin, extent, parse};
+use crate::proxy_protocol::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
 use crate::sys::socket::Socket;
 
 /// What becomes known of a connection with its header.
@@ -79,9 +79,12 @@ enum ReadError {
 /// It looks before it takes, so that what follows the header stays in the socket: whoever speaks
 /// TLS reads it from there.
 async fn read(socket: &Socket) -> Result<Origin, ReadError> {
-    let mut header = [0; LONGEST];
+    let mut header = vec![0; USUAL];
     let mut taken = 0;
     loop {
+        if taken == header.len() {
+            header.resize(LONGEST, 0);
+        }
         let seen = match socket.peek(&mut header[taken..]).await {
             Ok(0) | Err(_) => return Err(ReadError::Gone),
             Ok(seen) => taken + seen,
@@ -143,6 +146,24 @@ mod tests {
                 let mut rest = Vec::new();
                 ours.read_to_end(&mut rest).await.expect("the rest");
                 assert_eq!(rest, b"\x16\x03\x01 and so on");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_of_8_kib_is_read_and_not_one_byte_more() {
+        for length in [USUAL, USUAL + 1, LONGEST - 1, LONGEST] {
+            for (mut ours, mut theirs) in pairs().await {
+                let [high, low] = ((length - 16) as u16).to_be_bytes();
+                let mut header = [&LOCAL[..14], &[high, low]].concat();
+                header.resize(length, 0);
+                theirs.write_all(&header).await.expect("room");
+                theirs.write_all(b"and so on").await.expect("room");
+                drop(theirs);
+                assert!(read(&ours).await.is_ok(), "{length}");
+                let mut rest = Vec::new();
+                ours.read_to_end(&mut rest).await.expect("the rest");
+                assert_eq!(rest, b"and so on");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
 
 use super::ProxyProtocol;
-use super::incoming::LONGEST;
+use super::incoming::USUAL;
 use crate::facts::{Endpoint, Facts, TlsFacts};
 
 /// The bytes that come before the first one of the client.
@@ -16,7 +16,7 @@ use crate::facts::{Endpoint, Facts, TlsFacts};
 /// neither (seen with 2.6).
 pub(crate) fn header(version: ProxyProtocol, facts: &Facts) -> Vec<u8> {
     let addresses = addresses(facts);
-    let mut bytes = Vec::with_capacity(LONGEST);
+    let mut bytes = Vec::with_capacity(USUAL);
     let written = match version {
         ProxyProtocol::V1 => ProxyHeader::with_tlvs(addresses, []).encode_v1(&mut bytes),
         ProxyProtocol::V2 => {
@@ -64,7 +64,7 @@ fn vectors(facts: &Facts) -> Vec<Tlv<'_>> {
         let alpn = tls.alpn.as_deref();
         vectors.extend(alpn.map(|name| Tlv::Alpn(name.as_bytes().into())));
     }
-    let mut room = LONGEST - FIXED_AND_IPV6;
+    let mut room = USUAL - FIXED_AND_IPV6;
     vectors.retain(|vector| {
         let mut bytes = Vec::new();
         vector.encode(&mut bytes);

@@ -133,6 +133,9 @@ pub(crate) enum ConnectError {
     /// The backend: whatever it speaks, TLS it is not.
     #[error("what it answered is not TLS")]
     NotTls,
+    /// The backend: it left without an alert.
+    #[error("the server closed during the handshake: does it speak TLS from the first byte?")]
+    Closed,
     /// Both: nothing could be agreed on, or the connection failed.
     #[error("TLS handshake: {0}")]
     Failed(io::Error),
@@ -150,7 +153,7 @@ impl ConnectError {
             | Self::Unreadable(_)
             | Self::RefusedUs(_)
             | Self::Nameless => true,
-            Self::NotTls | Self::Failed(_) => false,
+            Self::NotTls | Self::Closed | Self::Failed(_) => false,
         }
     }
 }
@@ -167,6 +170,7 @@ impl From<io::Error> for ConnectError {
                 None => Self::Unverified(cause),
             },
             Some(cause) if is_not_tls(&cause) => Self::NotTls,
+            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
             Some(_) | None => Self::Failed(error),
         }
     }
