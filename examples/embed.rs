@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use vestibule::{Config, Connection, Proxy};
 
@@ -21,18 +22,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut app = proxy.backend("app");
     let running = proxy.start();
 
+    // What container runtimes and service managers send, where a terminal sends SIGINT.
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut serving = JoinSet::new();
     loop {
         tokio::select! {
             connection = app.accept() => match connection {
                 Some(connection) => drop(serving.spawn(serve(connection))),
+                // Draining, which has not begun here.
                 None => break,
             },
             // A task that has ended makes room.
             Some(_) = serving.join_next() => {}
             _ = tokio::signal::ctrl_c() => break,
+            _ = terminate.recv() => break,
         }
     }
+    // The tasks go on meanwhile.
     let drained = running.drain(Duration::from_secs(30)).await;
     println!("drained, {} connections had to be cut", drained.cut);
     Ok(())

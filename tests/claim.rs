@@ -135,7 +135,7 @@ async fn no_more_commands_run_than_max_and_the_other_connections_wait() {
 
 #[tokio::test]
 async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connection() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let vestibule = Vestibule::start(APP).await;
         let mut worker = claim(&vestibule.gate(), &["--", &whoami()]);
         let mut served = Vec::new();
@@ -145,6 +145,8 @@ async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connecti
             served.push(client);
         }
         until("a third place waits", || connected(&vestibule.gate()) == 3).await;
+        // Of this one it takes no notice.
+        worker.signal(Signal::USR1);
         worker.signal(signal);
         // It has heard the signal when it waits at the gate no more.
         until("it has left the gate", || connected(&vestibule.gate()) == 2).await;

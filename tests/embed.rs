@@ -5,14 +5,15 @@ mod common;
 use std::time::Duration;
 
 use common::{client, soon, until};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vestibule::{Backend, Config, Facts, Id, Outcome, Proxy, Rendezvous, Running, Unredeemed};
 
 const BUDGET: Duration = Duration::from_secs(30);
 
-/// A proxy on this test's runtime, with one claimed backend.
-async fn proxy(extra: &str) -> (String, Backend, Running) {
-    let config: Config = format!(
+/// One listener and one claimed backend.
+fn config(extra: &str) -> Config {
+    format!(
         r#"
         [gate]
         path = "none"
@@ -28,8 +29,12 @@ async fn proxy(extra: &str) -> (String, Backend, Running) {
         "#
     )
     .parse()
-    .expect("a configuration");
-    let proxy = Proxy::builder(config).bind().await.expect("bound");
+    .expect("a configuration")
+}
+
+/// A proxy on this test's runtime, with one claimed backend.
+async fn proxy(extra: &str) -> (String, Backend, Running) {
+    let proxy = Proxy::builder(config(extra)).bind().await.expect("bound");
     let address = proxy.addresses()["https"].to_string().replace("tcp:", "");
     let app = proxy.backend("app");
     (address, app, proxy.start())
@@ -180,6 +185,59 @@ async fn a_drain_cuts_what_is_left_at_its_end_with_close_notify() {
     assert_eq!(drained.cut, 1);
     assert_eq!(read.expect("close_notify"), 0);
     assert!(client::connect(&address).await.is_err());
+}
+
+/// The README's snippet is this code: a loop over `accept` alone would never come to the drain.
+#[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the snippet is for programs that wait for their tasks as they like"
+)]
+async fn the_snippet_of_the_readme_drains_at_a_signal() -> Result<(), Box<dyn std::error::Error>> {
+    async fn serve(mut connection: vestibule::Connection) {
+        let asked = rustix::process::kill_process(rustix::process::getpid(), Signal::INT);
+        asked.expect("our own process");
+        connection.write_all(b"answer").await.expect("open");
+        connection.shutdown().await.expect("open");
+        // Until the client has closed.
+        let _ = connection.read_to_end(&mut Vec::new()).await;
+    }
+    let config = config("");
+    let program = async {
+        let proxy = vestibule::Proxy::builder(config).bind().await?;
+        let address = proxy.addresses()["https"].to_string().replace("tcp:", "");
+        let client = tokio::spawn(async move {
+            let mut client = client::connect(&address).await.expect("a handshake");
+            let mut answer = String::new();
+            let read = client.read_to_string(&mut answer).await;
+            read.expect("a clean end");
+            client.shutdown().await.expect("open");
+            answer
+        });
+        let mut app = proxy.backend("app");
+        let running = proxy.start();
+        loop {
+            tokio::select! {
+                Some(connection) = app.accept() => {
+                    tokio::spawn(serve(connection));
+                }
+                _ = tokio::signal::ctrl_c() => break,
+            }
+        }
+        running.drain(Duration::from_secs(30)).await;
+        Ok::<_, Box<dyn std::error::Error>>(client.await?)
+    };
+    assert_eq!(soon("a drain", program).await?, "answer");
+
+    let readme = include_str!("../README.md");
+    let snippet = readme.split("```rust\n").nth(1).expect("a snippet");
+    let snippet = snippet.split("```").next().expect("its end");
+    let here = |line: &str| include_str!("embed.rs").lines().any(|it| it.trim() == line);
+    for line in snippet.lines() {
+        let code = line.split("//").next().unwrap_or_default().trim();
+        assert!(here(code), "{code}");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -172,4 +172,14 @@ mod tests {
         assert!(page.contains("&lt;script&gt;&amp;&quot;"), "{page}");
         assert!(!page.contains("<script>"));
     }
+
+    #[test]
+    fn on_a_telephone_each_value_stands_below_its_name() {
+        let page = html(&Facts::new("hello"));
+        assert!(page.contains("name=\"viewport\" content=\"width=device-width, initial-scale=1\""));
+        let (_, narrow) = page
+            .split_once("@media (max-width: 32rem)")
+            .expect("a rule");
+        assert!(narrow.contains("th, td { display: block; }"));
+    }
 }

@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::args::ClaimArgs;
+use super::signals::End;
 use super::{Exit, Failure, stderr};
 
 pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
@@ -34,22 +35,21 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
         .context("cannot make a runtime")?;
     ensure_runnable(&args.command[0])?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        let mut end = End::new().context("cannot listen for signals")?;
+        // There is no file to reopen, and the default is to kill.
+        let _reopen = signal(SignalKind::user_defined1()).context("cannot listen for signals")?;
         let running = TaskTracker::new();
         let worker = work(args, &running);
         tokio::select! {
             failure = worker => return Err(failure),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = end.asked() => {}
         }
         // What runs may end; nothing new is taken.
         running.close();
         tokio::select! {
             () = running.wait() => Ok(Exit::Clean),
             // A second signal: what runs is left to itself.
-            _ = terminate.recv() => Ok(Exit::Cut),
-            _ = interrupt.recv() => Ok(Exit::Cut),
+            () = end.asked() => Ok(Exit::Cut),
         }
     })
 }
