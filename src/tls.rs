@@ -1,6 +1,7 @@
 //! The TLS side of a listener: one handshake, its facts, and why it failed.
 
 pub(crate) mod certs;
+pub(crate) mod chain;
 pub(crate) mod client_auth;
 pub(crate) mod connector;
 mod first;

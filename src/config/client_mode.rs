@@ -4,6 +4,7 @@ use super::files::Files;
 use super::foreign;
 use super::handshake::chain_and_key;
 use super::reader::Table;
+use super::validity::of_roots;
 use super::value::{Expected, Value};
 use super::words::protocol;
 use crate::address::Address;
@@ -124,7 +125,10 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
     let bundles: Vec<Option<Roots>> = bundles
         .iter()
         .map(|file| match Roots::from_pem(&file.content) {
-            Ok(roots) => Some(roots),
+            Ok(roots) => {
+                file.say_all(table, of_roots(&roots));
+                Some(roots)
+            }
             Err(error) => {
                 file.problem(table, &error);
                 None

@@ -1,6 +1,7 @@
 //! The files that a configuration names.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs;
 use std::io;
@@ -18,6 +19,8 @@ pub(super) struct Files<'b> {
     read: RefCell<Vec<FileState>>,
     /// Of these the paths that are relative.
     relative: RefCell<Vec<PathBuf>>,
+    /// Keys that others can read: one may be that of thousands of certificates.
+    exposed: RefCell<HashSet<PathBuf>>,
 }
 
 /// A file that the configuration names, and where.
@@ -34,6 +37,7 @@ impl<'b> Files<'b> {
             base,
             read: RefCell::default(),
             relative: RefCell::default(),
+            exposed: RefCell::default(),
         }
     }
 
@@ -52,6 +56,15 @@ impl<'b> Files<'b> {
                 offset: value.offset,
             }),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        }
+    }
+
+    /// Warns once of a private key that others can read.
+    pub(super) fn warn_if_exposed(&self, key: &File, table: &Table<'_>) {
+        if let Some(warning) = file::exposed(&key.path)
+            && self.exposed.borrow_mut().insert(key.path.clone())
+        {
+            key.warn(table, &warning);
         }
     }
 
@@ -94,8 +107,14 @@ impl File {
     pub(super) fn say(&self, table: &Table<'_>, validity: Validity) {
         match validity {
             Validity::Good => {}
-            Validity::EndsSoon(warning) => self.warn(table, &warning),
+            Validity::Warning(warning) => self.warn(table, &warning),
             Validity::Invalid(error) => self.expired(table, &error),
+        }
+    }
+
+    pub(super) fn say_all(&self, table: &Table<'_>, all: Vec<Validity>) {
+        for validity in all {
+            self.say(table, validity);
         }
     }
 

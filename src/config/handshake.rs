@@ -8,10 +8,11 @@ use tokio_rustls::rustls::RootCertStore;
 use super::files::{File, Files};
 use super::foreign;
 use super::reader::Table;
-use super::validity::{of_list, validity};
+use super::validity::{of_chain, of_list, of_roots};
 use super::value::found;
 use super::words::protocol;
 use crate::tls::certs::{Certificate, Fault, Role};
+use crate::tls::chain;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
@@ -102,6 +103,12 @@ fn certificate(
         (Some(certificate), Some(staple)) => stapled(&certificate, staple, &entry),
         (certificate, _) => certificate,
     };
+    if let Some(certificate) = &certificate
+        && !certificate.is_stapled()
+        && chain::must_staple(&certificate.chain()[0])
+    {
+        entry.warn_at(entry.start(), MUST_STAPLE.into());
+    }
     entry.finish();
     certificate
 }
@@ -117,7 +124,10 @@ pub(super) fn chain_and_key(
     let (chain, key) = (chain?, key?);
     match Certificate::from_pem(&chain.content, &key.content, role) {
         Ok(certificate) => {
-            check_validity(&certificate, &chain, entry);
+            chain.say_all(entry, of_chain(&certificate, role));
+            if !certificate.is_for_development() {
+                files.warn_if_exposed(&key, entry);
+            }
             Some(certificate)
         }
         Err(error) => {
@@ -155,11 +165,6 @@ fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Opti
         ),
     }
     Some(certificate.with_staple(staple))
-}
-
-/// Says where the configuration names a chain what there is to say of its dates.
-fn check_validity(certificate: &Certificate, chain: &File, entry: &Table<'_>) {
-    chain.say(entry, validity(certificate));
 }
 
 /// `None` only with a problem that was reported; `Some(None)` asks clients for nothing.
@@ -225,7 +230,10 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
 /// `None` only with a problem that was reported; `Some(None)` is no authority.
 fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Option<Roots>> {
     let read = |file: &File| match Roots::from_pem(&file.content) {
-        Ok(roots) => Some(roots),
+        Ok(roots) => {
+            file.say_all(table, of_roots(&roots));
+            Some(roots)
+        }
         Err(error) => {
             file.problem(table, &error);
             None
@@ -322,3 +330,7 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
         }
     }
 }
+
+/// Also of the short form.
+pub(super) const MUST_STAPLE: &str = "the certificate says that clients must get an OCSP response with it \
+                                      (must-staple), and `ocsp` names none";

@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::handshake::MUST_STAPLE;
 use super::lines::Place;
 use super::problem::Problem;
 use super::reader::Findings;
-use super::validity::{Validity, validity};
+use super::validity::{Validity, of_chain, of_roots};
 use super::{Config, DEFAULT, LogFormat, proxy_protocol, words};
 use crate::address::Address;
 use crate::backend::To;
@@ -15,6 +16,7 @@ use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
 use crate::tls::Alpn;
 use crate::tls::certs::{Certificate, Fault, Role};
+use crate::tls::chain as tls_chain;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::connector;
 use crate::tls::roots::Roots;
@@ -107,7 +109,7 @@ impl Config {
         let files = files.map(FileState::of).collect();
         let mut findings = Findings::default();
         let certificate = certificate(sidecar.certificate.as_ref(), Role::Server, &mut findings)?;
-        let client_auth = client_auth(sidecar)?;
+        let client_auth = client_auth(sidecar, &mut findings)?;
         let allow = allow(sidecar)?;
         let alpn = protocols(sidecar)?;
         let (to, tls) = backend(sidecar, &allow, &alpn, &mut findings)?;
@@ -227,7 +229,14 @@ fn certificate(
     let key_pem = read(key, "private key")?;
     match Certificate::from_pem(&chain_pem, &key_pem, role) {
         Ok(certificate) => {
-            check_validity(&certificate, chain, findings);
+            findings.add(chain, of_chain(&certificate, role));
+            if role == Role::Server && tls_chain::must_staple(&certificate.chain()[0]) {
+                findings.add(chain, vec![Validity::Warning(MUST_STAPLE.into())]);
+            }
+            if !certificate.is_for_development() {
+                let exposed = file::exposed(key).map(Validity::Warning);
+                findings.add(key, exposed.into_iter().collect());
+            }
             Ok(Some(certificate))
         }
         Err(error) => {
@@ -241,18 +250,25 @@ fn certificate(
     }
 }
 
-fn check_validity(certificate: &Certificate, chain: &Path, findings: &mut Findings) {
-    // A command line has no lines.
-    let problem = |words| Problem::at(Place::START, &format!("{}: {words}", chain.display()));
-    match validity(certificate) {
-        Validity::Good => {}
-        Validity::EndsSoon(warning) => findings.warnings.push(problem(warning)),
-        Validity::Invalid(error) => findings.expired.push(problem(error)),
+impl Findings {
+    fn add(&mut self, file: &Path, all: Vec<Validity>) {
+        // A command line has no lines.
+        let problem = |words| Problem::at(Place::START, &format!("{}: {words}", file.display()));
+        for validity in all {
+            match validity {
+                Validity::Good => {}
+                Validity::Warning(warning) => self.warnings.push(problem(warning)),
+                Validity::Invalid(error) => self.expired.push(problem(error)),
+            }
+        }
     }
 }
 
 /// Whoever is to be let in by name must show a certificate.
-fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
+fn client_auth(
+    sidecar: &Sidecar,
+    findings: &mut Findings,
+) -> Result<Option<ClientAuth>, SidecarError> {
     let Some(path) = &sidecar.client_ca else {
         return Ok(None);
     };
@@ -262,9 +278,11 @@ fn client_auth(sidecar: &Sidecar) -> Result<Option<ClientAuth>, SidecarError> {
     let wrong = |error: String| SidecarError::Certificate(path.clone(), error);
     let pem =
         file::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
+    let authorities = Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
+    findings.add(path, of_roots(&authorities));
     let settings = client_auth::Settings {
         demand: Demand::Required,
-        authorities: Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))?,
+        authorities,
         revoked: Vec::new(),
     };
     let client_auth = ClientAuth::new(settings).map_err(|error| wrong(error.to_string()))?;
@@ -298,6 +316,9 @@ fn towards_backend(
             .and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()))
             .map_err(|error| SidecarError::Roots(format!("{}: {error}", path.display())))?,
     };
+    if let Some(path) = &sidecar.backend_ca {
+        findings.add(path, of_roots(&roots));
+    }
     Ok(connector::Settings {
         server_name: None,
         roots,

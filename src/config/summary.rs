@@ -7,6 +7,7 @@ use super::problem::printable;
 use super::{Config, Listener};
 use crate::backend::{self, To};
 use crate::tls::certs::Certificate;
+use crate::tls::chain;
 use crate::tls::client_auth::{ClientAuth, Demand};
 use crate::tls::revocation::List;
 use crate::tls::time::Date;
@@ -48,6 +49,13 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     writeln!(f, "listener {name}: {address}, {least}, {}", asks(tls))?;
     for certificate in tls.hosts.certificates() {
         writeln!(f, "  certificate: {}", Shown(certificate))?;
+        if let Some(issuer) = chain::issuer_beyond(certificate.chain()) {
+            let issuer = printable(&issuer);
+            writeln!(
+                f,
+                "    its chain ends before {issuer}: clients must have that authority"
+            )?;
+        }
     }
     let lists = tls.client_auth.iter().flat_map(ClientAuth::lists);
     for list in lists {

@@ -5,21 +5,40 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::tls::certs::Certificate;
+use crate::tls::certs::{Certificate, Role};
+use crate::tls::chain;
 use crate::tls::revocation::List;
+use crate::tls::roots::Roots;
 use crate::tls::time::Date;
 
-/// What an operator is to be told of dates, in words.
+/// What an operator is to be told, in words.
 pub(super) enum Validity {
     Good,
-    EndsSoon(String),
+    Warning(String),
     /// Not any more, or not yet.
     Invalid(String),
 }
 
-pub(super) fn validity(certificate: &Certificate) -> Validity {
-    let validity = certificate.validity();
-    of_dates("the certificate", *validity.start(), *validity.end())
+/// All that peers will find wrong with a chain.
+pub(super) fn of_chain(certificate: &Certificate, role: Role) -> Vec<Validity> {
+    let dates = certificate.validity();
+    let own = of_dates("the certificate", *dates.start(), *dates.end());
+    let behind = chain::behind(certificate.chain()).into_iter().map(of_dated);
+    let flaws = chain::flaws(certificate.chain(), role).into_iter();
+    let flaws = flaws.map(|flaw| Validity::Warning(flaw.to_string()));
+    [own].into_iter().chain(behind).chain(flaws).collect()
+}
+
+/// Of the certificates of authorities, whose dates the verification of others does not ask for.
+pub(super) fn of_roots(roots: &Roots) -> Vec<Validity> {
+    chain::authorities(roots)
+        .into_iter()
+        .map(of_dated)
+        .collect()
+}
+
+fn of_dated(it: chain::Dated) -> Validity {
+    of_dates(&it.what, it.from, it.until)
 }
 
 /// Of `what` is valid between these two times.
@@ -30,7 +49,7 @@ pub(super) fn of_dates(what: &str, from: SystemTime, until: SystemTime) -> Valid
     } else if now < from {
         Validity::Invalid(format!("{what} is not valid before {}", Date(from)))
     } else if until.duration_since(now).unwrap_or_default() < soon(from, until) {
-        Validity::EndsSoon(format!("{what} expires on {}", Date(until)))
+        Validity::Warning(format!("{what} expires on {}", Date(until)))
     } else {
         Validity::Good
     }
@@ -45,8 +64,8 @@ pub(super) fn of_list(list: &List) -> Validity {
         None => return Validity::Good,
     };
     match of_dates(&what, list.this_update(), until) {
-        Validity::EndsSoon(_) => {
-            Validity::EndsSoon(format!("{what} is to be replaced by {}", Date(until)))
+        Validity::Warning(_) => {
+            Validity::Warning(format!("{what} is to be replaced by {}", Date(until)))
         }
         Validity::Invalid(_) if SystemTime::now() > until => {
             Validity::Invalid(format!("{what} was to be replaced by {}", Date(until)))
@@ -84,7 +103,7 @@ mod tests {
             let from = until - Duration::from_secs(lifetime);
             let validity = of_dates("it", from, until);
             assert_eq!(
-                matches!(validity, Validity::EndsSoon(_)),
+                matches!(validity, Validity::Warning(_)),
                 is_soon,
                 "{lifetime} {left}"
             );

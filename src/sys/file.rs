@@ -2,7 +2,7 @@
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -34,6 +34,23 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let content = read(path)?;
     String::from_utf8(content).map_err(|_| refused("stream did not contain valid UTF-8"))
+}
+
+/// What to say of a private key that users can read who need not.
+pub(crate) fn exposed(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    let mode = found.mode() & 0o777;
+    // Of another owner's file the group is how this process reads it.
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    let who = match mode {
+        mode if mode & 0o004 != 0 => "everybody on this machine",
+        mode if mode & 0o040 != 0 && is_ours => "its group",
+        _ => return None,
+    };
+    let file = path.display();
+    Some(format!(
+        "the private key can be read by {who} (mode {mode:04o}); `chmod go= {file}`"
+    ))
 }
 
 fn regular(found: &Metadata) -> io::Result<()> {

@@ -90,6 +90,10 @@ impl Certificate {
         }))
     }
 
+    pub(crate) fn is_stapled(&self) -> bool {
+        self.0.key.ocsp.is_some()
+    }
+
     pub(crate) fn chain(&self) -> &[CertificateDer<'static>] {
         &self.0.key.cert
     }

@@ -81,6 +81,11 @@ impl Roots {
         Arc::clone(&self.store)
     }
 
+    /// Those that were named on purpose.
+    pub(super) fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        self.certificates.iter()
+    }
+
     /// Whether it is one of theirs, byte for byte.
     pub(super) fn have(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)

@@ -180,6 +180,8 @@ fn the_short_form_says_when_a_certificate_expires() {
         let path = |suffix: &str| directory.path().join(format!("{name}{suffix}.pem"));
         fs::write(path(""), certificate.pem()).expect("a file");
         fs::write(path("-key"), key.serialize_pem()).expect("a file");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(path("-key"), mode).expect("a file");
         (path(""), path("-key"))
     };
     let now = SystemTime::now();
