@@ -30,6 +30,7 @@ class Setting:
     certificate: pathlib.Path
     key: pathlib.Path
     workers: int
+    client_ca: pathlib.Path | None = None  # clients may show certificates of this authority
 
     @property
     def unix(self):
@@ -64,6 +65,7 @@ class Proxy:
 
 def vestibule(relay):
     def command(program, setting):
+        client_auth = f'client_auth = "optional"\nclient_ca = ["{setting.client_ca}"]' if setting.client_ca else ""
         path = setting.write("vestibule.toml", f"""\
 [runtime]
 workers = {setting.workers}
@@ -80,6 +82,7 @@ name = "compared"
 address = "tcp:127.0.0.1:{setting.port}"
 [listener.tls]
 certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
+{client_auth}
 [[backend]]
 name = "load"
 to = ["{setting.backend if setting.unix else 'tcp:' + setting.backend}"]
@@ -95,6 +98,7 @@ to = ["{setting.backend if setting.unix else 'tcp:' + setting.backend}"]
 def haproxy(tls):
     def command(program, setting):
         bind = f"bind 127.0.0.1:{setting.port}" + (f" ssl crt {setting.pem()}" if tls else "")
+        bind += f" ca-file {setting.client_ca} verify optional" if setting.client_ca else ""
         address = f"unix@{setting.unix}" if setting.unix else setting.backend
         path = setting.write("haproxy.cfg", f"""\
 global
@@ -119,6 +123,9 @@ backend load
 
 def nginx(program, setting):
     address = f"unix:{setting.unix}" if setting.unix else setting.backend
+    client_auth = ""
+    if setting.client_ca:
+        client_auth = f"ssl_client_certificate {setting.client_ca}; ssl_verify_client optional; ssl_verify_depth 10;"
     path = setting.write("nginx.conf", f"""\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
@@ -136,6 +143,7 @@ stream {{
         ssl_certificate {setting.certificate};
         ssl_certificate_key {setting.key};
         ssl_protocols TLSv1.2 TLSv1.3;
+        {client_auth}
         proxy_timeout 1h;
         proxy_pass {address};
     }}

@@ -54,7 +54,8 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
     }
 }
 
-fn summary(mut latencies: Vec<u32>) -> Value {
+/// How many there were, and what they took.
+pub(crate) fn summary(mut latencies: Vec<u32>) -> Value {
     latencies.sort_unstable();
     let at = |share: f64| {
         let index = (latencies.len() as f64 * share) as usize;
@@ -143,7 +144,17 @@ impl Talk {
 
     /// Sends the next message.
     pub(crate) fn send(&mut self, poll: &Poll, pattern: &Pattern) -> Result<()> {
-        self.began = Some(Instant::now());
+        self.send_as_of(Instant::now(), poll, pattern)
+    }
+
+    /// Sends the next message, which has waited to be sent since `began`.
+    pub(crate) fn send_as_of(
+        &mut self,
+        began: Instant,
+        poll: &Poll,
+        pattern: &Pattern,
+    ) -> Result<()> {
+        self.began = Some(began);
         self.client
             .send(poll, pattern.piece(self.offset, self.size))
     }

@@ -16,6 +16,7 @@ mod buffer;
 mod bulk;
 mod client;
 mod echo;
+mod flood;
 mod handshakes;
 mod idle;
 mod meter;
@@ -23,6 +24,7 @@ mod pattern;
 mod poll;
 mod session;
 mod stage;
+mod starve;
 mod task;
 
 use std::process::ExitCode;
@@ -51,6 +53,7 @@ fn measure() -> Result<()> {
         Work::Echo => echo::run(&task)?,
         Work::ToClient | Work::FromClient | Work::BothWays => bulk::run(&task)?,
         Work::Idle => idle::run(&task)?,
+        Work::Starve => starve::run(&task)?,
     };
     println!("{answer}");
     Ok(())

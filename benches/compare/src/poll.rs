@@ -77,9 +77,18 @@ impl Poll {
 
     /// Waits until somebody is ready.
     pub(crate) fn wait(&mut self, ready: &mut Vec<Ready>) -> Result<()> {
+        self.wait_at_most(SILENCE, ready)?;
+        if ready.is_empty() {
+            bail!("nothing has moved for {} s", SILENCE.as_secs());
+        }
+        Ok(())
+    }
+
+    /// Waits until somebody is ready, or for so long.
+    pub(crate) fn wait_at_most(&mut self, time: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         let timeout = Timespec {
-            tv_sec: SILENCE.as_secs() as i64,
-            tv_nsec: 0,
+            tv_sec: time.as_secs() as i64,
+            tv_nsec: time.subsec_nanos().into(),
         };
         self.events.clear();
         match epoll::wait(
@@ -87,7 +96,6 @@ impl Poll {
             spare_capacity(&mut self.events),
             Some(&timeout),
         ) {
-            Ok(0) => bail!("nothing has moved for {} s", SILENCE.as_secs()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

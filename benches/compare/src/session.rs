@@ -10,7 +10,7 @@ use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, NamedGroup,
@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use crate::buffer::Buffer;
-use crate::task::{Sessions, Task, Tls};
+use crate::task::{Certificate, Sessions, Task, Tls};
 
 /// A record and what TLS adds to it, with something to spare.
 const RECORD: usize = 16 * 1024 + 512;
@@ -27,6 +27,14 @@ const RECORD: usize = 16 * 1024 + 512;
 ///
 /// None stands for no TLS at all.
 pub(crate) fn offer(task: &Task) -> Result<Option<Arc<ClientConfig>>> {
+    offer_as(task, None)
+}
+
+/// The same of somebody who has a certificate.
+pub(crate) fn offer_as(
+    task: &Task,
+    own: Option<&Certificate>,
+) -> Result<Option<Arc<ClientConfig>>> {
     let (suite, version) = match task.tls {
         Tls::None => return Ok(None),
         Tls::V12 => (
@@ -55,11 +63,17 @@ pub(crate) fn offer(task: &Task) -> Result<Option<Arc<ClientConfig>>> {
         provider: Arc::clone(&provider),
         signature_checked: AtomicBool::new(false),
     };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[version])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match own {
+        Some(Certificate { chain, key }) => {
+            let chain = CertificateDer::pem_file_iter(chain)?.collect::<Result<_, _>>()?;
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key)?)?
+        }
+        None => builder.with_no_client_auth(),
+    };
     config.resumption = match task.sessions {
         Sessions::Forgotten => Resumption::disabled(),
         Sessions::Resumed => Resumption::in_memory_sessions(8),
@@ -284,6 +298,9 @@ impl ServerCertVerifier for ExpectedCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        vec![
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::RSA_PSS_SHA256,
+        ]
     }
 }

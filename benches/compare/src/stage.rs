@@ -1,5 +1,7 @@
 //! The two sides of the proxy, and whose turn it is.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::backend::Backend;
@@ -30,6 +32,16 @@ impl Stage {
     /// Waits for events, serves the backend, and says which clients are ready.
     pub(crate) fn turn(&mut self, clients: &mut Vec<Ready>) -> Result<()> {
         self.poll.wait(&mut self.ready)?;
+        self.serve(clients)
+    }
+
+    /// As [`Self::turn`], but for so long at most.
+    pub(crate) fn turn_at_most(&mut self, time: Duration, clients: &mut Vec<Ready>) -> Result<()> {
+        self.poll.wait_at_most(time, &mut self.ready)?;
+        self.serve(clients)
+    }
+
+    fn serve(&mut self, clients: &mut Vec<Ready>) -> Result<()> {
         clients.clear();
         for &ready in &self.ready {
             if Backend::owns(ready.token) {

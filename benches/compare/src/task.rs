@@ -30,6 +30,9 @@ pub(crate) struct Task {
     /// Whether the clients of `handshakes` offer their last session, and need it to be taken.
     #[serde(default)]
     pub(crate) sessions: Sessions,
+    /// What strangers do meanwhile, of the work `starve`.
+    #[serde(default)]
+    pub(crate) flood: Option<Flood>,
     /// Traffic before the measurement.
     #[serde(default)]
     pub(crate) warm_up_ms: u64,
@@ -54,6 +57,31 @@ pub(crate) enum Work {
     BothWays,
     /// Connections that have echoed a message and say no more, until a line comes on stdin.
     Idle,
+    /// A message there and back on each connection at fixed times, while strangers bring handshakes.
+    Starve,
+}
+
+/// Handshakes that are always under way.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Flood {
+    /// How many at a time.
+    pub(crate) in_flight: usize,
+    /// Bytes of each ClientHello, if it is to be longer than it has to.
+    #[serde(default)]
+    pub(crate) hello: usize,
+    /// PEM files of a certificate chain and its key, which the clients show and which is refused.
+    /// Without one they leave once the server has shown its own.
+    #[serde(default)]
+    pub(crate) refused: Option<Certificate>,
+}
+
+/// Two PEM files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    pub(crate) chain: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// What is spoken between client and proxy.

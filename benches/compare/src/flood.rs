@@ -1,0 +1,237 @@
+//! Strangers: always so many handshakes under way, none of which comes to anything.
+//!
+//! They run on a thread of the least weight, so that the echoes beside them are on time. A ClientHello
+//! is written once and sent again and again, as an attacker does: it costs the sender next to nothing.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
+use rustls::ClientConfig;
+
+use crate::buffer::Buffer;
+use crate::poll::{Interest, Poll, Ready};
+use crate::session::{self, Session};
+use crate::task::{Flood, Task};
+
+/// The least that a thread can have.
+const NICE: i32 = 19;
+/// A server's flight is smaller.
+const READ: usize = 16 * 1024;
+
+/// What has become of the handshakes.
+#[derive(Default)]
+pub(crate) struct Tally {
+    answered: AtomicU64,
+    unanswered: AtomicU64,
+}
+
+impl Tally {
+    /// How many were answered as they should, and how many ended otherwise.
+    pub(crate) fn now(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.answered), of(&self.unanswered))
+    }
+}
+
+/// Keeps so many handshakes under way until it is `over`.
+pub(crate) fn run(task: &Task, flood: &Flood, tally: &Tally, over: &AtomicBool) -> Result<()> {
+    setpriority_process(Some(gettid()), NICE)?;
+    let mut poll = Poll::new()?;
+    let refused = flood.refused.as_ref();
+    let config = session::offer_as(task, refused)?.context("a flood without TLS")?;
+    let kind = match refused {
+        Some(_) => Kind::Refused(config),
+        None => Kind::Hello(lengthen(&hello(&config)?, flood.hello)?),
+    };
+    let mut strangers = Vec::new();
+    for token in 0..flood.in_flight as u64 {
+        strangers.push(Stranger::come(task.target, &poll, token, &kind)?);
+    }
+    let mut ready = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        poll.wait_at_most(Duration::from_millis(50), &mut ready)?;
+        for &event in &ready {
+            let stranger = &mut strangers[event.token as usize];
+            let count = match stranger.go_on(&poll, event, &kind)? {
+                Fate::UnderWay => continue,
+                Fate::Answered => &tally.answered,
+                Fate::Unanswered => &tally.unanswered,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            *stranger = Stranger::come(task.target, &poll, event.token, &kind)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the strangers bring.
+enum Kind {
+    /// These bytes; they leave when the server has answered.
+    Hello(Vec<u8>),
+    /// A handshake with a certificate that is refused.
+    Refused(Arc<ClientConfig>),
+}
+
+enum Fate {
+    UnderWay,
+    /// By a ServerHello, or by the refusal that is due.
+    Answered,
+    Unanswered,
+}
+
+struct Stranger {
+    socket: TcpStream,
+    session: Option<Session>,
+    incoming: Buffer,
+    outgoing: Buffer,
+    /// How much of its hello is sent.
+    sent: usize,
+    interest: Interest,
+}
+
+impl Stranger {
+    fn come(target: SocketAddr, poll: &Poll, token: u64, kind: &Kind) -> Result<Self> {
+        let socket = TcpStream::connect(target).context("a stranger cannot connect")?;
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        // It leaves with a reset, and no port waits for what may still come.
+        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+        poll.add(&socket, token, Interest::Read)?;
+        let mut stranger = Self {
+            socket,
+            session: None,
+            incoming: Buffer::default(),
+            outgoing: Buffer::default(),
+            sent: 0,
+            interest: Interest::Read,
+        };
+        if let Kind::Refused(config) = kind {
+            stranger.session = Some(Session::new(config)?);
+            stranger.talk();
+        }
+        stranger.send(poll, token, kind)?;
+        Ok(stranger)
+    }
+
+    fn go_on(&mut self, poll: &Poll, event: Ready, kind: &Kind) -> Result<Fate> {
+        if event.write {
+            self.send(poll, event.token, kind)?;
+        }
+        if !event.read {
+            return Ok(Fate::UnderWay);
+        }
+        let count = match self.socket.read(self.incoming.room(READ)) {
+            // nginx says no more than that.
+            Ok(0) if self.is_established() => return Ok(Fate::Answered),
+            Ok(0) => return Ok(Fate::Unanswered),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Fate::UnderWay),
+            Err(_) => return Ok(Fate::Unanswered),
+        };
+        self.incoming.add(count);
+        if self.session.is_none() {
+            return Ok(match self.incoming.filled()[0] {
+                HANDSHAKE => Fate::Answered,
+                _ => Fate::Unanswered,
+            });
+        }
+        let fate = self.talk();
+        self.send(poll, event.token, kind)?;
+        Ok(fate)
+    }
+
+    fn is_established(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_established)
+    }
+
+    /// Has its session take what has come.
+    fn talk(&mut self) -> Fate {
+        let Some(session) = &mut self.session else {
+            return Fate::UnderWay;
+        };
+        let was_established = session.is_established();
+        match session.process(&mut self.incoming, &mut self.outgoing, |_| Ok(())) {
+            Ok(()) => Fate::UnderWay,
+            // The alert: for the client its handshake is over by then.
+            Err(_) if was_established => Fate::Answered,
+            Err(_) => Fate::Unanswered,
+        }
+    }
+
+    fn send(&mut self, poll: &Poll, token: u64, kind: &Kind) -> Result<()> {
+        let bytes = match kind {
+            Kind::Hello(hello) => &hello[self.sent..],
+            Kind::Refused(_) => self.outgoing.filled(),
+        };
+        // Whoever is refused reads why.
+        let count = match bytes {
+            [] => 0,
+            bytes => self.socket.write(bytes).unwrap_or(0),
+        };
+        let is_all = count == bytes.len();
+        match kind {
+            Kind::Hello(_) => self.sent += count,
+            Kind::Refused(_) => self.outgoing.consume(count),
+        }
+        let interest = if is_all {
+            Interest::Read
+        } else {
+            Interest::Both
+        };
+        if interest != self.interest {
+            poll.change(&self.socket, token, interest)?;
+            self.interest = interest;
+        }
+        Ok(())
+    }
+}
+
+/// What a client of this configuration says first.
+fn hello(config: &Arc<ClientConfig>) -> Result<Vec<u8>> {
+    let mut outgoing = Buffer::default();
+    Session::new(config)?.process(&mut Buffer::default(), &mut outgoing, |_| Ok(()))?;
+    Ok(outgoing.filled().to_vec())
+}
+
+/// The same ClientHello with extensions that nobody knows, until it has so many bytes, in as many
+/// records as it takes (RFC 8446 §4.1.2, §4.2).
+fn lengthen(hello: &[u8], length: usize) -> Result<Vec<u8>> {
+    let mut message = hello[RECORD_HEADER..].to_vec();
+    let mut at = MESSAGE_HEADER + 2 + 32;
+    at += 1 + usize::from(message[at]);
+    at += 2 + usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
+    at += 1 + usize::from(message[at]);
+    let mut kind = FIRST_UNKNOWN;
+    while message.len() < length {
+        message.extend(kind.to_be_bytes());
+        message.extend((UNKNOWN.len() as u16).to_be_bytes());
+        message.extend(UNKNOWN);
+        kind += 1;
+    }
+    let extensions = u16::try_from(message.len() - at - 2).context("a hello of that length")?;
+    message[at..at + 2].copy_from_slice(&extensions.to_be_bytes());
+    let body = message.len() - MESSAGE_HEADER;
+    ensure!(body < 1 << 24, "a hello of that length");
+    message[1..MESSAGE_HEADER].copy_from_slice(&(body as u32).to_be_bytes()[1..]);
+    let records = message.chunks(MOST_IN_A_RECORD).flat_map(|part| {
+        let mut record = vec![HANDSHAKE, 3, 1];
+        record.extend((part.len() as u16).to_be_bytes());
+        record.extend(part);
+        record
+    });
+    Ok(records.collect())
+}
+
+const HANDSHAKE: u8 = 22;
+const RECORD_HEADER: usize = 5;
+const MESSAGE_HEADER: usize = 4;
+const MOST_IN_A_RECORD: usize = 16 * 1024;
+/// Of a range without meaning.
+const FIRST_UNKNOWN: u16 = 0x5000;
+const UNKNOWN: [u8; 500] = [0; 500];
