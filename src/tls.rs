@@ -22,6 +22,7 @@ mod signed;
 mod stream;
 pub(crate) mod tickets;
 pub(crate) mod time;
+pub(crate) mod turns;
 pub(crate) mod words;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::Keyed;
 use self::tickets::{Ring, Secret};
+use self::turns::in_turn;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 use crate::identity::Identity;
@@ -174,11 +176,11 @@ impl TlsAcceptor {
         let accepted = match self.engine {
             Engine::Stream => {
                 let handshake = Box::pin(stream::accept(self, io, admit));
-                deadline.bound(handshake).await
+                deadline.bound(in_turn(handshake)).await
             }
             Engine::Record => {
                 let handshake = Box::pin(record::accept(self, io, admit));
-                deadline.bound(handshake).await
+                deadline.bound(in_turn(handshake)).await
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))

@@ -3,7 +3,9 @@
 //! Each worker is one thread with one runtime; a connection never leaves it. Embedded, and under
 //! test, the same code runs on the caller's runtime.
 
+use std::future::{Future, poll_fn};
 use std::os::unix;
+use std::pin::pin;
 use std::sync::Arc;
 use std::{io, net, thread};
 
@@ -25,6 +27,7 @@ use crate::rendezvous::Rendezvous;
 use crate::setup::Setup;
 use crate::sys::descriptors::Reserve;
 use crate::tls::tickets::Secret;
+use crate::tls::turns::Rounds;
 
 /// What all connections of a proxy share.
 #[derive(Debug)]
@@ -160,7 +163,7 @@ impl WorkerThread {
                 }
             };
             if may_go.await.is_ok() {
-                worker.run().await;
+                with_turns(worker.run()).await;
             }
             let _ = end.send(());
         };
@@ -182,4 +185,15 @@ impl WorkerThread {
         // An error means that the thread is gone, which is an end too.
         let _ = self.ended.await;
     }
+}
+
+/// Runs the worker, and has its handshakes take turns.
+async fn with_turns(worker: impl Future<Output = ()>) {
+    let mut rounds = Rounds::begin();
+    let mut worker = pin!(worker);
+    poll_fn(|cx| {
+        rounds.poll(cx);
+        worker.as_mut().poll(cx)
+    })
+    .await;
 }

@@ -28,6 +28,7 @@ use super::first::{
     ALERT, APPLICATION_DATA, Failure, MOST_KEPT, READ, RECORD_HEADER, Reading, hello, read,
     too_long,
 };
+use super::turns::rest;
 use super::{HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer};
 use crate::wire::Wire;
 
@@ -144,6 +145,7 @@ impl Handshake {
         IO: Wire,
     {
         loop {
+            rest().await;
             match self.step() {
                 Next::Again => {}
                 Next::Send => {

@@ -1,0 +1,392 @@
+//! What of a worker handshakes may have: little in each round of its tasks, however many are ready.
+//!
+//! ```text
+//! driver polled ─► Rounds: a new budget ─► tasks of established connections ─► turns ─► driver polled
+//! ```
+//!
+//! A step of a handshake takes up to a hundred times as long as to move a message, and strangers decide
+//! how many there are. So a handshake goes on only in its turn, in the order in which they asked for one,
+//! and once [`BUDGET`] is spent the next turn is taken when the worker has looked for what has come
+//! meanwhile: whoever is woken by that is before it. A turn ends when the handshake waits for
+//! anything; while it waits for the network it has none, and its timeout needs none.
+//!
+//! On a thread that is no worker's, where nobody begins rounds, every handshake goes on at once.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Runs the handshake whenever it is its turn.
+///
+/// # Cancel safety
+///
+/// As that of the handshake.
+pub(super) async fn in_turn<F: Future>(mut handshake: Pin<Box<F>>) -> F::Output {
+    let mut place = Place(None);
+    poll_fn(|cx| {
+        if !place.is_next(cx) {
+            return Poll::Pending;
+        }
+        let _turn = Turn;
+        handshake.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Ends a turn in the middle of a handshake that has spent the budget; it gets another one, behind
+/// those who wait.
+pub(super) async fn rest() {
+    let mut is_rested = !with(|turns| turns.is_spent()).unwrap_or(false);
+    poll_fn(|cx| {
+        if is_rested {
+            return Poll::Ready(());
+        }
+        is_rested = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Gives this thread's handshakes their turns for as long as it lives.
+///
+/// To be polled as the runtime's main future or within it: that one is polled after the driver, once
+/// each time, and before the tasks that the driver has woken.
+#[derive(Debug)]
+pub(crate) struct Rounds(());
+
+impl Rounds {
+    pub(crate) fn begin() -> Self {
+        TURNS.set(Some(Turns::default()));
+        Self(())
+    }
+
+    /// Never ends.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        with(|turns| turns.begin_round(cx.waker()));
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        // Where the thread ends first they are gone already.
+        let turns = TURNS.try_with(RefCell::take).ok().flatten();
+        turns
+            .into_iter()
+            .flat_map(|turns| turns.waiting)
+            .for_each(|(_, waker)| waker.wake());
+    }
+}
+
+thread_local! {
+    static TURNS: RefCell<Option<Turns>> = const { RefCell::new(None) };
+}
+
+/// The turns of this thread, if it has any to give.
+fn with<T>(act: impl FnOnce(&mut Turns) -> T) -> Option<T> {
+    let turns = TURNS.try_with(|turns| turns.borrow_mut().as_mut().map(act));
+    turns.ok().flatten()
+}
+
+#[derive(Debug, Default)]
+struct Turns {
+    /// Of the last one that had to wait; they are never given twice.
+    last: u64,
+    /// In the order in which they came.
+    waiting: VecDeque<(u64, Waker)>,
+    /// Whose turn it is, until it is taken.
+    called: Option<u64>,
+    /// When the turn began that is being taken.
+    began: Option<Instant>,
+    /// In this round.
+    taken: usize,
+    spent: Duration,
+    round: Round,
+}
+
+/// What begins the next round.
+#[derive(Debug, Default)]
+struct Round {
+    worker: Option<Waker>,
+    is_asked_for: bool,
+}
+
+impl Turns {
+    fn begin_round(&mut self, worker: &Waker) {
+        let known = self.round.worker.as_ref();
+        if !known.is_some_and(|known| known.will_wake(worker)) {
+            self.round.worker = Some(worker.clone());
+        }
+        if std::mem::take(&mut self.round.is_asked_for) {
+            (self.taken, self.spent) = (0, Duration::ZERO);
+            self.call();
+        }
+    }
+
+    /// Whether the turn may be taken now; if not, the place in the queue is kept.
+    fn is_next(&mut self, place: &mut Option<u64>, cx: &Context<'_>) -> bool {
+        let is_next = match *place {
+            Some(number) => self.called == Some(number),
+            None => self.called.is_none() && self.waiting.is_empty() && !self.is_spent(),
+        };
+        if is_next {
+            (*place, self.called) = (None, None);
+            self.began = Some(Instant::now());
+            return true;
+        }
+        match *place {
+            Some(number) => self.keep(number, cx.waker()),
+            None => {
+                self.last += 1;
+                *place = Some(self.last);
+                self.waiting.push_back((self.last, cx.waker().clone()));
+            }
+        }
+        false
+    }
+
+    fn keep(&mut self, number: u64, waker: &Waker) {
+        if let Ok(index) = self
+            .waiting
+            .binary_search_by_key(&number, |(number, _)| *number)
+        {
+            self.waiting[index].1.clone_from(waker);
+        }
+    }
+
+    fn leave(&mut self, number: u64) {
+        if self.called == Some(number) {
+            self.called = None;
+            self.call();
+        } else if let Ok(index) = self
+            .waiting
+            .binary_search_by_key(&number, |(number, _)| *number)
+        {
+            self.waiting.remove(index);
+        }
+    }
+
+    fn end_turn(&mut self) {
+        self.taken += 1;
+        self.spent += self
+            .began
+            .take()
+            .map_or(Duration::ZERO, |began| began.elapsed());
+        if !self.is_spent() {
+            self.call();
+        } else if !std::mem::replace(&mut self.round.is_asked_for, true)
+            && let Some(worker) = &self.round.worker
+        {
+            worker.wake_by_ref();
+        }
+    }
+
+    /// Calls the next one, unless somebody is on the way.
+    fn call(&mut self) {
+        if self.called.is_none()
+            && let Some((number, waker)) = self.waiting.pop_front()
+        {
+            self.called = Some(number);
+            waker.wake();
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        let running = self.began.map_or(Duration::ZERO, |began| began.elapsed());
+        self.taken >= MOST || self.spent + running >= BUDGET
+    }
+}
+
+/// A place in the queue. Dropping it lets the next one go on.
+struct Place(Option<u64>);
+
+impl Place {
+    fn is_next(&mut self, cx: &Context<'_>) -> bool {
+        with(|turns| turns.is_next(&mut self.0, cx)).unwrap_or(true)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(number) = self.0 {
+            with(|turns| turns.leave(number));
+        }
+    }
+}
+
+/// A turn that is being taken, also by a handshake that panics.
+struct Turn;
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        with(Turns::end_turn);
+    }
+}
+
+/// Less than the key exchange and the signature of the cheapest handshake: one of those is a round's, and
+/// of what costs little (a part of a ClientHello, a client that has left) there are several.
+const BUDGET: Duration = Duration::from_micros(50);
+/// So that the clock alone does not decide.
+const MOST: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::rc::Rc;
+
+    use tokio::runtime::Builder;
+    use tokio::task::{LocalSet, yield_now};
+
+    use super::*;
+
+    /// Runs as a worker does.
+    fn on_a_worker(life: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let mut rounds = Rounds::begin();
+        let mut life = pin!(life);
+        let runtime = runtime.expect("a runtime");
+        runtime.block_on(poll_fn(|cx| {
+            rounds.poll(cx);
+            life.as_mut().poll(cx)
+        }));
+    }
+
+    /// Costs as much as a signature does.
+    fn work() {
+        let begun = Instant::now();
+        while begun.elapsed() < BUDGET {}
+    }
+
+    type Log = std::sync::Arc<std::sync::Mutex<String>>;
+
+    fn say(log: &Log, what: char) {
+        log.lock().expect("no panic").push(what);
+    }
+
+    /// What happens in which order when a hundred handshakes of three steps each are ready, beside a
+    /// connection that has something to do whenever the driver has been polled.
+    fn flood(step: fn()) -> String {
+        let log = Log::default();
+        on_a_worker(async {
+            let mut handshakes = tokio::task::JoinSet::new();
+            for _ in 0..100 {
+                let log = Log::clone(&log);
+                handshakes.spawn(in_turn(Box::pin(async move {
+                    for _ in 0..3 {
+                        say(&log, 'h');
+                        step();
+                        yield_now().await;
+                    }
+                })));
+            }
+            let echoed = Log::clone(&log);
+            let mut echo = tokio::task::JoinSet::new();
+            echo.spawn(async move {
+                loop {
+                    say(&echoed, 'e');
+                    yield_now().await;
+                }
+            });
+            while handshakes.join_next().await.is_some() {}
+        });
+        let log = log.lock().expect("no panic").clone();
+        assert_eq!(log.matches('h').count(), 300, "all have ended");
+        log
+    }
+
+    #[test]
+    fn one_costly_step_is_taken_between_two_polls_of_the_driver() {
+        let log = flood(work);
+        assert!(log.split('e').all(|steps| steps.len() <= 1), "{log}");
+    }
+
+    #[test]
+    fn of_cheap_steps_there_are_a_few() {
+        let log = flood(|| {});
+        assert!(log.split('e').all(|steps| steps.len() <= MOST), "{log}");
+    }
+
+    #[test]
+    fn turns_are_given_in_the_order_in_which_they_were_asked_for() {
+        let log = Log::default();
+        on_a_worker(async {
+            let mut handshakes = tokio::task::JoinSet::new();
+            for name in 'a'..='z' {
+                let log = Log::clone(&log);
+                handshakes.spawn(in_turn(Box::pin(async move {
+                    say(&log, name);
+                    work();
+                    rest().await;
+                    say(&log, name.to_ascii_uppercase());
+                    work();
+                })));
+            }
+            while handshakes.join_next().await.is_some() {}
+        });
+        let names = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+        assert_eq!(*log.lock().expect("no panic"), names);
+    }
+
+    #[test]
+    fn who_waits_for_the_network_has_no_turn() {
+        on_a_worker(async {
+            let silent = in_turn(Box::pin(async {
+                work();
+                pending::<()>().await;
+            }));
+            let mut silent = pin!(silent);
+            assert!(poll_fn(|cx| Poll::Ready(silent.as_mut().poll(cx).is_pending())).await);
+            in_turn(Box::pin(ready(()))).await;
+        });
+    }
+
+    #[test]
+    fn who_leaves_the_queue_lets_the_next_one_go_on() {
+        on_a_worker(async {
+            in_turn(Box::pin(async { work() })).await;
+            let mut places: Vec<_> = (0..9)
+                .map(|_| Box::pin(in_turn(Box::pin(ready(())))))
+                .collect();
+            for place in &mut places {
+                assert!(poll_fn(|cx| Poll::Ready(place.as_mut().poll(cx).is_pending())).await);
+            }
+            let last = places.pop().expect("the ninth");
+            // The first of them is called in the next round.
+            yield_now().await;
+            drop(places);
+            last.await;
+        });
+    }
+
+    #[test]
+    fn on_a_thread_without_rounds_nobody_waits() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..100 {
+            let handshake = pin!(in_turn(Box::pin(async {
+                work();
+                rest().await;
+            })));
+            assert!(handshake.poll(&mut cx).is_ready());
+        }
+    }
+
+    #[test]
+    fn who_waits_when_the_worker_ends_goes_on() {
+        let done = Rc::new(Cell::new(false));
+        let rounds = Rounds::begin();
+        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        LocalSet::new().block_on(&runtime, async {
+            in_turn(Box::pin(async { work() })).await;
+            let mut waiting = pin!(in_turn(Box::pin(async { done.set(true) })));
+            assert!(poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx).is_pending())).await);
+            drop(rounds);
+            waiting.await;
+        });
+        assert!(done.get());
+    }
+}
