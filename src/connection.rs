@@ -27,7 +27,7 @@ use crate::client::Relaying;
 use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
-use crate::limits::{Begins, Permit, Slot};
+use crate::limits::{Begins, Permit, Place};
 use crate::outcome::Outcome;
 use crate::proxy_protocol::Trusted;
 use crate::relay::{self, Relay};
@@ -58,8 +58,8 @@ pub(crate) struct Accepted {
     pub local: Option<Endpoint>,
     /// Room among the open connections; given back when the connection has ended.
     pub permit: Permit,
-    /// Room among the pending ones; given back when a backend has it.
-    pub pending: Slot,
+    /// Room among those that no backend has yet.
+    pub place: Place,
 }
 
 impl Accepted {
@@ -104,7 +104,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         peer,
         local,
         mut permit,
-        pending,
+        place,
     } = accepted.unboxed();
     let mut facts = Box::new(Facts::of(record.id));
     facts.listener = Some(front.name.clone());
@@ -117,6 +117,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         shared,
         facts: &mut facts,
         permit: &mut permit,
+        place,
         record,
     };
     let admitted = tokio::select! {
@@ -128,6 +129,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         mut client,
         backend,
         share,
+        pending,
     } = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => return over(lifetime, Box::pin(refused.outcome(record)).await),

@@ -1,16 +1,17 @@
-//! Admission: how many connections may be open and pending, exact under concurrency.
+//! Admission: how many connections may be open, shaking hands and pending, exact under concurrency.
 //!
 //! ```text
-//! accept ─► Permit (total, ip) ─► … until the connection is closed
-//!        └► Slot (pending)     ─► … until a backend has it
+//! accept ─► Permit (total, ip)            ─► … until the connection is closed
+//!        └► Handshaking (total, ip) ─► Slot (pending) ─► … until a backend has it
 //! ```
 //!
 //! A connection that one limit refuses must not be counted by another even for a moment, or it
-//! would refuse one that had room. So the counts are taken together or not at all: the two that
-//! every connection has are halves of one word, and a client's own stands still meanwhile, under
+//! would refuse one that had room. So the counts are taken together or not at all: those of the open
+//! and of the pending ones are halves of one word, and a client's own stands still meanwhile, under
 //! a lock that only clients of its shard would wait for. The rates of [`rates`] come in between:
 //! who finds no room takes nothing from them.
 
+mod handshakes;
 mod rates;
 mod shares;
 
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use governor::clock::Clock;
 
+use self::handshakes::Handshakes;
+pub(crate) use self::handshakes::Handshaking;
 use self::rates::{Monotonic, Rates};
 use self::shares::{Share, Shares};
 use crate::identity::Identity;
@@ -31,6 +34,7 @@ pub(crate) struct Settings {
     pub connections_per_ip: Option<usize>,
     pub connections_per_identity: Option<usize>,
     pub pending: Option<usize>,
+    pub handshaking: Option<usize>,
     pub handshakes_per_second: Option<usize>,
     pub handshakes_per_second_per_ip: Option<usize>,
 }
@@ -42,6 +46,7 @@ impl Default for Settings {
             connections_per_ip: Some(1_000),
             connections_per_identity: Some(1_000),
             pending: Some(1_024),
+            handshaking: Some(1_024),
             handshakes_per_second: None,
             handshakes_per_second_per_ip: None,
         }
@@ -54,17 +59,28 @@ pub(crate) struct Limits<C: Clock = Monotonic> {
     most_open: AtomicU64,
     most_pending: AtomicU64,
     now: Arc<AtomicU64>,
+    handshakes: Arc<Handshakes>,
     per_ip: Arc<Shares<IpAddr>>,
     per_identity: Arc<Shares<Identity>>,
     rates: Rates<C>,
 }
 
-/// Whether a connection that is let in begins with a handshake at once.
+/// What a connection that is let in begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begins {
     WithHandshake,
-    /// Or with none at all.
+    /// Of a load balancer, which says whose connection it is.
+    WithHeader,
+    /// It waits for a backend at once.
     Otherwise,
+}
+
+/// What a connection that no backend has yet has a place among.
+#[derive(Debug)]
+#[must_use]
+pub(crate) enum Place {
+    Handshaking(Box<Handshaking>),
+    Pending(Slot),
 }
 
 impl Limits {
@@ -79,6 +95,7 @@ impl<C: Clock + Clone> Limits<C> {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
             now: Arc::default(),
+            handshakes: Handshakes::new(settings.handshaking),
             per_ip: Shares::new(settings.connections_per_ip),
             per_identity: Shares::new(settings.connections_per_identity),
             rates: Rates::new(settings, clock),
@@ -92,6 +109,7 @@ impl<C: Clock + Clone> Limits<C> {
         self.most_open.store(most_open, Ordering::Relaxed);
         let most_pending = most(settings.pending);
         self.most_pending.store(most_pending, Ordering::Relaxed);
+        self.handshakes.change(settings.handshaking);
         self.per_ip.change(settings.connections_per_ip);
         self.per_identity.change(settings.connections_per_identity);
         self.rates.change(settings);
@@ -102,46 +120,69 @@ impl<C: Clock + Clone> Limits<C> {
         &self,
         ip: Option<IpAddr>,
         begins: Begins,
-    ) -> Result<(Permit, Slot), Exceeded> {
+    ) -> Result<(Permit, Place), Exceeded> {
         // Known without the lock, so that a flood at the limit does not meet there.
-        self.room(self.now())?;
+        self.room(self.now(), OPEN)?;
         let ip = ip.map(network);
-        let take = || {
-            self.room(self.now())?;
-            self.begin(ip, begins)?;
-            self.take()
+        let take = || match begins {
+            Begins::WithHandshake | Begins::WithHeader => self.take_handshaking(ip, begins),
+            Begins::Otherwise => {
+                let open = self.take(OPEN + PENDING, OPEN)?;
+                Ok((open, Place::Pending(Slot::new(&self.now, PENDING))))
+            }
         };
-        let (ip, (open, pending)) = match ip {
+        let (ip, (open, place)) = match ip {
             Some(ip) => self.per_ip.take(ip, Exceeded::ConnectionsPerIp, take)?,
             None => (None, take()?),
         };
         let permit = Permit { _open: open, ip };
-        Ok((permit, pending))
+        Ok((permit, place))
+    }
+
+    fn take_handshaking(
+        &self,
+        ip: Option<IpAddr>,
+        begins: Begins,
+    ) -> Result<(Slot, Place), Exceeded> {
+        let (handshaking, open) = self.handshakes.admit(ip, || {
+            self.room(self.now(), OPEN)?;
+            self.begin(ip, begins)?;
+            self.take(OPEN, OPEN)
+        })?;
+        Ok((open, Place::Handshaking(Box::new(handshaking))))
+    }
+
+    /// A place among those that wait for a backend, for a connection whose handshake is over.
+    pub(crate) fn wait(&self) -> Result<Slot, Exceeded> {
+        self.take(PENDING, PENDING)
     }
 
     /// Counts an admitted connection for its client, of whom a load balancer told only now.
     pub(crate) fn count(
         &self,
         permit: &mut Permit,
+        place: &mut Place,
         ip: Option<IpAddr>,
         begins: Begins,
     ) -> Result<(), Exceeded> {
         let ip = ip.map(network);
         let begin = || self.begin(ip, begins);
-        match ip {
-            Some(ip) => {
-                let (share, ()) = self.per_ip.take(ip, Exceeded::ConnectionsPerIp, begin)?;
-                permit.ip = share;
-                Ok(())
-            }
-            None => begin(),
-        }
+        let Some(ip) = ip else {
+            return begin();
+        };
+        let take = || match place {
+            Place::Handshaking(handshaking) => handshaking.count(ip, begin),
+            Place::Pending(_) => begin(),
+        };
+        let (share, ()) = self.per_ip.take(ip, Exceeded::ConnectionsPerIp, take)?;
+        permit.ip = share;
+        Ok(())
     }
 
     fn begin(&self, client: Option<IpAddr>, begins: Begins) -> Result<(), Exceeded> {
         match begins {
             Begins::WithHandshake => self.rates.take(client),
-            Begins::Otherwise => Ok(()),
+            Begins::WithHeader | Begins::Otherwise => Ok(()),
         }
     }
 
@@ -162,25 +203,26 @@ impl<C: Clock + Clone> Limits<C> {
         })
     }
 
-    /// A place among the open and one among the pending, or neither.
-    fn take(&self) -> Result<(Slot, Slot), Exceeded> {
+    /// All of these places or none; the slot is for those of them that are `given`.
+    fn take(&self, places: u64, given: u64) -> Result<Slot, Exceeded> {
         let mut now = self.now.load(Ordering::Acquire);
         loop {
-            self.room(Counts::of(now))?;
-            let next = now + OPEN + PENDING;
+            self.room(Counts::of(now), places)?;
+            let next = now + places;
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
             match self.now.compare_exchange_weak(now, next, success, failure) {
-                Ok(_) => return Ok((Slot::new(&self.now, OPEN), Slot::new(&self.now, PENDING))),
+                Ok(_) => return Ok(Slot::new(&self.now, given)),
                 Err(meanwhile) => now = meanwhile,
             }
         }
     }
 
-    fn room(&self, now: Counts) -> Result<(), Exceeded> {
-        if now.open >= self.most_open.load(Ordering::Relaxed) {
+    fn room(&self, now: Counts, places: u64) -> Result<(), Exceeded> {
+        let wanted = Counts::of(places);
+        if wanted.open > 0 && now.open >= self.most_open.load(Ordering::Relaxed) {
             return Err(Exceeded::Connections);
         }
-        if now.pending >= self.most_pending.load(Ordering::Relaxed) {
+        if wanted.pending > 0 && now.pending >= self.most_pending.load(Ordering::Relaxed) {
             return Err(Exceeded::Pending);
         }
         Ok(())
@@ -191,8 +233,9 @@ impl<C: Clock + Clone> Limits<C> {
         self.now().open >= self.most_open.load(Ordering::Relaxed)
     }
 
+    /// Connections that no backend has yet.
     pub(crate) fn pending(&self) -> usize {
-        self.now().pending as usize
+        (self.now().pending + self.handshakes.now()) as usize
     }
 
     fn now(&self) -> Counts {
@@ -233,6 +276,7 @@ pub(crate) enum Exceeded {
     ConnectionsPerIp,
     ConnectionsPerIdentity,
     Pending,
+    Handshaking,
     Handshakes,
     HandshakesPerIp,
 }
@@ -245,6 +289,7 @@ impl Exceeded {
             Self::ConnectionsPerIp => "limits.connections_per_ip",
             Self::ConnectionsPerIdentity => "limits.connections_per_identity",
             Self::Pending => "limits.pending",
+            Self::Handshaking => "limits.handshaking",
             Self::Handshakes => "limits.handshakes_per_second",
             Self::HandshakesPerIp => "limits.handshakes_per_second_per_ip",
         }

@@ -112,11 +112,11 @@ impl Listener {
             }
             // Where a load balancer tells of the client, its own connections are nobody's share,
             // nor has it been said yet whose handshake it is.
-            Some(_) => (None, Begins::Otherwise),
+            Some(_) => (None, Begins::WithHeader),
             None => (peer.as_ref(), front.begins()),
         };
         let ip = client.and_then(Endpoint::ip);
-        let (permit, pending) = match shared.limits.admit(ip, begins) {
+        let (permit, place) = match shared.limits.admit(ip, begins) {
             Ok(admitted) => admitted,
             Err(limit) => {
                 shared
@@ -138,7 +138,7 @@ impl Listener {
             peer,
             local,
             permit,
-            pending,
+            place,
         });
         let life = connection::serve(accepted, Arc::clone(shared), record);
         connections.spawn(life.instrument(span));

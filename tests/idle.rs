@@ -20,6 +20,7 @@ const CONFIG: &str = r#"
 connections = 9000
 connections_per_ip = "unlimited"
 pending = 4000
+handshaking = 9000
 [timeouts]
 backend = "10m"
 

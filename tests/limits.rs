@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::client::{self, Client, Front, Socket};
 use common::gate::{self, Answer, Watch};
+use common::resources::raise_own_limit;
 use common::vestibule::Vestibule;
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -100,17 +101,12 @@ async fn each_address_has_its_own_share() {
 }
 
 #[tokio::test]
-async fn pending_counts_those_that_shake_hands_or_wait_and_not_those_that_are_served() {
+async fn pending_counts_those_that_wait_and_not_those_that_shake_hands_or_are_served() {
     let config = format!("[limits]\npending = {MOST}\n[timeouts]\nbackend = \"60s\"\n{GATE}");
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     for (round, front) in fronts(&vestibule).into_iter().enumerate() {
-        let (mut waiting, mut ids) = (Vec::new(), Vec::new());
-        for _ in 0..MOST / 2 {
-            waiting.push(front.connect().await.expect("room"));
-            ids.push(offered(&mut watch).await);
-        }
-        // The other half has said hello, was answered, and says no more.
+        // Some have said hello, were answered, and say no more.
         let mut shaking = Vec::new();
         for _ in 0..MOST / 2 {
             let mut socket = front.socket().await.expect("a socket");
@@ -120,9 +116,13 @@ async fn pending_counts_those_that_shake_hands_or_wait_and_not_those_that_are_se
                 .expect("room");
             shaking.push(socket);
         }
-        assert_turned_away(front.socket().await).await;
+        let (mut waiting, mut ids) = (Vec::new(), Vec::new());
+        for _ in 0..MOST {
+            waiting.push(front.connect().await.expect("room"));
+            ids.push(offered(&mut watch).await);
+        }
+        assert_refused(front.connect().await).await;
         vestibule.ended("over_limit", 2 * round + 1).await;
-        assert_eq!(last_limit(&vestibule), "limits.pending");
 
         // A claimed one makes room, though it is still open.
         let id = ids.pop().expect("an id");
@@ -133,7 +133,7 @@ async fn pending_counts_those_that_shake_hands_or_wait_and_not_those_that_are_se
         relay_a_byte(&mut served, &mut worker).await;
         let _again = front.connect().await.expect("room");
         offered(&mut watch).await;
-        assert_turned_away(front.socket().await).await;
+        assert_refused(front.connect().await).await;
         vestibule.ended("over_limit", 2 * round + 2).await;
 
         // So that the next round begins with none.
@@ -150,6 +150,63 @@ async fn pending_counts_those_that_shake_hands_or_wait_and_not_those_that_are_se
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn silent_clients_of_two_addresses_keep_nobody_else_out() {
+    const SILENT: usize = 512;
+    const SHARE: usize = 128;
+    raise_own_limit();
+    let vestibule = Vestibule::start(ECHO).await;
+    let address = vestibule.tcp();
+    let mut silent = Vec::new();
+    for source in ["127.0.0.2", "127.0.0.3"] {
+        for _ in 0..SILENT {
+            silent.push(from(source, &address).await.expect("a socket"));
+        }
+    }
+    vestibule.ended("over_limit", 2 * (SILENT - SHARE)).await;
+    assert_eq!(last_limit(&vestibule), "limits.handshaking");
+    for front in fronts(&vestibule) {
+        finish(front.connect().await.expect("room")).await;
+    }
+    vestibule.ended("done", 2).await;
+    assert_eq!(over_limit(&vestibule), 2 * (SILENT - SHARE));
+}
+
+#[tokio::test]
+async fn when_all_places_are_taken_a_silent_client_makes_room() {
+    const PLACES: usize = 16;
+    let config = format!("[limits]\nhandshaking = {PLACES}\n{ECHO}");
+    let vestibule = Vestibule::start(&config).await;
+    let address = vestibule.tcp();
+    let mut silent = Vec::new();
+    for n in 0..PLACES {
+        let source = format!("127.0.0.{}", 10 + n / 2);
+        silent.push(from(&source, &address).await.expect("a socket"));
+    }
+    // The oldest has said something, and is answered before anybody else comes.
+    let mut oldest = silent.remove(0);
+    oldest.write_all(&client_hello()).await.expect("room");
+    soon("the server's hello", oldest.read_u8())
+        .await
+        .expect("room");
+    let socket = from("127.0.0.1", &address).await.expect("a socket");
+    let client = client::handshake(socket).await;
+    finish(client.expect("the place of a silent one")).await;
+    vestibule.ended("over_limit", 1).await;
+    vestibule.ended("done", 1).await;
+    // The others are there. Which one was the oldest depends on which worker accepted it when.
+    let mut served = 0;
+    for socket in silent {
+        if let Ok(client) = soon("an answer", client::handshake(socket)).await {
+            finish(client).await;
+            served += 1;
+        }
+    }
+    assert_eq!(served, PLACES - 2);
+    vestibule.ended("done", PLACES - 1).await;
+    assert_eq!(over_limit(&vestibule), 1);
 }
 
 #[tokio::test]
@@ -248,6 +305,15 @@ async fn assert_turned_away(socket: io::Result<Socket>) {
     let mut answer = Vec::new();
     let _ = soon("a close", socket.read_to_end(&mut answer)).await;
     assert!(answer.is_empty(), "answered with {} bytes", answer.len());
+}
+
+/// Whose handshake may have succeeded, and who is told no.
+async fn assert_refused(client: io::Result<Client>) {
+    if let Ok(mut client) = client {
+        let mut answer = Vec::new();
+        let _ = soon("an end", client.read_to_end(&mut answer)).await;
+        assert!(answer.is_empty(), "answered with {} bytes", answer.len());
+    }
 }
 
 /// Uses the connection and ends it in order.

@@ -228,7 +228,10 @@ async fn who_is_not_trusted_is_denied_before_a_word() {
 #[tokio::test]
 async fn who_is_not_trusted_takes_no_room_from_who_is() {
     const MOST: usize = 3;
-    let vestibule = start(&format!("[limits]\npending = {MOST}\n{ECHO}")).await;
+    let vestibule = start(&format!(
+        "[limits]\npending = {MOST}\nhandshaking = {MOST}\n{ECHO}"
+    ))
+    .await;
     let [tcp, _, plain] = all_fronts(&vestibule);
     let addresses = [vestibule.tcp(), vestibule.address("plain")];
     // They stay until the end, whatever becomes of them on the other side.

@@ -75,6 +75,7 @@ log = "warn"
 connections = "unlimited"
 connections_per_ip = "unlimited"
 pending = "unlimited"
+handshaking = "unlimited"
 [gate]
 path = "none"
 [[listener]]

@@ -197,6 +197,7 @@ fn limits(mut table: Table<'_>) -> limits::Settings {
             default.connections_per_identity,
         ),
         pending: limit("pending", default.pending),
+        handshaking: limit("handshaking", default.handshaking),
         handshakes_per_second: limit("handshakes_per_second", default.handshakes_per_second),
         handshakes_per_second_per_ip: limit(
             "handshakes_per_second_per_ip",

@@ -12,7 +12,7 @@ use crate::client::{self, Client};
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::ledger::{Reason, Record};
-use crate::limits::{Exceeded, IdentityShare, Permit};
+use crate::limits::{Exceeded, IdentityShare, Permit, Place, Slot};
 use crate::outcome::Outcome;
 use crate::route::{Expecting, Query, Refusal};
 use crate::setup::{Agreed, Setup, Unwelcome, agree};
@@ -27,6 +27,8 @@ pub(super) struct Admitted {
     pub backend: Arc<Backend>,
     /// Its place among the connections of whoever it is.
     pub share: Option<IdentityShare>,
+    /// Its place among those that wait for a backend.
+    pub pending: Slot,
 }
 
 /// Why a client was not let in.
@@ -49,17 +51,19 @@ pub(super) struct Admission<'a> {
     pub shared: &'a Shared,
     pub facts: &'a mut Facts,
     pub permit: &'a mut Permit,
+    pub place: Place,
     pub record: &'a mut Record,
 }
 
 impl Admission<'_> {
     pub(super) async fn admit(mut self, mut socket: Socket) -> Result<Admitted, Refused> {
+        self.first_byte(&socket).await?;
         if self.front.proxies.is_some() {
             socket = self.introduction().hear(socket).await?;
         }
         let Some(acceptor) = &self.front.tls else {
             return match self.setup.route(self.facts) {
-                Ok(backend) => Ok(self.admitted(Client::plain(socket), backend, None)),
+                Ok(backend) => self.admitted(Client::plain(socket), backend, None),
                 Err(reason) => Err(Refused::Handshake(HandshakeError::Refused(reason, socket))),
             };
         };
@@ -75,11 +79,33 @@ impl Admission<'_> {
         self.welcome(client)
     }
 
+    /// Waits until the client of a handshake says something: until then it may have to make room.
+    async fn first_byte(&mut self, socket: &Socket) -> Result<(), Refused> {
+        let Place::Handshaking(place) = &self.place else {
+            return Ok(());
+        };
+        let spoken = tokio::select! {
+            biased;
+            spoken = self.deadline.bound(socket.first_byte()) => match spoken {
+                // What became of the socket is heard where it is read.
+                Ok(_) => place.speaks(),
+                Err(_) => return Err(Refused::Introduction(Outcome::HandshakeTimeout)),
+            },
+            () = place.closed() => place.speaks(),
+        };
+        spoken.map_err(|limit| {
+            debug!(limit = limit.key(), "connection closed to make room");
+            self.record.because(Reason::OverLimit(limit.key()), None);
+            Refused::Introduction(Outcome::OverLimit)
+        })
+    }
+
     fn introduction(&mut self) -> Introduction<'_> {
         Introduction {
             deadline: self.deadline,
             facts: self.facts,
             permit: self.permit,
+            place: &mut self.place,
             record: self.record,
             limits: &self.shared.limits,
             begins: self.front.begins(),
@@ -140,23 +166,33 @@ impl Admission<'_> {
         let identity = self.facts.identity.as_ref();
         let share = identity.map(|it| self.shared.limits.admit_identity(it));
         match share.transpose() {
-            Ok(share) => Ok(self.admitted(client, backend, share)),
+            Ok(share) => self.admitted(client, backend, share),
             Err(exceeded) => Err(Refused::OverLimit(client, exceeded)),
         }
     }
 
+    /// A client that waits for its backend, if there is room.
     fn admitted(
         self,
         client: Client,
         backend: &Arc<Backend>,
         share: Option<IdentityShare>,
-    ) -> Admitted {
+    ) -> Result<Admitted, Refused> {
+        let pending = match self.place {
+            Place::Pending(slot) => Ok(slot),
+            Place::Handshaking(_) => self.shared.limits.wait(),
+        };
+        let pending = match pending {
+            Ok(pending) => pending,
+            Err(exceeded) => return Err(Refused::OverLimit(client, exceeded)),
+        };
         self.facts.backend = backend.name().to_owned();
-        Admitted {
+        Ok(Admitted {
             client,
             backend: Arc::clone(backend),
             share,
-        }
+            pending,
+        })
     }
 }
 

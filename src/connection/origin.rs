@@ -9,7 +9,7 @@ use crate::client;
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::ledger::{Reason, Record};
-use crate::limits::{Begins, Limits, Permit};
+use crate::limits::{Begins, Limits, Permit, Place};
 use crate::outcome::Outcome;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
 use crate::sys::socket::Socket;
@@ -19,6 +19,7 @@ pub(super) struct Introduction<'a> {
     pub deadline: Deadline,
     pub facts: &'a mut Facts,
     pub permit: &'a mut Permit,
+    pub place: &'a mut Place,
     pub record: &'a mut Record,
     pub limits: &'a Limits,
     /// What comes after the header.
@@ -57,7 +58,8 @@ impl Introduction<'_> {
             (facts.peer, facts.local) = (source, destination);
         }
         record.introduced(facts.peer.as_ref());
-        let counted = self.limits.count(self.permit, facts.peer_ip(), self.begins);
+        let (limits, ip) = (self.limits, facts.peer_ip());
+        let counted = limits.count(self.permit, self.place, ip, self.begins);
         match counted {
             Ok(()) => Ok(socket),
             Err(limit) => {

@@ -103,7 +103,7 @@ const KEYS: &[&str] = &[
     "min_version", "tickets", "unknown_sni", "client_auth", "client_ca", "crl", "ocsp",
     "accept_proxy_protocol", "trusted_proxies", "proxy_protocol", "path", "allow_uids",
     "allow_gids", "max_clients", "connections", "connections_per_ip", "connections_per_identity",
-    "pending", "handshakes_per_second", "handshakes_per_second_per_ip", "handshake", "idle",
+    "pending", "handshaking", "handshakes_per_second", "handshakes_per_second_per_ip", "handshake", "idle",
     "half_close", "lifetime", "drain", "unacknowledged", "workers", "directory", "log",
     "log_format", "max_memory", "relay", "rotate", "keep", "allow_writes_over_tcp",
     "conections", "\"a\\nb\"", "\"\"", "gate.path", "ключ",

@@ -1,6 +1,6 @@
 //! How many handshakes may begin in a second: of each client, and of all together.
 //!
-//! A bucket holds one second's worth and is filled evenly. A client's own comes first: what one
+//! A bucket holds what is due in a tenth of a second, at least one, and is filled evenly. A client's own comes first: what one
 //! client has too many of takes nothing from what all have. What all have no more of has cost the
 //! client its own, and nobody else anything.
 
@@ -95,7 +95,9 @@ where
 /// Of whole nanoseconds between two: within 1 % up to ten million a second.
 fn quota(per_second: usize) -> Quota {
     let most = u32::try_from(per_second).unwrap_or(u32::MAX);
-    Quota::per_second(NonZeroU32::new(most).unwrap_or(NonZeroU32::MIN))
+    let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+    // A second's worth at once would be a second without turns for anybody else.
+    Quota::per_second(at_least_one(most)).allow_burst(at_least_one(most.div_ceil(10)))
 }
 
 /// The time since it was made.
@@ -118,9 +120,9 @@ impl Clock for Monotonic {
 
 /// The buckets of clients that are not full: until when each will be, plus one drop.
 ///
-/// A client that is quiet for a second has a full one, as somebody who was never here, and is
-/// forgotten at the latest when the second after that is over: each [`SWEEP`] handshakes sweep one
-/// shard. So never more are kept than came in two seconds and with the last `SHARDS * SWEEP`
+/// A client that is quiet for a tenth of a second has a full one, as somebody who was never here, and is
+/// forgotten at the latest when the tenth after that is over: each [`SWEEP`] handshakes sweep one
+/// shard. So never more are kept than came in two of these and with the last `SHARDS * SWEEP`
 /// handshakes, and no sweep is longer than a shard.
 #[derive(Debug)]
 struct Buckets {
@@ -216,14 +218,15 @@ mod tests {
     }
 
     #[test]
-    fn one_seconds_worth_at_once_and_then_one_after_the_other() {
+    fn a_tenth_of_a_second_at_once_and_then_one_after_the_other() {
         for (n, tick) in [(1, 1_000), (4, 250), (1_000, 1)] {
             for (all, per_ip, key) in [
                 (Some(n), None, Exceeded::Handshakes),
                 (None, Some(n), Exceeded::HandshakesPerIp),
             ] {
                 let (rates, clock) = rates(all, per_ip);
-                assert_eq!(burst(&rates, n, client(1)), n);
+                let at_once = n.div_ceil(10);
+                assert_eq!(burst(&rates, at_once, client(1)), at_once);
                 assert_eq!(rates.take(client(1)), Err(key));
                 for _ in 0..3 {
                     clock.advance(Duration::from_millis(tick) - Duration::from_nanos(1));
@@ -231,16 +234,16 @@ mod tests {
                     clock.advance(Duration::from_nanos(1));
                     assert_eq!(burst(&rates, 2, client(1)), 1);
                 }
-                // Who was away for longer has no more than one second's worth.
+                // Who was away for longer has no more.
                 clock.advance(Duration::from_secs(60));
-                assert_eq!(burst(&rates, 3 * n, client(1)), n);
+                assert_eq!(burst(&rates, 3 * n, client(1)), at_once);
             }
         }
     }
 
     #[test]
     fn a_client_above_its_rate_takes_nothing_from_the_others() {
-        let (rates, _clock) = rates(Some(10), Some(2));
+        let (rates, _clock) = rates(Some(100), Some(20));
         assert_eq!(burst(&rates, 1_000, client(1)), 2);
         for n in 2..=5 {
             assert_eq!(burst(&rates, 2, client(n)), 2);
@@ -251,20 +254,20 @@ mod tests {
 
     #[test]
     fn who_has_no_address_is_held_by_the_rate_of_all_alone() {
-        let (rates, _clock) = rates(Some(3), Some(1));
+        let (rates, _clock) = rates(Some(30), Some(10));
         assert_eq!(burst(&rates, 5, None), 3);
         assert_eq!(rates.take(None), Err(Exceeded::Handshakes));
     }
 
     #[test]
     fn a_changed_rate_holds_at_once_and_an_unchanged_one_forgets_nothing() {
-        let (rates, _clock) = rates(None, Some(2));
+        let (rates, _clock) = rates(None, Some(20));
         assert_eq!(burst(&rates, 9, client(1)), 2);
-        rates.change(&settings(Some(100), Some(2)));
+        rates.change(&settings(Some(1_000), Some(20)));
         assert_eq!(rates.take(client(1)), Err(Exceeded::HandshakesPerIp));
-        rates.change(&settings(Some(100), Some(3)));
+        rates.change(&settings(Some(1_000), Some(30)));
         assert_eq!(burst(&rates, 9, client(1)), 3);
-        rates.change(&settings(Some(4), None));
+        rates.change(&settings(Some(40), None));
         assert_eq!(burst(&rates, 9, client(1)), 4);
         rates.change(&settings(None, None));
         assert_eq!(burst(&rates, 9, client(1)), 9);
@@ -311,7 +314,7 @@ mod tests {
 
     #[test]
     fn exact_under_concurrency() {
-        let (rates, _clock) = rates(Some(1_000), Some(700));
+        let (rates, _clock) = rates(Some(10_000), Some(7_000));
         let from = |n: u32| {
             let rates = &rates;
             move || burst(rates, 2_000, client(n % 2))

@@ -59,19 +59,22 @@ fn a_refusal_leaves_nothing_behind() {
 #[test]
 fn a_client_that_becomes_known_later_has_its_own_share() {
     let limits = limits(9, 1, 9);
-    let (mut first, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
+    let (mut first, mut place) = limits.admit(None, Begins::Otherwise).expect("room");
     assert_eq!(
-        limits.count(&mut first, ip("192.0.2.1"), Begins::Otherwise),
+        limits.count(&mut first, &mut place, ip("192.0.2.1"), Begins::Otherwise),
         Ok(())
     );
-    let (mut second, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
-    let refused = limits.count(&mut second, ip("192.0.2.1"), Begins::Otherwise);
+    let (mut second, mut other) = limits.admit(None, Begins::Otherwise).expect("room");
+    let refused = limits.count(&mut second, &mut other, ip("192.0.2.1"), Begins::Otherwise);
     assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
     assert_eq!(
-        limits.count(&mut second, ip("192.0.2.2"), Begins::Otherwise),
+        limits.count(&mut second, &mut other, ip("192.0.2.2"), Begins::Otherwise),
         Ok(())
     );
-    assert_eq!(limits.count(&mut second, None, Begins::Otherwise), Ok(()));
+    assert_eq!(
+        limits.count(&mut second, &mut other, None, Begins::Otherwise),
+        Ok(())
+    );
     drop(first);
     assert!(limits.admit(ip("192.0.2.1"), Begins::Otherwise).is_ok());
     drop(second);
@@ -222,13 +225,13 @@ fn what_may_not_be_pending_is_counted_nowhere() {
     beside(refused, || (0..20_000).for_each(|_| refused()));
 }
 
-/// Two connections of each client, and two handshakes a second of each and five of all.
+/// Two connections of each client, and two handshakes at once of each and five of all.
 fn rated() -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
     let clock = FakeRelativeClock::default();
     let settings = Settings {
         connections_per_ip: Some(2),
-        handshakes_per_second: Some(5),
-        handshakes_per_second_per_ip: Some(2),
+        handshakes_per_second: Some(50),
+        handshakes_per_second_per_ip: Some(20),
         ..Settings::default()
     };
     (Limits::with_clock(&settings, clock.clone()), clock)
@@ -271,8 +274,8 @@ fn who_has_no_room_takes_nothing_from_the_rates() {
 fn a_client_behind_a_load_balancer_has_its_own_rate() {
     let (limits, _clock) = rated();
     let begin = |client: &str| {
-        let (mut permit, _slot) = limits.admit(None, Begins::Otherwise).expect("room");
-        limits.count(&mut permit, ip(client), Begins::WithHandshake)
+        let (mut permit, mut place) = limits.admit(None, Begins::WithHeader).expect("room");
+        limits.count(&mut permit, &mut place, ip(client), Begins::WithHandshake)
     };
     for _ in 0..2 {
         assert_eq!(begin("192.0.2.1"), Ok(()));
@@ -282,4 +285,100 @@ fn a_client_behind_a_load_balancer_has_its_own_rate() {
     }
     assert_eq!(begin("192.0.2.2"), Ok(()));
     assert_eq!(counted(&limits).0, 0);
+}
+
+fn handshaking(most: usize) -> Limits {
+    Limits::new(&Settings {
+        handshaking: Some(most),
+        ..Settings::default()
+    })
+}
+
+fn shake(limits: &Limits, client: &str) -> Result<(Permit, Handshaking), Exceeded> {
+    match limits.admit(ip(client), Begins::WithHandshake)? {
+        (permit, Place::Handshaking(place)) => Ok((permit, *place)),
+        (_, Place::Pending(_)) => panic!("it has a handshake"),
+    }
+}
+
+#[test]
+fn one_client_holds_an_eighth_of_the_handshakes() {
+    for (most, share) in [(1_024, 128), (16, 2), (7, 1), (1, 1)] {
+        let limits = handshaking(most);
+        let held: Vec<_> = (0..share)
+            .map(|n| shake(&limits, &format!("2001:db8::{n}")).expect("its share"))
+            .collect();
+        let refused = shake(&limits, "2001:db8::ffff").err();
+        assert_eq!(refused, Some(Exceeded::Handshaking), "{most}");
+        assert_eq!(limits.now().open, share as u64);
+        drop(held);
+        assert!(shake(&limits, "2001:db8::ffff").is_ok());
+    }
+}
+
+#[test]
+fn at_the_limit_the_longest_silence_makes_room() {
+    let limits = handshaking(4);
+    let client = |n: usize| format!("192.0.2.{n}");
+    let mut held: Vec<_> = (0..4)
+        .map(|n| shake(&limits, &client(n)).expect("room"))
+        .collect();
+    // The oldest has said something, the second has not.
+    assert_eq!(held[0].1.speaks(), Ok(()));
+    let (_permit, newcomer) = shake(&limits, &client(4)).expect("the place of the second");
+    assert_eq!(held[1].1.speaks(), Err(Exceeded::Handshaking));
+    assert_eq!(limits.handshakes.now(), 4);
+    // Its end makes no room for a second time.
+    drop(held.remove(1));
+    assert_eq!(limits.handshakes.now(), 4);
+    for (_, place) in &held {
+        assert_eq!(place.speaks(), Ok(()));
+    }
+    assert_eq!(newcomer.speaks(), Ok(()));
+    let refused = shake(&limits, &client(5)).err();
+    assert_eq!(refused, Some(Exceeded::Handshaking), "nobody is silent");
+    drop(held.pop());
+    assert!(shake(&limits, &client(5)).is_ok());
+    drop((held, newcomer));
+    assert_eq!(limits.handshakes.now(), 0);
+}
+
+#[test]
+fn nobody_makes_room_for_a_client_that_another_limit_refuses() {
+    let limits = Limits::new(&Settings {
+        connections: Some(2),
+        handshaking: Some(2),
+        ..Settings::default()
+    });
+    let held = ["192.0.2.1", "192.0.2.2"].map(|client| shake(&limits, client).expect("room"));
+    let refused = shake(&limits, "192.0.2.3").err();
+    assert_eq!(refused, Some(Exceeded::Connections));
+    assert!(held.iter().all(|(_, place)| place.speaks().is_ok()));
+}
+
+#[test]
+fn who_shakes_hands_takes_no_room_from_those_that_wait() {
+    let limits = limits(9, 9, 1);
+    let _shaking = shake(&limits, "192.0.2.1").expect("room");
+    let waiting = limits.wait().expect("room");
+    assert_eq!(limits.wait().err(), Some(Exceeded::Pending));
+    assert!(shake(&limits, "192.0.2.2").is_ok());
+    assert_eq!(limits.pending(), 2);
+    drop(waiting);
+    assert!(limits.wait().is_ok());
+}
+
+#[test]
+fn a_client_behind_a_load_balancer_has_its_share_of_the_handshakes() {
+    let limits = handshaking(8);
+    let count = |client: &str| {
+        let (mut permit, mut place) = limits.admit(None, Begins::WithHeader)?;
+        limits.count(&mut permit, &mut place, ip(client), Begins::WithHandshake)?;
+        Ok((permit, place))
+    };
+    let held = count("192.0.2.1").expect("its share");
+    assert_eq!(count("192.0.2.1").err(), Some(Exceeded::Handshaking));
+    assert!(count("192.0.2.2").is_ok());
+    drop(held);
+    assert!(count("192.0.2.1").is_ok());
 }

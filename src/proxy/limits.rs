@@ -11,6 +11,7 @@ use crate::config::Config;
 pub(super) struct EffectiveLimits {
     connections: Option<usize>,
     connections_per_ip: Option<usize>,
+    handshaking: Option<usize>,
     pending: Option<usize>,
     descriptors: Option<u64>,
     workers: usize,
@@ -23,6 +24,7 @@ impl EffectiveLimits {
         Self {
             connections: config.limits.connections,
             connections_per_ip: config.limits.connections_per_ip,
+            handshaking: config.limits.handshaking,
             pending: config.limits.pending,
             descriptors,
             workers,
@@ -62,9 +64,10 @@ impl fmt::Display for EffectiveLimits {
         let count = |count: Option<usize>| limit(count.map(|n| n as u64));
         write!(
             f,
-            "limits: connections={} connections_per_ip={} pending={} descriptors={} \
+            "limits: connections={} handshaking={} connections_per_ip={} pending={} descriptors={} \
              memory=unlimited workers={}",
             count(self.connections),
+            count(self.handshaking),
             count(self.connections_per_ip),
             count(self.pending),
             limit(self.descriptors),

@@ -49,6 +49,26 @@ impl Socket {
         }
     }
 
+    /// Waits for the first byte, or the end; it stays in the socket.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken.
+    pub(crate) async fn first_byte(&self) -> io::Result<()> {
+        // The runtime takes a new socket for readable until somebody has found that it is not.
+        match self.receive(&mut [0], RecvFlags::PEEK) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await,
+            result => result.map(drop),
+        }
+    }
+
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
     /// Waits for bytes and looks at them; they stay in the socket. 0 is the end.
     ///
     /// # Cancel safety
@@ -56,10 +76,7 @@ impl Socket {
     /// Nothing is taken.
     pub(crate) async fn peek(&self, room: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self {
-                Self::Tcp(stream) => stream.readable().await?,
-                Self::Unix(stream) => stream.readable().await?,
-            }
+            self.readable().await?;
             match self.receive(room, RecvFlags::PEEK) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,

@@ -23,6 +23,7 @@ connections = 9
 connections_per_ip = 8
 connections_per_identity = 7
 pending = "unlimited"
+handshaking = 512
 handshakes_per_second = 6
 handshakes_per_second_per_ip = 5
 
@@ -115,6 +116,7 @@ fn every_value_arrives() {
             connections_per_ip: Some(8),
             connections_per_identity: Some(7),
             pending: None,
+            handshaking: Some(512),
             handshakes_per_second: Some(6),
             handshakes_per_second_per_ip: Some(5),
         }
@@ -253,6 +255,7 @@ fn the_defaults_are_those_of_the_contract() {
         assert_eq!(limits.connections, Some(10_000));
         assert_eq!(limits.connections_per_ip, Some(1_000));
         assert_eq!(limits.pending, Some(1_024));
+        assert_eq!(limits.handshaking, Some(1_024));
         assert_eq!(config.timeouts.handshake, seconds(10));
         assert_eq!(config.timeouts.backend, seconds(5));
         assert_eq!(config.timeouts.relay.idle, seconds(60 * 60));

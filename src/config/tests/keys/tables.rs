@@ -105,6 +105,8 @@ fn limits() {
             "connections_per_identity = 1000",
             "connections_per_identity = \"unlimited\"",
             "pending = 5",
+            "handshaking = 5",
+            "handshaking = \"unlimited\"",
             "pending = \"unlimited\"",
             "handshakes_per_second = 1",
             "handshakes_per_second = 4294967295",
