@@ -25,6 +25,7 @@ pub(crate) mod time;
 pub(crate) mod turns;
 pub(crate) mod words;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -122,6 +123,8 @@ pub(crate) struct TlsAcceptor {
     /// For the others.
     general: Arc<ServerConfig>,
     engine: Engine,
+    /// Where the client connected, for one that asks for no name.
+    local: Option<IpAddr>,
 }
 
 impl TlsAcceptor {
@@ -150,6 +153,7 @@ impl TlsAcceptor {
             protocols,
             general: Arc::new(general),
             engine: settings.engine,
+            local: None,
         })
     }
 
@@ -184,6 +188,15 @@ impl TlsAcceptor {
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
+    }
+
+    /// The same, for clients that connected to this address, if there is a certificate for it.
+    pub(crate) fn at(&self, local: Option<IpAddr>) -> Option<Self> {
+        let _ = self.hosts.at(local?)?;
+        Some(Self {
+            local,
+            ..self.clone()
+        })
     }
 
     pub(crate) fn alpn(&self) -> &Alpn {

@@ -138,6 +138,26 @@ async fn a_name_that_no_certificate_has_is_refused_where_that_is_wanted() {
     assert_eq!(site.shown(&vestibule, &known).await, Ok("a"));
 }
 
+#[tokio::test]
+async fn a_client_without_a_name_is_shown_the_certificate_of_the_address() {
+    let site = Site::new(vec![
+        ("a", Subject::host(&["a.example"])),
+        ("here", Subject::host(&["here.example", "127.0.0.1"])),
+    ]);
+    for unknown in ["first", "refuse"] {
+        let vestibule = site
+            .start(&format!("unknown_sni = \"{unknown}\"\n{HELLO}"))
+            .await;
+        for version in ["-tls1_2", "-tls1_3"] {
+            let nameless = ["-noservername", version];
+            assert_eq!(site.shown(&vestibule, &nameless).await, Ok("here"));
+            let named = ["-servername", "a.example", version];
+            assert_eq!(site.shown(&vestibule, &named).await, Ok("a"));
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
 /// The first of ours that the client names and with which there is a route.
 #[tokio::test]
 async fn the_protocol_is_one_that_a_route_can_serve() {

@@ -10,7 +10,7 @@ use super::origin::Introduction;
 use crate::backend::Backend;
 use crate::client::{self, Client};
 use crate::deadline::Deadline;
-use crate::facts::Facts;
+use crate::facts::{Endpoint, Facts};
 use crate::ledger::{Reason, Record};
 use crate::limits::{Exceeded, IdentityShare, Permit, Place, Slot};
 use crate::outcome::Outcome;
@@ -118,6 +118,9 @@ impl Admission<'_> {
         socket: Socket,
         acceptor: &TlsAcceptor,
     ) -> Result<(Client, Option<Peer>), HandshakeError<Socket, Refusal>> {
+        let local = self.facts.local.as_ref().and_then(Endpoint::ip);
+        let of_address = acceptor.at(local);
+        let acceptor = of_address.as_ref().unwrap_or(acceptor);
         let choose = |hello: &Hello<'_>| self.choose(hello, acceptor);
         let secured = acceptor.accept(socket, self.deadline, choose).await?;
         self.facts.tls = Some(secured.facts);

@@ -79,7 +79,11 @@ impl TlsAcceptor {
         hello: ClientHello<'_>,
         admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
     ) -> Result<Arc<ServerConfig>, Rejection<R>> {
-        if !self.hosts.has(hello.server_name()) {
+        let at_address = match hello.server_name() {
+            Some(_) => None,
+            None => self.local.and_then(|address| self.hosts.at(address)),
+        };
+        if at_address.is_none() && !self.hosts.has(hello.server_name()) {
             let name = hello.server_name().unwrap_or("no name").to_owned();
             return Err(Rejection::UnknownName(name));
         }
@@ -87,6 +91,10 @@ impl TlsAcceptor {
             Some(Protocol(index)) => &self.protocols[index],
             None => &self.general,
         };
-        Ok(Arc::clone(config))
+        let mut config = Arc::clone(config);
+        if let Some(at_address) = at_address {
+            Arc::make_mut(&mut config).cert_resolver = Arc::new(at_address);
+        }
+        Ok(config)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
@@ -20,6 +21,8 @@ pub(crate) struct Hosts {
     /// For a client that asks for no name of these, or for none at all.
     fallback: Vec<usize>,
     unknown_sni: UnknownSni,
+    /// Whether one is for an IP address; most have none, and connections need not ask.
+    has_addresses: bool,
 }
 
 /// What becomes of a client that asks for a name that no certificate has, or for none.
@@ -58,8 +61,10 @@ impl Hosts {
             }
         }
         fallback.sort_by_key(|index| certificates[*index].algorithm() == SignatureAlgorithm::RSA);
+        let has_addresses = by_name.keys().any(|name| name.parse::<IpAddr>().is_ok());
         Self {
             certificates,
+            has_addresses,
             by_name,
             fallback,
             unknown_sni,
@@ -108,6 +113,35 @@ impl Hosts {
         candidates
             .find(|certificate| certificate.can_sign(schemes))
             .or(first)
+    }
+}
+
+/// For clients that ask for no name: the certificates that have the address they connected to.
+#[derive(Debug)]
+pub(super) struct AtAddress {
+    hosts: Arc<Hosts>,
+    address: String,
+}
+
+impl Hosts {
+    /// `None` if no certificate has this address.
+    pub(super) fn at(self: &Arc<Self>, address: IpAddr) -> Option<AtAddress> {
+        if !self.has_addresses {
+            return None;
+        }
+        let address = address.to_canonical().to_string();
+        self.by_name.contains_key(&address).then(|| AtAddress {
+            hosts: Arc::clone(self),
+            address,
+        })
+    }
+}
+
+impl ResolvesServerCert for AtAddress {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let schemes = hello.signature_schemes();
+        let chosen = self.hosts.choose(Some(&self.address), schemes);
+        chosen.map(Certificate::key)
     }
 }
 

@@ -127,7 +127,10 @@ impl Authority {
         }
         let dns = subject.dns.iter();
         params.subject_alt_names = dns
-            .map(|name| SanType::DnsName(name.as_str().try_into().expect("a name")))
+            .map(|name| match name.parse() {
+                Ok(address) => SanType::IpAddress(address),
+                Err(_) => SanType::DnsName(name.as_str().try_into().expect("a name")),
+            })
             .chain((subject.uri.iter()).map(|uri| SanType::URI((*uri).try_into().expect("a URI"))))
             .collect();
         params.extended_key_usages = vec![
