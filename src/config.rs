@@ -91,6 +91,8 @@ pub(crate) struct Runtime {
     pub log_format: LogFormat,
     /// Of all listeners with TLS.
     pub engine: Engine,
+    /// Whether the memory may be dumped, with the keys that are in it.
+    pub core_dumps: bool,
 }
 
 /// How log lines look.

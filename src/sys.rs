@@ -2,6 +2,7 @@
 
 pub(crate) mod descriptors;
 pub(crate) mod directory;
+pub(crate) mod dumps;
 pub(crate) mod either;
 pub(crate) mod file;
 pub(crate) mod inotify;

@@ -124,6 +124,9 @@ impl Decoder<'_> {
                     value.word(&[("auto", Engine::Record), ("stream", Engine::Stream)])
                 })
                 .unwrap_or_default(),
+            core_dumps: table
+                .read("core_dumps", |value| value.boolean())
+                .unwrap_or_default(),
         };
         table.read("max_memory", |value| value.or_off(Value::unsupported));
         table.finish();

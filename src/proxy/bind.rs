@@ -30,6 +30,7 @@ use crate::rendezvous::Rendezvous;
 use crate::setup::Setup;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::directory::{PrivateDirectory, ensure_private};
+use crate::sys::dumps;
 use crate::sys::lock::LockError;
 use crate::sys::unix::SocketFile;
 use crate::sys::{tcp, unix};
@@ -81,6 +82,15 @@ impl Fixed {
     }
 }
 
+/// The process is the program's own, and its keys are in memory.
+fn forbid_dumps(runtime: &Runtime) {
+    if !runtime.core_dumps
+        && let Err(error) = dumps::forbid()
+    {
+        warn!(%error, "cannot forbid core dumps (runtime.core_dumps); one would show private keys");
+    }
+}
+
 pub(super) async fn assemble(
     config: Config,
     threads: Threads,
@@ -94,6 +104,7 @@ pub(super) async fn assemble(
     };
     let limits = EffectiveLimits::new(&config, descriptors, workers);
     if threads == Threads::Own {
+        forbid_dumps(&config.runtime);
         warn_if_unclaimable(&config);
     }
 

@@ -17,6 +17,7 @@ log = "debug"
 log_format = "json"
 max_memory = "none"
 relay = "stream"
+core_dumps = true
 
 [limits]
 connections = 9

@@ -18,6 +18,8 @@ fn runtime() {
             "max_memory = \"unlimited\"",
             "relay = \"auto\"",
             "relay = \"stream\"",
+            "core_dumps = false",
+            "core_dumps = true",
         ],
         &[
             (
@@ -86,6 +88,11 @@ fn runtime() {
                 "relay = \"record\"",
                 9,
                 "`runtime.relay`: unknown value \"record\"; one of: auto, stream",
+            ),
+            (
+                "core_dumps = \"none\"",
+                14,
+                "`runtime.core_dumps`: expected true or false, found a string",
             ),
         ],
     );
