@@ -1,6 +1,6 @@
 //! A claim on a path that the kernel gives up for us, however the process ends.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -21,17 +21,11 @@ pub(crate) struct PathLock {
 impl PathLock {
     /// Takes the right to `path`, or says who has it.
     pub(crate) fn acquire(path: &Path) -> Result<Self, LockError> {
-        let path = PathBuf::from(format!("{}.lock", path.display()));
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
         for _ in 0..ROUNDS {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                // A link would lead to a file that is never the one at the path.
-                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-                .open(&path)?;
+            let mut file = open(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Err(LockError::Held(holder(&mut file))),
@@ -47,6 +41,49 @@ impl PathLock {
         }
         Err(LockError::Held(None))
     }
+}
+
+/// Opens the lock file, or makes it. In a directory that others can write to, one of theirs may be
+/// there: it would be theirs to hold for ever, or a link to a file that is then emptied.
+fn open(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        // A link would lead to a file that is never the one at the path, and a FIFO would wait.
+        .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+        .open(path);
+    let file = file.map_err(|error| match fs::symlink_metadata(path) {
+        Ok(there) => foreign(path, &there).unwrap_or(error),
+        Err(_) => error,
+    })?;
+    match foreign(path, &file.metadata()?) {
+        Some(error) => Err(error),
+        None => Ok(file),
+    }
+}
+
+/// Why a file is not to be trusted as a lock. The owner of the directory may do anything in it.
+fn foreign(path: &Path, there: &Metadata) -> Option<io::Error> {
+    let directory = path.parent().and_then(|it| fs::metadata(it).ok());
+    let owner = directory.map_or(0, |it| it.uid());
+    let ours = rustix::process::geteuid().as_raw();
+    let what = if !there.is_file() {
+        "is no regular file".to_owned()
+    } else if there.nlink() > 1 {
+        "has another name as well".to_owned()
+    } else if ![0, ours, owner].contains(&there.uid()) {
+        format!("belongs to another user ({})", there.uid())
+    } else {
+        return None;
+    };
+    let message = format!(
+        "its lock file {} {what}; remove it, or choose a directory that others cannot write to",
+        path.display()
+    );
+    Some(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 impl Drop for PathLock {
@@ -88,6 +125,9 @@ pub(crate) enum LockError {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -114,6 +154,36 @@ mod tests {
         let link = directory.path().join("gate.sock.lock");
         std::os::unix::fs::symlink("/dev/null", link).expect("a link");
         assert!(matches!(PathLock::acquire(&path), Err(LockError::Io(_))));
+    }
+
+    #[test]
+    fn a_lock_file_of_another_user_or_with_another_name_is_refused_and_left_as_it_is() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("gate.sock");
+        let file = directory.path().join("gate.sock.lock");
+        let refused = || match PathLock::acquire(&path) {
+            Err(LockError::Io(error)) => error.to_string(),
+            other => panic!("expected a refusal, got {other:?}"),
+        };
+        fs::write(&file, "precious").expect("a file");
+        fs::hard_link(&file, directory.path().join("other")).expect("a link");
+        assert!(refused().contains("another name"), "{}", refused());
+        fs::remove_file(directory.path().join("other")).expect("a file");
+        std::os::unix::fs::chown(&file, Some(65_534), None).expect("root may");
+        assert!(refused().contains("another user (65534)"), "{}", refused());
+        assert_eq!(fs::read_to_string(&file).expect("a file"), "precious");
+    }
+
+    #[test]
+    fn paths_that_are_no_text_have_locks_of_their_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let names = [&b"gate\xff.sock"[..], b"gate\xfe.sock"];
+        let paths = names.map(|name| directory.path().join(OsStr::from_bytes(name)));
+        let _locks = paths
+            .each_ref()
+            .map(|path| PathLock::acquire(path).expect("the lock"));
+        let name = OsStr::from_bytes(b"gate\xff.sock.lock");
+        assert!(directory.path().join(name).exists());
     }
 
     #[test]
