@@ -26,6 +26,8 @@ pub(super) struct Findings {
     pub warnings: Vec<Problem>,
     /// What was right once.
     pub expired: Vec<Problem>,
+    /// What would keep a start from binding an address, now.
+    pub unready: Vec<Problem>,
 }
 
 impl<'a> Document<'a> {
@@ -278,6 +280,11 @@ impl<'d> Table<'d> {
     pub(super) fn warn_at(&self, offset: usize, message: String) {
         let warning = self.document.said_of(offset, &message);
         self.document.findings.borrow_mut().warnings.push(warning);
+    }
+
+    pub(super) fn unready_at(&self, offset: usize, message: String) {
+        let unready = self.document.said_of(offset, &message);
+        self.document.findings.borrow_mut().unready.push(unready);
     }
 
     pub(super) fn expired_at(&self, offset: usize, message: String) {

@@ -16,8 +16,20 @@ fn listener() {
             "accept_proxy_protocol = \"required\"\ntrusted_proxies = [\"10.0.0.0/8\", \"2001:db8::1\"]",
             "accept_proxy_protocol = \"required\"\ntrusted_proxies = \"10.0.0.1\"",
             "address = \"unix:/run/front.sock\"\naccept_proxy_protocol = \"required\"",
+            "address = \"unix:/run/front.sock\"\nmode = \"0660\"\nowner = \"root\"\ngroup = 7",
+            "address = \"unix:/run/front.sock\"\nmode = 0o600\nowner = \"12\"",
         ],
         &[
+            (
+                "mode = \"0600\"",
+                8,
+                "`listener.mode`: is for `unix:` addresses; leave it out",
+            ),
+            (
+                "group = \"root\"",
+                9,
+                "`listener.group`: is for `unix:` addresses; leave it out",
+            ),
             (
                 "name = \"\"",
                 8,

@@ -1,0 +1,87 @@
+//! Who may connect to a Unix listener, and whether a listener could be bound here and now.
+
+use toml::de::DeValue;
+
+use super::reader::Table;
+use super::value::{Expected, Value};
+use crate::address::Address;
+use crate::sys::unix::Access;
+use crate::sys::{tcp, users};
+
+/// Its own user alone, or those of `group`, unless `mode` says something else.
+pub(super) fn access(table: &mut Table<'_>, address: Option<&Address>) -> Access {
+    let given = KEYS.map(|key| table.place(key).map(|place| (key, place)));
+    let mode = table.read("mode", mode);
+    let owner = table.read("owner", |value| id(value, "user", users::user));
+    let group = table.read("group", |value| id(value, "group", users::group));
+    if let Some(Address::Tcp { .. }) = address {
+        for (key, place) in given.into_iter().flatten() {
+            let message = format!("`listener.{key}`: is for `unix:` addresses; leave it out");
+            table.problem_at(place, message);
+        }
+    }
+    let default = match group {
+        Some(_) => 0o660,
+        None => Access::PRIVATE.mode,
+    };
+    Access {
+        mode: mode.unwrap_or(default),
+        owner,
+        group,
+        ..Access::PRIVATE
+    }
+}
+
+/// Says what would keep this process, were it to start now, from binding an address.
+pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
+    match address {
+        Address::Unix(path) => {
+            let directory = path.parent().unwrap_or(path);
+            if !directory.is_dir() {
+                let directory = directory.display();
+                let message = format!(
+                    "`listener.address`: there is no directory {directory}; run `mkdir -p {directory}`"
+                );
+                table.unready_at(place, message);
+            }
+        }
+        Address::Tcp { port, .. } if !tcp::may_bind(*port) => {
+            let message = format!(
+                "`listener.address`: user {} may not bind port {port}: ports below {} take root or \
+                 CAP_NET_BIND_SERVICE",
+                rustix::process::geteuid().as_raw(),
+                tcp::first_unprivileged()
+            );
+            table.warn_at(place, message);
+        }
+        Address::Tcp { .. } => {}
+    }
+}
+
+fn mode(value: &Value<'_>) -> Result<u32, Expected> {
+    const EXPECTED: &str = "expected an octal mode from \"0000\" to \"0777\", such as \"0660\"";
+    let digits = match &value.value {
+        DeValue::String(text) => text.to_string(),
+        // `0o660`; of 660 nobody can tell what it was meant to be.
+        DeValue::Integer(number) if number.radix() == 8 => number.as_str().to_owned(),
+        _ => return Err(EXPECTED.into()),
+    };
+    let is_octal = (1..=4).contains(&digits.len()) && digits.bytes().all(|it| it.is_ascii_digit());
+    match u32::from_str_radix(&digits, 8) {
+        Ok(mode) if is_octal && mode <= 0o777 => Ok(mode),
+        _ => Err(format!("{EXPECTED}, found {digits:?}")),
+    }
+}
+
+/// A name, or a number.
+fn id(value: &Value<'_>, what: &str, find: impl Fn(&str) -> Option<u32>) -> Result<u32, Expected> {
+    let DeValue::String(name) = &value.value else {
+        return value.system_id();
+    };
+    let number = name.parse().ok();
+    find(name).or(number).ok_or_else(|| {
+        format!("there is no {what} {name:?} in /etc; name another one, or give its number")
+    })
+}
+
+const KEYS: [&str; 3] = ["mode", "owner", "group"];
