@@ -1,7 +1,7 @@
 //! Where something listens or is dialled: `tcp:host:port`, `host:port` or `unix:/path`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -35,6 +35,35 @@ impl Address {
         !matches!(self, Self::Tcp { port: 0, .. })
     }
 
+    /// Whether connections to `dialled` come to a listener at this address, as far as one can tell
+    /// without a name server.
+    pub(crate) fn is_reached_by(&self, dialled: &Self) -> bool {
+        match (self, dialled) {
+            (Self::Unix(ours), Self::Unix(path)) => ours == path,
+            (Self::Tcp { host, port }, Self::Tcp { host: to, port: at }) => {
+                let takes = |(ours, to): (IpAddr, IpAddr)| {
+                    let to = destination(to);
+                    ours == to || (to.is_loopback() && includes(ours, to))
+                };
+                *port != 0 && port == at && (host == to || pairs(host, to).any(takes))
+            }
+            (Self::Unix(_), Self::Tcp { .. }) | (Self::Tcp { .. }, Self::Unix(_)) => false,
+        }
+    }
+
+    /// Whether not both can be listened on.
+    pub(crate) fn collides_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { host, port }, Self::Tcp { host: to, port: at }) => {
+                let overlap = |(one, other): (IpAddr, IpAddr)| {
+                    one == other || includes(one, other) || includes(other, one)
+                };
+                *port != 0 && port == at && (host == to || pairs(host, to).any(overlap))
+            }
+            _ => self == other,
+        }
+    }
+
     /// Whether only processes of this machine can be at the other end.
     pub fn is_local(&self) -> bool {
         match self {
@@ -45,6 +74,34 @@ impl Address {
             },
         }
     }
+}
+
+/// Each address of one host with each of another; of names only `localhost` is known to have some.
+fn pairs(one: &str, other: &str) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let known = |host: &str| match host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip.to_canonical()],
+        Err(_) if host == "localhost" => {
+            vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]
+        }
+        Err(_) => Vec::new(),
+    };
+    let (one, other) = (known(one), known(other));
+    one.into_iter()
+        .flat_map(move |ip| other.clone().into_iter().map(move |to| (ip, to)))
+}
+
+/// A connect to the unspecified address goes to loopback.
+fn destination(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    }
+}
+
+/// Whether a socket that is bound to `ip` has `other` as well: `[::]` serves IPv4 too.
+fn includes(ip: IpAddr, other: IpAddr) -> bool {
+    ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4())
 }
 
 impl From<SocketAddr> for Address {
@@ -207,6 +264,43 @@ mod tests {
         let long = format!("unix:/{}", "a".repeat(LONGEST_UNIX_PATH));
         assert_eq!(long.parse::<Address>(), Err(LongPath));
         assert!(long[..long.len() - 1].parse::<Address>().is_ok());
+    }
+
+    #[test]
+    fn a_listener_knows_which_addresses_lead_to_it_and_which_it_cannot_stand_beside() {
+        for (listener, other, is_reached, collides) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true, true),
+            ("127.0.0.1:80", "127.0.0.1:81", false, false),
+            ("127.0.0.1:0", "127.0.0.1:0", false, false),
+            ("0.0.0.0:80", "127.0.0.1:80", true, true),
+            ("0.0.0.0:80", "localhost:80", true, true),
+            ("0.0.0.0:80", "192.0.2.1:80", false, true),
+            ("0.0.0.0:80", "[::1]:80", false, false),
+            ("[::]:80", "127.0.0.1:80", true, true),
+            ("[::]:80", "0.0.0.0:80", true, true),
+            ("[::]:80", "[::1]:80", true, true),
+            ("[::1]:80", "localhost:80", true, true),
+            ("localhost:80", "127.0.0.1:80", true, true),
+            ("127.0.0.1:80", "0.0.0.0:80", true, true),
+            ("app.internal:80", "app.internal:80", true, true),
+            ("0.0.0.0:80", "app.internal:80", false, false),
+            ("unix:/a", "unix:/a", true, true),
+            ("unix:/a", "unix:/b", false, false),
+            ("unix:/a", "127.0.0.1:80", false, false),
+        ] {
+            let parse = |text: &str| text.parse::<Address>().expect("an address");
+            let (listener, other) = (parse(listener), parse(other));
+            assert_eq!(
+                listener.is_reached_by(&other),
+                is_reached,
+                "{listener} {other}"
+            );
+            assert_eq!(
+                listener.collides_with(&other),
+                collides,
+                "{listener} {other}"
+            );
+        }
     }
 
     #[test]

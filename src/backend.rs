@@ -5,9 +5,11 @@ pub(crate) mod dial;
 pub(crate) mod echo;
 mod greeting;
 pub(crate) mod hello;
+pub(crate) mod own;
 pub(crate) mod plain;
 pub(crate) mod pool;
 mod secure;
+pub(crate) mod whose;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
 use self::dial::Reached;
+use self::own::Own;
 pub(crate) use self::plain::Plain;
 use self::pool::{Balance, Health, Lease, Pool, Registry};
 use self::secure::Tls;
@@ -93,6 +96,7 @@ impl Backend {
         registry: Arc<Registry>,
         unacknowledged: Option<Duration>,
         drain: &Drain,
+        own: &Arc<Own>,
     ) -> Self {
         let pool = |addresses: &[Address]| {
             let tls = settings.tls.as_ref();
@@ -100,7 +104,7 @@ impl Backend {
             let Settings {
                 balance, health, ..
             } = *settings;
-            Pool::new(addresses, balance, health, unacknowledged, tls)
+            Pool::new(addresses, balance, health, unacknowledged, tls).beside(Arc::clone(own))
         };
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),

@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::backend::claimer::Claimer;
+use crate::backend::own::Own;
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::Ledger;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub rendezvous: Rendezvous<Claimer>,
     pub ledger: Arc<Ledger>,
     pub drain: Drain,
+    /// What is listened on: none of it is dialled.
+    pub own: Arc<Own>,
     pub reserve: Reserve,
     pub complaint: Complaint,
 }

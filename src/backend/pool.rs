@@ -12,13 +12,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::names::{Found, Resolver};
 use self::race::{Connected, Race};
-pub(crate) use self::registry::Registry;
+pub(crate) use self::registry::{Registry, Withdrawn};
 use super::dial::{DialError, Place, Reached, connect_tcp, connect_unix, introduce};
+use super::own::Own;
 use super::secure::Tls;
+use super::whose::Expected;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
@@ -57,6 +60,7 @@ pub(crate) struct Pool {
     configured: Targets,
     resolver: Resolver,
     registry: Arc<Registry>,
+    own: Arc<Own>,
     turn: AtomicUsize,
     /// Told when an address answers again, so that parked connections need not wait out their
     /// pause.
@@ -76,9 +80,10 @@ impl Pool {
             health,
             unacknowledged,
             tls,
-            configured: addresses.iter().map(Target::new).collect(),
+            configured: addresses.iter().map(|it| Target::new(it, None)).collect(),
             resolver: Resolver::default(),
             registry: Arc::default(),
+            own: Arc::default(),
             turn: AtomicUsize::new(0),
             recovered: Arc::default(),
         }
@@ -87,6 +92,12 @@ impl Pool {
     /// Serves with the addresses of `registry` too.
     pub(crate) fn with(mut self, registry: Arc<Registry>) -> Self {
         self.registry = registry;
+        self
+    }
+
+    /// Reaches none of these.
+    pub(crate) fn beside(mut self, own: Arc<Own>) -> Self {
+        self.own = own;
         self
     }
 
@@ -179,7 +190,14 @@ impl Pool {
             // A silent address must not use up the time of those that would answer.
             let share = deadline.remaining().map(|left| left / tour.rest());
             let address = &lease.target.address;
-            let introduction = introduce(socket, address, self.tls.as_ref(), greeting);
+            let expected = Expected {
+                registrant: lease.target.registrant,
+                own: &self.own,
+            };
+            let introduction = async {
+                expected.verify(&socket)?;
+                introduce(socket, address, self.tls.as_ref(), greeting).await
+            };
             match Deadline::after(share).bound(introduction).await {
                 Ok(Ok(reached)) => {
                     self.answered(&lease.target);
@@ -220,7 +238,7 @@ impl Pool {
         tried: &mut Vec<usize>,
     ) -> Option<Lease> {
         let (mut choices, down): (Vec<usize>, Vec<usize>) = (0..targets.len())
-            .filter(|index| !tried.contains(index))
+            .filter(|index| !tried.contains(index) && !targets[*index].is_disowned())
             .partition(|index| !targets[*index].is_down());
         if choices.is_empty() {
             choices = down;
@@ -328,6 +346,11 @@ impl Tour<'_> {
                 self.untrusted += 1;
                 lease.target.failed(health, &error);
             }
+            DialError::Foreign(owner) => self.pool.registry.disown(&lease.target, owner),
+            DialError::Ours => {
+                self.untrusted += 1;
+                lease.target.failed(health, LEADS_BACK);
+            }
             // It is for the round to end.
             DialError::Reset => {}
         }
@@ -381,6 +404,10 @@ struct Target {
     /// Whether it is one of those.
     is_of_name: bool,
     found: Found,
+    /// The user who registered it, and whose listener must be there; `None` if it is configured.
+    registrant: Option<u32>,
+    /// The listener is another user's: it is not dialled again.
+    disowned: CancellationToken,
     open: AtomicUsize,
     /// Whether there is anything to be read in `state`: while all is well nobody locks it.
     has_failed: AtomicBool,
@@ -397,24 +424,38 @@ struct TargetState {
 }
 
 impl Target {
-    fn new(address: &Address) -> Arc<Self> {
-        Arc::new(Self::with(address, Place::of(address)))
+    fn new(address: &Address, registrant: Option<u32>) -> Arc<Self> {
+        let disowned = CancellationToken::new();
+        Arc::new(Self::with(address, Place::of(address), registrant, disowned))
     }
 
     /// One of the addresses of a name.
     fn at(&self, place: Place) -> Arc<Self> {
         Arc::new(Self {
             is_of_name: true,
-            ..Self::with(&self.address, Some(place))
+            // If one of them is another user's, none is dialled any more.
+            ..Self::with(
+                &self.address,
+                Some(place),
+                self.registrant,
+                self.disowned.clone(),
+            )
         })
     }
 
-    fn with(address: &Address, place: Option<Place>) -> Self {
+    fn with(
+        address: &Address,
+        place: Option<Place>,
+        registrant: Option<u32>,
+        disowned: CancellationToken,
+    ) -> Self {
         Self {
             address: address.clone(),
             place,
             is_of_name: false,
             found: Found::default(),
+            registrant,
+            disowned,
             open: AtomicUsize::new(0),
             has_failed: AtomicBool::new(false),
             state: Mutex::default(),
@@ -436,6 +477,10 @@ impl Target {
             true => hasher.hash_one((source, &self.place)),
             false => hasher.hash_one((source, &self.address)),
         }
+    }
+
+    fn is_disowned(&self) -> bool {
+        self.registrant.is_some() && self.disowned.is_cancelled()
     }
 
     /// Down, and not due to be tried.
@@ -554,6 +599,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 const NO_ANSWER: &str = "no answer in time";
 const LATE: &str = "no answer in 250 ms, in which another address answered";
+const LEADS_BACK: &str = "it leads back to this Vestibule";
 
 /// How long an address that is down is passed over while another one is up.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -25,12 +25,14 @@ pub(crate) struct Registry {
     /// Whether the last that was said is that connections wait in vain.
     is_deserted: AtomicBool,
     deserted: Pace,
+    disowned: Pace,
 }
 
 impl Registry {
-    /// Adds an address until the registration is dropped.
-    pub(crate) fn register(self: &Arc<Self>, address: &Address) -> Registration {
-        let target = Target::new(address);
+    /// Adds an address until the registration is dropped. It serves as long as the listener there is
+    /// that of the user who registers it.
+    pub(crate) fn register(self: &Arc<Self>, address: &Address, uid: u32) -> Registration {
+        let target = Target::new(address, Some(uid));
         self.change(|targets| targets.push(Arc::clone(&target)));
         Registration {
             registry: Arc::clone(self),
@@ -42,6 +44,22 @@ impl Registry {
     /// later too: one may have found the registry just before it was closed.
     pub(crate) fn close(&self) {
         self.closed.cancel();
+    }
+
+    /// The listener at a registered address is another user's: nobody is sent there any more.
+    pub(super) fn disown(&self, target: &Target, owner: Option<u32>) {
+        target.disowned.cancel();
+        // Whoever may register could otherwise fill the log.
+        if !self.disowned.is_due() {
+            return;
+        }
+        let owner = owner.map_or("an unknown user".into(), |uid| format!("user {uid}"));
+        warn!(
+            address = %target.address,
+            "withdrawn: registered by user {}, and the listener there belongs to {owner}; a worker \
+             registers what it listens on itself",
+            target.registrant.unwrap_or_default()
+        );
     }
 
     /// No worker came for a connection in time. Said once, until one does, and at most once a second:
@@ -89,6 +107,15 @@ impl Registry {
     }
 }
 
+/// Why nobody is sent to an address any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withdrawn {
+    /// The backend takes no workers now.
+    ByReload,
+    /// The listener there is another user's than the one who registered it.
+    AsForeign,
+}
+
 /// An address that serves for as long as somebody vouches for it. Dropping it withdraws it.
 #[derive(Debug)]
 #[must_use]
@@ -99,8 +126,11 @@ pub(crate) struct Registration {
 
 impl Registration {
     /// Ends when nobody is sent to the address any more, whoever vouches for it.
-    pub(crate) async fn closed(&self) {
-        self.registry.closed.cancelled().await;
+    pub(crate) async fn closed(&self) -> Withdrawn {
+        tokio::select! {
+            () = self.registry.closed.cancelled() => Withdrawn::ByReload,
+            () = self.target.disowned.cancelled() => Withdrawn::AsForeign,
+        }
     }
 }
 

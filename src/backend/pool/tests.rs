@@ -15,6 +15,11 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// Whose listeners those of the tests are.
+fn us() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 const HEALTH: Health = Health { fall: 3, rise: 2 };
 const BUDGET: Duration = Duration::from_secs(5);
 

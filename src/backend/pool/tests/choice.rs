@@ -65,7 +65,7 @@ async fn source_keeps_a_client_and_moves_only_those_it_must() {
     let place = Site::new();
     let _listeners = ["a", "b", "c", "d"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::Source);
-    let fourth = pool.registry().register(&place.address("d"));
+    let fourth = pool.registry().register(&place.address("d"), us());
     let before = by_client(&pool, &place).await;
     assert_eq!(by_client(&pool, &place).await, before);
     for name in ["a", "b", "c", "d"] {
@@ -80,7 +80,7 @@ async fn source_keeps_a_client_and_moves_only_those_it_must() {
         assert!(name == "d" || after[client] == *name, "{client} was moved");
     }
 
-    let _fourth = pool.registry().register(&place.address("d"));
+    let _fourth = pool.registry().register(&place.address("d"), us());
     assert_eq!(by_client(&pool, &place).await, before, "and back");
 }
 
@@ -125,14 +125,14 @@ async fn an_address_is_served_from_its_registration_to_its_withdrawal() {
     assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::Refused));
 
     let (registration, ()) = tokio::join!(
-        async { pool.registry().register(&place.address("a")) },
+        async { pool.registry().register(&place.address("a"), us()) },
         pool.until_populated()
     );
     assert!(pool.has_addresses());
     let (names, _leases) = dial_times(&pool, &place, 2).await;
     assert_eq!(names, ["a", "a"]);
 
-    let second = pool.registry().register(&place.address("b"));
+    let second = pool.registry().register(&place.address("b"), us());
     drop(registration);
     let (names, _leases) = dial_times(&pool, &place, 2).await;
     assert_eq!(names, ["b", "b"]);
@@ -146,8 +146,8 @@ async fn two_registrations_of_an_address_are_withdrawn_one_by_one() {
     let place = Site::new();
     let _listener = place.listen("a");
     let pool = pool(&[], Balance::LeastConnections);
-    let first = pool.registry().register(&place.address("a"));
-    let second = pool.registry().register(&place.address("a"));
+    let first = pool.registry().register(&place.address("a"), us());
+    let second = pool.registry().register(&place.address("a"), us());
     drop(first);
     assert!(dial_or_refuse(&pool).await.is_ok());
     drop(second);
@@ -159,8 +159,8 @@ async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
     let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let before = pool(&[], Balance::RoundRobin);
-    let [a, _b] = ["a", "b"].map(|name| before.registry().register(&place.address(name)));
-    let _c = before.registry().register(&place.address("c"));
+    let [a, _b] = ["a", "b"].map(|name| before.registry().register(&place.address(name), us()));
+    let _c = before.registry().register(&place.address("c"), us());
     for _ in 0..HEALTH.fall {
         before.targets()[2].failed(HEALTH, "for the test");
     }
@@ -186,8 +186,8 @@ async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
 async fn who_registers_when_it_is_closed_is_told_so_as_those_are_who_had() {
     let place = Site::new();
     let pool = pool(&[], Balance::RoundRobin);
-    let before = pool.registry().register(&place.address("a"));
+    let before = pool.registry().register(&place.address("a"), us());
     pool.registry().close();
-    let after = pool.registry().register(&place.address("b"));
+    let after = pool.registry().register(&place.address("b"), us());
     tokio::join!(before.closed(), after.closed());
 }

@@ -38,7 +38,7 @@ async fn a_parked_connection_is_served_by_an_address_that_is_registered() {
     let pool = pool(&[], Balance::LeastConnections);
     let come = async {
         tokio::time::sleep(BUDGET / 2).await;
-        pool.registry().register(&place.address("a"))
+        pool.registry().register(&place.address("a"), us())
     };
     let (lease, _registration) = tokio::join!(hold(&pool), come);
     assert!(lease.is_ok());
