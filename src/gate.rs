@@ -8,31 +8,37 @@
 //! The line is read byte for byte and nothing behind it is touched: what follows is the
 //! connection's stream, and goes with the socket.
 
+mod door;
 pub(crate) mod line;
 mod watch;
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use self::door::{Guest, Leaving};
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::pool::Registry;
+use crate::backend::own::Own;
+use crate::backend::pool::{Registry, Withdrawn};
 use crate::deadline::Deadline;
 use crate::id::Id;
 use crate::limits::{Gauge, Slot};
-use crate::rendezvous::wire::{LONGEST_LINE, Refusal, Request};
+use crate::rendezvous::wire::{Refusal, Request};
 use crate::rendezvous::{Accepted, Rendezvous};
 use crate::sys::descriptors::is_exhausted;
+use crate::sys::listeners;
+use crate::sys::unix::{Access, BACKLOG};
 use crate::worker::Shared;
 
 /// Where the gate is and who may come.
@@ -59,23 +65,33 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The mode of the socket's file.
-    ///
-    /// A file has one owner and one group. For users of `allow_uids`, or of a second group, it is
-    /// open to all, and who they are is asked of the kernel when they connect.
-    pub(crate) fn mode(&self) -> u32 {
-        match (self.allow_uids.len(), self.allow_gids.len()) {
-            (0, 0) => 0o600,
-            (0, 1) => 0o660,
-            _ => 0o666,
+    /// Who may connect to the socket's file. Its mode has room for one group; the rest takes an access
+    /// control list.
+    pub(crate) fn access(&self) -> Access {
+        if let (true, 1) = (self.allow_uids.is_empty(), self.allow_gids.len()) {
+            return Access {
+                mode: 0o660,
+                group: self.allow_gids.iter().next().copied(),
+                ..Access::PRIVATE
+            };
         }
+        self.list()
     }
 
-    fn admits(&self, uid: u32, gid: u32) -> bool {
-        uid == 0
-            || uid == rustix::process::geteuid().as_raw()
-            || self.allow_uids.contains(&uid)
-            || self.allow_gids.contains(&gid)
+    /// How many may wait to be accepted: no more than have a place, or those who have none would keep
+    /// them waiting the longer.
+    pub(crate) fn backlog(&self) -> i32 {
+        let places = self.max_clients.and_then(|most| i32::try_from(most).ok());
+        places.unwrap_or(BACKLOG).clamp(LEAST_BACKLOG, BACKLOG)
+    }
+
+    /// As [`Self::access`], without the file being given to anybody, which not every user may do.
+    pub(crate) fn list(&self) -> Access {
+        Access {
+            users: self.allow_uids.iter().copied().collect(),
+            groups: self.allow_gids.iter().copied().collect(),
+            ..Access::PRIVATE
+        }
     }
 }
 
@@ -84,8 +100,6 @@ pub(crate) struct Gate {
     settings: Settings,
     shared: Arc<Shared>,
     places: Gauge,
-    /// Those that are being told that they have no place.
-    leaving: Gauge,
 }
 
 impl Gate {
@@ -95,7 +109,6 @@ impl Gate {
             settings,
             shared,
             places,
-            leaving: Gauge::new(Some(MOST_LEAVING)),
         }
     }
 
@@ -103,16 +116,23 @@ impl Gate {
     pub(crate) async fn run(self, listener: UnixListener) {
         let gate = Arc::new(self);
         let clients = TaskTracker::new();
+        let mut leaving = Leaving::default();
         let mut tick = interval(TIDY_UP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = gate.shared.drain.started() => break,
-                _ = tick.tick() => gate.tidy_up(),
+                _ = tick.tick() => {
+                    gate.tidy_up();
+                    leaving.tick();
+                }
                 client = gate.accept(&listener) => {
-                    if let Some(client) = client {
-                        clients.spawn(Arc::clone(&gate).serve(client));
+                    let Some(client) = client else { continue };
+                    match gate.admit(&client) {
+                        Ok(guest) => drop(clients.spawn(Arc::clone(&gate).serve(client, guest))),
+                        Err(Some(refusal)) => leaving.tell(client, refusal),
+                        Err(None) => {}
                     }
                 }
             }
@@ -121,8 +141,7 @@ impl Gate {
         let late = async {
             loop {
                 if let Some(client) = gate.accept(&listener).await {
-                    let gate = Arc::clone(&gate);
-                    clients.spawn(async move { gate.turn_away(client, Refusal::Draining).await });
+                    leaving.tell(client, Refusal::Draining);
                 }
             }
         };
@@ -160,23 +179,8 @@ impl Gate {
         }
     }
 
-    async fn serve(self: Arc<Self>, mut client: UnixStream) {
-        let admitted = match client.peer_cred() {
-            Ok(peer) if self.settings.admits(peer.uid(), peer.gid()) => self.places.take(),
-            Ok(peer) => {
-                debug!(
-                    uid = peer.uid(),
-                    gid = peer.gid(),
-                    pid = peer.pid(),
-                    "gate client forbidden"
-                );
-                return self.turn_away(client, Refusal::Forbidden).await;
-            }
-            Err(_) => return,
-        };
-        let Some(place) = admitted else {
-            return self.turn_away(client, Refusal::Busy).await;
-        };
+    async fn serve(self: Arc<Self>, mut client: UnixStream, guest: Guest) {
+        let Guest { uid, place } = guest;
         let line = tokio::select! {
             line = Deadline::after(LINE_BUDGET).bound(line::read(&client)) => line,
             () = self.shared.drain.time_is_up() => return,
@@ -194,7 +198,7 @@ impl Gate {
                 Err(refusal) => Err((refusal, detach(client))),
             },
             Ok(Request::Register(backend, address)) => {
-                match self.register(&backend, &address, &mut client).await {
+                match self.register(&backend, &address, uid, &mut client).await {
                     Ok(()) => return,
                     Err(refusal) => Err((refusal, detach(client))),
                 }
@@ -204,22 +208,6 @@ impl Gate {
         if let Err((refusal, client)) = refused {
             refuse(client, refusal);
         }
-    }
-
-    /// Says no to a client that has not said its line yet. For a moment the line is still read: a
-    /// client that writes into a closed socket would get a signal and not the answer.
-    async fn turn_away(&self, mut client: UnixStream, refusal: Refusal) {
-        let Some(_place) = self.leaving.take() else {
-            return refuse(detach(client), refusal);
-        };
-        let goodbye = async {
-            client.write_all(refusal.line().as_bytes()).await?;
-            client.shutdown().await?;
-            let mut line = client.take(LONGEST_LINE as u64);
-            tokio::io::copy(&mut line, &mut tokio::io::sink()).await
-        };
-        // Whatever it says, the socket is closed next.
-        let _ = Deadline::after(GOODBYE).bound(goodbye).await;
     }
 
     fn claim(&self, id: Id, client: UnixStream, place: Slot) -> Answered {
@@ -267,35 +255,39 @@ impl Gate {
     }
 
     /// Serves at the address for as long as the client keeps its socket open, and the backend is one
-    /// for workers.
+    /// for workers, and the listener there is the client's own.
     async fn register(
         &self,
         backend: &str,
         address: &Address,
+        uid: u32,
         client: &mut UnixStream,
     ) -> Result<(), Refusal> {
         let registry = self.registry(backend)?;
         // Whoever may register could otherwise send the plaintext of others anywhere.
-        if !address.is_local() {
+        if !address.is_local() || !is_fit(address, uid, &self.shared.own) {
             return Err(Refusal::Forbidden);
         }
         if self.shared.drain.is_started() {
             return Err(Refusal::Draining);
         }
-        let registration = registry.register(address);
+        let registration = registry.register(address, uid);
         debug!(backend, %address, "address registered");
         // If the answer cannot be written the client is gone, and the next read says so.
         let _ = client.write_all(b"OK {}\n").await;
         let mut rest = tokio::io::sink();
-        tokio::select! {
-            _ = tokio::io::copy(client, &mut rest) => {}
+        let withdrawn = tokio::select! {
+            _ = tokio::io::copy(client, &mut rest) => None,
             // It notices, and can come again should the backend.
-            () = registration.closed() => {}
-            () = self.shared.drain.time_is_up() => {}
-        }
+            withdrawn = registration.closed() => Some(withdrawn),
+            () = self.shared.drain.time_is_up() => None,
+        };
         drop(registration);
         debug!(backend, %address, "address withdrawn");
-        Ok(())
+        match withdrawn {
+            Some(Withdrawn::AsForeign) => Err(Refusal::Forbidden),
+            Some(Withdrawn::ByReload) | None => Ok(()),
+        }
     }
 
     fn watchable(&self, backend: &str) -> Result<(), Refusal> {
@@ -309,6 +301,26 @@ impl Gate {
     fn registry(&self, backend: &str) -> Result<Arc<Registry>, Refusal> {
         registry(&self.shared, backend)
     }
+}
+
+/// Whether a user may register the address, as far as it shows before it is dialled: what answers
+/// there is looked at again each time.
+fn is_fit(address: &Address, uid: u32, own: &Own) -> bool {
+    if own.at(address).is_some() {
+        return false;
+    }
+    let Address::Tcp { host, port } = address else {
+        return true;
+    };
+    let ips = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip.to_canonical()],
+        // It is local: the one name that is.
+        Err(_) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+    };
+    let owners = ips
+        .into_iter()
+        .map(|ip| listeners::owner(SocketAddr::new(ip, *port)));
+    owners.flatten().flatten().all(|owner| owner == uid)
 }
 
 /// Where the backend's workers are registered, if it is one for workers.
@@ -367,11 +379,10 @@ fn refuse(client: Option<StdUnixStream>, refusal: Refusal) {
 /// What a client has for its line, from connect on.
 const LINE_BUDGET: Duration = Duration::from_secs(5);
 
-/// What a client that is turned away has to hear so.
-const GOODBYE: Duration = Duration::from_millis(500);
-const MOST_LEAVING: usize = 64;
-
 /// How long a claimer that is gone may keep its place, and the reserve may be spent.
 const TIDY_UP_EVERY: Duration = Duration::from_secs(1);
+
+/// A few workers that come at the same moment are no flood.
+const LEAST_BACKLOG: i32 = 128;
 
 const BACK_OFF: Duration = Duration::from_millis(50);

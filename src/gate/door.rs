@@ -1,0 +1,136 @@
+//! Who comes in at the gate, decided in its accept loop: who is turned away costs a few system calls and
+//! no task, or a user who may not come could keep those out who may.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use tokio::net::UnixStream;
+use tokio::net::unix::UCred;
+use tracing::debug;
+
+use super::{Gate, Settings};
+use crate::limits::Slot;
+use crate::rendezvous::wire::Refusal;
+use crate::sys::process;
+
+/// A client that may say its line.
+pub(super) struct Guest {
+    pub uid: u32,
+    pub place: Slot,
+}
+
+impl Gate {
+    /// `Err` says why the client may not come in, if anybody can be told.
+    pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<Refusal>> {
+        let peer = client.peer_cred().map_err(|_| None)?;
+        if !self.settings.admits(&peer) {
+            debug!(
+                uid = peer.uid(),
+                gid = peer.gid(),
+                pid = peer.pid(),
+                "gate client forbidden"
+            );
+            return Err(Some(Refusal::Forbidden));
+        }
+        let place = self.places.take().ok_or(Some(Refusal::Busy))?;
+        let uid = peer.uid();
+        Ok(Guest { uid, place })
+    }
+}
+
+impl Settings {
+    fn admits(&self, peer: &UCred) -> bool {
+        let (uid, gid) = (peer.uid(), peer.gid());
+        uid == 0
+            || uid == rustix::process::geteuid().as_raw()
+            || self.allow_uids.contains(&uid)
+            || self.allow_gids.contains(&gid)
+            || self.admits_a_group_of(peer)
+    }
+
+    fn admits_a_group_of(&self, peer: &UCred) -> bool {
+        // A process of another namespace has no id here.
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
+        let Some(pid) = pid.filter(|pid| *pid != 0 && !self.allow_gids.is_empty()) else {
+            return false;
+        };
+        let groups = process::groups(pid, peer.uid(), peer.gid());
+        groups.iter().any(|group| self.allow_gids.contains(group))
+    }
+}
+
+/// Those who were told no. Their sockets stay open for a moment: a client that writes its line into a
+/// closed socket would get a signal and not the answer.
+#[derive(Debug, Default)]
+pub(super) struct Leaving {
+    sockets: VecDeque<StdUnixStream>,
+    /// How many have come since the last tick.
+    fresh: usize,
+}
+
+impl Leaving {
+    /// Says no, and that nothing follows. The oldest goes when there are too many.
+    pub(super) fn tell(&mut self, client: UnixStream, refusal: Refusal) {
+        // Off the reactor: nothing is waited for. `None` when the runtime is shutting down.
+        let Ok(mut client) = client.into_std() else {
+            return;
+        };
+        // The first bytes on a socket with room for far more; if they fail the client is gone.
+        if client.write_all(refusal.line().as_bytes()).is_err() {
+            return;
+        }
+        let _ = client.shutdown(Shutdown::Write);
+        if self.sockets.len() == MOST_LEAVING
+            && let Some(oldest) = self.sockets.pop_front()
+        {
+            close(oldest);
+        }
+        self.sockets.push_back(client);
+        self.fresh = (self.fresh + 1).min(MOST_LEAVING);
+    }
+
+    /// Closes those who were here at the last tick.
+    pub(super) fn tick(&mut self) {
+        let old = self.sockets.len() - self.fresh;
+        self.sockets.drain(..old).for_each(close);
+        self.fresh = 0;
+    }
+}
+
+/// What the client had sent is read: closing over it would be a reset to the client.
+fn close(mut client: StdUnixStream) {
+    let _ = client.read(&mut [0; 4096]);
+}
+
+const MOST_LEAVING: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn those_who_leave_are_bounded_and_go_at_the_second_tick() {
+        let mut leaving = Leaving::default();
+        let mut clients = Vec::new();
+        for _ in 0..MOST_LEAVING + 3 {
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            leaving.tell(ours, Refusal::Forbidden);
+            clients.push(theirs.into_std().expect("a socket"));
+        }
+        assert_eq!(leaving.sockets.len(), MOST_LEAVING);
+        // The first ones are closed, the others may still say their line.
+        for (index, client) in clients.iter_mut().enumerate() {
+            let mut answer = [0; 64];
+            let read = client.read(&mut answer).expect("an answer");
+            assert_eq!(&answer[..read], b"NO forbidden\n");
+            assert_eq!(client.read(&mut answer).expect("an end"), 0);
+            assert_eq!(client.write(b"CLAIM x\n").is_ok(), index >= 3, "{index}");
+        }
+        leaving.tick();
+        assert_eq!(leaving.sockets.len(), MOST_LEAVING);
+        leaving.tick();
+        assert_eq!(leaving.sockets.len(), 0);
+    }
+}
