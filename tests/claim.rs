@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,8 @@ use common::gate::{self, Watch};
 use common::process::{self, Process, output, path_with_vestibule, run, s_client, tool};
 use common::vestibule::Vestibule;
 use common::{bytes, project, soon, until};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, SockAddr, Socket as Socket2, Type};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
 use tokio::process::Command;
@@ -263,7 +266,107 @@ async fn a_command_that_dies_resets_nothing_but_its_own_connection() {
     other.leave().await;
     vestibule.ended("done", 1).await;
     until("the dead one is waited for", || worker.children() == 0).await;
+    let said = worker.line("was killed by").await;
+    assert!(said.contains("\"sh\" of connection"), "{said}");
+    assert!(said.contains("signal 9 (SIGKILL"), "{said}");
     assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
+    let vestibule = Vestibule::start(APP).await;
+    // The inner shell ends, and leaves its sleep behind.
+    let script = "sh -c 'sleep 600 <&- >&- &'; exec cat";
+    let mut command = tool("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]);
+    command.arg(env!("CARGO_BIN_EXE_vestibule"));
+    command.args(["claim", "--gate"]).arg(vestibule.gate());
+    command.args(["--backend", "app", "--", "sh", "-c", script]);
+    let unshare = Process::start(command);
+    let mut client = Visitor::connect(&vestibule).await;
+    client.is_echoed().await;
+    let init = children(unshare.pid())[0];
+    until("it has inherited", || children(init).len() == 2).await;
+    let is_sleep = |pid: &&u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name == "sleep\n")
+    };
+    let orphan = *children(init).iter().find(is_sleep).expect("a sleep");
+    let orphan = Pid::from_raw(orphan.cast_signed()).expect("a pid");
+    kill_process(orphan, Signal::TERM).expect("ours");
+    // It would stay in the list for as long as nobody waits for it.
+    until("it is waited for", || children(init).len() == 1).await;
+    client.is_echoed().await;
+    client.leave().await;
+    vestibule.ended("done", 1).await;
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let pids = children.split_whitespace().map(|pid| pid.parse());
+    pids.collect::<Result<_, _>>().expect("numbers")
+}
+
+#[tokio::test]
+async fn claim_waits_in_the_queue_of_a_gate_that_is_full_and_says_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("gate.sock");
+    let gate = Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None).expect("a socket");
+    gate.bind(&SockAddr::unix(&path).expect("short"))
+        .expect("a path");
+    gate.listen(0).expect("a queue for one");
+    let first = std::os::unix::net::UnixStream::connect(&path).expect("room");
+    let worker = claim(&path, &["--", "cat"]);
+    let tasks = format!("/proc/{}/task", worker.pid());
+    // One more thread than before it had to wait.
+    let threads = || std::fs::read_dir(&tasks).map_or(0, Iterator::count);
+    until("it waits", || threads() > 1).await;
+    let gate = UnixListener::from_std(gate.into()).expect("a listener");
+    for _ in 0..2 {
+        let (mut client, _) = soon("a client", gate.accept()).await.expect("one");
+        if client.peer_cred().expect("a peer").pid() == Some(worker.pid().cast_signed()) {
+            let mut line = [0; 11];
+            client.read_exact(&mut line).await.expect("a line");
+            assert_eq!(&line, b"ACCEPT app\n");
+            assert!(worker.said().err.is_empty(), "{:?}", worker.said());
+            // The gate goes, and it hears so.
+            drop((client, gate, first));
+            worker.line("trying again").await;
+            return;
+        }
+    }
+    panic!("it has not come");
+}
+
+#[tokio::test]
+async fn a_gate_may_have_a_path_that_is_no_text() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let gate = directory.path().join(OsStr::from_bytes(b"gate\xff.sock"));
+    let mut command = process::vestibule();
+    command.args(["run", "--listen", "localhost:0", "--to", "gate", "--gate"]);
+    command.arg(&gate);
+    command.args(["--cert", &project("certs/server.pem")]);
+    command.args(["--key", &project("certs/server-key.pem")]);
+    let vestibule = Process::start(command);
+    let line = vestibule.line("listening on tcp:127.0.0.1:").await;
+    let port = line.split("127.0.0.1:").nth(1).expect("a port");
+    let port = port.split(' ').next().expect("a port").to_owned();
+    let mut command = process::vestibule();
+    command.args(["claim", "--gate"]).arg(&gate);
+    command.args(["--backend", "default", "--", "cat"]);
+    let worker = Process::start(command);
+    // The name has both families.
+    assert!(line.contains(&format!("[::1]:{port}")), "{line}");
+    for host in ["127.0.0.1", "[::1]"] {
+        let client = client::connect(&format!("{host}:{port}")).await;
+        let mut client = Visitor(BufReader::new(client.expect("a handshake")));
+        client.is_echoed().await;
+        client.leave().await;
+    }
+    assert_eq!(worker.terminate().await, Some(0));
+    assert_eq!(vestibule.terminate().await, Some(0));
+    assert!(!gate.exists());
 }
 
 /// A client of whoami.sh or another that echoes lines.

@@ -1,5 +1,6 @@
 //! What can be asked, in words for people.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -160,7 +161,7 @@ pub(super) struct ClaimArgs {
 
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 const EXAMPLES: &str = "\
@@ -200,7 +201,8 @@ Examples:
       Which certificate, route and backend such a client would get, and why
 
 Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2. An
-expired certificate is a problem here, and a warning for `run`.";
+expired certificate is a problem here, and a warning for `run`. So is a directory that a Unix
+listener needs and that is not there yet.";
 
 const CLAIM_EXAMPLES: &str = "\
 Examples:

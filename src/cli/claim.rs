@@ -4,27 +4,33 @@
 //! place among --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, stdin and stdout the socket
 //! ```
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::process::WaitStatus;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 
 use super::args::ClaimArgs;
+use super::children::{Children, killed_by};
 use super::signals::End;
 use super::{Exit, Failure, stderr};
 
@@ -39,15 +45,18 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
         // There is no file to reopen, and the default is to kill.
         let _reopen = signal(SignalKind::user_defined1()).context("cannot listen for signals")?;
         let running = TaskTracker::new();
-        let worker = work(args, &running);
+        let children = Children::default();
+        let mut reaping = pin!(children.reap());
         tokio::select! {
-            failure = worker => return Err(failure),
+            failure = work(args, &running, &children) => return Err(failure),
+            error = &mut reaping => return Err(error.into()),
             () = end.asked() => {}
         }
         // What runs may end; nothing new is taken.
         running.close();
         tokio::select! {
             () = running.wait() => Ok(Exit::Clean),
+            error = reaping => Err(error.into()),
             // A second signal: what runs is left to itself.
             () = end.asked() => Ok(Exit::Cut),
         }
@@ -55,7 +64,7 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
 }
 
 /// Serves connections until there is a reason to give up.
-async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
+async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> Failure {
     let places = Arc::new(Semaphore::new(args.max.get()));
     let mut pause = SHORTEST_PAUSE;
     loop {
@@ -66,10 +75,12 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
             Ok((stream, facts)) => {
                 pause = SHORTEST_PAUSE;
                 match spawn(args, stream, &facts) {
-                    Ok(mut child) => {
+                    Ok(child) => {
+                        let ended = children.wait_for(&child);
+                        let what =
+                            format!("{:?} of connection {}", args.command[0], short_id(&facts));
                         running.spawn(async move {
-                            // How it went is the command's own to say.
-                            let _ = child.wait().await;
+                            report(&what, ended.await.ok());
                             drop(place);
                         });
                     }
@@ -100,10 +111,23 @@ async fn work(args: &ClaimArgs, running: &TaskTracker) -> Failure {
     }
 }
 
+/// Says that a command was killed. What else became of it is its own to say.
+fn report(what: &str, status: Option<WaitStatus>) {
+    if let Some(signal) = status.and_then(killed_by) {
+        stderr::say(&format_args!("vestibule: {what} was killed by {signal}"));
+    }
+}
+
+/// As much of a connection's id as a log may have.
+fn short_id(facts: &Value) -> &str {
+    let id = facts["id"].as_str().unwrap_or_default();
+    id.get(..8).unwrap_or(id)
+}
+
 /// A command that cannot run would cost a connection each time it is tried.
-fn ensure_runnable(command: &str) -> Result<(), Failure> {
+fn ensure_runnable(command: &OsStr) -> Result<(), Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Box<dyn Iterator<Item = PathBuf>> = match command.contains('/') {
+    let mut places: Box<dyn Iterator<Item = PathBuf>> = match command.as_bytes().contains(&b'/') {
         true => Box::new(std::iter::once(PathBuf::from(command))),
         false => Box::new(std::env::split_paths(&path).map(|directory| directory.join(command))),
     };
@@ -137,7 +161,7 @@ enum NotAccepted {
 /// Waits at the gate for a connection.
 async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted> {
     let gate = args.gate.display();
-    let mut stream = UnixStream::connect(&args.gate)
+    let mut stream = connect(&args.gate)
         .await
         .map_err(|error| NotAccepted::ForNow(format!("cannot reach the gate {gate}: {error}")))?;
     let request = format!("ACCEPT {}\n", args.backend);
@@ -178,6 +202,34 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
     }
 }
 
+/// Comes to the gate. While its queue is full, a connect that does not wait fails at once (EAGAIN,
+/// connect(2)): then it waits in the kernel, which lets in those who wait in their order, and a few
+/// milliseconds after there is room.
+async fn connect(gate: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(gate).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return connected,
+        }
+        let gate = gate.to_owned();
+        match spawn_blocking(move || queue(&gate)).await? {
+            // Not for ever: a worker that is to stop waits for this.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            connected => return UnixStream::from_std(connected?),
+        }
+    }
+}
+
+fn queue(gate: &Path) -> io::Result<StdUnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // A Unix connect waits as long as a write may (unix(7)).
+    socket.set_write_timeout(Some(IN_THE_QUEUE))?;
+    socket.connect(&SockAddr::unix(gate)?)?;
+    socket.set_write_timeout(None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
 /// One line, read byte by byte: what follows it is the command's to read.
 async fn answer(stream: &UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
@@ -202,11 +254,7 @@ fn into_blocking(stream: UnixStream) -> io::Result<StdUnixStream> {
     Ok(stream)
 }
 
-fn spawn(
-    args: &ClaimArgs,
-    stream: StdUnixStream,
-    facts: &Value,
-) -> io::Result<tokio::process::Child> {
+fn spawn(args: &ClaimArgs, stream: StdUnixStream, facts: &Value) -> io::Result<Child> {
     let output: OwnedFd = stream.try_clone()?.into();
     let input: OwnedFd = stream.into();
     let text = |pointer: &str| match facts.pointer(pointer) {
@@ -227,6 +275,8 @@ fn spawn(
         .stdout(Stdio::from(output))
         .spawn()
 }
+
+const IN_THE_QUEUE: Duration = Duration::from_millis(100);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod children;
 mod claim;
 mod logging;
 mod run;
