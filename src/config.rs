@@ -15,6 +15,7 @@ mod sidecar;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod unix;
 mod validity;
 mod value;
 mod words;
@@ -37,6 +38,7 @@ use crate::connection::Timeouts;
 use crate::proxy_protocol::Trusted;
 use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
+use crate::sys::unix::Access;
 use crate::tls::Engine;
 use crate::tls::certs::Certificate;
 use crate::watch::FileState;
@@ -79,6 +81,7 @@ pub struct Config {
     files: Vec<FileState>,
     warnings: Vec<Problem>,
     expired: Vec<Problem>,
+    unready: Vec<Problem>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,6 +113,8 @@ pub(crate) struct Listener {
     pub name: String,
     pub address: Address,
     pub tls: Option<tls::Settings>,
+    /// Who may connect, where it is a Unix socket.
+    pub access: Access,
     /// Of a listener behind load balancers.
     pub proxies: Option<Trusted>,
 }
@@ -184,9 +189,20 @@ impl Config {
         &self.expired
     }
 
+    /// What would keep a start from binding an address on this machine now, such as a directory that
+    /// is not there: it may be by then.
+    pub fn unready(&self) -> &[Problem] {
+        &self.unready
+    }
+
     /// The listeners, their certificates and the backends, for people.
     pub fn summary(&self) -> Summary<'_> {
         Summary::of(self)
+    }
+
+    /// Whether a backend is one for workers, who come to a gate.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.backends.iter().any(|backend| backend.to == To::Gate)
     }
 
     /// What to log, `runtime.log`, in the syntax of `RUST_LOG`.
@@ -261,6 +277,7 @@ impl Config {
                 name,
                 address,
                 tls,
+                access: Access::PRIVATE,
                 proxies: None,
             }],
             routes: Routes::new(vec![route]),
@@ -269,6 +286,7 @@ impl Config {
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),
+            unready: Vec::new(),
         }
     }
 }

@@ -15,12 +15,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use self::bind::{Assembly, Fixed, Open};
+use self::bind::{Assembly, BoundGate, Fixed, Open};
 pub use self::error::{BindError, PathError};
 pub use self::reload::{ReloadError, Reloaded};
 use crate::address::Address;
@@ -163,19 +162,11 @@ impl Proxy {
         for (name, open) in &assembly.listeners {
             open.announce(name);
         }
-        if let Some((_, listener, file)) = &assembly.gate {
-            let _: &UnixListener = listener;
-            info!(target: START, "gate at unix:{}", file.path().display());
-        }
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
         let spoken = speak(&tasks, &shared);
-        let mut gate_file = None;
-        if let Some((settings, listener, file)) = assembly.gate {
-            tasks.spawn(Gate::new(settings, Arc::clone(&shared)).run(listener));
-            gate_file = Some(file);
-        }
+        let gate = assembly.gate.map(|gate| gate.open(&shared, &tasks));
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {
             workers.spawn(Worker::run(worker));
@@ -194,8 +185,7 @@ impl Proxy {
             doors: assembly.doors,
             fixed: assembly.fixed,
             listeners: assembly.listeners,
-            _gate: gate_file,
-            _directory: assembly.directory,
+            gate,
         }
     }
 }
@@ -212,10 +202,27 @@ pub struct Running {
     spoken: CancellationToken,
     doors: Vec<Door>,
     fixed: Fixed,
-    // Their files are removed before the directory that they are in.
     listeners: HashMap<String, Open>,
-    _gate: Option<SocketFile>,
+    gate: Option<OpenGate>,
+}
+
+/// The gate that is served. Its file is removed before its directory.
+#[derive(Debug)]
+struct OpenGate {
+    file: SocketFile,
     _directory: Option<PrivateDirectory>,
+}
+
+impl BoundGate {
+    /// Serves it, as one of the tasks.
+    fn open(self, shared: &Arc<Shared>, tasks: &TaskTracker) -> OpenGate {
+        info!(target: START, "gate at unix:{}", self.file.path().display());
+        tasks.spawn(Gate::new(self.settings, Arc::clone(shared)).run(self.listener));
+        OpenGate {
+            file: self.file,
+            _directory: self.directory,
+        }
+    }
 }
 
 impl Running {
@@ -297,7 +304,14 @@ impl Open {
         let Self {
             actual, has_tls, ..
         } = self;
-        info!(target: START, listener = name, tls = has_tls, "listening on {actual}");
+        // One line a listener; a name may have several addresses.
+        let others = self.endpoints.iter().skip(1).map(ToString::to_string);
+        match others.reduce(|all, other| format!("{all}, {other}")) {
+            None => info!(target: START, listener = name, tls = has_tls, "listening on {actual}"),
+            Some(also) => {
+                info!(target: START, listener = name, tls = has_tls, also, "listening on {actual}");
+            }
+        }
     }
 }
 

@@ -190,6 +190,68 @@ async fn run_with_a_bad_file_says_all_of_it_on_stderr_and_exits_with_2() {
 }
 
 #[tokio::test]
+async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
+    let second = "[[listener]]\nname = \"two\"\naddress = \"ADDRESS\"\n[[backend]]";
+    let with = |first: &str, address: &str| {
+        GOOD.replace("127.0.0.1:0", first)
+            .replace("[[backend]]", &second.replace("ADDRESS", address))
+    };
+    let directory = tempdir().expect("a directory");
+    let long = format!("unix:/{}", "x".repeat(107));
+    for (config, place, words) in [
+        (
+            with("[::]:8443", "0.0.0.0:8443"),
+            "12:11",
+            "`[::]` serves IPv4 as well",
+        ),
+        (
+            with("0.0.0.0:8443", "127.0.0.1:8443"),
+            "12:11",
+            "another listener has",
+        ),
+        (
+            with("127.0.0.1:0", "unix:/nowhere/at/all.sock"),
+            "12:11",
+            "run `mkdir -p /nowhere/at`",
+        ),
+        (with("127.0.0.1:0", &long), "12:11", "at most 107 bytes"),
+        (
+            GOOD.replace("127.0.0.1:0", "0.0.0.0:8443").replace(
+                "\"echo\"\nto = \"echo\"",
+                "\"echo\"\nto = \"localhost:8443\"",
+            ),
+            "12:6",
+            "leads back to the listener \"tcp\"",
+        ),
+        (
+            with("127.0.0.1:0", "unix:/tmp/a.sock\"\nmode = \"0999"),
+            "13:8",
+            "expected an octal mode from \"0000\" to \"0777\", such as \"0660\", found \"0999\"",
+        ),
+        (
+            with("127.0.0.1:0", "unix:/tmp/a.sock\"\ngroup = \"no such group"),
+            "13:9",
+            "there is no group \"no such group\"",
+        ),
+    ] {
+        let file = write(&directory, "vestibule.toml", &config);
+        let done = output(command(&format!("check -c {file}"))).await;
+        let said = String::from_utf8(done.out).expect("text");
+        assert_eq!((done.code, said.lines().count()), (Some(2), 1), "{said}");
+        assert!(said.starts_with(&format!("{file}:{place}: ")), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    let done = output(run_command("unix:/tmp/a.sock", "unix:/tmp/a.sock", "")).await;
+    assert_eq!(done.code, Some(2));
+    assert!(
+        done.err
+            .contains("--to needs another address than --listen"),
+        "{}",
+        done.err
+    );
+}
+
+#[tokio::test]
 async fn the_start_is_told_on_stderr_whatever_the_filter_and_in_both_formats() {
     for (log, format) in [
         ("off", "text"),
@@ -198,10 +260,12 @@ async fn the_start_is_told_on_stderr_whatever_the_filter_and_in_both_formats() {
         ("debug", "text"),
     ] {
         let directory = tempdir().expect("a directory");
-        let config = GOOD.replace(
-            "[runtime]",
-            &format!("[runtime]\nlog_format = \"{format}\""),
-        );
+        let config = GOOD
+            .replace(
+                "[runtime]",
+                &format!("[runtime]\nlog_format = \"{format}\""),
+            )
+            .replace("to = \"echo\"", "to = \"gate\"");
         let file = write(&directory, "vestibule.toml", &config);
         let mut command = command(&format!("run -c {file}"));
         command.env("RUST_LOG", log);

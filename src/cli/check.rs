@@ -11,8 +11,10 @@ use super::{Exit, Failure};
 
 pub(super) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
     let (report, exit) = match Config::from_file(&args.config) {
-        Ok(config) if config.expired().is_empty() => (well(args, &config)?, Exit::Clean),
-        Ok(config) => (lines(args, "", config.expired()), Exit::Usage),
+        Ok(config) => match [config.expired(), config.unready()].concat() {
+            problems if problems.is_empty() => (well(args, &config)?, Exit::Clean),
+            problems => (lines(args, "", &problems), Exit::Usage),
+        },
         Err(problems) => (format!("{problems}\n"), Exit::Usage),
     };
     write!(stdout(), "{report}").context("cannot write to stdout")?;

@@ -1,5 +1,6 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use super::problem::Problem;
 use super::proxy_protocol;
 use super::reader::{Document, Findings, Table};
 use super::routes::routes;
+use super::unix::{access, forecast};
 use super::value::Value;
 use super::words::{Named, log_filter, name, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
@@ -24,17 +26,22 @@ use crate::{gate, limits};
 /// Reads a configuration, and what it names from `files`, which know then what was read.
 pub(super) fn decode(text: &str, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
     let document = Document::new(text);
-    let decoder = Decoder { files };
+    let decoder = Decoder {
+        files,
+        dialled: RefCell::default(),
+    };
     let config = document.root().and_then(|root| decoder.config(root));
     let Findings {
         problems,
         warnings,
         expired,
+        unready,
     } = document.into_findings();
     match config {
         Some(config) if problems.is_empty() => Ok(Config {
             warnings,
             expired,
+            unready,
             ..config
         }),
         _ => Err(problems),
@@ -43,6 +50,8 @@ pub(super) fn decode(text: &str, files: &Files<'_>) -> Result<Config, Vec<Proble
 
 pub(super) struct Decoder<'b> {
     files: &'b Files<'b>,
+    /// Each address of a backend, and where it stands.
+    dialled: RefCell<Vec<(Address, usize)>>,
 }
 
 impl Decoder<'_> {
@@ -74,7 +83,9 @@ impl Decoder<'_> {
             audit.finish();
         }
         let (backends, backend_names) = backends(self, &mut root);
-        let (mut listeners, listener_names) = self.listeners(&mut root, of_gate);
+        let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
+        let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
+        self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
         let identifying: Vec<String> = (listeners.iter())
             .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
             .map(|it| it.name.clone())
@@ -106,6 +117,7 @@ impl Decoder<'_> {
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),
+            unready: Vec::new(),
         })
     }
 
@@ -133,6 +145,24 @@ impl Decoder<'_> {
         runtime
     }
 
+    /// No backend is where Vestibule listens itself: a connection would come back for ever.
+    fn ensure_no_loop(&self, root: &Table<'_>, listeners: &[Listener], gate: Option<&Address>) {
+        for (address, offset) in self.dialled.borrow().iter() {
+            let listener = listeners
+                .iter()
+                .find(|it| it.address.is_reached_by(address));
+            let who = match (listener, gate) {
+                (Some(listener), _) => format!("the listener {:?}", listener.name),
+                (None, Some(gate)) if gate.is_reached_by(address) => "the gate".into(),
+                (None, _) => continue,
+            };
+            let message = format!(
+                "`backend.to`: {address} leads back to {who}; give one of the two another address"
+            );
+            root.problem_at(*offset, message);
+        }
+    }
+
     /// None of them is where the `gate` is.
     fn listeners(
         &self,
@@ -149,6 +179,7 @@ impl Decoder<'_> {
         for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
             let address = address(&mut table, &mut taken);
+            let access = access(&mut table, address.as_ref());
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             foreign::listener(&mut table);
             // A table that has problems is there: the listener must not turn into a plain one.
@@ -165,6 +196,7 @@ impl Decoder<'_> {
                     name: name.name,
                     address,
                     tls,
+                    access,
                     proxies,
                 });
             }
@@ -177,11 +209,21 @@ impl Decoder<'_> {
 fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> Option<Address> {
     let place = table.place("address").unwrap_or_default();
     let address = table.require("address", |value| value.parsed(str::parse::<Address>))?;
-    match taken.iter().find(|(it, _)| *it == address) {
-        Some((_, who)) => table.problem_at(place, format!("{who} has {address}")),
+    match taken.iter().find(|(it, _)| it.collides_with(&address)) {
+        Some((it, who)) if *it == address => {
+            table.problem_at(place, format!("{who} has {address}"));
+        }
+        Some((it, who)) => table.problem_at(
+            place,
+            format!(
+                "{who} has {it}, which {address} cannot stand beside; leave one of the two out \
+                 (`[::]` serves IPv4 as well)"
+            ),
+        ),
         None if address.is_one() => taken.push((address.clone(), "another listener")),
         None => {}
     }
+    forecast(table, place, &address);
     Some(address)
 }
 
@@ -298,7 +340,7 @@ fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settin
     }
     for mut table in tables.unwrap_or_default() {
         let name = table.require("name", name);
-        let to = addresses(&mut table);
+        let to = addresses(&mut table, &decoder.dialled);
         let balance = table.read("balance", |value| {
             value.word(&[
                 ("least_connections", Balance::LeastConnections),
@@ -339,14 +381,18 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
 }
 
 /// One or several addresses, or one word.
-fn addresses(table: &mut Table<'_>) -> Option<To> {
+fn addresses(table: &mut Table<'_>, dialled: &RefCell<Vec<(Address, usize)>>) -> Option<To> {
     let place = table.needs("to");
     let targets = table.list("to", |value| Ok((value.parsed(to)?, value.offset)))?;
     let is_alone = targets.len() == 1;
     let mut addresses = Vec::new();
     for (target, offset) in targets {
         match target {
-            To::Dialled(one) => addresses.extend(one),
+            To::Dialled(one) => {
+                let places = one.iter().cloned().map(|address| (address, offset));
+                dialled.borrow_mut().extend(places);
+                addresses.extend(one);
+            }
             word if is_alone => return Some(word),
             To::Gate | To::Hello | To::Echo => {
                 table.problem_at(

@@ -66,6 +66,9 @@ pub enum SidecarError {
     /// `to` is no backend.
     #[error("backend {0:?}: {1}")]
     Backend(String, String),
+    /// The backend is where the listener is.
+    #[error("{0} is where clients connect: --to needs another address than --listen")]
+    LeadsBack(Address),
     /// Nobody would be trusted about a backend's certificate.
     #[error("{0}")]
     Roots(String),
@@ -113,6 +116,16 @@ impl Config {
         let allow = allow(sidecar)?;
         let alpn = protocols(sidecar)?;
         let (to, tls) = backend(sidecar, &allow, &alpn, &mut findings)?;
+        if let To::Dialled(addresses) = &to
+            && let Some(address) = addresses.iter().find(|it| sidecar.listen.is_reached_by(it))
+        {
+            return Err(SidecarError::LeadsBack(address.clone()));
+        }
+        if sidecar.gate.is_some() && to != To::Gate {
+            let unused =
+                "--gate has no effect: workers come for the connections of `--to gate` alone";
+            findings.warnings.push(Problem::at(Place::START, unused));
+        }
         let gate = match (&sidecar.gate, &to) {
             (Some(path), _) => Some(gate::Settings {
                 path: path.clone(),

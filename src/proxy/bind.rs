@@ -1,38 +1,41 @@
 //! From a configuration to bound sockets, all or nothing.
 
+mod advice;
+mod gate;
+
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+pub(super) use self::gate::{BoundGate, bind_gate};
 use super::Threads;
-use super::error::BindError;
+use super::error::{BindError, PathError};
 use super::limits::EffectiveLimits;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
+use crate::backend::own::{self, Own};
 use crate::backend::{self, Backend, To};
 use crate::config::{Config, Listener, Runtime};
 use crate::connection::Front;
 use crate::drain::Drain;
 use crate::facts::Endpoint;
-use crate::gate;
+use crate::gate::Settings as GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::listener::Complaint;
 use crate::rendezvous::Rendezvous;
 use crate::setup::Setup;
 use crate::sys::descriptors::{Reserve, raise_limit};
-use crate::sys::directory::{PrivateDirectory, ensure_private};
 use crate::sys::dumps;
-use crate::sys::lock::LockError;
-use crate::sys::unix::SocketFile;
+use crate::sys::unix::{Access, SocketFile};
 use crate::sys::{tcp, unix};
 use crate::tls::TlsAcceptor;
 use crate::tls::tickets::Secret;
@@ -44,8 +47,7 @@ pub(super) struct Assembly {
     /// On the caller's runtime, or none.
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
-    pub gate: Option<(gate::Settings, UnixListener, SocketFile)>,
-    pub directory: Option<PrivateDirectory>,
+    pub gate: Option<BoundGate>,
     pub doors: Vec<Door>,
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
@@ -60,15 +62,19 @@ pub(super) struct Open {
     /// With the port that the system chose.
     pub actual: Address,
     pub has_tls: bool,
+    /// All that it is bound to.
+    pub endpoints: Vec<Endpoint>,
+    /// Who may connect to a Unix socket.
+    pub access: Access,
     pub stop: CancellationToken,
-    pub _file: Option<SocketFile>,
+    pub file: Option<SocketFile>,
 }
 
 /// What stays as it is until a restart.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fixed {
     pub runtime: Runtime,
-    pub gate: Option<gate::Settings>,
+    pub gate: Option<GateSettings>,
     pub unacknowledged: Option<Duration>,
 }
 
@@ -108,25 +114,27 @@ pub(super) async fn assemble(
         warn_if_unclaimable(&config);
     }
 
-    // In this order: should something fail below, the gate's file goes before its directory.
-    let (directory, gate) = bind_gate(&config)?;
+    let gate = bind_gate(&config)?;
     let shared = Arc::new(share(&config)?);
     let mut listeners = HashMap::new();
     let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
     for listener in &config.listeners {
         let (open, sockets) = bind_listener(listener, &config, workers)?;
         warn_if_for_development(listener);
-        for (worker, socket) in bound.iter_mut().zip(sockets) {
-            worker.push(socket);
+        for (worker, sockets) in bound.iter_mut().zip(sockets) {
+            worker.extend(sockets);
         }
         listeners.insert(listener.name.clone(), open);
     }
+    let path = gate.as_ref().map(|gate| gate.file.path());
+    let own = doors(&listeners, path);
+    ensure_no_loop(&config, &own)?;
+    shared.own.replace(own);
 
     let mut assembly = Assembly {
         worker: None,
         threads: Vec::new(),
         gate,
-        directory,
         doors: Vec::new(),
         listeners,
         fixed: Fixed::of(&config),
@@ -155,7 +163,8 @@ pub(super) async fn assemble(
 fn share(config: &Config) -> Result<Shared, BindError> {
     let drain = Drain::default();
     let tickets = Secret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
-    let setup = setup(config, None, &tickets, &drain)?;
+    let own = Arc::default();
+    let setup = setup(config, None, &tickets, &drain, &own)?;
     Ok(Shared {
         setup: ArcSwap::from_pointee(setup),
         limits: Limits::new(&config.limits),
@@ -163,6 +172,7 @@ fn share(config: &Config) -> Result<Shared, BindError> {
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         ledger: Arc::new(Ledger::default()),
         drain,
+        own,
         reserve: Reserve::new().map_err(BindError::Worker)?,
         complaint: Complaint::default(),
     })
@@ -175,6 +185,7 @@ pub(super) fn setup(
     before: Option<&Setup>,
     tickets: &Secret,
     drain: &Drain,
+    own: &Arc<Own>,
 ) -> Result<Setup, BindError> {
     let backend = |settings: &backend::Settings| {
         let before = before.and_then(|before| before.backends.get(&settings.name));
@@ -186,7 +197,7 @@ pub(super) fn setup(
         let registry = before.and_then(|backend| backend.registry());
         let registry = registry.map(Arc::clone).unwrap_or_default();
         let unacknowledged = config.unacknowledged;
-        Arc::new(Backend::new(settings, registry, unacknowledged, drain))
+        Arc::new(Backend::new(settings, registry, unacknowledged, drain, own))
     };
     let backends = config.backends.iter();
     let fronts: Result<_, BindError> = config
@@ -222,102 +233,145 @@ fn front(listener: &Listener, tickets: &Secret) -> Result<Front, BindError> {
     })
 }
 
-/// The listener, and a socket of it for each worker.
+/// The listener, and what of it each worker has.
 pub(super) fn bind_listener(
     listener: &Listener,
     config: &Config,
     workers: usize,
-) -> Result<(Open, Vec<Bound>), BindError> {
-    let cannot = |error: LockError| BindError::Listener {
-        listener: listener.name.clone(),
-        address: listener.address.clone(),
-        source: error.into(),
-    };
-    let name: Arc<str> = listener.name.as_str().into();
+) -> Result<(Open, Vec<Vec<Bound>>), BindError> {
     let stop = CancellationToken::new();
-    let bound = |socket| Bound {
-        socket,
-        name: Arc::clone(&name),
-        stop: stop.clone(),
-    };
-    let (actual, file, sockets) = match &listener.address {
+    let (endpoints, file, sockets) = match &listener.address {
         Address::Tcp { host, port } => {
-            let sockets = tcp::bind(host, *port, workers, config.unacknowledged)
-                .map_err(|error| cannot(error.into()))?;
-            let address = sockets[0]
-                .local_addr()
-                .map_err(|error| cannot(error.into()))?;
-            let local = (!address.ip().is_unspecified()).then_some(Endpoint::Tcp(address));
-            let sockets = sockets.into_iter();
-            let sockets = sockets.map(|socket| bound(Socket::Tcp(socket, local.clone())));
-            (address.into(), None, sockets.collect())
+            let sockets = tcp::bind(host, *port, workers, config.unacknowledged);
+            let sockets = sockets.map_err(|error| {
+                let tcp::Unbound { address, error } = error;
+                cannot(
+                    listener,
+                    match address {
+                        Some(address) => advice::of_port(error, address),
+                        None => PathError::Io(error),
+                    },
+                )
+            })?;
+            let addresses = sockets.iter().map(|(address, _)| Endpoint::Tcp(*address));
+            (addresses.collect(), None, of_tcp(sockets, workers))
         }
         Address::Unix(path) => {
+            let cannot = |error| cannot(listener, advice::of_path(error, path));
             let unix::Bound {
                 listener: socket,
                 file,
-            } = unix::bind(path, LISTENER_MODE, None).map_err(cannot)?;
+                ..
+            } = unix::bind(path, &listener.access, unix::BACKLOG).map_err(cannot)?;
             // Unix sockets have no SO_REUSEPORT: the workers share one.
             let share = || {
                 let socket = socket.try_clone().map_err(|error| cannot(error.into()))?;
-                Ok(bound(Socket::Unix(socket, Endpoint::Unix(path.clone()))))
+                Ok(vec![Socket::Unix(socket, Endpoint::Unix(path.clone()))])
             };
             let sockets: Result<_, BindError> = (0..workers).map(|_| share()).collect();
-            (listener.address.clone(), Some(file), sockets?)
+            (vec![Endpoint::Unix(path.clone())], Some(file), sockets?)
         }
+    };
+    let actual = match endpoints.first() {
+        Some(Endpoint::Tcp(address)) => Address::from(*address),
+        Some(Endpoint::Unix(_)) | None => listener.address.clone(),
     };
     let open = Open {
         address: listener.address.clone(),
         actual,
         has_tls: listener.tls.is_some(),
+        endpoints,
+        access: listener.access.clone(),
         stop,
-        _file: file,
+        file,
     };
-    Ok((open, sockets))
+    let bound = sockets
+        .into_iter()
+        .map(|sockets| open.bound(&listener.name, sockets));
+    let bound = bound.collect();
+    Ok((open, bound))
 }
 
-type BoundGate = (gate::Settings, UnixListener, SocketFile);
-
-fn bind_gate(config: &Config) -> Result<(Option<PrivateDirectory>, Option<BoundGate>), BindError> {
-    let Some(settings) = &config.gate else {
-        return Ok((None, None));
-    };
-    let (path, directory) = if settings.path.is_absolute() {
-        let parent = settings.path.parent().unwrap_or(Path::new("/"));
-        if !parent.exists() {
-            drop(private_directory(parent)?);
-        }
-        ensure_private(parent).map_err(|error| BindError::directory(parent, error))?;
-        (settings.path.clone(), None)
-    } else {
-        let directory = runtime_directory(&config.runtime)?;
-        (directory.path().join(&settings.path), Some(directory))
-    };
-    let group = settings.allow_gids.iter().min().copied();
-    let cannot = |error: LockError| BindError::Gate {
-        path: path.clone(),
-        source: error.into(),
-    };
-    let unix::Bound { listener, file } =
-        unix::bind(&path, settings.mode(), group).map_err(cannot)?;
-    let listener = UnixListener::from_std(listener).map_err(|error| cannot(error.into()))?;
-    Ok((directory, Some((settings.clone(), listener, file))))
-}
-
-fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
-    let users = || {
-        let directory = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty())?;
-        Some(Path::new(&directory).join("vestibule"))
-    };
-    match runtime.directory.clone().or_else(users) {
-        Some(path) => private_directory(&path),
-        None => PrivateDirectory::fresh()
-            .map_err(|error| BindError::directory(&std::env::temp_dir(), error)),
+fn cannot(listener: &Listener, source: PathError) -> BindError {
+    BindError::Listener {
+        listener: listener.name.clone(),
+        address: listener.address.clone(),
+        source,
     }
 }
 
-fn private_directory(path: &Path) -> Result<PrivateDirectory, BindError> {
-    PrivateDirectory::named(path).map_err(|error| BindError::directory(path, error))
+/// Of each address a socket for each worker.
+fn of_tcp(sockets: Vec<(SocketAddr, Vec<TcpListener>)>, workers: usize) -> Vec<Vec<Socket>> {
+    let mut all: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
+    for (address, sockets) in sockets {
+        let local = (!address.ip().is_unspecified()).then_some(Endpoint::Tcp(address));
+        for (worker, socket) in all.iter_mut().zip(sockets) {
+            worker.push(Socket::Tcp(socket, local.clone()));
+        }
+    }
+    all
+}
+
+impl Open {
+    fn bound(&self, name: &str, sockets: Vec<Socket>) -> Vec<Bound> {
+        let name: Arc<str> = name.into();
+        let bound = |socket| Bound {
+            socket,
+            name: Arc::clone(&name),
+            stop: self.stop.clone(),
+        };
+        sockets.into_iter().map(bound).collect()
+    }
+
+    /// Lets other users connect from now on, where it is a Unix socket.
+    pub(super) fn change(&mut self, listener: &Listener) -> Result<(), BindError> {
+        if let Some(file) = &self.file
+            && self.access != listener.access
+        {
+            let changed = file.open_to(&listener.access);
+            changed.map_err(|error| cannot(listener, PathError::Io(error)))?;
+            self.access = listener.access.clone();
+        }
+        Ok(())
+    }
+}
+
+/// All that is listened on.
+pub(super) fn doors<'a>(
+    listeners: impl IntoIterator<Item = (&'a String, &'a Open)>,
+    gate: Option<&Path>,
+) -> Vec<own::Door> {
+    let listeners = listeners.into_iter().flat_map(|(name, open)| {
+        let door = move |endpoint: &Endpoint| own::Door {
+            endpoint: endpoint.clone(),
+            name: format!("the listener {name:?}"),
+        };
+        open.endpoints.iter().map(door)
+    });
+    let gate = gate.map(|path| own::Door {
+        endpoint: Endpoint::Unix(PathBuf::from(path)),
+        name: "the gate".into(),
+    });
+    listeners.chain(gate).collect()
+}
+
+/// What the configuration could not tell, as where a link leads to.
+pub(super) fn ensure_no_loop(config: &Config, doors: &[own::Door]) -> Result<(), BindError> {
+    for backend in &config.backends {
+        let To::Dialled(addresses) = &backend.to else {
+            continue;
+        };
+        for address in addresses {
+            if let Some(door) = doors.iter().find(|door| door.is_at(address)) {
+                return Err(BindError::LeadsBack {
+                    backend: backend.name.clone(),
+                    address: address.clone(),
+                    holder: door.name.clone(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn warn_if_for_development(listener: &Listener) {
@@ -356,6 +410,3 @@ fn warn_if_unclaimable(config: &Config) {
 fn cpus() -> usize {
     available_parallelism().map_or(1, usize::from)
 }
-
-/// Anyone may connect, as to a TCP port; the directory says who may reach it.
-const LISTENER_MODE: u32 = 0o666;

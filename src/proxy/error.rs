@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
+use crate::sys;
 use crate::sys::lock::LockError;
 
 /// Why a proxy cannot start.
@@ -36,6 +37,19 @@ pub enum BindError {
         /// What stands in the way.
         source: io::Error,
     },
+    /// A backend is where this proxy listens itself.
+    #[error(
+        "backend {backend:?} is to be at {address}, which leads back to {holder} of this Vestibule; give one \
+         of the two another address"
+    )]
+    LeadsBack {
+        /// The backend's name.
+        backend: String,
+        /// The address that it is to have.
+        address: Address,
+        /// Who is there.
+        holder: String,
+    },
     /// TLS cannot be set up.
     #[error("cannot set up TLS (listener {listener:?})")]
     Tls {
@@ -57,12 +71,14 @@ impl BindError {
         }
     }
 
-    /// Whether another live process has the path: a matter of configuration, not of luck.
+    /// Whether somebody else is at the address, another process or another part of this one: a matter
+    /// of configuration, not of luck.
     pub fn is_held_by_another(&self) -> bool {
         match self {
             Self::Listener { source, .. } | Self::Gate { source, .. } => {
                 matches!(source, PathError::Held(_))
             }
+            Self::LeadsBack { .. } => true,
             Self::Directory { .. } | Self::Tls { .. } | Self::Worker(_) => false,
         }
     }
@@ -75,12 +91,20 @@ pub enum PathError {
     /// A live process has the path; its id, where it is known.
     #[error(
         "{} is using it; stop that one, or give this one a path or runtime directory of its own",
-        .0.map_or("another process".into(), |pid| format!("process {pid}"))
+        .0.map_or("another process".into(), process)
     )]
     Held(Option<u32>),
     /// The system says no.
     #[error(transparent)]
     Io(io::Error),
+}
+
+/// A process, with its name where there is one to be had.
+pub(super) fn process(pid: u32) -> String {
+    match sys::process::name(pid) {
+        Some(name) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
+    }
 }
 
 impl From<LockError> for PathError {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::bind::{self, Fixed, Open, bind_listener, warn_if_for_development};
+use super::bind::{self, BoundGate, Fixed, Open};
+use super::bind::{bind_gate, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
 use crate::address::Address;
-use crate::config::Config;
+use crate::backend::own;
+use crate::config::{Config, Listener};
 use crate::gate;
 use crate::proxy::BindError;
 use crate::setup::Setup;
@@ -35,19 +37,38 @@ impl Running {
         self.fixed.is_as_in(&config)?;
         self.names_are_kept(&config)?;
         let before = self.shared.setup.load_full();
-        let Shared { tickets, drain, .. } = &*self.shared;
-        let setup = bind::setup(&config, Some(&before), tickets, drain)?;
+        let Shared {
+            tickets,
+            drain,
+            own,
+            ..
+        } = &*self.shared;
+        let setup = bind::setup(&config, Some(&before), tickets, drain, own)?;
         let added = self.added(&config)?;
+        // Here too none was needed, as long as no backend was claimed.
+        let gate = match &self.gate {
+            Some(_) => None,
+            None => bind_gate(&config)?,
+        };
+        let doors = self.doors_with(&config, &added, gate.as_ref());
+        bind::ensure_no_loop(&config, &doors)?;
+        self.change_access(&config)?;
 
         self.shared.limits.change(&config.limits);
+        self.shared.own.replace(doors);
+        if let Some(gate) = gate {
+            self.gate = Some(gate.open(&self.shared, &self.tasks));
+        }
         self.shared.setup.store(Arc::new(setup));
         send_workers_away(&self.shared, &before);
         drop(before);
         self.remove(&config);
         for (name, open, sockets) in added {
-            for (door, socket) in self.doors.iter().zip(sockets) {
-                // It is closed when the proxy drains, and nothing is accepted then.
-                let _ = door.send(socket).await;
+            for (door, sockets) in self.doors.iter().zip(sockets) {
+                for socket in sockets {
+                    // It is closed when the proxy drains, and nothing is accepted then.
+                    let _ = door.send(socket).await;
+                }
             }
             open.announce(&name);
             self.listeners.insert(name, open);
@@ -89,19 +110,50 @@ impl Running {
     }
 
     /// Those of the configuration's listeners that are not open, bound.
-    fn added(&self, config: &Config) -> Result<Vec<(String, Open, Vec<Bound>)>, BindError> {
-        let is_open = |name: &str, address| {
-            let open = self.listeners.get(name);
-            open.is_some_and(|open| open.address == address)
-        };
+    fn added(&self, config: &Config) -> Result<Vec<Added>, BindError> {
         let listeners = config.listeners.iter();
         listeners
-            .filter(|listener| !is_open(&listener.name, listener.address.clone()))
+            .filter(|listener| self.kept(listener).is_none())
             .map(|listener| {
                 let (open, sockets) = bind_listener(listener, config, self.doors.len())?;
                 Ok((listener.name.clone(), open, sockets))
             })
             .collect()
+    }
+
+    /// The open listener that this one goes on with.
+    fn kept(&self, listener: &Listener) -> Option<&Open> {
+        let open = self.listeners.get(&listener.name);
+        open.filter(|open| open.address == listener.address)
+    }
+
+    /// All that is listened on with this configuration.
+    fn doors_with(
+        &self,
+        config: &Config,
+        added: &[Added],
+        gate: Option<&BoundGate>,
+    ) -> Vec<own::Door> {
+        let kept = config.listeners.iter();
+        let kept = kept.filter_map(|it| Some((&it.name, self.kept(it)?)));
+        let added = added.iter().map(|(name, open, _)| (name, open));
+        let open = self.gate.as_ref().map(|gate| gate.file.path());
+        bind::doors(
+            kept.chain(added),
+            open.or(gate.map(|gate| gate.file.path())),
+        )
+    }
+
+    /// Lets other users connect to the Unix listeners that stay.
+    fn change_access(&mut self, config: &Config) -> Result<(), BindError> {
+        for listener in &config.listeners {
+            if let Some(open) = self.listeners.get_mut(&listener.name)
+                && open.address == listener.address
+            {
+                open.change(listener)?;
+            }
+        }
+        Ok(())
     }
 
     /// Closes the listeners that the configuration has not.
@@ -121,6 +173,9 @@ impl Running {
         });
     }
 }
+
+/// A listener that a reload brings, with what of it each worker gets.
+type Added = (String, Open, Vec<Vec<Bound>>);
 
 impl Fixed {
     fn is_as_in(&self, config: &Config) -> Result<(), ReloadError> {

@@ -1,42 +1,118 @@
 //! TCP listeners, one a worker on the same port, and the options that every connection inherits.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use std::{fs, io};
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tracing::warn;
 
-/// Binds `count` listeners to one address; the kernel spreads the connections over them.
+/// Why nothing was bound, and which address could not be.
+#[derive(Debug)]
+pub(crate) struct Unbound {
+    /// `None` where the host has none.
+    pub address: Option<SocketAddr>,
+    pub error: io::Error,
+}
+
+/// An address with its listeners.
+type Sockets = (SocketAddr, Vec<TcpListener>);
+
+/// Binds `count` listeners to each address of the host, all to the same port, IPv4 first; the kernel
+/// spreads the connections over them.
 ///
 /// The first is bound without SO_REUSEPORT, which is set afterwards for the others: otherwise a
 /// second Vestibule of the same user would share the port unnoticed instead of failing.
 ///
 /// # Errors
 ///
-/// The name does not resolve, or no address that it resolves to can be bound.
+/// The name does not resolve, or one of its addresses cannot be bound. One that this machine has not is
+/// left out, if it has another.
 pub(crate) fn bind(
     host: &str,
     port: u16,
     count: usize,
     unacknowledged: Option<Duration>,
-) -> io::Result<Vec<TcpListener>> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match bind_all(address, count, unacknowledged) {
-            Ok(listeners) => return Ok(listeners),
-            Err(error) => last = error,
+) -> Result<Vec<Sockets>, Unbound> {
+    let addresses = addresses(host, port).map_err(|error| Unbound {
+        address: None,
+        error,
+    })?;
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let bound = bind_each(&addresses, count, unacknowledged);
+        match bound {
+            // The port that the system chose for one address may be taken at the other.
+            Err(Unbound { error, .. })
+                if port == 0
+                    && error.kind() == io::ErrorKind::AddrInUse
+                    && attempts.next().is_some() => {}
+            bound => return bound,
         }
     }
-    Err(last)
+}
+
+fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let mut addresses: Vec<SocketAddr> = match host {
+        // Both, whatever the machine's list says (RFC 6761 §6.3): clients try either.
+        "localhost" => vec![
+            (Ipv4Addr::LOCALHOST, port).into(),
+            (Ipv6Addr::LOCALHOST, port).into(),
+        ],
+        host => (host, port).to_socket_addrs()?.collect(),
+    };
+    addresses.sort();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn bind_each(
+    addresses: &[SocketAddr],
+    count: usize,
+    unacknowledged: Option<Duration>,
+) -> Result<Vec<Sockets>, Unbound> {
+    let mut all: Vec<Sockets> = Vec::new();
+    let mut last = Unbound {
+        address: None,
+        error: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+    };
+    for address in addresses {
+        let mut address = *address;
+        if let Some((first, _)) = all.first() {
+            address.set_port(first.port());
+        }
+        match bind_all(address, count, unacknowledged) {
+            Ok(bound) => all.push(bound),
+            Err(error) => {
+                let is_elsewhere = is_not_here(&error);
+                last = Unbound {
+                    address: Some(address),
+                    error,
+                };
+                if !is_elsewhere {
+                    return Err(last);
+                }
+            }
+        }
+    }
+    match all.is_empty() {
+        true => Err(last),
+        false => Ok(all),
+    }
+}
+
+/// Whether the machine has no such address, or none of its family.
+fn is_not_here(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn bind_all(
     address: SocketAddr,
     count: usize,
     unacknowledged: Option<Duration>,
-) -> io::Result<Vec<TcpListener>> {
+) -> io::Result<Sockets> {
     let first = listener(address, unacknowledged)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
@@ -49,13 +125,13 @@ fn bind_all(
         next.bind(&bound)?;
         sockets.push(next);
     }
-    sockets
-        .into_iter()
-        .map(|socket| {
-            socket.listen(BACKLOG)?;
-            Ok(socket.into())
-        })
-        .collect()
+    let listening = sockets.into_iter().map(|socket| {
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    });
+    let listening: io::Result<_> = listening.collect();
+    let bound = bound.as_socket().unwrap_or(address);
+    Ok((bound, listening?))
 }
 
 /// Sets what accepted sockets inherit on Linux, so that it costs no system call a connection.
@@ -104,6 +180,30 @@ pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
 
 static IS_SAID: AtomicBool = AtomicBool::new(false);
 
+/// Below it a port is privileged.
+pub(crate) fn first_unprivileged() -> u16 {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let port = text.ok().and_then(|it| it.trim().parse().ok());
+    port.unwrap_or(1024)
+}
+
+/// Whether this process has what a privileged port takes.
+pub(crate) fn may_bind(port: u16) -> bool {
+    port == 0 || port >= first_unprivileged() || {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        // Where nothing is known the bind will tell.
+        line.and_then(|it| u64::from_str_radix(it.trim(), 16).ok())
+            .is_none_or(|effective| effective & CAP_NET_BIND_SERVICE != 0)
+    }
+}
+
+/// capabilities(7).
+const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+
+/// For a port that is free at all addresses of a name.
+const ATTEMPTS: usize = 16;
+
 /// The kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
@@ -123,8 +223,7 @@ mod tests {
 
     #[test]
     fn accepted_connections_inherit_the_options() {
-        let listeners = bind("127.0.0.1", 0, 1, TIMEOUT).expect("a listener");
-        let address = listeners[0].local_addr().expect("an address");
+        let (address, listeners) = one("127.0.0.1", 0, 1).expect("a listener");
         let _client = TcpStream::connect(address).expect("a connection");
         listeners[0]
             .set_nonblocking(false)
@@ -143,23 +242,42 @@ mod tests {
         tune(&SockRef::from(&socket), TIMEOUT);
         // More milliseconds than the kernel counts.
         let years = Some(Duration::from_secs(100_000_000));
-        let listeners = bind("127.0.0.1", 0, 1, years).expect("a listener");
-        let set = SockRef::from(&listeners[0]).tcp_user_timeout();
+        let bound = bind("127.0.0.1", 0, 1, years).expect("a listener");
+        let set = SockRef::from(&bound[0].1[0]).tcp_user_timeout();
         assert_eq!(set.expect("an option"), Some(LONGEST_UNACKNOWLEDGED));
     }
 
     #[test]
     fn a_port_is_shared_within_and_never_with_another_instance() {
-        let ours = bind("127.0.0.1", 0, 3, TIMEOUT).expect("three listeners");
-        let port = ours[0].local_addr().expect("an address").port();
+        let (address, ours) = one("127.0.0.1", 0, 3).expect("three listeners");
+        let port = address.port();
         assert!(
             ours.iter()
                 .all(|l| l.local_addr().is_ok_and(|a| a.port() == port))
         );
-        let second = bind("127.0.0.1", port, 2, TIMEOUT);
-        assert_eq!(
-            second.err().map(|e| e.kind()),
-            Some(io::ErrorKind::AddrInUse)
-        );
+        let second = one("127.0.0.1", port, 2).expect_err("taken");
+        assert_eq!(second.error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(second.address, Some(address));
+    }
+
+    #[test]
+    fn localhost_is_both_families_on_one_port() {
+        let bound = bind("localhost", 0, 2, TIMEOUT).expect("listeners");
+        let [(four, fours), (six, sixes)] = &bound[..] else {
+            panic!("two addresses, not {bound:?}");
+        };
+        assert!(four.is_ipv4() && six.is_ipv6(), "{four} {six}");
+        assert_eq!(four.port(), six.port());
+        assert_eq!((fours.len(), sixes.len()), (2, 2));
+        for address in [four, six] {
+            TcpStream::connect(address).expect("a connection");
+        }
+        // Who has the port at one of them has the name.
+        let second = bind("localhost", six.port(), 1, TIMEOUT).expect_err("taken");
+        assert_eq!(second.error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    fn one(host: &str, port: u16, count: usize) -> Result<Sockets, Unbound> {
+        bind(host, port, count, TIMEOUT).map(|mut bound| bound.remove(0))
     }
 }

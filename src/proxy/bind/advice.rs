@@ -1,0 +1,86 @@
+//! What to do about an address that cannot be bound.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::address::LONGEST_UNIX_PATH;
+use crate::proxy::error::{PathError, process};
+use crate::sys::listeners::{Holder, holder};
+use crate::sys::lock::LockError;
+use crate::sys::tcp::first_unprivileged;
+
+/// The system's words and what they come to for a TCP address.
+pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
+    let port = address.port();
+    let advice = match error.kind() {
+        ErrorKind::AddrInUse => in_use(address),
+        ErrorKind::PermissionDenied if port < first_unprivileged() => format!(
+            "ports below {} are for privileged processes; choose a higher one, or run `setcap \
+             cap_net_bind_service=+ep` on the program, or with systemd set \
+             `AmbientCapabilities=CAP_NET_BIND_SERVICE`",
+            first_unprivileged()
+        ),
+        ErrorKind::AddrNotAvailable => format!(
+            "this machine has no address {}; `ip addr` shows those that it has, and 0.0.0.0 or [::] is all",
+            address.ip()
+        ),
+        _ => return PathError::Io(error),
+    };
+    with(error, &advice)
+}
+
+fn in_use(address: SocketAddr) -> String {
+    let port = address.port();
+    match holder(address) {
+        Some(Holder { pid: Some(pid), .. }) if pid == std::process::id() => {
+            "another listener of this configuration has it; `[::]` serves IPv4 as well".into()
+        }
+        Some(Holder {
+            pid: Some(pid),
+            uid,
+            local,
+        }) => format!(
+            "{} of user {uid} listens on {local}; stop that one, or choose another port",
+            process(pid)
+        ),
+        Some(Holder { uid, local, .. }) => format!(
+            "a process of user {uid} listens on {local}; as root `ss -ltnp 'sport = :{port}'` shows which; \
+             stop that one, or choose another port"
+        ),
+        None => format!("`ss -tanp 'sport = :{port}'` shows who has it; choose another port"),
+    }
+}
+
+/// The same for the path of a Unix socket.
+pub(super) fn of_path(error: LockError, path: &Path) -> PathError {
+    let LockError::Io(error) = error else {
+        return error.into();
+    };
+    let directory = path.parent().unwrap_or(Path::new("/")).display();
+    let length = path.as_os_str().len();
+    let advice = match error.kind() {
+        _ if length > LONGEST_UNIX_PATH => format!(
+            "the path has {length} bytes, and a Unix socket's at most {LONGEST_UNIX_PATH}; choose a shorter \
+             directory"
+        ),
+        ErrorKind::NotFound => {
+            format!("the directory {directory} does not exist; run `mkdir -p {directory}`")
+        }
+        ErrorKind::NotADirectory => format!("{directory} is not a directory"),
+        ErrorKind::ReadOnlyFilesystem => {
+            format!("{directory} is read-only; choose a directory that can be written to")
+        }
+        // The system's own words; others have said already what to do.
+        ErrorKind::PermissionDenied if error.raw_os_error().is_some() => format!(
+            "user {} may not write to {directory}; choose another directory, or let it",
+            rustix::process::geteuid().as_raw()
+        ),
+        _ => return PathError::Io(error),
+    };
+    with(error, &advice)
+}
+
+fn with(error: io::Error, advice: &str) -> PathError {
+    PathError::Io(io::Error::new(error.kind(), format!("{error}: {advice}")))
+}

@@ -1,0 +1,139 @@
+//! Opens the gate, in a directory that is fit for it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+use tracing::warn;
+
+use super::advice;
+use crate::config::{Config, Runtime};
+use crate::gate;
+use crate::proxy::error::BindError;
+use crate::sys::directory::{PrivateDirectory, ensure_private};
+use crate::sys::lock::LockError;
+use crate::sys::reach::{Obstacle, obstacle};
+use crate::sys::unix::{self, Admission, SocketFile};
+
+/// A gate that nobody serves yet, and what it is in.
+#[derive(Debug)]
+pub(in crate::proxy) struct BoundGate {
+    pub settings: gate::Settings,
+    pub listener: UnixListener,
+    pub file: SocketFile,
+    /// Removed after the file.
+    pub directory: Option<PrivateDirectory>,
+}
+
+/// Without a backend that is claimed there is none, and no directory is needed for it.
+pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, BindError> {
+    let Some(settings) = config.gate.as_ref().filter(|_| config.is_claimed()) else {
+        return Ok(None);
+    };
+    let (path, directory) = place(settings, &config.runtime)?;
+    let cannot = |error: LockError| BindError::Gate {
+        path: path.clone(),
+        source: advice::of_path(error, &path),
+    };
+    let bound = match unix::bind(&path, &settings.access(), settings.backlog()) {
+        // Only root gives a file to any group; everybody may list it.
+        Err(LockError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unix::bind(&path, &settings.list(), settings.backlog())
+        }
+        bound => bound,
+    };
+    let unix::Bound {
+        listener,
+        file,
+        admission,
+    } = bound.map_err(cannot)?;
+    let listener = UnixListener::from_std(listener).map_err(|error| cannot(error.into()))?;
+    warn_if_open(&path, admission);
+    warn_if_unreachable(&path, settings);
+    Ok(Some(BoundGate {
+        settings: settings.clone(),
+        listener,
+        file,
+        directory,
+    }))
+}
+
+/// The gate's path, and its directory if that is ours to remove.
+fn place(
+    settings: &gate::Settings,
+    runtime: &Runtime,
+) -> Result<(PathBuf, Option<PrivateDirectory>), BindError> {
+    if !settings.path.is_absolute() {
+        let directory = runtime_directory(runtime)?;
+        return Ok((directory.path().join(&settings.path), Some(directory)));
+    }
+    let parent = settings.path.parent().unwrap_or(Path::new("/"));
+    let is_for_others = !settings.allow_uids.is_empty() || !settings.allow_gids.is_empty();
+    let mode = match is_for_others {
+        // They must get to the gate, and need not see what else is there.
+        true => 0o711,
+        false => 0o700,
+    };
+    match ensure_private(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            drop(private_directory(parent, mode)?);
+        }
+        checked => checked.map_err(|error| BindError::directory(parent, error))?,
+    }
+    Ok((settings.path.clone(), None))
+}
+
+fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
+    if let Some(path) = &runtime.directory {
+        return private_directory(path, 0o700);
+    }
+    let users = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    let Some(users) = users else {
+        return PrivateDirectory::fresh()
+            .map_err(|error| BindError::directory(&std::env::temp_dir(), error));
+    };
+    let path = Path::new(&users).join("vestibule");
+    PrivateDirectory::named(&path, 0o700).map_err(|error| {
+        // As after `su`, which leaves the variable of the other user.
+        let message = format!(
+            "{error}; it comes from XDG_RUNTIME_DIR: unset that, or set `runtime.directory` or an \
+             absolute `gate.path`"
+        );
+        BindError::directory(&path, io::Error::new(error.kind(), message))
+    })
+}
+
+fn private_directory(path: &Path, mode: u32) -> Result<PrivateDirectory, BindError> {
+    PrivateDirectory::named(path, mode).map_err(|error| BindError::directory(path, error))
+}
+
+fn warn_if_open(path: &Path, admission: Admission) {
+    if admission == Admission::AtConnect {
+        warn!(
+            "the file system of {} has no access control lists: every local user can connect to the gate, \
+             and those who are not allowed are turned away there; another file system keeps them out",
+            path.display()
+        );
+    }
+}
+
+fn warn_if_unreachable(path: &Path, settings: &gate::Settings) {
+    let mut uids: Vec<u32> = settings.allow_uids.iter().copied().collect();
+    uids.sort_unstable();
+    for uid in uids {
+        let Some(Obstacle {
+            directory,
+            mode,
+            owner,
+        }) = obstacle(path, uid)
+        else {
+            continue;
+        };
+        let directory = directory.display();
+        warn!(
+            "user {uid} of gate.allow_uids cannot reach the gate: {directory} (mode {mode:04o}, of user \
+             {owner}) keeps it out; run `setfacl -m u:{uid}:x {directory}` or `chmod o+x {directory}`, or \
+             choose a `gate.path` in a directory that it can enter"
+        );
+    }
+}
