@@ -399,9 +399,13 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
     let serve = |mut stream: Box<dyn Write + Send>| stream.write_all(b"own").expect("open");
     let mut registration = register_as(STRANGER, &gate, &format!("unix:{}", path.display())).await;
     assert_eq!(registration.line().await, "OK {}");
-    let served = std::thread::spawn(move || serve(Box::new(unix.accept().expect("one").0)));
+    // They go on listening, as whose listener it is is asked after the connect.
+    let served = std::thread::spawn(move || {
+        serve(Box::new(unix.accept().expect("one").0));
+        unix
+    });
     assert_eq!(read_all(&front).await, "own");
-    served.join().expect("served");
+    drop(served.join().expect("served"));
     drop(registration);
     vestibule
         .event(|event| {
@@ -413,9 +417,12 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
         .await;
     let mut registration = register_as(STRANGER, &gate, &format!("tcp:{port}")).await;
     assert_eq!(registration.line().await, "OK {}");
-    let served = std::thread::spawn(move || serve(Box::new(tcp.accept().expect("one").0)));
+    let served = std::thread::spawn(move || {
+        serve(Box::new(tcp.accept().expect("one").0));
+        tcp
+    });
     assert_eq!(read_all(&front).await, "own");
-    served.join().expect("served");
+    drop(served.join().expect("served"));
 }
 
 /// What a client is told until the end.

@@ -29,9 +29,8 @@ pub(crate) enum DialError {
     Down(io::Error),
     /// The backend answers, and is not whom it should be, or does not want us.
     Untrusted(String),
-    /// Another user's listener is at an address that somebody has registered: whose, if that can be
-    /// told.
-    Foreign(Option<u32>),
+    /// The listener at a registered address is this user's, who has not registered it.
+    Foreign(u32),
     /// It leads back to us.
     Ours,
     /// The backend has taken the connection and broken it before it was told whose it is.

@@ -30,7 +30,9 @@ impl Expected<'_> {
         };
         match owner(socket) {
             Ok(Some(uid)) if uid == registrant => Ok(()),
-            Ok(owner) => Err(DialError::Foreign(owner)),
+            Ok(Some(uid)) => Err(DialError::Foreign(uid)),
+            // It is gone since, connection and all: there is nobody to be wrong about.
+            Ok(None) => Err(DialError::Down(io::ErrorKind::ConnectionAborted.into())),
             Err(error) => Err(DialError::Down(error)),
         }
     }

@@ -47,16 +47,15 @@ impl Registry {
     }
 
     /// The listener at a registered address is another user's: nobody is sent there any more.
-    pub(super) fn disown(&self, target: &Target, owner: Option<u32>) {
+    pub(super) fn disown(&self, target: &Target, owner: u32) {
         target.disowned.cancel();
         // Whoever may register could otherwise fill the log.
         if !self.disowned.is_due() {
             return;
         }
-        let owner = owner.map_or("an unknown user".into(), |uid| format!("user {uid}"));
         warn!(
             address = %target.address,
-            "withdrawn: registered by user {}, and the listener there belongs to {owner}; a worker \
+            "withdrawn: registered by user {}, and the listener there belongs to user {owner}; a worker \
              registers what it listens on itself",
             target.registrant.unwrap_or_default()
         );
