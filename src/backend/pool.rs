@@ -426,7 +426,12 @@ struct TargetState {
 impl Target {
     fn new(address: &Address, registrant: Option<u32>) -> Arc<Self> {
         let disowned = CancellationToken::new();
-        Arc::new(Self::with(address, Place::of(address), registrant, disowned))
+        Arc::new(Self::with(
+            address,
+            Place::of(address),
+            registrant,
+            disowned,
+        ))
     }
 
     /// One of the addresses of a name.
