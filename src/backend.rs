@@ -32,6 +32,7 @@ use crate::outcome::Outcome;
 use crate::proxy_protocol::{ProxyProtocol, header};
 use crate::rendezvous::{Place, Rendezvous, Resolution, Ticket, Unredeemed};
 use crate::sys::socket::Socket;
+use crate::sys::unix_stream;
 use crate::tls::connector;
 
 /// One `[[backend]]`.
@@ -309,7 +310,7 @@ impl Served {
 
     fn claimed(stream: UnixStream) -> Self {
         Self {
-            stream: Plain::Socket(Socket::Unix(stream.into())),
+            stream: Plain::Socket(Socket::Unix(unix_stream::UnixStream::claimed(stream))),
             service: None,
             lease: None,
             identity: None,

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::deadline::Deadline;
-use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire};
+use crate::relay::record::{Peer, ReadVectored, RecordStream, TrafficSecrets, Wire};
 use crate::relay::{Relay, Settings};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
@@ -237,9 +237,10 @@ impl Proxy {
         self.life = Box::pin(async move {
             let traffic = Traffic::default();
             let relay = Relay {
-                settings: Settings {
+                settings: &Settings {
                     idle: Some(LONG),
                     half_close: Some(LONG),
+                    unacknowledged: Some(LONG),
                 },
                 traffic: &traffic,
             };
@@ -337,11 +338,9 @@ impl AsyncWrite for Line {
     }
 }
 
-impl Wire for Line {
-    fn has_failed(&self) -> bool {
-        false
-    }
+impl Peer for Line {}
 
+impl Wire for Line {
     fn was_read_out(&self) -> bool {
         false
     }

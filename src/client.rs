@@ -14,9 +14,11 @@ use self::stream::Stream;
 use crate::backend::Plain;
 use crate::deadline::{Deadline, Elapsed};
 use crate::relay::record::{self, Heard, RecordStream, Wire};
-use crate::relay::{End, Relay};
+use crate::relay::{End, Relay, Settings};
 use crate::sys::socket::Socket;
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
+use crate::traffic::Traffic;
+use crate::wire::{Peer, Transmission};
 
 /// A relay under way. It is what most connections are made of, hence boxed each in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -67,10 +69,11 @@ impl Client {
         }
     }
 
-    /// Reads until the client has left for good; what it says meanwhile is kept.
+    /// Reads until the client has left without a word; what it says meanwhile is kept, [`EARLY`] bytes
+    /// at most.
     ///
-    /// A client that closed its side after saying something waits for its answer and has not
-    /// left. One that closed without a word has. After [`EARLY`] bytes only a reset is noticed.
+    /// A client that has said something has not left, even if its connection ends or fails after that:
+    /// its words are for the backend, and the relay passes on how they ended.
     ///
     /// # Cancel safety
     ///
@@ -81,7 +84,7 @@ impl Client {
             Self::Stream(stream) => stream.hear(EARLY).await,
         };
         if heard == Heard::Words {
-            self.socket().gone().await;
+            std::future::pending::<()>().await;
         }
     }
 
@@ -98,8 +101,46 @@ impl Client {
         }
     }
 
-    /// Ends the connection in order: `close_notify` where TLS is spoken, then as [`close`].
+    /// Reads neither side any more, and waits until each has acknowledged what was read for it, for
+    /// `patience` at most.
+    pub(crate) async fn stop(
+        &mut self,
+        backend: &mut Plain,
+        traffic: &Traffic,
+        patience: Option<Duration>,
+    ) {
+        match self {
+            Self::Record(stream) => stream.stop(),
+            Self::Stream(stream) => stream.joint().stop(),
+        }
+        let settings = Settings {
+            idle: None,
+            half_close: None,
+            unacknowledged: None,
+        };
+        let settings = &settings;
+        let relay = self.relay(backend, Relay { settings, traffic });
+        // What has not arrived by then is lost with the connection.
+        let _ = Deadline::after(patience).bound(relay).await;
+    }
+
+    /// Whether the client has ended its stream in order, and the backend was told.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self {
+            Self::Record(stream) => stream.has_heard_the_end(),
+            Self::Stream(stream) => stream.joint().has_heard_the_end(),
+        }
+    }
+
+    /// Ends the connection in order: `close_notify` where TLS is spoken, then as [`close`]. Without TLS
+    /// a client that was not told the end is reset: it would take a close for the end.
     pub(crate) async fn close(mut self) {
+        if let Self::Stream(stream) = &mut self
+            && stream.is_plain()
+            && !stream.joint().has_told_the_end()
+        {
+            return self.reset();
+        }
         let said = async {
             match &mut self {
                 Self::Record(stream) => stream.close().await,
@@ -112,13 +153,13 @@ impl Client {
         }
     }
 
-    /// Ends the connection with a fatal alert, and where no TLS is spoken without a word.
+    /// Ends the connection with a fatal alert, and where no TLS is spoken with a reset.
     pub(crate) async fn refuse(self, alert: AlertDescription) {
         let mut stream = match self {
             Self::Record(stream) => stream,
             Self::Stream(stream) => match stream.into_record() {
                 Ok(stream) => Box::new(stream),
-                Err(socket) => return close(socket).await,
+                Err(socket) => return socket.reset(),
             },
         };
         stream.alert(alert);
@@ -130,13 +171,6 @@ impl Client {
         self.into_socket().reset();
     }
 
-    fn socket(&self) -> &Socket {
-        match self {
-            Self::Record(stream) => stream.io(),
-            Self::Stream(stream) => stream.socket(),
-        }
-    }
-
     fn into_socket(self) -> Socket {
         match self {
             Self::Record(stream) => stream.into_io(),
@@ -145,11 +179,17 @@ impl Client {
     }
 }
 
-impl Wire for Socket {
+impl Peer for Socket {
     fn has_failed(&self) -> bool {
         Self::has_failed(self)
     }
 
+    fn transmission(&mut self) -> Option<Transmission> {
+        Self::transmission(self)
+    }
+}
+
+impl Wire for Socket {
     fn was_read_out(&self) -> bool {
         Self::was_read_out(self)
     }
@@ -220,9 +260,10 @@ mod tests {
             let settings = Settings {
                 idle: None,
                 half_close: None,
+                unacknowledged: None,
             };
             let relay = Relay {
-                settings,
+                settings: &settings,
                 traffic: &traffic,
             };
             let size = size_of_val(&*client.relay(&mut backend, relay));
@@ -230,8 +271,8 @@ mod tests {
         }
     }
 
-    const RECORD: RangeInclusive<usize> = 272..=336;
-    const STREAM: RangeInclusive<usize> = 448..=512;
+    const RECORD: RangeInclusive<usize> = 208..=272;
+    const STREAM: RangeInclusive<usize> = 272..=336;
 
     fn socket() -> Socket {
         Socket::Unix(UnixStream::pair().expect("a pair").0.into())

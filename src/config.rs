@@ -317,6 +317,7 @@ impl Default for Timeouts {
             relay: relay::Settings {
                 idle: Some(Duration::from_secs(60 * 60)),
                 half_close: Some(Duration::from_secs(60)),
+                unacknowledged: Some(UNACKNOWLEDGED),
             },
             lifetime: None,
         }

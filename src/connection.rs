@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::admission::{Admission, Admitted};
-use self::parting::{interrupt, part};
+use self::parting::{HURRY, interrupt, part};
 use crate::backend::{Served, Service, Unserved};
 use crate::client::Relaying;
 use crate::deadline::{Deadline, Elapsed};
@@ -168,7 +168,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     drop((pending, facts, backend, front, setup));
 
     let relay = Relay {
-        settings,
+        settings: &settings,
         traffic: &record.traffic,
     };
     let relay = within(lifetime, beside(service, client.relay(&mut stream, relay)));
@@ -176,9 +176,16 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         biased;
         end = relay => match end {
             Ok(end) => Box::pin(part(client, stream, end)).await,
-            Err(Elapsed) => Box::pin(interrupt(client, stream, Outcome::Lifetime)).await,
+            Err(Elapsed) => {
+                let patience = settings.half_close;
+                let outcome = Outcome::Lifetime;
+                Box::pin(interrupt(client, stream, &record.traffic, patience, outcome)).await
+            }
         },
-        outcome = called_off => Box::pin(interrupt(client, stream, outcome)).await,
+        outcome = called_off => {
+            let patience = Some(HURRY);
+            Box::pin(interrupt(client, stream, &record.traffic, patience, outcome)).await
+        }
     };
     drop((lease, share));
     outcome

@@ -18,7 +18,7 @@ use crate::traffic::Traffic;
 /// What a relay goes by, and where it counts.
 #[derive(Clone, Copy)]
 pub(crate) struct Relay<'a> {
-    pub settings: Settings,
+    pub settings: &'a Settings,
     pub traffic: &'a Traffic,
 }
 
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     /// Once one side has closed. Counted from the close or the last byte, whichever was later: an
     /// answer that takes its time is not cut while it moves.
     pub half_close: Option<Duration>,
+    /// How long a peer may owe an acknowledgement of what it was sent.
+    pub unacknowledged: Option<Duration>,
 }
 
 /// How a relay came to its end.
@@ -47,6 +49,8 @@ pub(crate) enum End {
     Idle,
     /// One side had closed, and nothing moved for `half_close`.
     HalfClosed,
+    /// Nothing more was to be read, and what had been read was delivered.
+    Stopped,
     /// The keys have sealed all that they may, and TLS 1.2 has no others (RFC 8446 §5.5).
     KeysSpent,
 }

@@ -9,6 +9,7 @@ pub(crate) mod inotify;
 pub(crate) mod listeners;
 pub(crate) mod lock;
 pub(crate) mod process;
+pub(crate) mod queue;
 pub(crate) mod reach;
 pub(crate) mod socket;
 pub(crate) mod tcp;

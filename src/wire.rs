@@ -1,16 +1,48 @@
-//! A client's socket, as far as TLS cares.
+//! A peer's stream and the socket under it, as far as TLS and the relay care.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What TLS asks of the stream under it.
-pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
+/// A peer of a relay. What is asked here is asked of the socket under its stream; the defaults are those
+/// of a stream that has none.
+pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
     /// Whether the connection is known to have failed, without reading from it.
-    fn has_failed(&self) -> bool;
+    fn has_failed(&self) -> bool {
+        false
+    }
 
+    /// What was sent and has not arrived. `None` where a close destroys nothing that was sent.
+    fn transmission(&mut self) -> Option<Transmission> {
+        None
+    }
+
+    /// Reads and drops what the socket still says after the end of the stream; ready when the socket
+    /// has ended as well.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+}
+
+/// How far a socket is with what it was given to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transmission {
+    /// Some of it, or the end, is not acknowledged.
+    pub is_unacknowledged: bool,
+    /// How many bytes are.
+    pub acknowledged: u64,
+    /// The peer owes an answer: to bytes, or to the question whether it has room for some.
+    pub is_due: bool,
+    /// Since the peer acknowledged something.
+    pub silent_for: Duration,
+}
+
+/// What TLS asks of the stream under it.
+pub(crate) trait Wire: Peer {
     /// Whether a peer that is gone had read all that it was sent.
     fn was_read_out(&self) -> bool;
 
@@ -21,12 +53,10 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin {
     }
 }
 
+impl Peer for tokio::io::DuplexStream {}
+
 #[cfg(any(test, fuzzing))]
 impl Wire for tokio::io::DuplexStream {
-    fn has_failed(&self) -> bool {
-        false
-    }
-
     fn was_read_out(&self) -> bool {
         false
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use common::client::Front;
 use common::vestibule::{RELAYS, Relay, Vestibule};
-use common::world::{To, World, all, everywhere};
+use common::world::{To, World, aborted, all, everywhere};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -94,8 +94,8 @@ async fn a_quiet_connection_is_closed_in_order_at_its_idle_timeout() {
         "idle",
         |mut client, mut server| async move {
             assert!(rest(&mut client).await.is_empty(), "close_notify");
-            // Nothing of it was unread, so it is an end for TCP too.
-            assert!(rest(&mut server).await.is_empty());
+            // The client has not ended its stream: what came of it may be half a request.
+            aborted(&mut server).await;
         },
     )
     .await;

@@ -10,8 +10,10 @@ use super::secure::Secure;
 use crate::deadline::Deadline;
 use crate::outcome::Outcome;
 use crate::relay::record::ReadVectored;
+use crate::relay::stream::poll_discard;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
+use crate::wire::{Peer, Transmission};
 
 #[derive(Debug)]
 pub(crate) enum Plain {
@@ -71,3 +73,20 @@ impl ReadVectored for Plain {
 }
 
 impl ReadVectored for DuplexStream {}
+
+impl Peer for Plain {
+    fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Socket(socket) => socket.transmission(),
+            Self::Memory(_) => None,
+            Self::Secure(secure) => secure.socket().transmission(),
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Secure(secure) => poll_discard(secure.socket(), cx),
+            Self::Socket(_) | Self::Memory(_) => Poll::Ready(()),
+        }
+    }
+}

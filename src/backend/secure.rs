@@ -16,6 +16,7 @@ use crate::pace::Pace;
 use crate::relay::record::ReadVectored;
 use crate::sys::socket::Socket;
 use crate::tls::connector::{Settings, TlsConnector, refusal};
+use crate::wire::Peer;
 
 /// What the connections to the addresses of one backend have in common.
 #[derive(Debug)]
@@ -87,6 +88,10 @@ impl Secure {
         self.is_refused
     }
 
+    pub(super) fn socket(&mut self) -> &mut Socket {
+        self.stream.get_mut().0
+    }
+
     fn stream(&mut self) -> Pin<&mut TlsStream<Socket>> {
         Pin::new(self.stream.as_mut())
     }
@@ -143,5 +148,7 @@ impl AsyncWrite for Secure {
         }
     }
 }
+
+impl Peer for Box<Secure> {}
 
 impl ReadVectored for Box<Secure> {}

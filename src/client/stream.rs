@@ -9,15 +9,16 @@ use tokio_rustls::rustls::ProtocolVersion;
 
 use crate::backend::Plain;
 use crate::relay::record::{Heard, RecordStream, TrafficSecrets};
-use crate::relay::{End, Relay, stream};
+use crate::relay::stream::{Joint, poll_discard};
+use crate::relay::{End, Relay};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
+use crate::wire::{Peer, Transmission};
 
 #[derive(Debug)]
 pub(crate) struct Stream {
     inner: Inner,
-    /// What was read before anybody served the client.
-    early: Vec<u8>,
+    joint: Joint,
 }
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Stream {
     fn new(inner: Inner) -> Self {
         Self {
             inner,
-            early: Vec::new(),
+            joint: Joint::default(),
         }
     }
 
@@ -48,32 +49,43 @@ impl Stream {
     ///
     /// No byte is lost: what was heard stays in the stream.
     pub(super) async fn hear(&mut self, enough: usize) -> Heard {
-        let Self { inner, early } = self;
-        while early.len() < enough {
+        let Self { inner, joint } = self;
+        loop {
+            let early = joint.heard();
+            let room = enough.saturating_sub(early.len());
+            if room == 0 {
+                return Heard::Words;
+            }
             early.reserve(EARLY_STEP.saturating_sub(early.capacity() - early.len()));
-            let room = enough - early.len();
             match (&mut *inner).take(room as u64).read_buf(early).await {
-                Ok(0) if early.is_empty() => return Heard::Nothing,
                 Ok(0) => break,
                 Ok(_) => {}
-                Err(_) => return Heard::Nothing,
+                Err(error) => {
+                    joint.client_failed(error);
+                    break;
+                }
             }
         }
-        Heard::Words
+        match joint.heard().is_empty() {
+            true => Heard::Nothing,
+            false => Heard::Words,
+        }
     }
 
     pub(super) async fn join(&mut self, backend: &mut Plain, relay: Relay<'_>) -> End {
-        let early = std::mem::take(&mut self.early);
-        let has_failed = |inner: &Inner| inner.socket().has_failed();
-        stream::join(&mut self.inner, backend, early, relay, has_failed).await
+        self.joint.join(&mut self.inner, backend, relay).await
+    }
+
+    pub(super) fn joint(&mut self) -> &mut Joint {
+        &mut self.joint
+    }
+
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.inner, Inner::Plain(_))
     }
 
     pub(super) async fn shutdown(&mut self) -> io::Result<()> {
         self.inner.shutdown().await
-    }
-
-    pub(super) fn socket(&self) -> &Socket {
-        self.inner.socket()
     }
 
     /// Takes the records out of rustls's hands, for an alert that rustls has no call for.
@@ -125,6 +137,26 @@ macro_rules! delegate {
             }
         }
     };
+}
+
+impl Peer for Inner {
+    fn has_failed(&self) -> bool {
+        self.socket().has_failed()
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Tls(stream) => stream.get_mut().0.transmission(),
+            Self::Plain(socket) => socket.transmission(),
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tls(stream) => poll_discard(stream.get_mut().0, cx),
+            Self::Plain(socket) => socket.poll_discard(cx),
+        }
+    }
 }
 
 impl AsyncRead for Inner {

@@ -271,6 +271,7 @@ fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duratio
     let unacknowledged = table
         .read("unacknowledged", |value| value.or_off(tcp_timeout))
         .unwrap_or(Some(UNACKNOWLEDGED));
+    timeouts.relay.unacknowledged = unacknowledged;
     foreign::timeouts(&mut table);
     table.finish();
     (timeouts, drain, unacknowledged)

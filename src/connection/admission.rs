@@ -64,7 +64,10 @@ impl Admission<'_> {
         let Some(acceptor) = &self.front.tls else {
             return match self.setup.route(self.facts) {
                 Ok(backend) => self.admitted(Client::plain(socket), backend, None),
-                Err(reason) => Err(Refused::Handshake(HandshakeError::Refused(reason, socket))),
+                Err(reason) => Err(Refused::Unwelcome(
+                    Client::plain(socket),
+                    Unwelcome::Route(reason),
+                )),
             };
         };
         let (client, peer) = self

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{End, Settings};
+use super::Settings;
+use super::drive::Transmissions;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -15,59 +16,197 @@ pub(super) enum Phase {
     HalfClosed,
 }
 
-/// Notices when nothing has moved for too long.
+/// Why a relay does not go on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lull {
+    /// Nothing has moved for [`Settings::idle`].
+    Idle,
+    /// One direction has ended, and nothing has moved for [`Settings::half_close`].
+    HalfClosed,
+    /// A peer has acknowledged nothing for [`Settings::unacknowledged`].
+    Silent(Side),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Backend,
+}
+
+/// Notices when nothing has moved for too long, and when a peer is silent.
 ///
-/// The timer is moved when it fires, not with every byte: it then looks when bytes last moved.
-pub(super) struct Quiet {
-    settings: Settings,
+/// One timer does both. It is moved when it fires, not with every byte: it then looks when bytes last
+/// moved.
+pub(super) struct Quiet<'a> {
+    settings: &'a Settings,
     phase: Phase,
     /// When bytes last moved, or the phase began: a close after a long silence must leave the
     /// other side its time.
     since: Instant,
+    /// While a peer may owe an acknowledgement.
+    watch: Option<Box<Watch>>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl Quiet {
-    pub(super) fn new(settings: Settings) -> Self {
+impl<'a> Quiet<'a> {
+    pub(super) fn new(settings: &'a Settings) -> Self {
         Self {
             settings,
             phase: Phase::Open,
             since: Instant::now(),
+            watch: None,
             timer: None,
         }
     }
 
+    /// `look` asks the sockets what they have still to deliver.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         phase: Phase,
         moved: bool,
-    ) -> Poll<End> {
-        if phase != self.phase {
-            self.phase = phase;
-            self.timer = None;
-            self.since = Instant::now();
+        mut look: impl FnMut() -> Transmissions,
+    ) -> Poll<Lull> {
+        let this = &mut *self;
+        if phase != this.phase {
+            this.phase = phase;
+            this.timer = None;
+            this.since = Instant::now();
         }
         if moved {
-            self.since = Instant::now();
-        }
-        let (limit, end) = match phase {
-            Phase::Open => (self.settings.idle, End::Idle),
-            Phase::HalfClosed => (self.settings.half_close, End::HalfClosed),
-        };
-        let Some(due) = limit.and_then(|limit| self.since.checked_add(limit)) else {
-            return Poll::Pending;
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= due {
-                return Poll::Ready(end);
+            this.since = Instant::now();
+            if let (None, Some(limit)) = (&this.watch, this.settings.unacknowledged) {
+                this.watch = Some(Box::new(Watch::new(this.since, limit)));
+                this.timer = None;
             }
-            timer.as_mut().reset(due);
+        }
+        let (limit, lull) = match phase {
+            Phase::Open => (this.settings.idle, Lull::Idle),
+            Phase::HalfClosed => (this.settings.half_close, Lull::HalfClosed),
+        };
+        let end = limit.and_then(|limit| this.since.checked_add(limit));
+        loop {
+            let watched = this.watch.as_ref().map(|watch| watch.next);
+            let Some(due) = earlier(end, watched) else {
+                return Poll::Pending;
+            };
+            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            ready!(timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if let Some(watch) = this.watch.as_mut().filter(|watch| watch.next <= now) {
+                match watch.look(now, look()) {
+                    Looked::Silent(side) => {
+                        this.watch = None;
+                        return Poll::Ready(Lull::Silent(side));
+                    }
+                    Looked::Delivered => this.watch = None,
+                    Looked::Waiting => {}
+                }
+            }
+            if end.is_some_and(|end| end <= now) {
+                return Poll::Ready(lull);
+            }
+            let watched = this.watch.as_ref().map(|watch| watch.next);
+            match (earlier(end, watched), &mut this.timer) {
+                (Some(due), Some(timer)) => timer.as_mut().reset(due),
+                _ => this.timer = None,
+            }
         }
     }
 }
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
+}
+
+/// Looks whether peers acknowledge what they are sent.
+///
+/// TCP_USER_TIMEOUT of the kernel does not do: it takes a peer that acknowledges and does not read,
+/// and so keeps its window closed, for one that is gone.
+struct Watch {
+    limit: Duration,
+    next: Instant,
+    /// Since when client and backend have owed an acknowledgement and given none.
+    silent_since: [Instant; 2],
+}
+
+enum Looked {
+    Silent(Side),
+    /// Nothing is on its way any more.
+    Delivered,
+    Waiting,
+}
+
+impl Watch {
+    fn new(now: Instant, limit: Duration) -> Self {
+        Self {
+            limit,
+            next: now + limit / LOOKS,
+            silent_since: [now; 2],
+        }
+    }
+
+    fn look(&mut self, now: Instant, transmissions: Transmissions) -> Looked {
+        let Transmissions { client, backend } = transmissions;
+        let sides = [(Side::Client, client), (Side::Backend, backend)];
+        let mut is_waiting = false;
+        for ((side, transmission), since) in sides.into_iter().zip(&mut self.silent_since) {
+            let Some(it) = transmission else { continue };
+            is_waiting |= it.is_unacknowledged || it.is_due;
+            let heard = now.checked_sub(it.silent_for);
+            if !it.is_due || heard.is_some_and(|heard| heard > *since) {
+                *since = now;
+            } else if now - *since >= self.limit {
+                return Looked::Silent(side);
+            }
+        }
+        self.next = now + self.limit / LOOKS;
+        match is_waiting {
+            true => Looked::Waiting,
+            false => Looked::Delivered,
+        }
+    }
+}
+
+/// A silent peer is noticed after its time and a quarter at most.
+const LOOKS: u32 = 4;
+
+/// Looks again and again whether the last bytes have arrived: no event says so.
+#[derive(Default)]
+pub(super) struct Arrival(Option<Box<Attempts>>);
+
+struct Attempts {
+    timer: Pin<Box<Sleep>>,
+    wait: Duration,
+    acknowledged: u64,
+}
+
+impl Arrival {
+    /// Wakes the task when it is time for another look; whether more was acknowledged than at the last
+    /// one.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, acknowledged: u64) -> bool {
+        let attempts = self.0.get_or_insert_with(|| {
+            Box::new(Attempts {
+                timer: Box::pin(sleep(FIRST_LOOK)),
+                wait: FIRST_LOOK,
+                acknowledged,
+            })
+        });
+        while attempts.timer.as_mut().poll(cx).is_ready() {
+            attempts.wait = (2 * attempts.wait).min(LAST_LOOK);
+            attempts
+                .timer
+                .as_mut()
+                .reset(Instant::now() + attempts.wait);
+        }
+        let moved = attempts.acknowledged != acknowledged;
+        attempts.acknowledged = acknowledged;
+        moved
+    }
+}
+
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(128);
 
 /// Says once a second, while a direction is blocked, that it is time to look.
 #[derive(Default)]

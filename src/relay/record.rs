@@ -27,7 +27,7 @@ use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
 
 use self::cipher::{Exhausted, HEADER, Header, MAX_PAYLOAD, OVERHEAD, Version};
@@ -38,14 +38,14 @@ pub(crate) use self::keys::Secret;
 use self::outbound::{Outbound, RECORDS};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::state::State as Exported;
-use super::drive::{Fault, OnEnd, State, drive};
+use super::drive::{Cause, Fault, OnEnd, State, drive};
 use super::unsent::Unsent;
 use super::{End, Relay};
 use crate::traffic::Counter;
-pub(crate) use crate::wire::Wire;
+pub(crate) use crate::wire::{Peer, Wire};
 
 /// A stream that can read into one place after the other in a single step.
-pub(crate) trait ReadVectored: AsyncRead + Unpin {
+pub(crate) trait ReadVectored: Peer {
     /// How many bytes were read; 0 is the end. One that cannot do it fills the first place alone.
     fn poll_read_vectored(
         &mut self,
@@ -143,10 +143,6 @@ impl<IO: Wire> RecordStream<IO> {
         })
     }
 
-    pub(crate) fn io(&self) -> &IO {
-        &self.io
-    }
-
     /// Changes keys after fewer records than they could seal.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn set_limit(&mut self, records: u64) {
@@ -167,7 +163,7 @@ impl<IO: Wire> RecordStream<IO> {
     /// No byte is lost: what was read and not written stays in the stream.
     pub(crate) async fn join<B>(&mut self, backend: &mut B, relay: Relay<'_>) -> End
     where
-        B: ReadVectored + AsyncWrite,
+        B: ReadVectored,
     {
         let mut joined = Joined {
             client: self,
@@ -186,9 +182,8 @@ impl<IO: Wire> RecordStream<IO> {
     pub(crate) async fn hear(&mut self, enough: usize) -> Heard {
         poll_fn(|cx| {
             while self.up == State::Open && self.opened.len() < enough {
-                match ready!(self.poll_hear(cx)) {
-                    Ok(()) => {}
-                    Err(_) => return Poll::Ready(Heard::Nothing),
+                if let Err(Fault::Read(cause)) = ready!(self.poll_hear(cx)) {
+                    self.up.break_off(cause);
                 }
             }
             Poll::Ready(match self.opened.is_empty() {
@@ -197,6 +192,17 @@ impl<IO: Wire> RecordStream<IO> {
             })
         })
         .await
+    }
+
+    /// Whether the client has ended its stream in order, and the backend was told.
+    pub(crate) fn has_heard_the_end(&self) -> bool {
+        self.up.is_closed()
+    }
+
+    /// Reads no more: another [`Self::join`] delivers what was read.
+    pub(crate) fn stop(&mut self) {
+        self.up.break_off(Cause::Stopped);
+        self.down.break_off(Cause::Stopped);
     }
 
     /// Puts a fatal alert behind what is to be sent; [`Self::close`] sends it.
@@ -212,7 +218,7 @@ impl<IO: Wire> RecordStream<IO> {
         poll_fn(|cx| {
             loop {
                 ready!(self.sealed.poll_write(cx, &mut self.io, |_| {}))?;
-                if matches!(self.down, State::Closing | State::Closed) {
+                if !self.may_speak() {
                     return Poll::Ready(Ok(()));
                 }
                 self.close_notify();
@@ -267,10 +273,10 @@ impl<IO: Wire> RecordStream<IO> {
         let is_whole = Header::of_whole_record(&self.held, self.inbound.keys.suite);
         if matches!(is_whole, Ok(None)) {
             let mut unfilled = ReadBuf::new(&mut buffer[held..]);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut unfilled)).map_err(Fault::Read)?;
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut unfilled)).map_err(Fault::read)?;
             received += unfilled.filled().len();
             if received == held {
-                return Poll::Ready(Err(Fault::Read(io::ErrorKind::UnexpectedEof.into())));
+                return Poll::Ready(Err(Fault::Read(Cause::Truncated)));
             }
         }
         buffer[..held].copy_from_slice(&self.held);
@@ -292,7 +298,7 @@ impl<IO: Wire> RecordStream<IO> {
                 }
                 Ok(Some(received)) => {
                     if let Err(Exhausted) = self.respond(received) {
-                        break Err(Fault::KeysSpent);
+                        break Err(Fault::Read(Cause::KeysSpent));
                     }
                 }
                 Ok(None) => break Ok(()),
@@ -357,7 +363,7 @@ impl<IO: Wire> RecordStream<IO> {
         }
         // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).
         self.down = State::Closing;
-        Fault::Read(io::Error::new(io::ErrorKind::InvalidData, Alert(alert)))
+        Fault::Read(Cause::Reset)
     }
 
     /// Reads once and sends it in records; what the socket does not take is kept.
@@ -373,9 +379,9 @@ impl<IO: Wire> RecordStream<IO> {
     {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut places = self.outbound.places(scratch);
-            let read = ready!(backend.poll_read_vectored(cx, &mut places)).map_err(Fault::Read)?;
+            let read = ready!(backend.poll_read_vectored(cx, &mut places)).map_err(Fault::read)?;
             if read == 0 && on_end == OnEnd::Fail {
-                return Poll::Ready(Err(Fault::Read(io::ErrorKind::ConnectionReset.into())));
+                return Poll::Ready(Err(Fault::Read(Cause::Reset)));
             }
             if read == 0 {
                 self.down = State::Ending;
@@ -383,7 +389,7 @@ impl<IO: Wire> RecordStream<IO> {
             }
             let sealed = match self.outbound.data(read, scratch) {
                 Ok(length) => &scratch[..length],
-                Err(Exhausted) => return Poll::Ready(Err(Fault::KeysSpent)),
+                Err(Exhausted) => return Poll::Ready(Err(Fault::Read(Cause::KeysSpent))),
             };
             let taken = match Pin::new(&mut self.io).poll_write(cx, sealed) {
                 Poll::Ready(Ok(taken)) => taken,
@@ -465,21 +471,9 @@ impl<IO: Wire> RecordStream<IO> {
 
     /// Nothing follows a closing alert of ours (RFC 8446 §6.1).
     fn may_speak(&self) -> bool {
-        !matches!(self.down, State::Closing | State::Closed)
+        self.down != State::Closing && !self.down.is_closed()
     }
 }
-
-/// What ended a connection, for the error that says so.
-#[derive(Debug)]
-struct Alert(AlertDescription);
-
-impl std::fmt::Display for Alert {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the record layer ended with {:?}", self.0)
-    }
-}
-
-impl std::error::Error for Alert {}
 
 thread_local! {
     /// The buffer of a thread.

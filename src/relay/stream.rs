@@ -15,237 +15,231 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::drive::{Directions, Fault, OnEnd, Progress, State, drive};
+use super::drive::{
+    Cause, Direction, Directions, Fault, OnEnd, Progress, State, Transmissions, drive, pump,
+};
 use super::unsent::Unsent;
 use super::{End, Relay};
-use crate::traffic::Counter;
+use crate::traffic::{Counter, Traffic};
+use crate::wire::Peer;
 
-/// Joins two streams until both have ended, one has failed, or nothing moves any more.
-///
-/// `early` are bytes that were read from the client already. The streams are not closed beyond
-/// the shutdowns that their ends called for: how to end a failed connection is for the caller.
-/// `has_failed` says whether the client's connection is known to have failed, without a read.
-///
-/// # Cancel safety
-///
-/// Dropping the future loses the bytes that were read and not written; both streams stay
-/// usable.
-pub(crate) async fn join<C, B>(
-    client: &mut C,
-    backend: &mut B,
-    early: Vec<u8>,
-    relay: Relay<'_>,
-    has_failed: impl Fn(&C) -> bool,
-) -> End
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut streams = Streams {
-        up: Pump::new(early, &relay.traffic.from_client),
-        down: Pump::new(Vec::new(), &relay.traffic.to_client),
-        client,
-        backend,
-        has_failed,
-    };
-    drive(&mut streams, relay.settings).await
+/// What a relay keeps of a connection: how far each direction is, and the bytes between the two.
+#[derive(Debug, Default)]
+pub(crate) struct Joint {
+    up: Pump,
+    down: Pump,
 }
 
-struct Streams<'a, C, B, F> {
-    up: Pump<'a>,
-    down: Pump<'a>,
+impl Joint {
+    /// The client's words, which are not the backend's yet.
+    pub(crate) fn heard(&mut self) -> &mut Vec<u8> {
+        self.up.unsent.bytes()
+    }
+
+    /// The client's connection failed before it had a backend.
+    pub(crate) fn client_failed(&mut self, error: io::Error) {
+        self.up.state.break_off(error.into());
+    }
+
+    /// Whether the client was told that it has had all.
+    pub(crate) fn has_told_the_end(&self) -> bool {
+        self.down.state.is_closed()
+    }
+
+    /// Whether the client has ended its stream in order, and the backend was told.
+    pub(crate) fn has_heard_the_end(&self) -> bool {
+        self.up.state.is_closed()
+    }
+
+    /// Reads no more: another [`Self::join`] delivers what was read.
+    pub(crate) fn stop(&mut self) {
+        self.up.state.break_off(Cause::Stopped);
+        self.down.state.break_off(Cause::Stopped);
+    }
+
+    /// Joins two streams until both have ended, one has failed, or nothing moves any more.
+    ///
+    /// The streams are not closed beyond the shutdowns that their ends called for: how to end a failed
+    /// connection is for the caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was read and not written stays here.
+    pub(crate) async fn join<C, B>(
+        &mut self,
+        client: &mut C,
+        backend: &mut B,
+        relay: Relay<'_>,
+    ) -> End
+    where
+        C: Peer,
+        B: Peer,
+    {
+        let mut streams = Streams {
+            joint: self,
+            client,
+            backend,
+            traffic: relay.traffic,
+        };
+        drive(&mut streams, relay.settings).await
+    }
+}
+
+struct Streams<'a, C, B> {
+    joint: &'a mut Joint,
     client: &'a mut C,
     backend: &'a mut B,
-    has_failed: F,
+    traffic: &'a Traffic,
 }
 
-impl<C, B, F> Directions for Streams<'_, C, B, F>
+impl<C, B> Directions for Streams<'_, C, B>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    B: AsyncRead + AsyncWrite + Unpin,
-    F: Fn(&C) -> bool,
+    C: Peer,
+    B: Peer,
 {
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        self.up.poll(cx, self.client, self.backend, OnEnd::PassOn)
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        let mut up = Flow {
+            pump: &mut self.joint.up,
+            reader: self.client,
+            writer: self.backend,
+            counter: &self.traffic.from_client,
+        };
+        pump(&mut up, cx, on_end)
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
-        self.down.poll(cx, self.backend, self.client, on_end)
+        let mut down = Flow {
+            pump: &mut self.joint.down,
+            reader: self.backend,
+            writer: self.client,
+            counter: &self.traffic.to_client,
+        };
+        pump(&mut down, cx, on_end)
+    }
+
+    fn states(&mut self) -> (&mut State, &mut State) {
+        (&mut self.joint.up.state, &mut self.joint.down.state)
     }
 
     fn progress(&self) -> Progress {
         Progress {
-            up_is_closed: self.up.state == State::Closed,
-            down_is_closed: self.down.state == State::Closed,
-            up_is_blocked: !self.up.unsent.is_empty(),
-            moved: self.up.counter.get() + self.down.counter.get(),
+            up_is_blocked: !self.joint.up.unsent.is_empty(),
+            moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
         }
     }
 
     fn client_has_failed(&self) -> bool {
-        (self.has_failed)(self.client)
+        self.client.has_failed()
+    }
+
+    fn transmissions(&mut self) -> Transmissions {
+        Transmissions {
+            client: self.client.transmission(),
+            backend: self.backend.transmission(),
+        }
     }
 }
 
-/// One direction: bytes first, then the end.
-struct Pump<'a> {
+/// What one direction keeps.
+#[derive(Debug, Default)]
+struct Pump {
     state: State,
     unsent: Unsent,
     /// Written, and perhaps still in a buffer of the writer's.
     unflushed: bool,
+}
+
+/// One direction at work.
+struct Flow<'a, R, W> {
+    pump: &'a mut Pump,
+    reader: &'a mut R,
+    writer: &'a mut W,
     counter: &'a Counter,
 }
 
-impl<'a> Pump<'a> {
-    fn new(unsent: Vec<u8>, counter: &'a Counter) -> Self {
-        Self {
-            state: State::Open,
-            unsent: unsent.into(),
-            unflushed: false,
-            counter,
-        }
+impl<R: Peer, W: Peer> Direction for Flow<'_, R, W> {
+    const SHARE: usize = 16;
+
+    fn state(&mut self) -> &mut State {
+        &mut self.pump.state
     }
 
-    /// Moves what can be moved, but no more than a share of it at a time.
-    fn poll<R, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        on_end: OnEnd,
-    ) -> Poll<Result<(), Fault>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let moved = ready!(self.pump(cx, reader, writer, on_end));
-        if let Err(Fault::Write(answer)) = moved {
-            self.state = State::Refused(answer);
-            self.unsent.clear();
-        }
-        Poll::Ready(moved)
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Pump {
+            unsent, unflushed, ..
+        } = &mut *self.pump;
+        let sent = unsent.poll_write(cx, self.writer, |taken| {
+            *unflushed = true;
+            self.counter.add(taken);
+        });
+        sent.map_err(Fault::write)
     }
 
-    fn pump<R, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        on_end: OnEnd,
-    ) -> Poll<Result<(), Fault>>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        for _ in 0..SHARE {
-            ready!(self.poll_send(cx, writer)).map_err(Fault::write)?;
-            match self.state {
-                State::Open => match self.poll_move(cx, reader, writer, on_end)? {
-                    Poll::Ready(()) => {}
-                    Poll::Pending => {
-                        // Flush before parking: the peer may be waiting for just these bytes.
-                        ready!(self.poll_flush(cx, writer)).map_err(Fault::write)?;
-                        return Poll::Pending;
-                    }
-                },
-                State::Ending => {
-                    // Apart, so that an error below is about the end and not about bytes.
-                    ready!(self.poll_flush(cx, writer)).map_err(Fault::write)?;
-                    self.state = State::Closing;
-                }
-                State::Closing => {
-                    match ready!(Pin::new(&mut *writer).poll_shutdown(cx)) {
-                        Ok(()) => {}
-                        // It has gone since; if that cut its own stream short, the other
-                        // direction says so.
-                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
-                    }
-                    self.state = State::Closed;
-                }
-                State::Closed => return Poll::Ready(Ok(())),
-                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Reads once and writes what came; what the writer does not take is kept.
-    fn poll_move<R, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        on_end: OnEnd,
-    ) -> Result<Poll<()>, Fault>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
+    fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(reader).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Err(Fault::Read(error)),
-                Poll::Pending => return Ok(Poll::Pending),
-            }
+            ready!(Pin::new(&mut *self.reader).poll_read(cx, &mut buffer)).map_err(Fault::read)?;
             let bytes = buffer.filled();
             if bytes.is_empty() && on_end == OnEnd::Fail {
-                return Err(Fault::Read(io::ErrorKind::ConnectionReset.into()));
+                return Poll::Ready(Err(Fault::Read(Cause::Reset)));
             }
             if bytes.is_empty() {
-                self.state = State::Ending;
-                return Ok(Poll::Ready(()));
+                self.pump.state = State::Ending;
+                return Poll::Ready(Ok(()));
             }
-            let taken = match Pin::new(writer).poll_write(cx, bytes) {
+            let taken = match Pin::new(&mut *self.writer).poll_write(cx, bytes) {
                 Poll::Ready(Ok(taken)) => taken,
-                Poll::Ready(Err(error)) => return Err(Fault::write(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::write(error))),
                 Poll::Pending => 0,
             };
-            self.count(taken);
-            self.unsent.extend(&bytes[taken..]);
-            Ok(Poll::Ready(()))
+            self.pump.unflushed |= taken > 0;
+            self.counter.add(taken);
+            self.pump.unsent.extend(&bytes[taken..]);
+            Poll::Ready(Ok(()))
         })
     }
 
-    /// Writes what is left of an earlier read.
-    fn poll_send<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>>
-    where
-        W: AsyncWrite + Unpin,
-    {
-        let Self {
-            unsent,
-            unflushed,
-            counter,
-            ..
-        } = self;
-        unsent.poll_write(cx, writer, |taken| {
-            *unflushed = true;
-            counter.add(taken);
-        })
-    }
-
-    fn poll_flush<W>(&mut self, cx: &mut Context<'_>, writer: &mut W) -> Poll<io::Result<()>>
-    where
-        W: AsyncWrite + Unpin,
-    {
-        if self.unflushed {
-            ready!(Pin::new(writer).poll_flush(cx))?;
-            self.unflushed = false;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.pump.unflushed {
+            ready!(Pin::new(&mut *self.writer).poll_flush(cx))?;
+            self.pump.unflushed = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn count(&mut self, taken: usize) {
-        self.unflushed |= taken > 0;
-        self.counter.add(taken);
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.writer).poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reader.poll_discard(cx)
+    }
+
+    fn forget(&mut self) {
+        self.pump.unsent.clear();
     }
 }
 
-/// Reads in a row. A direction that went on for as long as it can would use up the task's whole
-/// cooperative budget at each turn, and the other one would never move.
-const SHARE: usize = 16;
+/// Reads what a socket still says and drops it; ready when the socket has ended.
+pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    SCRATCH.with_borrow_mut(|scratch| {
+        for _ in 0..DISCARDS {
+            let mut buffer = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                // Should it have failed, the other direction says so.
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+const DISCARDS: usize = 4;
 
 thread_local! {
     /// 64 KiB: bulk transfer costs a third less CPU than with 16 KiB, and it is one a thread.

@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 pub(super) const PATIENT: Settings = Settings {
     idle: None,
     half_close: None,
+    unacknowledged: None,
 };
 
 /// Room for everything that a small test says.
@@ -35,7 +36,7 @@ pub(super) const ROOM: usize = 4096;
 async fn relay(mut client: Near, mut backend: impl Stream, settings: Settings) -> End {
     let traffic = Traffic::default();
     let relay = Relay {
-        settings,
+        settings: &settings,
         traffic: &traffic,
     };
     client.join(&mut backend, relay).await

@@ -14,8 +14,10 @@ use tokio::net::{self, TcpStream};
 use tokio::time::sleep;
 
 use super::either::one_of_streams;
+use super::queue;
 use super::unix_stream::UnixStream;
 use crate::facts::Endpoint;
+use crate::wire::Transmission;
 
 /// A TCP or Unix stream.
 #[derive(Debug)]
@@ -33,19 +35,6 @@ impl Socket {
         if let Self::Tcp(stream) = &self {
             // Fails only where the peer has reset the connection already.
             let _ = stream.set_zero_linger();
-        }
-    }
-
-    /// Resolves when nobody is there any more: the connection was reset or given up, or, which only
-    /// a Unix socket can know, the peer has closed it whole.
-    ///
-    /// Reading tells as much, but a side that is not read would hear of it only when the other
-    /// one moves again.
-    pub(crate) async fn gone(&self) {
-        match self {
-            // An error here means that the runtime is going away, and with it the connection.
-            Self::Tcp(stream) => drop(stream.ready(Interest::ERROR).await),
-            Self::Unix(stream) => hung_up(stream).await,
         }
     }
 
@@ -151,6 +140,15 @@ impl Socket {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return Poll::Ready(result),
             }
+        }
+    }
+
+    /// What was sent and has not arrived. A Unix socket has delivered all that it took; it says whether
+    /// a claimer reads at all.
+    pub(crate) fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Tcp(stream) => queue::of_tcp(stream),
+            Self::Unix(stream) => stream.transmission(),
         }
     }
 

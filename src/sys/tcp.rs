@@ -151,23 +151,24 @@ fn listener(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result
     Ok(socket)
 }
 
-/// What every TCP connection has: no delay of small writes, and an end when the peer is silently
-/// gone (the leak that peers' users met until both of the latter were on by default).
+/// What every TCP connection has: no delay of small writes, and an end when the peer of a quiet connection
+/// is silently gone.
+///
+/// While bytes are on their way the relay looks at their acknowledgements itself (src/relay/quiet.rs):
+/// TCP_USER_TIMEOUT would also cut a peer that is there and does not read.
 ///
 /// None of it is worth a connection. What the kernel refuses is said once and left.
 pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
-    let keepalive = TcpKeepalive::new()
-        .with_time(KEEPALIVE_IDLE)
-        .with_interval(KEEPALIVE_INTERVAL);
-    // The kernel takes an i32 of milliseconds, 24 days, and refuses what is longer.
-    let unacknowledged = unacknowledged.map(|it| it.min(LONGEST_UNACKNOWLEDGED));
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
+    let keepalive = match unacknowledged {
+        Some(limit) => keepalive
+            .with_interval((limit / KEEPALIVE_PROBES).clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL))
+            .with_retries(KEEPALIVE_PROBES),
+        None => keepalive.with_interval(KEEPALIVE_INTERVAL),
+    };
     let refused = [
         ("TCP_NODELAY", socket.set_tcp_nodelay(true)),
         ("SO_KEEPALIVE", socket.set_tcp_keepalive(&keepalive)),
-        (
-            "TCP_USER_TIMEOUT",
-            socket.set_tcp_user_timeout(unacknowledged),
-        ),
     ];
     for (option, result) in refused {
         if let Err(error) = result
@@ -207,11 +208,14 @@ const ATTEMPTS: usize = 16;
 /// The kernel lowers it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// A dead peer of a quiet connection is noticed about two minutes after it went.
+/// A dead peer of a quiet connection is noticed a minute and `unacknowledged` after it went.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_PROBES: u32 = 3;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-const LONGEST_UNACKNOWLEDGED: Duration = Duration::from_millis(i32::MAX as u64);
+/// What the kernel takes: whole seconds, 32,767 of them at most (tcp(7)).
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(32_767);
 
 #[cfg(test)]
 mod tests {
@@ -232,7 +236,13 @@ mod tests {
         let accepted = SockRef::from(&accepted);
         assert!(accepted.tcp_nodelay().expect("an option"));
         assert!(accepted.keepalive().expect("an option"));
-        assert_eq!(accepted.tcp_user_timeout().expect("an option"), TIMEOUT);
+        assert_eq!(accepted.tcp_user_timeout().expect("an option"), None);
+        let interval = Duration::from_secs(10);
+        assert_eq!(
+            accepted.tcp_keepalive_interval().expect("an option"),
+            interval
+        );
+        assert_eq!(accepted.tcp_keepalive_retries().expect("an option"), 3);
     }
 
     #[test]
@@ -240,11 +250,11 @@ mod tests {
         // No option of TCP is one of a Unix socket.
         let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         tune(&SockRef::from(&socket), TIMEOUT);
-        // More milliseconds than the kernel counts.
+        // More seconds than the kernel takes.
         let years = Some(Duration::from_secs(100_000_000));
         let bound = bind("127.0.0.1", 0, 1, years).expect("a listener");
-        let set = SockRef::from(&bound[0].1[0]).tcp_user_timeout();
-        assert_eq!(set.expect("an option"), Some(LONGEST_UNACKNOWLEDGED));
+        let set = SockRef::from(&bound[0].1[0]).tcp_keepalive_interval();
+        assert_eq!(set.expect("an option"), LONGEST_INTERVAL);
     }
 
     #[test]

@@ -6,10 +6,14 @@ use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net;
+
+use super::queue;
+use crate::wire::Transmission;
 
 /// A Unix stream; what is not here is as tokio has it.
 #[derive(Debug)]
@@ -17,14 +21,57 @@ pub(crate) struct UnixStream {
     stream: net::UnixStream,
     /// Nothing was written yet, and the runtime may not know that there is room.
     is_new: bool,
+    reader: Reader,
+}
+
+/// What is known of a peer that may be hung.
+#[derive(Clone, Copy, Debug)]
+enum Reader {
+    /// It is not looked at.
+    Trusted,
+    /// It has read nothing yet; at the last look so much waited for it.
+    Unproven { unread: u32 },
 }
 
 impl UnixStream {
     /// One that this runtime has only begun to watch. It has room, of which the runtime hears with its
     /// next turn; tokio would let the first words wait until then.
     pub(crate) fn fresh(stream: net::UnixStream) -> Self {
-        let is_new = true;
-        Self { stream, is_new }
+        Self {
+            stream,
+            is_new: true,
+            reader: Reader::Trusted,
+        }
+    }
+
+    /// One of a worker that has to show that it reads: until it has, [`Self::transmission`] says for how
+    /// long it has not.
+    pub(crate) fn claimed(stream: net::UnixStream) -> Self {
+        Self {
+            stream,
+            is_new: false,
+            reader: Reader::Unproven { unread: 0 },
+        }
+    }
+
+    /// Says of a peer that has yet to read its first byte whether bytes wait for it.
+    pub(crate) fn transmission(&mut self) -> Option<Transmission> {
+        let Reader::Unproven { unread: before } = self.reader else {
+            return None;
+        };
+        let unread = queue::unread(&self.stream)?;
+        if unread < before {
+            self.reader = Reader::Trusted;
+            return None;
+        }
+        self.reader = Reader::Unproven { unread };
+        Some(Transmission {
+            // A close destroys nothing of it.
+            is_unacknowledged: false,
+            acknowledged: 0,
+            is_due: unread > 0,
+            silent_for: Duration::MAX,
+        })
     }
 
     fn inner(&mut self) -> Pin<&mut net::UnixStream> {
@@ -34,8 +81,11 @@ impl UnixStream {
 
 impl From<net::UnixStream> for UnixStream {
     fn from(stream: net::UnixStream) -> Self {
-        let is_new = false;
-        Self { stream, is_new }
+        Self {
+            stream,
+            is_new: false,
+            reader: Reader::Trusted,
+        }
     }
 }
 

@@ -149,7 +149,12 @@ impl Handshake {
             match self.step() {
                 Next::Again => {}
                 Next::Send => {
-                    self.send(io).await?;
+                    match self.send(io).await {
+                        // Tickets that nobody takes: the client may have left by now, and what it
+                        // said before is still to be read.
+                        Err(_) if self.is_over() => {}
+                        sent => sent?,
+                    }
                     self.to_send.clear();
                 }
                 Next::Record => {
@@ -169,9 +174,14 @@ impl Handshake {
         }
     }
 
-    async fn send(&self, io: &mut impl Wire) -> io::Result<()> {
+    /// Whether what is still sent is not part of the handshake any more.
+    fn is_over(&self) -> bool {
         let is_tls13 = self.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        if self.connection.is_handshaking() || !is_tls13 {
+        is_tls13 && !self.connection.is_handshaking()
+    }
+
+    async fn send(&self, io: &mut impl Wire) -> io::Result<()> {
+        if !self.is_over() {
             io.write_all(&self.to_send).await?;
             return io.flush().await;
         }

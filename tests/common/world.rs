@@ -1,5 +1,7 @@
 //! A proxy with one backend, of which the test is the server, for each relay and kind of backend.
 
+use std::io;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -133,5 +135,20 @@ where
             "{:?}",
             world.vestibule.outcomes()
         );
+    }
+}
+
+/// TCP says reset. A Unix socket has no reset but the one that closing over unread bytes makes, and
+/// the relay reads everything: there it is an end.
+pub async fn aborted(server: &mut Socket) {
+    let read = server.read(&mut [0; 16]).await;
+    match server {
+        Socket::Tcp(_) => {
+            assert_eq!(
+                read.expect_err("a reset").kind(),
+                io::ErrorKind::ConnectionReset
+            );
+        }
+        Socket::Unix(_) => assert!(matches!(read, Ok(0) | Err(_)), "{read:?}"),
     }
 }

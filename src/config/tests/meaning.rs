@@ -129,6 +129,7 @@ fn every_value_arrives() {
         relay::Settings {
             idle: seconds(3),
             half_close: None,
+            unacknowledged: seconds(7),
         }
     );
     assert_eq!(config.timeouts.lifetime, seconds(5 * 60));

@@ -113,9 +113,10 @@ impl Ours {
             }
         }
         let relay = Relay {
-            settings: Settings {
+            settings: &Settings {
                 idle: None,
                 half_close: None,
+                unacknowledged: None,
             },
             traffic: &self.traffic,
         };

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::relay::record::{ReadVectored, Wire, scatter};
+use crate::relay::record::{Peer, ReadVectored, Wire, scatter};
 
 /// A task is woken only as a socket would wake it, so that what forgets to wait is left behind.
 #[derive(Clone)]
@@ -146,11 +146,9 @@ impl AsyncWrite for Pipe {
     }
 }
 
-impl Wire for Pipe {
-    fn has_failed(&self) -> bool {
-        false
-    }
+impl Peer for Pipe {}
 
+impl Wire for Pipe {
     fn was_read_out(&self) -> bool {
         true
     }

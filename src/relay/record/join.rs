@@ -1,17 +1,15 @@
-//! The two directions of a record relay, each a loop over what its state calls for.
+//! The two directions of a record relay.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::AsyncWrite;
-
-use super::super::drive::{Directions, Fault, OnEnd, Progress, State};
+use super::super::drive::{
+    Cause, Direction, Directions, Fault, OnEnd, Progress, State, Transmissions, pump,
+};
 use super::{ReadVectored, RecordStream, Wire};
-use crate::traffic::Traffic;
-
-/// Reads in a row, as of the stream relay, of twice the bytes each.
-const SHARE: usize = 8;
+use crate::relay::stream::poll_discard;
+use crate::traffic::{Counter, Traffic};
 
 /// A client and its backend while they are joined.
 pub(super) struct Joined<'a, IO, B> {
@@ -23,55 +21,32 @@ pub(super) struct Joined<'a, IO, B> {
 impl<IO, B> Directions for Joined<'_, IO, B>
 where
     IO: Wire,
-    B: ReadVectored + AsyncWrite,
+    B: ReadVectored,
 {
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let moved = ready!(self.pump_up(cx));
-        if let Err(Fault::Write(answer)) = moved {
-            self.client.up = State::Refused(answer);
-            self.client.opened.clear();
-        }
-        Poll::Ready(moved)
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        let mut up = Up {
+            client: self.client,
+            backend: self.backend,
+            counter: &self.traffic.from_client,
+        };
+        pump(&mut up, cx, on_end)
     }
 
     fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
-        let counter = &self.traffic.to_client;
-        for _ in 0..SHARE {
-            ready!(self.client.poll_send_rest(cx, counter))?;
-            match self.client.down {
-                State::Open => {
-                    if self.client.keep_keys_fresh().is_err() {
-                        return Poll::Ready(Err(Fault::KeysSpent));
-                    }
-                    if !self.client.sealed.is_empty() {
-                        continue;
-                    }
-                    ready!(self.client.poll_send(cx, self.backend, counter, on_end))?;
-                }
-                // Apart, so that an error below is about the end and not about bytes.
-                State::Ending => self.client.close_notify(),
-                State::Closing => {
-                    match ready!(Pin::new(&mut self.client.io).poll_shutdown(cx)) {
-                        Ok(()) => {}
-                        // It has gone since; if that cut its own stream short, the other
-                        // direction says so.
-                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
-                    }
-                    self.client.down = State::Closed;
-                }
-                State::Closed => return Poll::Ready(Ok(())),
-                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        let mut down = Down {
+            client: self.client,
+            backend: self.backend,
+            counter: &self.traffic.to_client,
+        };
+        pump(&mut down, cx, on_end)
+    }
+
+    fn states(&mut self) -> (&mut State, &mut State) {
+        (&mut self.client.up, &mut self.client.down)
     }
 
     fn progress(&self) -> Progress {
         Progress {
-            up_is_closed: self.client.up == State::Closed,
-            down_is_closed: self.client.down == State::Closed,
             up_is_blocked: !self.client.opened.is_empty(),
             moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
         }
@@ -80,50 +55,117 @@ where
     fn client_has_failed(&self) -> bool {
         self.client.io.has_failed()
     }
+
+    fn transmissions(&mut self) -> Transmissions {
+        Transmissions {
+            client: self.client.io.transmission(),
+            backend: self.backend.transmission(),
+        }
+    }
 }
 
-impl<IO, B> Joined<'_, IO, B>
+/// Records opened, and what they hold written to the backend.
+struct Up<'a, IO, B> {
+    client: &'a mut RecordStream<IO>,
+    backend: &'a mut B,
+    counter: &'a Counter,
+}
+
+impl<IO, B> Direction for Up<'_, IO, B>
 where
     IO: Wire,
-    B: ReadVectored + AsyncWrite,
+    B: ReadVectored,
 {
-    fn pump_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let counter = &self.traffic.from_client;
-        let Self {
-            client, backend, ..
-        } = self;
-        for _ in 0..SHARE {
-            let sent = client
-                .opened
-                .poll_write(cx, backend, |taken| counter.add(taken));
-            ready!(sent).map_err(Fault::write)?;
-            match client.up {
-                State::Open => match client.poll_receive(cx, *backend, counter)? {
-                    Poll::Ready(()) => {}
-                    Poll::Pending => {
-                        // Flush before parking: with TLS, a backend's stream keeps what its socket
-                        // did not take.
-                        ready!(Pin::new(&mut **backend).poll_flush(cx)).map_err(Fault::write)?;
-                        return Poll::Pending;
-                    }
-                },
-                State::Ending => {
-                    ready!(Pin::new(&mut **backend).poll_flush(cx)).map_err(Fault::write)?;
-                    client.up = State::Closing;
-                }
-                State::Closing => {
-                    match ready!(Pin::new(&mut **backend).poll_shutdown(cx)) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                        Err(error) => return Poll::Ready(Err(Fault::write(error))),
-                    }
-                    client.up = State::Closed;
-                }
-                State::Closed => return Poll::Ready(Ok(())),
-                State::Refused(answer) => return Poll::Ready(Err(Fault::Write(answer))),
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+    /// As of the stream relay, of twice the bytes each.
+    const SHARE: usize = 8;
+
+    fn state(&mut self) -> &mut State {
+        &mut self.client.up
     }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let taken = |taken| self.counter.add(taken);
+        let sent = self.client.opened.poll_write(cx, self.backend, taken);
+        sent.map_err(Fault::write)
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        let received = self.client.poll_receive(cx, self.backend, self.counter);
+        match (ready!(received), on_end) {
+            (Err(Fault::Read(Cause::Truncated)), OnEnd::Fail) => {
+                Poll::Ready(Err(Fault::Read(Cause::Reset)))
+            }
+            (received, _) => Poll::Ready(received),
+        }
+    }
+
+    /// With TLS, a backend's stream keeps what its socket did not take.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.backend).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.backend).poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_discard(&mut self.client.io, cx)
+    }
+
+    fn forget(&mut self) {
+        self.client.opened.clear();
+    }
+}
+
+/// What the backend says, sealed into records.
+struct Down<'a, IO, B> {
+    client: &'a mut RecordStream<IO>,
+    backend: &'a mut B,
+    counter: &'a Counter,
+}
+
+impl<IO, B> Direction for Down<'_, IO, B>
+where
+    IO: Wire,
+    B: ReadVectored,
+{
+    const SHARE: usize = 8;
+
+    fn state(&mut self) -> &mut State {
+        &mut self.client.down
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        self.client.poll_send_rest(cx, self.counter)
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        self.client
+            .keep_keys_fresh()
+            .map_err(|_| Fault::Read(Cause::KeysSpent))?;
+        if !self.client.sealed.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.client
+            .poll_send(cx, self.backend, self.counter, on_end)
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The socket keeps nothing, and what it did not take is the rest.
+        Poll::Ready(Ok(()))
+    }
+
+    fn say_end(&mut self) {
+        self.client.close_notify();
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.client.io).poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.backend.poll_discard(cx)
+    }
+
+    fn forget(&mut self) {}
 }

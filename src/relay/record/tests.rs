@@ -223,11 +223,14 @@ async fn joined<F: Future>(
 
 /// Ends for no lack of bytes.
 fn patient(traffic: &Traffic) -> Relay<'_> {
-    let settings = Settings {
-        idle: None,
-        half_close: None,
-    };
-    Relay { settings, traffic }
+    Relay {
+        settings: &Settings {
+            idle: None,
+            half_close: None,
+            unacknowledged: None,
+        },
+        traffic,
+    }
 }
 
 /// Bytes of which no two stretches are alike.

@@ -2,28 +2,50 @@
 
 use std::future::poll_fn;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::relay::tests::{PATIENT, ROOM, bytes, come};
-use crate::traffic::Traffic;
+
+fn poll(
+    pump: &mut Pump,
+    cx: &mut Context<'_>,
+    reader: &mut DuplexStream,
+    writer: &mut DuplexStream,
+    counter: &Counter,
+) -> Poll<Result<(), Fault>> {
+    let mut flow = Flow {
+        pump,
+        reader,
+        writer,
+        counter,
+    };
+    super::pump(&mut flow, cx, OnEnd::PassOn)
+}
+
+fn holding(unsent: Vec<u8>) -> Pump {
+    Pump {
+        unsent: unsent.into(),
+        ..Pump::default()
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
     let (mut from_far, mut from) = duplex(1 << 20);
     let (mut to, mut to_far) = duplex(1_000);
     let counter = Counter::default();
-    let mut pump = Pump::new(bytes(10), &counter);
+    let mut pump = holding(bytes(10));
     from_far.write_all(&bytes(30_000)).await.expect("room");
 
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
+    let moved = poll_fn(|cx| Poll::Ready(poll(&mut pump, cx, &mut from, &mut to, &counter))).await;
     assert!(moved.is_pending());
     assert!((29_000..=64 * 1024).contains(&pump.unsent.capacity()));
 
     come(async {
         let mut read = vec![0; 30_010];
         tokio::select! {
-            _ = poll_fn(|cx| pump.poll(cx, &mut from, &mut to, OnEnd::PassOn)) => panic!("nobody has closed"),
+            _ = poll_fn(|cx| poll(&mut pump, cx, &mut from, &mut to, &counter)) => panic!("nobody has closed"),
             read = to_far.read_exact(&mut read) => read.expect("the bytes"),
         }
     })
@@ -36,8 +58,8 @@ async fn a_quiet_connection_owns_no_buffer() {
     let (_from_far, mut from) = duplex(ROOM);
     let (mut to, _to_far) = duplex(ROOM);
     let counter = Counter::default();
-    let mut pump = Pump::new(bytes(1_000), &counter);
-    let moved = poll_fn(|cx| Poll::Ready(pump.poll(cx, &mut from, &mut to, OnEnd::PassOn))).await;
+    let mut pump = holding(bytes(1_000));
+    let moved = poll_fn(|cx| Poll::Ready(poll(&mut pump, cx, &mut from, &mut to, &counter))).await;
     assert!(moved.is_pending());
     assert_eq!((counter.get(), pump.unsent.capacity()), (1_000, 0));
 }
@@ -47,11 +69,11 @@ fn a_relay_at_rest_is_small() {
     let ((mut client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
     let traffic = Traffic::default();
     let relay = Relay {
-        settings: PATIENT,
+        settings: &PATIENT,
         traffic: &traffic,
     };
-    let future = join(&mut client, &mut backend, Vec::new(), relay, |_| false);
+    let mut joint = Joint::default();
+    let size = size_of::<Joint>() + size_of_val(&joint.join(&mut client, &mut backend, relay));
     // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
-    let size = size_of_val(&future);
     assert!((200..=400).contains(&size), "{size} bytes");
 }

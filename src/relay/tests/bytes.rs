@@ -59,7 +59,7 @@ async fn exchange(over: Over, sides: &Sides<'_>) {
     let traffic = Traffic::default();
     let relay = async {
         let relay = Relay {
-            settings: PATIENT,
+            settings: &PATIENT,
             traffic: &traffic,
         };
         let end = client.join(&mut backend, relay).await;
@@ -341,7 +341,7 @@ async fn a_side_that_never_pauses_does_not_hold_up_the_other() {
             relays.spawn(async move {
                 let mut client = client;
                 let relay = Relay {
-                    settings: PATIENT,
+                    settings: &PATIENT,
                     traffic: &counted,
                 };
                 client.join(&mut backend, relay).await

@@ -8,6 +8,13 @@ use tokio::time::{Instant, sleep};
 use super::streams::{Buffering, Deaf, Failing, Full, Stalling};
 use super::*;
 
+/// What is left to be delivered has so long.
+const HALF_CLOSE: Duration = Duration::from_secs(60);
+const BRIEF: Settings = Settings {
+    half_close: Some(HALF_CLOSE),
+    ..PATIENT
+};
+
 #[tokio::test(start_paused = true)]
 async fn it_is_done_when_both_have_closed() {
     for over in ALL {
@@ -37,7 +44,7 @@ async fn end_of_failing_client(over: Over, kind: ErrorKind) -> (End, Vec<u8>) {
     let mut client = client.with(|socket| Failing::read_out(socket, kind));
     let traffic = Traffic::default();
     let relay = Relay {
-        settings: PATIENT,
+        settings: &PATIENT,
         traffic: &traffic,
     };
     let end = come(client.join(&mut backend, relay)).await;
@@ -101,7 +108,7 @@ async fn a_client_that_fails_is_noticed_while_the_backend_takes_nothing() {
         say(&mut client_far, b"request").await;
         say(&mut backend_far, b"answer").await;
         let client = client.with(|socket| Failing::writing(socket, 3));
-        let end = come(relay(client, Deaf { inner: backend }, PATIENT)).await;
+        let end = come(relay(client, Deaf { inner: backend }, BRIEF)).await;
         assert_eq!(end, End::ClientReset, "{over:?}");
     }
 }
@@ -119,9 +126,12 @@ async fn a_client_that_says_nothing_of_its_failure_is_looked_at_while_the_backen
             failure.store(true, Ordering::Relaxed);
         };
         let backend = Deaf { inner: backend };
-        let (end, ()) = come(async { tokio::join!(relay(client, backend, PATIENT), fail) }).await;
+        let (end, ()) = come(async { tokio::join!(relay(client, backend, BRIEF), fail) }).await;
         assert_eq!(end, End::ClientReset, "{over:?}");
-        assert!(start.elapsed() < Duration::from_secs(4), "{over:?}");
+        assert!(
+            start.elapsed() < HALF_CLOSE + Duration::from_secs(4),
+            "{over:?}"
+        );
     }
 }
 
@@ -133,7 +143,7 @@ async fn a_client_that_takes_no_more_is_reset() {
             let (mut backend_far, backend) = duplex(ROOM);
             say(&mut backend_far, b"answer").await;
             let client = client.with(|socket| Failing::writing(socket, after));
-            let end = come(relay(client, backend, PATIENT)).await;
+            let end = come(relay(client, backend, BRIEF)).await;
             assert_eq!(end, End::ClientReset, "{over:?}");
             let mut answer = Vec::new();
             let whole = client_far.read_to_end(&mut answer).await.is_ok();
@@ -156,7 +166,7 @@ async fn a_client_that_refuses_the_end_is_reset() {
             at_shutdown: Some(ErrorKind::BrokenPipe),
             ..Failing::never(socket)
         });
-        let end = come(relay(client, backend, PATIENT)).await;
+        let end = come(relay(client, backend, BRIEF)).await;
         assert_eq!(end, End::ClientReset, "{over:?}");
     }
 }
@@ -170,7 +180,7 @@ async fn a_writer_that_takes_nothing_of_something_has_failed() {
         let (mut backend_far, backend) = duplex(ROOM);
         say(&mut backend_far, b"answer").await;
         let client = client.with(|socket| Full { inner: socket });
-        let end = come(relay(client, backend, PATIENT)).await;
+        let end = come(relay(client, backend, BRIEF)).await;
         assert_eq!(end, End::ClientReset, "{over:?}");
     }
 }
@@ -320,7 +330,7 @@ async fn a_peer_that_left_with_bytes_for_it_in_a_buffer_has_failed() {
             };
             Buffering::new(gone, ROOM)
         });
-        let end = come(relay(client, backend, PATIENT)).await;
+        let end = come(relay(client, backend, BRIEF)).await;
         assert_eq!(end, End::ClientReset, "{over:?}");
     }
 }

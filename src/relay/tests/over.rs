@@ -14,7 +14,8 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::*;
-use crate::relay::record::{ReadVectored, RecordStream, TrafficSecrets, Wire, scatter};
+use crate::relay::record::{Peer, ReadVectored, RecordStream, TrafficSecrets, Wire, scatter};
+use crate::relay::stream::{Joint, poll_discard};
 use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::Secret;
@@ -112,7 +113,7 @@ impl Over {
 /// The relay's end of a client.
 pub(super) struct Near {
     client: Client,
-    early: Vec<u8>,
+    joint: Joint,
 }
 
 enum Client {
@@ -123,8 +124,8 @@ enum Client {
 
 impl Near {
     fn new(client: Client) -> Self {
-        let early = Vec::new();
-        Self { client, early }
+        let joint = Joint::default();
+        Self { client, joint }
     }
 
     /// Gives the socket a habit that it did not have at the handshake.
@@ -153,7 +154,7 @@ impl Near {
 
     /// Reads so many bytes, or a record more, before there is a backend.
     pub(super) async fn hear(&mut self, enough: usize) {
-        let early = &mut self.early;
+        let early = self.joint.heard();
         let heard = match &mut self.client {
             Client::Clear(socket) => (&mut *socket).take(enough as u64).read_to_end(early).await,
             Client::Rustls(stream) => (&mut **stream).take(enough as u64).read_to_end(early).await,
@@ -166,22 +167,19 @@ impl Near {
     }
 
     pub(super) async fn join<B: Stream>(&mut self, backend: &mut B, relay: Relay<'_>) -> End {
-        let early = std::mem::take(&mut self.early);
+        let (joint, mut backend) = (&mut self.joint, Vectored(backend));
         match &mut self.client {
-            Client::Clear(socket) => {
-                stream::join(socket, backend, early, relay, Wire::has_failed).await
-            }
-            Client::Rustls(tls) => {
-                let has_failed = |tls: &server::TlsStream<Socket>| tls.get_ref().0.has_failed();
-                stream::join(&mut **tls, backend, early, relay, has_failed).await
-            }
-            Client::Record(stream) => stream.join(&mut Vectored(backend), relay).await,
+            Client::Clear(socket) => joint.join(socket, &mut backend, relay).await,
+            Client::Rustls(tls) => joint.join(&mut **tls, &mut backend, relay).await,
+            Client::Record(stream) => stream.join(&mut backend, relay).await,
         }
     }
 }
 
 /// A backend that reads into one place after the other, as sockets do.
 struct Vectored<'a, B>(&'a mut B);
+
+impl<B: Stream> Peer for Vectored<'_, B> {}
 
 impl<B: Stream> ReadVectored for Vectored<'_, B> {
     fn poll_read_vectored(
@@ -231,11 +229,23 @@ pub(super) struct Socket {
     has_failed: Arc<AtomicBool>,
 }
 
-impl Wire for Socket {
+impl Peer for Socket {
     fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
+}
 
+impl Peer for server::TlsStream<Socket> {
+    fn has_failed(&self) -> bool {
+        self.get_ref().0.has_failed()
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_discard(self.get_mut().0, cx)
+    }
+}
+
+impl Wire for Socket {
     fn was_read_out(&self) -> bool {
         false
     }

@@ -65,6 +65,7 @@ impl std::fmt::Debug for Heard {
 const LIMITS: Settings = Settings {
     idle: Some(Duration::from_secs(600)),
     half_close: Some(Duration::from_secs(60)),
+    unacknowledged: None,
 };
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -122,7 +123,7 @@ async fn run(over: Over, steps: &[Step]) -> Report {
     let traffic = Traffic::default();
     let relay = async {
         let relay = Relay {
-            settings: LIMITS,
+            settings: &LIMITS,
             traffic: &traffic,
         };
         let end = client.join(&mut backend, relay).await;

@@ -10,6 +10,7 @@ const HALF_CLOSE: Duration = Duration::from_secs(60);
 const BOTH: Settings = Settings {
     idle: Some(IDLE),
     half_close: Some(HALF_CLOSE),
+    unacknowledged: None,
 };
 
 /// The timer counts milliseconds, and rounds up.
@@ -89,6 +90,7 @@ async fn no_limit_is_never_reached() {
         let settings = Settings {
             idle: limit,
             half_close: limit,
+            unacknowledged: None,
         };
         let (end, byte) = tokio::join!(relay(client, backend, settings), speak);
         assert_eq!((end, byte), (End::Done, b'x'), "{over:?}");

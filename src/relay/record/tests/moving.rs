@@ -24,11 +24,9 @@ use crate::relay::tests::over;
 use crate::sys::socket::Socket;
 use crate::tls::{Engine, Session, TlsAcceptor};
 
-impl Wire for TcpStream {
-    fn has_failed(&self) -> bool {
-        false
-    }
+impl crate::wire::Peer for TcpStream {}
 
+impl Wire for TcpStream {
     fn was_read_out(&self) -> bool {
         false
     }
