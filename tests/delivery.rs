@@ -335,8 +335,10 @@ async fn case(name: String, speaker: Side, mut listener: Side, manner: Manner, p
             assert!(end.is_ok(), "{name}: {end:?}");
             // And the answer, which a record behind the end must not destroy.
             let answer = async {
-                listener.write_all(&words).await.expect("a connection");
-                listener.shutdown().await.expect("a connection");
+                let written = listener.write_all(&words).await;
+                written
+                    .and(listener.shutdown().await)
+                    .unwrap_or_else(|error| panic!("{name}: the answer: {error}"));
             };
             let mut speaker = spoken.expect("it can still hear");
             let mut heard = Vec::new();
