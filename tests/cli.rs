@@ -395,6 +395,9 @@ async fn a_log_filter_that_would_hide_everything_is_refused() {
 
 #[tokio::test]
 async fn a_terminal_has_colours_unless_somebody_minds() {
+    // The start fails, so that nothing is left on the terminal once `script` has gone.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound");
     for (name, value, has_colours) in [
         ("NO_COLOR", "", true),
         ("NO_COLOR", "1", false),
@@ -408,7 +411,7 @@ async fn a_terminal_has_colours_unless_somebody_minds() {
             cert("server-key.pem"),
         );
         let shell =
-            format!("exec {binary} run --listen 127.0.0.1:0 --cert {chain} --key {key} --to echo");
+            format!("exec {binary} run --listen {address} --cert {chain} --key {key} --to echo");
         let mut command = tool("script");
         command
             .args(["-qefc", &shell, "/dev/null"])
@@ -416,7 +419,9 @@ async fn a_terminal_has_colours_unless_somebody_minds() {
             .env_remove("RUST_LOG")
             .env("TERM", "xterm")
             .env(name, value);
-        let line = Process::start(command).line("listening on tcp:").await;
+        let said = String::from_utf8(output(command).await.out).expect("text");
+        let line = said.lines().find(|line| line.contains("ERROR"));
+        let line = line.unwrap_or_else(|| panic!("no error: {said}"));
         assert_eq!(
             line.contains('\x1b'),
             has_colours,

@@ -96,9 +96,11 @@ async fn a_start_that_fails_ends_while_nobody_reads_stderr() {
     for args in ["run -c /nonexistent.toml", "run", "bogus"] {
         let (_unread, full) = full_pipe(Full::Yes);
         let mut command = vestibule();
-        let child = command.args(args.split(' ')).stderr(full).spawn();
+        command.args(args.split(' ')).stderr(full);
+        let child = command.kill_on_drop(true).spawn();
         drop(command);
-        let ended = child.expect("the binary").wait().await;
+        let mut child = child.expect("the binary");
+        let ended = soon("an exit", child.wait()).await;
         assert_eq!(ended.expect("our own child").code(), Some(2), "{args}");
     }
 }
@@ -115,6 +117,7 @@ async fn an_error_that_fills_the_pipe_arrives_whole() {
         .args(["run", "-c"])
         .arg(&file)
         .stderr(stderr)
+        .kill_on_drop(true)
         .spawn();
     drop(command);
     let read = spawn_blocking(move || {
@@ -141,6 +144,7 @@ async fn a_worker_ends_while_nobody_reads_its_stderr() {
         .arg(&gate)
         .args(["--", "cat"])
         .stderr(stderr)
+        .kill_on_drop(true)
         .spawn();
     let mut child = child.expect("the binary");
     // It has complained that there is none, and gone on to look for one.
