@@ -204,6 +204,8 @@ impl Backend {
         waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
         let mut place = None;
+        let mut deadline = deadline;
+        let mut is_postponed = false;
         loop {
             if registered.has_addresses() {
                 tokio::select! {
@@ -237,11 +239,25 @@ impl Backend {
                     None => continue,
                 },
             };
-            // A claimer that died before it knew has resolved nothing: the connection waits again,
-            // in its old place.
-            if let Some(stream) = taken(claimer).await? {
-                registered.registry().taken(self.name());
-                return Ok(Served::claimed(stream));
+            match taken(claimer).await {
+                Taken::Read(stream) => {
+                    registered.registry().taken(self.name());
+                    return Ok(Served::claimed(stream));
+                }
+                // It has resolved nothing: the connection waits again, in its old place.
+                Taken::Gone => {}
+                Taken::Hung(pid) => {
+                    registered.registry().hung(self.name(), pid);
+                    // The next one that it waits with would take as long.
+                    if let Some(pid) = pid {
+                        waiting.rendezvous.prune(|claimer| !claimer.is_of(pid));
+                    }
+                    // The time is not the connection's fault, once.
+                    if !is_postponed {
+                        deadline = deadline.postponed(READ_BUDGET);
+                    }
+                    is_postponed = true;
+                }
             }
         }
     }
@@ -272,16 +288,25 @@ impl Waiting<'_> {
     }
 }
 
-/// The stream of a claimer that has read its answer; `None` if it died before.
-///
-/// It has time of its own for that: a claim at the last moment is a claim.
-async fn taken(claimer: Claimer) -> Result<Option<UnixStream>, Unserved> {
+/// What became of a claimer that was told.
+enum Taken {
+    Read(UnixStream),
+    /// It died before it had read its answer.
+    Gone,
+    /// It has not read its answer in time. Its socket is closed; the process is named, where it is known.
+    Hung(Option<i32>),
+}
+
+/// A claimer has time of its own to read its answer: a claim at the last moment is a claim.
+async fn taken(claimer: Claimer) -> Taken {
     let Some(told) = claimer.into_told() else {
-        return Ok(None);
+        return Taken::Gone;
     };
+    let pid = told.process();
     match Deadline::after(READ_BUDGET).bound(told.until_read()).await {
-        Ok(taken) => Ok(taken.ok()),
-        Err(_) => Err(Unserved::Expired),
+        Ok(Ok(stream)) => Taken::Read(stream),
+        Ok(Err(_)) => Taken::Gone,
+        Err(_) => Taken::Hung(pid),
     }
 }
 
@@ -360,7 +385,8 @@ impl From<Unredeemed> for Unserved {
 }
 
 /// What a worker has to read that a connection is its own, before it counts as hung.
-const READ_BUDGET: Duration = Duration::from_secs(5);
+/// Less than `timeouts.backend`, so that another worker can still come.
+pub(crate) const READ_BUDGET: Duration = Duration::from_secs(2);
 
 /// One TLS record (RFC 8446 §5.1).
 const BUILT_IN_BUFFER: usize = 16 * 1024;

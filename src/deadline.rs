@@ -70,6 +70,11 @@ impl Deadline {
         }
     }
 
+    /// So much later.
+    pub(crate) fn postponed(self, by: Duration) -> Self {
+        Self(self.0.and_then(|instant| instant.checked_add(by)))
+    }
+
     /// Waits for the deadline itself.
     pub(crate) async fn passed(self) {
         // Nothing else ends it.

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
 use crate::limits::Begins;
 use crate::pace::Pace;
+use crate::setup::Setup;
 use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
 use crate::worker::Shared;
@@ -29,7 +30,23 @@ pub(crate) struct Listener {
     /// What is configured for its connections is found by it.
     pub name: Arc<str>,
     /// Ends it before the drain, when a reload has no more use for it.
-    pub stop: CancellationToken,
+    pub stop: Arc<Stop>,
+}
+
+/// Ends the accepting of one listener, on all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    token: CancellationToken,
+    /// What its last connections are served by: the latest setup has nothing for them.
+    setup: OnceLock<Arc<Setup>>,
+}
+
+impl Stop {
+    /// `setup` is the last one that has the listener.
+    pub(crate) fn stop(&self, setup: &Arc<Setup>) {
+        let _ = self.setup.set(Arc::clone(setup));
+        self.token.cancel();
+    }
 }
 
 #[derive(Debug)]
@@ -46,7 +63,8 @@ struct Arrival {
 }
 
 impl Listener {
-    /// Accepts until the drain starts, or a reload stops it. Nothing else ends it.
+    /// Accepts until the drain starts, or a reload stops it, and whom the kernel has connected by then.
+    /// Nothing else ends it.
     pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
         let mut are_scarce = false;
         let mut taken: usize = 0;
@@ -58,8 +76,8 @@ impl Listener {
             taken = taken.wrapping_add(1);
             let arrival = tokio::select! {
                 biased;
-                () = shared.drain.started() => return,
-                () = self.stop.cancelled() => return,
+                () = shared.drain.started() => break,
+                () = self.stop.token.cancelled() => break,
                 arrival = self.accept(&shared, &mut are_scarce) => arrival,
             };
             match arrival {
@@ -75,6 +93,30 @@ impl Listener {
                     shared.complaint.say(&self.name, &error);
                     sleep(BACK_OFF).await;
                 }
+            }
+        }
+        self.take_queued(&shared, &connections).await;
+    }
+
+    /// Takes in those whom the kernel has connected already: the close of the listener would reset them.
+    /// Those who go on coming are not waited for.
+    async fn take_queued(&self, shared: &Arc<Shared>, connections: &TaskTracker) {
+        for _ in 0..LAST_ROUNDS {
+            // So that the runtime hears of those who have come.
+            yield_now().await;
+            let mut taken = 0;
+            while taken < AT_A_TIME
+                && let Some(arrival) = poll_once(self.source.accept()).await
+            {
+                taken += 1;
+                match arrival {
+                    Ok(arrival) => self.admit(arrival, shared, connections),
+                    Err(error) if is_of_the_peer(&error) => {}
+                    Err(error) => return shared.complaint.say(&self.name, &error),
+                }
+            }
+            if taken == 0 {
+                return;
             }
         }
     }
@@ -99,8 +141,14 @@ impl Listener {
     /// Takes the connection in, or closes it before any work is done for it.
     fn admit(&self, arrival: Arrival, shared: &Arc<Shared>, connections: &TaskTracker) {
         let Arrival { socket, peer } = arrival;
-        let setup = shared.setup.load_full();
-        // A reload has just removed the listener, and this one came in before it could be stopped.
+        let mut setup = shared.setup.load_full();
+        if let (false, Some(last)) = (
+            setup.fronts.contains_key(&*self.name),
+            self.stop.setup.get(),
+        ) {
+            setup = Arc::clone(last);
+        }
+        // A listener is stopped before a setup comes that has nothing for it.
         let Some(front) = setup.fronts.get(&*self.name).map(Arc::clone) else {
             return;
         };
@@ -191,6 +239,16 @@ impl Source {
     }
 }
 
+/// What comes of `future` now, if anything does.
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// Errors of the one connection that was about to be accepted (accept(2)): the next may be well.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::*;
@@ -215,6 +273,9 @@ impl Complaint {
 
 /// Connections that are taken in one go. Each is some 20 µs of work that strangers order.
 const AT_A_TIME: usize = 8;
+
+/// Enough for more than the kernel keeps for a listener (src/sys/tcp.rs).
+const LAST_ROUNDS: usize = 1024;
 
 /// Short enough not to be noticed, long enough not to spin.
 const BACK_OFF: Duration = Duration::from_millis(50);

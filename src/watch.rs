@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf, absolute};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
@@ -94,7 +95,9 @@ impl Watch {
     /// use, they are noticed within 15 s.
     pub fn new(files: &[FileState]) -> Self {
         Self {
-            inotify: None,
+            // Now, and not when clients may have all descriptors. If it cannot be had, the first look
+            // says why.
+            inotify: Handle::try_current().ok().and_then(|_| Inotify::new().ok()),
             is_said: false,
             files: files.to_vec(),
             directories: BTreeSet::new(),

@@ -13,7 +13,6 @@ use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
@@ -23,7 +22,7 @@ use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
-use crate::listener::{Complaint, Listener, Source};
+use crate::listener::{Complaint, Listener, Source, Stop};
 use crate::rendezvous::Rendezvous;
 use crate::setup::Setup;
 use crate::sys::descriptors::Reserve;
@@ -53,7 +52,7 @@ pub(crate) struct Bound {
     /// The name of the listener.
     pub name: Arc<str>,
     /// Ends its accepting alone.
-    pub stop: CancellationToken,
+    pub stop: Arc<Stop>,
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use common::authority::Authority;
@@ -260,7 +260,7 @@ async fn a_reset_or_a_truncation_passes_in_both_directions() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_ended_with_close_notify_on_both_sides() {
+async fn an_idle_connection_is_half_a_request_to_the_backend_and_an_end_to_a_client_with_tls() {
     for relay in RELAYS {
         let directory = certificates();
         let config = server(directory.path(), "api", ALL_VERSIONS);
@@ -268,18 +268,16 @@ async fn an_idle_connection_is_ended_with_close_notify_on_both_sides() {
         let site = Site::start(directory, relay, Kind::Tcp, config, idle).await;
         for door in site.doors() {
             let (mut client, mut server) = site.pair(&door).await;
-            assert_eq!(
-                soon("an end", server.read(&mut [0]))
-                    .await
-                    .expect("a clean end"),
-                0
-            );
-            assert_eq!(
-                soon("an end", client.read(&mut [0]))
-                    .await
-                    .expect("a clean end"),
-                0
-            );
+            soon("an end", server.read(&mut [0]))
+                .await
+                .expect_err("no close_notify");
+            let end = soon("an end", client.read(&mut [0])).await;
+            match door {
+                Door::Tls(_) => assert_eq!(end.expect("close_notify"), 0),
+                Door::Clear(Front::Tcp(_)) => drop(end.expect_err("a reset")),
+                // It has no way to tell.
+                Door::Clear(Front::Unix(_)) => {}
+            }
         }
         site.vestibule.ended("idle", 4).await;
     }
@@ -332,16 +330,17 @@ fn door(vestibule: &Vestibule) -> Door {
     Door::Clear(Front::Unix(vestibule.path("clear.sock")))
 }
 
-/// A client that says a word and ends, and what it is answered.
+/// A client that says a word and ends, and what it is answered; nothing if nobody serves it.
 async fn ask(vestibule: &Vestibule) -> String {
     let mut client = door(vestibule).enter().await;
     client.write_all(b"?").await.expect("open");
     client.shutdown().await.expect("open");
     let mut answer = String::new();
-    soon("an end", client.read_to_string(&mut answer))
-        .await
-        .expect("a close");
-    answer
+    match soon("an end", client.read_to_string(&mut answer)).await {
+        Ok(_) => answer,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => String::new(),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 fn complaints(vestibule: &Vestibule) -> Vec<Value> {

@@ -19,6 +19,9 @@ use tokio::task::JoinSet;
 
 const DESCRIPTORS: usize = 100;
 const ECHO: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
+/// An echo, and a gate for workers of another backend.
+const ECHO_AND_GATE: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n\
+    [[backend]]\nname = \"workers\"\nto = \"gate\"\n[[route]]\nbackend = \"app\"\n";
 const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
 #[tokio::test]
@@ -85,8 +88,8 @@ async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
 /// them.
 async fn at_both_limits() -> (Vestibule, usize, Crowd) {
     // More than fits beside the program's own descriptors, and fewer than twice as many.
-    let free = DESCRIPTORS - used(&start(1, ECHO).await);
-    let vestibule = start(free, ECHO).await;
+    let free = DESCRIPTORS - used(&start(1, ECHO_AND_GATE).await);
+    let vestibule = start(free, ECHO_AND_GATE).await;
     let mut clients = Crowd::of(free, &Front::Tcp(vestibule.tcp()));
     for _ in 0..free {
         clients.served().await;
@@ -116,7 +119,7 @@ async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() 
 
 #[tokio::test]
 async fn with_built_in_backends_the_rest_waits_its_turn() {
-    let vestibule = start(2 * DESCRIPTORS, ECHO).await;
+    let vestibule = start(2 * DESCRIPTORS, ECHO_AND_GATE).await;
     let front = Front::Tcp(vestibule.tcp());
     let mut clients = Crowd::of(2 * DESCRIPTORS, &front);
     // As many as there are descriptors for, and these leave some to the program itself.
@@ -133,7 +136,7 @@ async fn with_built_in_backends_the_rest_waits_its_turn() {
 #[tokio::test]
 async fn while_connections_wait_for_descriptors_the_gate_answers_everybody() {
     const ASKED: usize = 60;
-    let vestibule = start(2 * DESCRIPTORS, ECHO).await;
+    let vestibule = start(2 * DESCRIPTORS, ECHO_AND_GATE).await;
     let front = Front::Tcp(vestibule.tcp());
     let clients = Crowd::of(2 * DESCRIPTORS, &front);
     soon("a complaint", complained(&vestibule, 1)).await;
@@ -195,7 +198,8 @@ async fn with_dialled_backends_who_waits_for_a_descriptor_is_served_when_there_i
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let backend = Backend::unix(&directory.path().join("app.sock"));
     let config = format!(
-        "[timeouts]\nbackend = \"30s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n",
+        "[timeouts]\nbackend = \"30s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n\
+         [[backend]]\nname = \"workers\"\nto = \"gate\"\n[[route]]\nbackend = \"app\"\n",
         backend.address()
     );
     let _serving = backend.serve(echo);
@@ -221,7 +225,8 @@ async fn with_dialled_backends_who_gets_no_descriptor_in_time_is_told() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let backend = Backend::unix(&directory.path().join("app.sock"));
     let config = format!(
-        "[timeouts]\nbackend = \"3s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n",
+        "[timeouts]\nbackend = \"3s\"\n[[backend]]\nname = \"app\"\nto = \"{}\"\n\
+         [[backend]]\nname = \"workers\"\nto = \"gate\"\n[[route]]\nbackend = \"app\"\n",
         backend.address()
     );
     let _serving = backend.serve(echo);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::client::{Client, Front};
+use common::client::{self, Client, Front};
 use common::gate::{self, Answer, Watch};
 use common::vestibule::{LISTENERS, RELAYS, Vestibule, message};
 use common::{bytes, soon};
@@ -83,7 +83,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
         assert_eq!(byte.expect("open"), b'y');
         let files = files(&vestibule);
         assert!(files.iter().all(|file| file.exists()), "until the end");
-        finish(echoed).await;
+        finish(echoed).await.expect("served");
         drop(worker);
         assert_clean_end(&mut claimed).await;
         claimed.shutdown().await.expect("open");
@@ -103,6 +103,28 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
             !files.iter().any(|file| file.exists()),
             "nothing is left behind"
         );
+    }
+}
+
+/// As in a rolling update: the kernel has connected clients that the program has not accepted yet.
+#[tokio::test]
+async fn clients_in_the_queue_of_the_kernel_are_served_and_not_reset() {
+    const CLIENTS: usize = 100;
+    for relay in RELAYS {
+        let mut vestibule = Vestibule::start_over(relay, CONFIG).await;
+        let front = fronts(&vestibule).0;
+        vestibule.signal(Signal::STOP);
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let socket = front.socket().await.expect("a place in the queue");
+            clients.spawn(async move { finish(client::handshake(socket).await?).await });
+        }
+        vestibule.signal(Signal::TERM);
+        vestibule.signal(Signal::CONT);
+        while let Some(served) = clients.join_next().await {
+            served.expect("no panic").expect("no reset");
+        }
+        assert!(vestibule.wait().await.success());
     }
 }
 
@@ -220,9 +242,11 @@ async fn the_signals_of_reload_log_rotation_and_upgrade_do_not_kill() {
         vestibule.signal(signal);
         vestibule.event(|e| message(e).contains(name)).await;
         echo_a_byte(&mut open).await;
-        finish(tcp.connect().await.expect("a handshake")).await;
+        finish(tcp.connect().await.expect("a handshake"))
+            .await
+            .expect("served");
     }
-    finish(open).await;
+    finish(open).await.expect("served");
     assert_eq!(vestibule.terminate().await, Some(0));
 }
 
@@ -324,10 +348,11 @@ async fn echo_a_byte(client: &mut Client) {
     assert_eq!(byte.expect("open"), b'x');
 }
 
-async fn finish(mut client: Client) {
+async fn finish(mut client: Client) -> std::io::Result<()> {
     const BYTES: usize = 100;
     bytes::send(&mut client, 7, BYTES).await.expect("open");
     soon("the echo", bytes::expect(&mut client, 7, BYTES)).await;
+    Ok(())
 }
 
 async fn offered(watch: &mut Watch) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::gate::{self, Answer, Watch};
 use common::vestibule::{RELAYS, Vestibule, message};
-use common::{bytes, client, soon, until, within};
+use common::{bytes, client, process, soon, until, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -368,6 +368,70 @@ async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
             );
         }
         vestibule.ended_over(relay, "client_gone", 3).await;
+    }
+}
+
+/// A stopped process reads nothing, and the kernel takes its answers for it.
+const STOPPED: &str = "import os, signal, socket, sys
+sockets = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+for it in sockets:
+    it.connect(sys.argv[1])
+    it.sendall(b'ACCEPT app\\n')
+print('ready', flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+";
+
+#[tokio::test]
+async fn a_stopped_worker_swallows_no_connection() {
+    const CLIENTS: usize = 20;
+    for relay in RELAYS {
+        let vestibule = Vestibule::start_over(relay, APP).await;
+        let mut command = process::python();
+        command.args(["-c", STOPPED]).arg(vestibule.gate());
+        let worker = process::Process::start(command);
+        worker.line("ready").await;
+        gate::until_in_place(&vestibule.gate()).await;
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let address = vestibule.tcp();
+            clients.spawn(async move {
+                let mut client = client::connect(&address).await.expect("a handshake");
+                client.write_all(b"?").await.expect("an open connection");
+                client.read_u8().await
+            });
+        }
+        // A worker that is well comes when the stopped one has had its chance.
+        vestibule.said("a worker does not read its OK", 1).await;
+        for _ in 0..CLIENTS {
+            let (_, mut socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;
+            assert_eq!(socket.read_u8().await.expect("a word"), b'?');
+            socket.write_all(b"!").await.expect("an open connection");
+        }
+        while let Some(answer) = clients.join_next().await {
+            assert_eq!(answer.expect("no panic").expect("an answer"), b'!');
+        }
+        vestibule.said("a worker does not read its OK", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_takes_no_data_after_its_ok_is_cut() {
+    for relay in RELAYS {
+        let config = format!("[timeouts]\nunacknowledged = \"400ms\"\n{APP}");
+        let vestibule = Vestibule::start_over(relay, &config).await;
+        let mut client = client::connect(&vestibule.tcp())
+            .await
+            .expect("a handshake");
+        let (_, socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;
+        client
+            .write_all(b"a word")
+            .await
+            .expect("an open connection");
+        client.flush().await.expect("an open connection");
+        let end = soon("the end", client.read_to_end(&mut Vec::new())).await;
+        end.expect_err("a reset, and no clean end");
+        drop(socket);
+        vestibule.ended_over(relay, "backend_reset", 1).await;
     }
 }
 

@@ -310,7 +310,10 @@ impl Visit {
     }
 
     async fn talk(address: &str, say: &[u8]) {
-        let mut client = TcpStream::connect(address).await.expect("a listener");
+        // A client that is refused at the door is reset, maybe before it knows that it is connected.
+        let Ok(mut client) = TcpStream::connect(address).await else {
+            return;
+        };
         let _ = client.write_all(say).await;
         let _ = client.read_to_end(&mut Vec::new()).await;
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 
+use rustix::net::sockopt::socket_peercred;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 
@@ -83,6 +84,14 @@ impl Claimer {
         }
     }
 
+    /// Whether this is a worker of that process.
+    pub(crate) fn is_of(&self, pid: i32) -> bool {
+        match self {
+            Self::Worker(stream, _) => process(stream) == Some(pid),
+            Self::Handler(_) | Self::Told(_) => false,
+        }
+    }
+
     /// The relay's end, once told.
     pub(crate) fn into_told(self) -> Option<Told> {
         match self {
@@ -93,6 +102,11 @@ impl Claimer {
 }
 
 impl Told {
+    /// The worker's process.
+    pub(crate) fn process(&self) -> Option<i32> {
+        self.unread.and_then(|_| process(&self.stream))
+    }
+
     /// Waits until the claimer has read that the connection is its own, and gives its stream.
     ///
     /// Until then not a byte of the connection is sent to it. So a worker that dies before it
@@ -145,6 +159,12 @@ fn answer(stream: &UnixStream, facts: &Facts) -> io::Result<usize> {
     write_whole(stream, end)?;
     socket.set_send_buffer_size(SMALLEST)?;
     Ok(buffer)
+}
+
+/// Who connected, as the kernel says it.
+fn process(stream: &UnixStream) -> Option<i32> {
+    let credentials = socket_peercred(stream).ok()?;
+    Some(credentials.pid.as_raw_nonzero().get())
 }
 
 fn write_whole(mut stream: &UnixStream, bytes: &[u8]) -> io::Result<()> {

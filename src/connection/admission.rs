@@ -161,8 +161,11 @@ impl Admission<'_> {
     fn welcome(self, client: Client) -> Result<Admitted, Refused> {
         let latest = self.shared.setup.load();
         let chain = self.record.known().map_or(&[][..], |known| &known.chain);
-        let backend = match Arc::ptr_eq(&latest, self.setup) {
-            true => latest.route(self.facts).map_err(Unwelcome::Route),
+        // Of a listener that a reload has removed there are no later rules.
+        let is_as_it_was =
+            Arc::ptr_eq(&latest, self.setup) || !latest.fronts.contains_key(&self.front.name);
+        let backend = match is_as_it_was {
+            true => self.setup.route(self.facts).map_err(Unwelcome::Route),
             false => latest.admit(self.facts, chain),
         };
         let backend = match backend {

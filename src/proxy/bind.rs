@@ -12,7 +12,6 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 pub(super) use self::gate::{BoundGate, bind_gate};
@@ -30,7 +29,7 @@ use crate::facts::Endpoint;
 use crate::gate::Settings as GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
-use crate::listener::Complaint;
+use crate::listener::{Complaint, Stop};
 use crate::rendezvous::Rendezvous;
 use crate::setup::Setup;
 use crate::sys::descriptors::{Reserve, raise_limit};
@@ -66,7 +65,7 @@ pub(super) struct Open {
     pub endpoints: Vec<Endpoint>,
     /// Who may connect to a Unix socket.
     pub access: Access,
-    pub stop: CancellationToken,
+    pub stop: Arc<Stop>,
     pub file: Option<SocketFile>,
 }
 
@@ -239,7 +238,7 @@ pub(super) fn bind_listener(
     config: &Config,
     workers: usize,
 ) -> Result<(Open, Vec<Vec<Bound>>), BindError> {
-    let stop = CancellationToken::new();
+    let stop = Arc::<Stop>::default();
     let (endpoints, file, sockets) = match &listener.address {
         Address::Tcp { host, port } => {
             let sockets = tcp::bind(host, *port, workers, config.unacknowledged);
@@ -318,7 +317,7 @@ impl Open {
         let bound = |socket| Bound {
             socket,
             name: Arc::clone(&name),
-            stop: self.stop.clone(),
+            stop: Arc::clone(&self.stop),
         };
         sockets.into_iter().map(bound).collect()
     }

@@ -59,10 +59,10 @@ impl Running {
         if let Some(gate) = gate {
             self.gate = Some(gate.open(&self.shared, &self.tasks));
         }
+        self.remove(&config, &before);
         self.shared.setup.store(Arc::new(setup));
         send_workers_away(&self.shared, &before);
         drop(before);
-        self.remove(&config);
         for (name, open, sockets) in added {
             for (door, sockets) in self.doors.iter().zip(sockets) {
                 for socket in sockets {
@@ -156,8 +156,9 @@ impl Running {
         Ok(())
     }
 
-    /// Closes the listeners that the configuration has not.
-    fn remove(&mut self, config: &Config) {
+    /// Closes the listeners that the configuration has not. Their last connections are served by the
+    /// setup that has them.
+    fn remove(&mut self, config: &Config, before: &Arc<Setup>) {
         let wanted: HashMap<_, _> = config
             .listeners
             .iter()
@@ -166,7 +167,7 @@ impl Running {
         self.listeners.retain(|name, open| {
             let is_wanted = wanted.get(name) == Some(&&open.address);
             if !is_wanted {
-                open.stop.cancel();
+                open.stop.stop(before);
                 info!(target: START, listener = name, "closed {}", open.actual);
             }
             is_wanted

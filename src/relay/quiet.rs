@@ -236,6 +236,68 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+    use crate::wire::Transmission;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+    const SETTINGS: Settings = Settings {
+        idle: Some(Duration::from_secs(600)),
+        half_close: None,
+        unacknowledged: Some(LIMIT),
+    };
+
+    /// What ends a relay whose client's socket says this at each look, and when.
+    async fn lull(transmission: impl Fn(Duration) -> Transmission) -> (Lull, Duration) {
+        let start = Instant::now();
+        let mut quiet = std::pin::pin!(Quiet::new(&SETTINGS));
+        let mut moved = true;
+        let lull = std::future::poll_fn(|cx| {
+            let look = || Transmissions {
+                client: Some(transmission(start.elapsed())),
+                backend: None,
+            };
+            quiet
+                .as_mut()
+                .poll(cx, Phase::Open, std::mem::take(&mut moved), look)
+        });
+        (lull.await, start.elapsed())
+    }
+
+    fn owing(silent_for: Duration) -> Transmission {
+        Transmission {
+            is_unacknowledged: true,
+            acknowledged: 0,
+            is_due: true,
+            silent_for,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_acknowledges_nothing_is_silent() {
+        let (lull, after) = lull(|since| owing(since + LIMIT)).await;
+        assert!(lull == Lull::Silent(Side::Client));
+        assert!((LIMIT..LIMIT + LIMIT / 4).contains(&after), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_went_silent_is_cut_after_its_time_and_a_quarter_of_it() {
+        let went = Duration::from_secs(100);
+        let silent_for = |now: Duration| now.saturating_sub(went);
+        let (lull, after) = lull(|now| owing(silent_for(now))).await;
+        assert!(lull == Lull::Silent(Side::Client));
+        let bounds = went + LIMIT..=went + LIMIT + LIMIT / 2;
+        assert!(bounds.contains(&after), "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_acknowledges_and_does_not_read_is_idle() {
+        let (lull, after) = lull(|since| Transmission {
+            is_due: false,
+            ..owing(since)
+        })
+        .await;
+        assert!(lull == Lull::Idle);
+        assert_eq!(after, SETTINGS.idle.expect("it is set"));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_is_gone_a_second_after_it_was_needed() {

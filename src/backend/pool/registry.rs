@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
+use crate::backend::READ_BUDGET;
 use crate::level::Level;
 use crate::pace::Pace;
 
@@ -26,6 +27,7 @@ pub(crate) struct Registry {
     is_deserted: AtomicBool,
     deserted: Pace,
     disowned: Pace,
+    hung: Pace,
 }
 
 impl Registry {
@@ -82,6 +84,20 @@ impl Registry {
             && self.is_deserted.swap(false, Ordering::Relaxed)
         {
             info!(backend, "workers take connections again");
+        }
+    }
+
+    /// A worker has not read that a connection is its own. Said once a second at most: a process that
+    /// is stopped may have asked for many.
+    pub(crate) fn hung(&self, backend: &str, pid: Option<i32>) {
+        if self.hung.is_due() {
+            warn!(
+                backend,
+                pid,
+                "a worker does not read its OK within {} s: closed, with all that the process waits on; \
+                 the connection waits for another worker",
+                READ_BUDGET.as_secs()
+            );
         }
     }
 
