@@ -117,7 +117,7 @@ async fn every_byte_arrives_before_the_end_in_server_mode() {
         for relay in RELAYS {
             for to in [To::Tcp, To::Unix, To::Gate] {
                 for version in [&TLS12, &TLS13] {
-                    let world = World::new((relay, to), "half_close = \"10s\"").await;
+                    let world = World::new((relay, to), "").await;
                     for (manner, pace, direction) in variants() {
                         let front = &world.fronts()[0];
                         let (client, server) = tokio::join!(
@@ -161,7 +161,7 @@ async fn every_byte_arrives_before_the_end_in_client_mode() {
                 for version in [&TLS12, &TLS13] {
                     let directory = certificates();
                     let acceptor = server(directory.path(), "api", &[version]);
-                    let more = "[timeouts]\nhalf_close = \"10s\"\n";
+                    let more = "";
                     let site = Site::start(directory, relay, kind, acceptor, more).await;
                     for door in site.doors() {
                         for (manner, pace, direction) in variants() {
