@@ -386,7 +386,7 @@ impl From<Unredeemed> for Unserved {
 
 /// What a worker has to read that a connection is its own, before it counts as hung.
 /// Less than `timeouts.backend`, so that another worker can still come.
-pub(crate) const READ_BUDGET: Duration = Duration::from_secs(2);
+const READ_BUDGET: Duration = Duration::from_secs(2);
 
 /// One TLS record (RFC 8446 §5.1).
 const BUILT_IN_BUFFER: usize = 16 * 1024;

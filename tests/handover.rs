@@ -381,6 +381,9 @@ print('ready', flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
 ";
 
+const HUNG: &str = "a worker has not read its OK in time: closed, with all that its process waits on; its \
+                    connections wait for another worker";
+
 #[tokio::test]
 async fn a_stopped_worker_swallows_no_connection() {
     const CLIENTS: usize = 20;
@@ -401,7 +404,7 @@ async fn a_stopped_worker_swallows_no_connection() {
             });
         }
         // A worker that is well comes when the stopped one has had its chance.
-        vestibule.said("a worker does not read its OK", 1).await;
+        vestibule.said(HUNG, 1).await;
         for _ in 0..CLIENTS {
             let (_, mut socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;
             assert_eq!(socket.read_u8().await.expect("a word"), b'?');
@@ -410,7 +413,9 @@ async fn a_stopped_worker_swallows_no_connection() {
         while let Some(answer) = clients.join_next().await {
             assert_eq!(answer.expect("no panic").expect("an answer"), b'!');
         }
-        vestibule.said("a worker does not read its OK", 1).await;
+        let log = vestibule.log();
+        let lines = log.iter().filter(|event| message(event) == HUNG);
+        assert_eq!(lines.count(), 1);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A reload may replace the backend, and its registry goes over to the next one of the name: so
 //! there is one list, and no moment at which a worker could be in the wrong one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
-use crate::backend::READ_BUDGET;
 use crate::level::Level;
 use crate::pace::Pace;
 
@@ -28,6 +27,8 @@ pub(crate) struct Registry {
     deserted: Pace,
     disowned: Pace,
     hung: Pace,
+    /// The process that was last found hung.
+    last_hung: AtomicI32,
 }
 
 impl Registry {
@@ -87,16 +88,16 @@ impl Registry {
         }
     }
 
-    /// A worker has not read that a connection is its own. Said once a second at most: a process that
-    /// is stopped may have asked for many.
+    /// A worker has not read that a connection is its own. Said once for each process, which may have
+    /// asked for many, and at most once a second.
     pub(crate) fn hung(&self, backend: &str, pid: Option<i32>) {
-        if self.hung.is_due() {
+        let pid = pid.unwrap_or_default();
+        if self.last_hung.swap(pid, Ordering::Relaxed) != pid && self.hung.is_due() {
             warn!(
                 backend,
                 pid,
-                "a worker does not read its OK within {} s: closed, with all that the process waits on; \
-                 the connection waits for another worker",
-                READ_BUDGET.as_secs()
+                "a worker has not read its OK in time: closed, with all that its process waits on; its \
+                 connections wait for another worker"
             );
         }
     }
