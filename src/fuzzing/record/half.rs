@@ -146,7 +146,8 @@ impl Half {
                 let length = (length as u16).to_be_bytes();
                 [&self.sequence.to_be_bytes()[..], &header[..3], &length].concat()
             }
-            Version::Tls13 => header.to_vec(),
+            // The version is 0x0303, whatever the record says that it is (RFC 8446 §5.1, §5.2).
+            Version::Tls13 => [header[0], 3, 3, header[3], header[4]].to_vec(),
         }
     }
 
