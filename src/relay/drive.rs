@@ -14,19 +14,19 @@ use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 
-use super::quiet::{Arrival, Lull, Phase, Quiet, Side, Stalled};
+use super::quiet::{Arrival, Lull, Phase, Quiet, Stalled};
 use super::{Answer, End, Settings};
 use crate::wire::Transmission;
 
 /// Two directions: up from the client to the backend, and down.
 pub(super) trait Directions {
     /// Moves what can be moved, but no more than a share of it at a time; ready when nothing more
-    /// can ever be. Where the writing of the other direction has failed, `on_end` says what an end
-    /// read here means.
-    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>>;
+    /// can ever be, and then the state says why. Where the writing of the other direction has failed,
+    /// `on_end` says what an end read here means.
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()>;
 
     /// As [`Self::poll_up`].
-    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>>;
+    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()>;
 
     fn states(&mut self) -> (&mut State, &mut State);
 
@@ -35,15 +35,14 @@ pub(super) trait Directions {
     /// Whether the client's connection is known to have failed, without reading from it.
     fn client_has_failed(&self) -> bool;
 
-    /// What the sockets of client and backend have still to deliver.
-    fn transmissions(&mut self) -> Transmissions;
+    /// What the socket of one side has still to deliver to it.
+    fn transmission(&mut self, side: Side) -> Option<Transmission>;
 }
 
-/// Of the client's socket and the backend's.
-#[derive(Default)]
-pub(super) struct Transmissions {
-    pub client: Option<Transmission>,
-    pub backend: Option<Transmission>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Backend,
 }
 
 /// How far the two directions are.
@@ -175,19 +174,16 @@ pub(super) fn pump<D: Direction>(
     direction: &mut D,
     cx: &mut Context<'_>,
     on_end: OnEnd,
-) -> Poll<Result<(), Fault>> {
+) -> Poll<()> {
     loop {
         match ready!(advance(direction, cx, on_end)) {
             // Its bytes are still in our hands.
-            Err(Fault::Read(cause)) if *direction.state() == State::Open => {
-                *direction.state() = State::Broken(cause);
-            }
+            Err(Fault::Read(cause)) => *direction.state() = State::Broken(cause),
             Err(Fault::Write(answer)) => {
                 *direction.state() = State::Refused(answer);
                 direction.forget();
-                return Poll::Ready(Err(Fault::Write(answer)));
             }
-            moved => return Poll::Ready(moved),
+            Ok(()) => return Poll::Ready(()),
         }
     }
 }
@@ -198,8 +194,8 @@ fn advance<D: Direction>(
     on_end: OnEnd,
 ) -> Poll<Result<(), Fault>> {
     for _ in 0..D::SHARE {
-        if let State::Refused(answer) = *direction.state() {
-            return Poll::Ready(Err(Fault::Write(answer)));
+        if matches!(direction.state(), State::Refused(_)) {
+            return Poll::Ready(Ok(()));
         }
         ready!(direction.poll_rest(cx))?;
         match *direction.state() {
@@ -210,10 +206,7 @@ fn advance<D: Direction>(
                     return Poll::Pending;
                 }
             }
-            State::Broken(cause) => {
-                ready!(direction.poll_flush(cx)).map_err(Fault::write)?;
-                return Poll::Ready(Err(Fault::Read(cause)));
-            }
+            State::Broken(_) => return direction.poll_flush(cx).map_err(Fault::write),
             State::Ending => {
                 // Apart, so that an error below is about the end and not about bytes.
                 ready!(direction.poll_flush(cx)).map_err(Fault::write)?;
@@ -255,7 +248,7 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
     let mut client_has_failed = false;
     poll_fn(|cx| {
         let before = directions.progress().moved;
-        let over = poll_both(directions, cx);
+        let is_over = poll_both(directions, cx);
         let now = directions.progress();
         // While the backend takes nothing the client is not read, and a reset of it would not be
         // heard: it is looked for once a second. Its bytes still come first.
@@ -263,8 +256,9 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
             client_has_failed |= directions.client_has_failed();
         }
         let mut moved = now.moved != before;
-        if let Some((end, receivers)) = over {
-            match receivers.acknowledged(directions.transmissions()) {
+        let (end, receivers) = judge(directions);
+        if is_over {
+            match acknowledged(directions, receivers) {
                 None => return Poll::Ready(end),
                 Some(acknowledged) => moved |= arrival.poll(cx, acknowledged),
             }
@@ -274,31 +268,19 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
             (State::Open, State::Open) if !client_has_failed => Phase::Open,
             _ => Phase::HalfClosed,
         };
-        let look = || directions.transmissions();
+        let look = |side| directions.transmission(side);
         let lull = ready!(quiet.as_mut().poll(cx, phase, moved, look));
-        if let Some((end, _)) = over {
-            return Poll::Ready(end);
-        }
         match lull {
+            _ if is_over => return Poll::Ready(end),
             Lull::Idle => return Poll::Ready(End::Idle),
             Lull::HalfClosed if client_has_failed => return Poll::Ready(End::ClientReset),
-            Lull::HalfClosed => return Poll::Ready(half_closed(directions.states())),
+            Lull::HalfClosed => return Poll::Ready(end),
             Lull::Silent(side) => give_up(side, directions.states()),
         }
         cx.waker().wake_by_ref();
         Poll::Pending
     })
     .await
-}
-
-/// How a relay ends in which nothing has moved since one direction ended.
-fn half_closed(states: (&mut State, &mut State)) -> End {
-    match states {
-        (State::Broken(Cause::Stopped), _) => End::BackendReset(Answer::Broken),
-        (State::Broken(cause), _) => client_fault(*cause),
-        (_, State::Refused(_)) => End::ClientReset,
-        _ => End::HalfClosed,
-    }
 }
 
 /// Takes the connection of a silent side for failed. What it said before is still delivered.
@@ -311,56 +293,28 @@ fn give_up(side: Side, (up, down): (&mut State, &mut State)) {
     *to = State::Refused(Answer::Broken);
 }
 
-/// Who has still to acknowledge what came before an end.
-#[derive(Clone, Copy)]
-enum Receivers {
-    Nobody,
-    Client,
-    Backend,
-    Both,
-}
-
-impl Receivers {
-    /// How many bytes they have acknowledged; `None` when that is all of them.
-    fn acknowledged(self, transmissions: Transmissions) -> Option<u64> {
-        let Transmissions { client, backend } = transmissions;
-        let receivers = match self {
-            Self::Nobody => return None,
-            Self::Client => [client, None],
-            Self::Backend => [None, backend],
-            Self::Both => [client, backend],
-        };
-        let owing = |it: &Transmission| it.is_unacknowledged;
-        let mut owing = receivers.into_iter().flatten().filter(owing).peekable();
-        owing.peek()?;
-        Some(owing.map(|it| it.acknowledged).sum())
-    }
-}
-
-/// Moves what can be moved both ways. If nothing more can be: how the relay ends, and who has still to
-/// acknowledge what came before.
-fn poll_both(directions: &mut impl Directions, cx: &mut Context<'_>) -> Option<(End, Receivers)> {
+/// Moves what can be moved both ways; whether nothing more can ever be.
+fn poll_both(directions: &mut impl Directions, cx: &mut Context<'_>) -> bool {
     let on_end = on_end_beside(*directions.states().1);
     let mut up = directions.poll_up(cx, on_end);
     let on_end = on_end_beside(*directions.states().0);
     let mut down = directions.poll_down(cx, on_end);
     // Where one side has failed the other one is read no more, and gets what was read for it.
-    if let (Poll::Ready(Err(Fault::Read(_))), Poll::Pending) = (&up, &down)
-        && directions.states().1.break_off(Cause::Stopped)
-    {
-        down = directions.poll_down(cx, OnEnd::PassOn);
+    let has_failed = |state: &State| matches!(state, State::Broken(_));
+    if up.is_ready() && down.is_pending() {
+        let (up, other) = directions.states();
+        if has_failed(up) && other.break_off(Cause::Stopped) {
+            down = directions.poll_down(cx, OnEnd::PassOn);
+        }
+    } else if up.is_pending() && down.is_ready() {
+        let (other, down) = directions.states();
+        if has_failed(down) && other.break_off(Cause::Stopped) {
+            up = directions.poll_up(cx, OnEnd::PassOn);
+        }
     }
-    if let (Poll::Pending, Poll::Ready(Err(Fault::Read(_)))) = (&up, &down)
-        && directions.states().0.break_off(Cause::Stopped)
-    {
-        up = directions.poll_up(cx, OnEnd::PassOn);
-    }
-    match (up, down) {
-        (Poll::Ready(up), Poll::Ready(down)) => Some(judge(up, down, directions.states())),
-        // A side that reads no more may still say something: only the other direction can tell
-        // when that is over.
-        (Poll::Pending, _) | (_, Poll::Pending) => None,
-    }
+    // A side that reads no more may still say something: only the other direction can tell when
+    // that is over.
+    up.is_ready() && down.is_ready()
 }
 
 /// A write that has failed may have taken the socket's error with it: to a read it looks like an end.
@@ -371,40 +325,31 @@ fn on_end_beside(opposite: State) -> OnEnd {
     }
 }
 
-fn judge(
-    up: Result<(), Fault>,
-    down: Result<(), Fault>,
-    (up_state, down_state): (&mut State, &mut State),
-) -> (End, Receivers) {
-    use Fault::{Read, Write};
-    match (up, down) {
-        (Ok(()), Ok(())) => (End::Done, after(*up_state, *down_state)),
-        (Err(Read(Cause::KeysSpent)), _) | (_, Err(Read(Cause::KeysSpent))) => {
-            (End::KeysSpent, Receivers::Both)
-        }
-        (Err(Read(Cause::Stopped)), Err(Read(Cause::Stopped))) => (End::Stopped, Receivers::Both),
-        (Ok(()) | Err(Write(_)), Err(Read(_))) => {
-            (End::BackendReset(Answer::Broken), Receivers::Client)
-        }
-        (Err(Read(Cause::Stopped)), Err(Read(_))) => {
-            (End::BackendReset(Answer::Broken), Receivers::Both)
-        }
-        (Err(Read(cause)), Err(Read(_))) => (client_fault(cause), Receivers::Both),
-        (Err(Read(cause)), Ok(()) | Err(Write(_))) => (client_fault(cause), Receivers::Backend),
-        (Err(Write(answer)), Ok(())) => (End::BackendReset(answer), Receivers::Client),
-        (Ok(()), Err(Write(_))) => (End::ClientReset, Receivers::Backend),
-        (Err(Write(_)), Err(Write(_))) => (End::ClientReset, Receivers::Nobody),
-    }
-}
-
-/// Those whose sockets have not ended: what they may still send would make the kernel answer our close
-/// with a reset, and that destroys what is on its way to them.
-fn after(up: State, down: State) -> Receivers {
-    match (up, down) {
-        (State::Ended, State::Ended) => Receivers::Nobody,
-        (_, State::Ended) => Receivers::Client,
-        (State::Ended, _) => Receivers::Backend,
-        _ => Receivers::Both,
+/// How the relay ends if nothing moves any more, and who has still to acknowledge what came before.
+fn judge(directions: &mut impl Directions) -> (End, &'static [Side]) {
+    use State::{Broken, Closed, Ended, Refused};
+    const NOBODY: &[Side] = &[];
+    const CLIENT: &[Side] = &[Side::Client];
+    const BACKEND: &[Side] = &[Side::Backend];
+    const BOTH: &[Side] = &[Side::Client, Side::Backend];
+    let (up, down) = directions.states();
+    match (*up, *down) {
+        (Broken(Cause::KeysSpent), _) | (_, Broken(Cause::KeysSpent)) => (End::KeysSpent, BOTH),
+        (Broken(Cause::Stopped), Broken(Cause::Stopped)) => (End::Stopped, BOTH),
+        (Broken(Cause::Stopped), Broken(_)) => (End::BackendReset(Answer::Broken), BOTH),
+        (Broken(cause), Broken(_)) => (client_fault(cause), BOTH),
+        (Broken(cause), _) => (client_fault(cause), BACKEND),
+        (_, Broken(_)) => (End::BackendReset(Answer::Broken), CLIENT),
+        (Refused(_), Refused(_)) => (End::ClientReset, NOBODY),
+        (_, Refused(_)) => (End::ClientReset, BACKEND),
+        (Refused(answer), Closed | Ended) => (End::BackendReset(answer), CLIENT),
+        // A socket that has not ended may still be sent something, and then the kernel would answer
+        // our close with a reset, which destroys what is on its way.
+        (Ended, Ended) => (End::Done, NOBODY),
+        (Closed, Ended) => (End::Done, CLIENT),
+        (Ended, Closed) => (End::Done, BACKEND),
+        (Closed, Closed) => (End::Done, BOTH),
+        _ => (End::HalfClosed, BOTH),
     }
 }
 
@@ -414,4 +359,11 @@ fn client_fault(cause: Cause) -> End {
         Cause::KeysSpent => End::KeysSpent,
         Cause::Reset | Cause::Stopped => End::ClientReset,
     }
+}
+
+/// How many bytes the receivers have acknowledged; `None` when that is all of them.
+fn acknowledged(directions: &mut impl Directions, receivers: &[Side]) -> Option<u64> {
+    let transmissions = receivers.iter().map(|side| directions.transmission(*side));
+    let owing = transmissions.flatten().filter(|it| it.is_unacknowledged);
+    owing.map(|it| it.acknowledged).reduce(u64::wrapping_add)
 }

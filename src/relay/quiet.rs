@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Settings;
-use super::drive::Transmissions;
+use super::drive::Side;
+use crate::wire::Transmission;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -25,12 +26,6 @@ pub(super) enum Lull {
     HalfClosed,
     /// A peer has acknowledged nothing for [`Settings::unacknowledged`].
     Silent(Side),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Backend,
 }
 
 /// Notices when nothing has moved for too long, and when a peer is silent.
@@ -59,13 +54,13 @@ impl<'a> Quiet<'a> {
         }
     }
 
-    /// `look` asks the sockets what they have still to deliver.
+    /// `look` asks the socket of a side what it has still to deliver.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         phase: Phase,
         moved: bool,
-        mut look: impl FnMut() -> Transmissions,
+        mut look: impl FnMut(Side) -> Option<Transmission>,
     ) -> Poll<Lull> {
         let this = &mut *self;
         if phase != this.phase {
@@ -94,7 +89,7 @@ impl<'a> Quiet<'a> {
             ready!(timer.as_mut().poll(cx));
             let now = Instant::now();
             if let Some(watch) = this.watch.as_mut().filter(|watch| watch.next <= now) {
-                match watch.look(now, look()) {
+                match watch.look(now, &mut look) {
                     Looked::Silent(side) => {
                         this.watch = None;
                         return Poll::Ready(Lull::Silent(side));
@@ -146,12 +141,17 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, now: Instant, transmissions: Transmissions) -> Looked {
-        let Transmissions { client, backend } = transmissions;
-        let sides = [(Side::Client, client), (Side::Backend, backend)];
+    fn look(
+        &mut self,
+        now: Instant,
+        mut transmission: impl FnMut(Side) -> Option<Transmission>,
+    ) -> Looked {
         let mut is_waiting = false;
-        for ((side, transmission), since) in sides.into_iter().zip(&mut self.silent_since) {
-            let Some(it) = transmission else { continue };
+        let sides = [Side::Client, Side::Backend];
+        for (side, since) in sides.into_iter().zip(&mut self.silent_since) {
+            let Some(it) = transmission(side) else {
+                continue;
+            };
             is_waiting |= it.is_unacknowledged || it.is_due;
             let heard = now.checked_sub(it.silent_for);
             if !it.is_due || heard.is_some_and(|heard| heard > *since) {
@@ -236,7 +236,6 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::wire::Transmission;
 
     const LIMIT: Duration = Duration::from_secs(30);
     const SETTINGS: Settings = Settings {
@@ -251,10 +250,7 @@ mod tests {
         let mut quiet = std::pin::pin!(Quiet::new(&SETTINGS));
         let mut moved = true;
         let lull = std::future::poll_fn(|cx| {
-            let look = || Transmissions {
-                client: Some(transmission(start.elapsed())),
-                backend: None,
-            };
+            let look = |side| (side == Side::Client).then(|| transmission(start.elapsed()));
             quiet
                 .as_mut()
                 .poll(cx, Phase::Open, std::mem::take(&mut moved), look)

@@ -16,12 +16,12 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::drive::{
-    Cause, Direction, Directions, Fault, OnEnd, Progress, State, Transmissions, drive, pump,
+    Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, drive, pump,
 };
 use super::unsent::Unsent;
 use super::{End, Relay};
 use crate::traffic::{Counter, Traffic};
-use crate::wire::Peer;
+use crate::wire::{Peer, Transmission};
 
 /// What a relay keeps of a connection: how far each direction is, and the bytes between the two.
 #[derive(Debug, Default)]
@@ -97,7 +97,7 @@ where
     C: Peer,
     B: Peer,
 {
-    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
         let mut up = Flow {
             pump: &mut self.joint.up,
             reader: self.client,
@@ -107,7 +107,7 @@ where
         pump(&mut up, cx, on_end)
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
         let mut down = Flow {
             pump: &mut self.joint.down,
             reader: self.backend,
@@ -132,10 +132,10 @@ where
         self.client.has_failed()
     }
 
-    fn transmissions(&mut self) -> Transmissions {
-        Transmissions {
-            client: self.client.transmission(),
-            backend: self.backend.transmission(),
+    fn transmission(&mut self, side: Side) -> Option<Transmission> {
+        match side {
+            Side::Client => self.client.transmission(),
+            Side::Backend => self.backend.transmission(),
         }
     }
 }

@@ -5,11 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::super::drive::{
-    Cause, Direction, Directions, Fault, OnEnd, Progress, State, Transmissions, pump,
+    Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, pump,
 };
 use super::{ReadVectored, RecordStream, Wire};
 use crate::relay::stream::poll_discard;
 use crate::traffic::{Counter, Traffic};
+use crate::wire::Transmission;
 
 /// A client and its backend while they are joined.
 pub(super) struct Joined<'a, IO, B> {
@@ -23,7 +24,7 @@ where
     IO: Wire,
     B: ReadVectored,
 {
-    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
         let mut up = Up {
             client: self.client,
             backend: self.backend,
@@ -32,7 +33,7 @@ where
         pump(&mut up, cx, on_end)
     }
 
-    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
         let mut down = Down {
             client: self.client,
             backend: self.backend,
@@ -56,10 +57,10 @@ where
         self.client.io.has_failed()
     }
 
-    fn transmissions(&mut self) -> Transmissions {
-        Transmissions {
-            client: self.client.io.transmission(),
-            backend: self.backend.transmission(),
+    fn transmission(&mut self, side: Side) -> Option<Transmission> {
+        match side {
+            Side::Client => self.client.io.transmission(),
+            Side::Backend => self.backend.transmission(),
         }
     }
 }

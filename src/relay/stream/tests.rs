@@ -13,7 +13,7 @@ fn poll(
     reader: &mut DuplexStream,
     writer: &mut DuplexStream,
     counter: &Counter,
-) -> Poll<Result<(), Fault>> {
+) -> Poll<()> {
     let mut flow = Flow {
         pump,
         reader,
@@ -45,7 +45,7 @@ async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
     come(async {
         let mut read = vec![0; 30_010];
         tokio::select! {
-            _ = poll_fn(|cx| poll(&mut pump, cx, &mut from, &mut to, &counter)) => panic!("nobody has closed"),
+            () = poll_fn(|cx| poll(&mut pump, cx, &mut from, &mut to, &counter)) => panic!("nobody has closed"),
             read = to_far.read_exact(&mut read) => read.expect("the bytes"),
         }
     })
