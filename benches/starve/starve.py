@@ -233,8 +233,8 @@ answered meanwhile. Written by that command: do not edit.
 One worker of each proxy on one CPU, one program on the other CPU that is clients, backend and strangers. Each connection has a
 message to send every 20 ms, 5,000 a second together, whether the last one has been answered or not: what waits for an
 answer counts from when it was due. 500 ClientHellos are under way at any time. Their clients leave with a reset when the
-ServerHello has come, except those with a certificate chain: they finish the handshake and are refused. They run with the
-least weight, so that the echoes are on time. Every byte of every echo is compared with what it must be.
+ServerHello has come, except those with a certificate chain: they finish the handshake and are refused. They run only while
+the echoes have nothing to do (SCHED_IDLE), so that these are on time. Every byte of every echo is compared with what it must be.
 Each figure is the median of {rounds} measurements of {seconds} s, each of a process that has just started; the proxies alternate.
 """
 

@@ -1,16 +1,16 @@
 //! Strangers: always so many handshakes under way, none of which comes to anything.
 //!
-//! They run on a thread of the least weight, so that the echoes beside them are on time. A ClientHello
+//! They run only while the echoes beside them have nothing to do, so that these are on time. A ClientHello
 //! is written once and sent again and again, as an attacker does: it costs the sender next to nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use rustls::ClientConfig;
 
@@ -19,8 +19,6 @@ use crate::poll::{Interest, Poll, Ready};
 use crate::session::{self, Session};
 use crate::task::{Flood, Task};
 
-/// The least that a thread can have.
-const NICE: i32 = 19;
 /// A server's flight is smaller.
 const READ: usize = 16 * 1024;
 
@@ -41,7 +39,7 @@ impl Tally {
 
 /// Keeps so many handshakes under way until it is `over`.
 pub(crate) fn run(task: &Task, flood: &Flood, tally: &Tally, over: &AtomicBool) -> Result<()> {
-    setpriority_process(Some(gettid()), NICE)?;
+    run_when_idle()?;
     let mut poll = Poll::new()?;
     let refused = flood.refused.as_ref();
     let config = session::offer_as(task, refused)?.context("a flood without TLS")?;
@@ -67,6 +65,18 @@ pub(crate) fn run(task: &Task, flood: &Flood, tally: &Tally, over: &AtomicBool) 
             *stranger = Stranger::come(task.target, &poll, event.token, &kind)?;
         }
     }
+    Ok(())
+}
+
+/// Lets this thread run only while the echoes have nothing to do: beside a thread that is merely nice they
+/// wait for the end of its slice, some milliseconds.
+fn run_when_idle() -> Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let status = Command::new("chrt")
+        .args(["--idle", "--pid", "0", &thread])
+        .status()
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt: {status}");
     Ok(())
 }
 
