@@ -75,6 +75,47 @@ async fn at_once(client: impl Peer, server: impl Peer) {
 
 /// What the socket did not take is in TLS's hands. Its own side closed, the backend is not read any
 /// more, and nothing but the socket says when to go on.
+/// Also for one on a Unix socket, whose kernel resets only what was not read out.
+#[tokio::test]
+async fn an_answer_cut_short_is_no_end_for_a_client_in_the_clear() {
+    for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
+        for door in &site.doors()[2..] {
+            let (mut client, mut server) = site.pair(door).await;
+            client.write_all(b"question").await.expect("open");
+            server.read_exact(&mut [0; 8]).await.expect("the question");
+            server.write_all(b"half an answer").await.expect("open");
+            server.flush().await.expect("open");
+            // The end of its socket alone.
+            let mut socket = server.into_inner().0;
+            socket.shutdown().await.expect("open");
+            let mut heard = Vec::new();
+            let end = soon("no end", client.read_to_end(&mut heard)).await;
+            assert_eq!(heard, b"half an answer");
+            let kind = end.map_err(|error| error.kind());
+            assert_eq!(kind, Err(std::io::ErrorKind::ConnectionReset), "{door:?}");
+        }
+        site.vestibule.ended("backend_reset", 2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_in_the_clear_is_reset_at_its_idle_timeout() {
+    let app = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
+    let config = format!("[timeouts]\nidle = \"200ms\"\n{IN_THE_CLEAR}{app}");
+    let vestibule = Vestibule::start(&config).await;
+    let unix = Front::Unix(vestibule.path("clear.sock"));
+    for front in [Front::Tcp(vestibule.address("clear")), unix] {
+        let mut client = front.socket().await.expect("a listener");
+        client.write_all(b"question").await.expect("open");
+        let mut heard = Vec::new();
+        let end = soon("no end", client.read_to_end(&mut heard)).await;
+        let kind = end.map_err(|error| error.kind());
+        assert_eq!(kind, Err(std::io::ErrorKind::ConnectionReset), "{front:?}");
+        assert_eq!(heard, b"question");
+    }
+    vestibule.ended("idle", 2).await;
+}
+
 #[tokio::test]
 async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed() {
     for relay in RELAYS {

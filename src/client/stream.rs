@@ -28,7 +28,11 @@ enum Inner {
 }
 
 impl Stream {
-    pub(super) fn plain(socket: Socket) -> Self {
+    pub(super) fn plain(mut socket: Socket) -> Self {
+        if let Socket::Unix(stream) = &mut socket {
+            // Where the kernel cannot, its close is an end whatever it was meant to be.
+            let _ = stream.reset_on_close();
+        }
         Self::new(Inner::Plain(socket))
     }
 

@@ -1,10 +1,11 @@
 //! What a socket has still to deliver of the bytes that it was given.
 
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use nix::sys::socket::GetSockOpt;
-use nix::{getsockopt_impl, libc, sockopt_impl};
+use nix::sys::socket::{GetSockOpt, SetSockOpt};
+use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 
 use crate::wire::Transmission;
 
@@ -33,6 +34,12 @@ pub(crate) fn of_tcp(socket: &impl AsFd) -> Option<Transmission> {
 pub(crate) fn unread(socket: &impl AsFd) -> Option<u32> {
     let words = MemInfo.get(socket).ok()?;
     Some(words[WMEM_ALLOC])
+}
+
+/// Lets every later peek at a Unix socket begin so many bytes behind what would be read next. It is
+/// kept so when bytes are read or peeked at (socket(7)).
+pub(crate) fn peek_from(socket: &impl AsFd, offset: i32) -> io::Result<()> {
+    Ok(PeekOffset.set(socket, &offset)?)
 }
 
 /// The start of `struct tcp_info` (linux/tcp.h). Kernels only ever append to it: 4.6 and later have
@@ -71,6 +78,14 @@ sockopt_impl!(
     libc::IPPROTO_TCP,
     libc::TCP_INFO,
     [u8; INFO]
+);
+
+sockopt_impl!(
+    PeekOffset,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_PEEK_OFF,
+    i32
 );
 
 sockopt_impl!(

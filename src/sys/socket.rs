@@ -29,8 +29,8 @@ pub(crate) enum Socket {
 impl Socket {
     /// Closes so that the peer can tell it from an end.
     ///
-    /// TCP sends a reset and drops what was not sent. A Unix socket has no such thing: its peer
-    /// sees a reset only if it left bytes unread here, and an end otherwise.
+    /// TCP sends a reset and drops what was not sent. The peer of a Unix socket sees a reset only if
+    /// bytes of its own are unread here, and an end otherwise: see [`UnixStream::reset_on_close`].
     pub(crate) fn reset(self) {
         if let Self::Tcp(stream) = &self {
             // Fails only where the peer has reset the connection already.
