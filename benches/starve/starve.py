@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys
@@ -90,7 +91,8 @@ def parse_arguments():
 def run(arguments):
     arguments.warm_up = 0.5
     arguments.backend = "unix"
-    results = {"about": compare.about(arguments), "samples": []}
+    about = compare.about(arguments) | {"command": shlex.join(["benches/starve/run", *compare.shown_arguments()])}
+    results = {"about": about, "samples": []}
     bench = measure.Bench(arguments.load, arguments.seconds, arguments.warm_up,
                           arguments.proxy_cpu, arguments.load_cpu)
     port = FIRST_PORT
