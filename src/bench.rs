@@ -129,7 +129,7 @@ async fn secure(acceptor: &TlsAcceptor, wire: Line) -> RecordStream<Line> {
         client: secrets.client,
         server: secrets.server,
     });
-    RecordStream::new(io, secrets, traffic, received).expect("a suite of ours")
+    RecordStream::new(io, &secrets, traffic, received).expect("a suite of ours")
 }
 
 /// Of clients that offer `suite` and X25519, and nothing else.

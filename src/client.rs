@@ -40,6 +40,8 @@ impl Client {
     /// # Errors
     ///
     /// The keys are of no suite that the record layer knows.
+    // So that what it leaves on the stack can be wiped.
+    #[inline(never)]
     pub(crate) fn secured(session: Session<Socket>) -> Result<Self, Socket> {
         match session {
             Session::Stream(stream) => Ok(Self::Stream(Box::new(Stream::tls(stream)))),
@@ -55,7 +57,7 @@ impl Client {
                     server: secrets.server,
                 });
                 const { assert!(MOST_RECEIVED <= record::MOST_HELD) };
-                let stream = RecordStream::new(io, secrets, traffic, received)?;
+                let stream = RecordStream::new(io, &secrets, traffic, received)?;
                 Ok(Self::Record(Box::new(stream)))
             }
         }
@@ -252,7 +254,8 @@ mod tests {
             tx: (0, secrets()),
             rx: (0, secrets()),
         };
-        let record = RecordStream::new(socket(), secrets, None, Vec::new()).expect("a known suite");
+        let record =
+            RecordStream::new(socket(), &secrets, None, Vec::new()).expect("a known suite");
         let record = Client::Record(Box::new(record));
         let stream = Client::plain(socket());
         for (mut client, sizes) in [(record, RECORD), (stream, STREAM)] {

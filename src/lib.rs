@@ -21,6 +21,7 @@ mod level;
 mod outcome;
 mod pace;
 mod pattern;
+mod residue;
 mod traffic;
 mod wire;
 

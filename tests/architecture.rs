@@ -11,7 +11,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
         Peers::Allowed,
         &[
             "address", "deadline", "facts", "id", "identity", "level", "outcome", "pace",
-            "pattern", "traffic", "wire",
+            "pattern", "residue", "traffic", "wire",
         ],
     ),
     (

@@ -14,6 +14,7 @@ use crate::address::Address;
 use crate::identity::Identity;
 use crate::pace::Pace;
 use crate::relay::record::ReadVectored;
+use crate::residue;
 use crate::sys::socket::Socket;
 use crate::tls::connector::{Settings, TlsConnector, refusal};
 use crate::wire::Peer;
@@ -41,7 +42,9 @@ impl Tls {
         address: &Address,
         socket: Socket,
     ) -> Result<(Box<Secure>, Box<Identity>), DialError> {
-        match self.connector.connect(address, socket).await {
+        let connected = self.connector.connect(address, socket).await;
+        residue::wipe();
+        match connected {
             Ok((stream, identity)) => {
                 let secure = Secure {
                     stream,

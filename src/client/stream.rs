@@ -106,7 +106,7 @@ impl Stream {
         // Only to say a last word: of secrets for the next keys there is no need.
         let traffic = is_tls13.then(TrafficSecrets::default);
         match connection.dangerous_extract_secrets() {
-            Ok(secrets) => RecordStream::new(socket, secrets, traffic, Vec::new()),
+            Ok(secrets) => RecordStream::new(socket, &secrets, traffic, Vec::new()),
             Err(_) => Err(socket),
         }
     }

@@ -14,6 +14,7 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::{Reason, Record};
 use crate::limits::{Exceeded, IdentityShare, Permit, Place, Slot};
 use crate::outcome::Outcome;
+use crate::residue;
 use crate::route::{Expecting, Query, Refusal};
 use crate::setup::{Agreed, Setup, Unwelcome, agree};
 use crate::sys::socket::Socket;
@@ -129,6 +130,7 @@ impl Admission<'_> {
         self.facts.tls = Some(secured.facts);
         let client = Client::secured(secured.session)
             .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
+        residue::wipe();
         Ok((client, secured.peer))
     }
 

@@ -116,7 +116,7 @@ impl<IO: Wire> RecordStream<IO> {
     /// The secrets are of no suite that is known here.
     pub(crate) fn new(
         io: IO,
-        secrets: ExtractedSecrets,
+        secrets: &ExtractedSecrets,
         traffic: Option<TrafficSecrets>,
         received: Vec<u8>,
     ) -> Result<Self, IO> {
@@ -124,7 +124,10 @@ impl<IO: Wire> RecordStream<IO> {
             Some(TrafficSecrets { client, server }) => (Some(client), Some(server)),
             None => (None, None),
         };
-        let keys = (Keys::new(secrets.rx, client), Keys::new(secrets.tx, server));
+        let keys = (
+            Keys::new(&secrets.rx, client),
+            Keys::new(&secrets.tx, server),
+        );
         let (Some(theirs), Some(ours)) = keys else {
             return Err(io);
         };

@@ -35,7 +35,8 @@ use crate::wire::Wire;
 /// A connection past its handshake, and past rustls.
 pub(crate) struct Keyed<IO> {
     pub io: IO,
-    pub secrets: ExtractedSecrets,
+    /// In a place of their own, where they are wiped: moving them would leave copies.
+    pub secrets: Box<ExtractedSecrets>,
     /// In TLS 1.3.
     pub traffic: Option<TrafficSecrets>,
     /// What the client has sent after its handshake, as it came.
@@ -91,8 +92,8 @@ where
         Ok(done) => {
             let facts = facts(&done.connection, sni.as_deref());
             let peer = peer(&done.connection);
-            let (secrets, _kernel) = match done.connection.dangerous_into_kernel_connection() {
-                Ok(secrets) => secrets,
+            let secrets = match done.connection.dangerous_into_kernel_connection() {
+                Ok((secrets, _kernel)) => Box::new(secrets),
                 Err(cause) => return Err(HandshakeError::Failed(cause, io)),
             };
             let keyed = Keyed {

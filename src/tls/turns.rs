@@ -31,9 +31,15 @@ pub(super) async fn in_turn<F: Future>(mut handshake: Pin<Box<F>>) -> F::Output 
             return Poll::Pending;
         }
         let _turn = Turn;
-        handshake.as_mut().poll(cx)
+        step(handshake.as_mut(), cx)
     })
     .await
+}
+
+// Apart, so that what it leaves on the stack can be wiped.
+#[inline(never)]
+fn step<F: Future>(handshake: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    handshake.poll(cx)
 }
 
 /// Ends a turn in the middle of a handshake that has spent the budget; it gets another one, behind

@@ -75,7 +75,7 @@ impl Ours {
             return bytes;
         };
         let (received, rest) = bytes.split_at(bytes.len().min(MOST_HANDED_OVER));
-        let stream = RecordStream::new(self.client.clone(), extracted, secrets, received.to_vec());
+        let stream = RecordStream::new(self.client.clone(), &extracted, secrets, received.to_vec());
         let Ok(mut stream) = stream else {
             panic!("a suite that is known");
         };

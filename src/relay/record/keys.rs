@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::aead::{Aead, NONCE};
 use super::cipher::{Cipher, Iv, Suite, Version};
+use crate::residue;
 
 /// Key material, wiped when it is dropped.
 pub(crate) type Secret = Zeroizing<Box<[u8]>>;
@@ -32,10 +33,10 @@ impl Keys {
     /// The keys as rustls gives them away: `extracted` with its sequence number, and in TLS 1.3 the
     /// traffic secret that they were derived from.
     pub(super) fn new(
-        (sequence, extracted): (u64, ConnectionTrafficSecrets),
+        (sequence, extracted): &(u64, ConnectionTrafficSecrets),
         traffic: Option<Secret>,
     ) -> Option<Self> {
-        let (aead, key, iv) = match &extracted {
+        let (aead, key, iv) = match extracted {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Aead::Aes128Gcm, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Aead::Aes256Gcm, key, iv),
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
@@ -56,7 +57,7 @@ impl Keys {
         };
         let suite = Suite { version, aead };
         Some(Self {
-            cipher: Cipher::new(suite, key, iv, sequence)?,
+            cipher: Cipher::new(suite, key, iv, *sequence)?,
             suite,
             material,
         })
@@ -64,6 +65,14 @@ impl Keys {
 
     /// Goes on with the next generation of keys (RFC 8446 §7.2); [`NoNextKeys`] in TLS 1.2.
     pub(super) fn update(&mut self) -> Result<(), NoNextKeys> {
+        let updated = self.advance();
+        residue::wipe();
+        updated
+    }
+
+    // Apart, so that what it leaves on the stack can be wiped.
+    #[inline(never)]
+    fn advance(&mut self) -> Result<(), NoNextKeys> {
         let Material::Traffic(secret) = &self.material else {
             return Err(NoNextKeys);
         };

@@ -79,7 +79,7 @@ impl Over {
                     client: secrets.client,
                     server: secrets.server,
                 });
-                let stream = RecordStream::new(keyed.io, keyed.secrets, traffic, keyed.received);
+                let stream = RecordStream::new(keyed.io, &keyed.secrets, traffic, keyed.received);
                 Client::Record(Box::new(stream.ok().expect("a suite that is known")))
             }
         };

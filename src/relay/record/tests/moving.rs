@@ -190,7 +190,7 @@ pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> Record
         client: traffic.client,
         server: traffic.server,
     });
-    let stream = RecordStream::new(keyed.io, keyed.secrets, traffic, keyed.received);
+    let stream = RecordStream::new(keyed.io, &keyed.secrets, traffic, keyed.received);
     stream.expect("a suite that is known")
 }
 
