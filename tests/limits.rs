@@ -6,15 +6,13 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::client::{self, Client, Front, Socket};
+use common::client::{self, Client, Front, Socket, client_hello, from};
 use common::gate::{self, Answer, Watch};
 use common::resources::raise_own_limit;
 use common::vestibule::Vestibule;
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
-use tokio_rustls::rustls::{self, ClientConnection};
 
 const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
 const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
@@ -276,25 +274,6 @@ fn fronts(vestibule: &Vestibule) -> [Front; 2] {
         Front::Tcp(vestibule.tcp()),
         Front::Unix(vestibule.path("front.sock")),
     ]
-}
-
-/// A TCP connection from an address of our choice.
-async fn from(source: &str, to: &str) -> io::Result<Socket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(format!("{source}:0").parse().expect("an address"))?;
-    let stream = socket.connect(to.parse().expect("an address")).await?;
-    stream.set_nodelay(true)?;
-    Ok(Socket::Tcp(stream))
-}
-
-/// What a TLS client says first.
-fn client_hello() -> Vec<u8> {
-    let name = "localhost".try_into().expect("a name");
-    let config = client::config(rustls::ALL_VERSIONS);
-    let mut connection = ClientConnection::new(config, name).expect("a configuration");
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).expect("memory");
-    hello
 }
 
 /// Speaks first, and gets an end or a reset and nothing else.

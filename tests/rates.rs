@@ -6,13 +6,11 @@ use std::io;
 use std::time::Instant;
 
 use common::balancer::{self, assert_echoes};
-use common::client::{self, Front, Socket};
+use common::client::{self, Front, Socket, client_hello, from};
 use common::soon;
 use common::vestibule::{LISTENERS, Vestibule, complete, message};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
-use tokio_rustls::rustls::{self, ClientConnection};
 
 const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
 const PER_IP: &str = "limits.handshakes_per_second_per_ip";
@@ -121,25 +119,6 @@ async fn until_refused(rate: usize, mut socket: impl AsyncFnMut() -> io::Result<
         "{} of {allowed:?}",
         answered.len()
     );
-}
-
-/// A TCP connection from an address of our choice.
-async fn from(source: &str, to: &str) -> io::Result<Socket> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(format!("{source}:0").parse().expect("an address"))?;
-    let stream = socket.connect(to.parse().expect("an address")).await?;
-    stream.set_nodelay(true)?;
-    Ok(Socket::Tcp(stream))
-}
-
-/// What a TLS client says first.
-fn client_hello() -> Vec<u8> {
-    let name = "localhost".try_into().expect("a name");
-    let config = client::config(rustls::ALL_VERSIONS);
-    let mut connection = ClientConnection::new(config, name).expect("a configuration");
-    let mut hello = Vec::new();
-    connection.write_tls(&mut hello).expect("memory");
-    hello
 }
 
 /// The configured key that the last refusal named.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio_rustls::rustls::{
+    self, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
+};
 
 use super::pki::Issued;
 use super::project;
@@ -55,6 +57,25 @@ impl Front {
     ) -> io::Result<Client> {
         tls(self.socket().await?, &[version]).await
     }
+}
+
+/// A TCP connection from an address of our choice.
+pub async fn from(source: &str, to: &str) -> io::Result<Socket> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(format!("{source}:0").parse().expect("an address"))?;
+    let stream = socket.connect(to.parse().expect("an address")).await?;
+    stream.set_nodelay(true)?;
+    Ok(Socket::Tcp(stream))
+}
+
+/// What a TLS client says first.
+pub fn client_hello() -> Vec<u8> {
+    let name = "localhost".try_into().expect("a name");
+    let config = config(rustls::ALL_VERSIONS);
+    let mut connection = ClientConnection::new(config, name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    hello
 }
 
 pub async fn connect(address: &str) -> io::Result<Client> {
