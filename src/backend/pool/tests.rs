@@ -12,8 +12,11 @@ use std::path::PathBuf;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use socket2::{Domain, Type};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
+use super::target::RETRY_AFTER;
 use super::*;
+use crate::backend::dial::Place;
 
 /// Whose listeners those of the tests are.
 fn us() -> u32 {

@@ -1,0 +1,227 @@
+//! One address of a backend, and what is known of it.
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::Health;
+use super::names::Found;
+use crate::address::Address;
+use crate::backend::dial::Place;
+
+/// What an answer says of its address.
+#[derive(PartialEq, Eq)]
+pub(super) enum Answered {
+    Still,
+    /// It had failed before.
+    Again,
+}
+
+/// One address and what is known of it, which is not how many failures make it count as down: a
+/// reload may change that.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// As it is configured or registered.
+    pub address: Address,
+    /// `None` is a name, which stands for the addresses that it has at the time.
+    pub place: Option<Place>,
+    /// Whether it is one of those.
+    pub is_of_name: bool,
+    pub found: Found,
+    /// The user who registered it, and whose listener must be there; `None` if it is configured.
+    pub registrant: Option<u32>,
+    /// The listener is another user's: it is not dialled again.
+    pub disowned: CancellationToken,
+    pub open: AtomicUsize,
+    /// Whether there is anything to be read in `state`: while all is well nobody locks it.
+    has_failed: AtomicBool,
+    state: Mutex<TargetState>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct TargetState {
+    pub failures: u32,
+    successes: u32,
+    /// When a connection may be tried again. `Some` means down.
+    pub retry_at: Option<Instant>,
+    last_error: Option<String>,
+}
+
+impl Target {
+    pub(super) fn new(address: &Address, registrant: Option<u32>) -> Arc<Self> {
+        let disowned = CancellationToken::new();
+        Arc::new(Self::with(
+            address,
+            Place::of(address),
+            registrant,
+            disowned,
+        ))
+    }
+
+    /// One of the addresses of a name.
+    pub(super) fn at(&self, place: Place) -> Arc<Self> {
+        Arc::new(Self {
+            is_of_name: true,
+            // If one of them is another user's, none is dialled any more.
+            ..Self::with(
+                &self.address,
+                Some(place),
+                self.registrant,
+                self.disowned.clone(),
+            )
+        })
+    }
+
+    fn with(
+        address: &Address,
+        place: Option<Place>,
+        registrant: Option<u32>,
+        disowned: CancellationToken,
+    ) -> Self {
+        Self {
+            address: address.clone(),
+            place,
+            is_of_name: false,
+            found: Found::default(),
+            registrant,
+            disowned,
+            open: AtomicUsize::new(0),
+            has_failed: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Why it failed last, since it last answered.
+    pub(super) fn last_error(&self) -> Option<String> {
+        match self.is_well() {
+            true => None,
+            false => self.state().last_error.clone(),
+        }
+    }
+
+    /// Rendezvous hashing: the address with the highest weight for a client is the client's own.
+    pub(super) fn weight(&self, source: Option<IpAddr>) -> u64 {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        match self.is_of_name {
+            true => hasher.hash_one((source, &self.place)),
+            false => hasher.hash_one((source, &self.address)),
+        }
+    }
+
+    pub(super) fn is_disowned(&self) -> bool {
+        self.registrant.is_some() && self.disowned.is_cancelled()
+    }
+
+    /// Down, and not due to be tried.
+    pub(super) fn is_down(&self) -> bool {
+        if self.is_well() {
+            return false;
+        }
+        self.state()
+            .retry_at
+            .is_some_and(|retry_at| Instant::now() < retry_at)
+    }
+
+    /// One connection at a time finds out whether an address that is down answers again: if it is
+    /// silent, the others do not wait for it.
+    pub(super) fn begin(&self) {
+        if self.is_well() {
+            return;
+        }
+        let mut state = self.state();
+        if state.retry_at.is_some() {
+            state.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    pub(super) fn answered(&self, limits: Health) -> Answered {
+        if self.is_well() {
+            return Answered::Still;
+        }
+        let mut state = self.state();
+        let answered = match state.failures {
+            0 => Answered::Still,
+            _ => Answered::Again,
+        };
+        if state.retry_at.is_some() {
+            state.successes += 1;
+            if state.successes < limits.rise {
+                // Its failures stand: one more on its way up, and it is passed over again. Until
+                // then it is due at once.
+                state.retry_at = Some(Instant::now());
+                return answered;
+            }
+            state.retry_at = None;
+            match self.is_of_name {
+                // Of a name that answers, one of several addresses is a detail.
+                true => {
+                    debug!(address = %self.address, place = ?self.place, "an address of a name is up")
+                }
+                false => info!(address = %self.address, "backend address is up"),
+            }
+        }
+        state.failures = 0;
+        state.last_error = None;
+        self.has_failed.store(false, Ordering::Release);
+        answered
+    }
+
+    pub(super) fn failed(&self, limits: Health, error: &str) {
+        let mut state = self.state();
+        self.has_failed.store(true, Ordering::Release);
+        state.successes = 0;
+        state.failures = state.failures.saturating_add(1);
+        state.last_error = Some(error.to_owned());
+        if state.failures >= limits.fall {
+            match (state.retry_at, self.is_of_name) {
+                (Some(_), _) => {}
+                (None, true) => {
+                    debug!(address = %self.address, place = ?self.place, error, "an address of a name is down");
+                }
+                (None, false) => {
+                    warn!(address = %self.address, error, "backend address is down");
+                }
+            }
+            state.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    /// Whether it has not failed since it last answered.
+    pub(super) fn is_well(&self) -> bool {
+        !self.has_failed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, TargetState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's share of an address. Dropping it says that the connection has ended.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lease {
+    pub(super) target: Arc<Target>,
+}
+
+impl Lease {
+    /// Counted from the choice on, not from the connect: a burst must not go to one address.
+    pub(super) fn new(target: Arc<Target>) -> Self {
+        target.open.fetch_add(1, Ordering::Relaxed);
+        Self { target }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.target.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How long an address that is down is passed over while another one is up.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

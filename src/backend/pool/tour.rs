@@ -1,0 +1,130 @@
+//! One round over the addresses of a backend: who is tried next, and what came of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Pool;
+use super::race::{Connected, Race};
+use super::target::{Lease, Target};
+use crate::backend::dial::{DialError, Place, connect_tcp, connect_unix};
+use crate::deadline::Deadline;
+use crate::sys::socket::Socket;
+
+/// One round over the addresses.
+pub(super) struct Tour<'a> {
+    pub pool: &'a Pool,
+    pub source: Option<IpAddr>,
+    pub targets: &'a [Arc<Target>],
+    pub tried: Vec<usize>,
+    pub race: Race,
+    pub busy: bool,
+    pub untrusted: usize,
+}
+
+impl Tour<'_> {
+    /// The next connection to one of the addresses; `None` when all have been tried.
+    pub(super) async fn connected(&mut self, deadline: Deadline) -> Option<(Lease, Socket)> {
+        loop {
+            let (lease, connected) = match self.begin() {
+                Begun::Ended(lease, connected) => (lease, connected),
+                Begun::Running => match self.race.next().await {
+                    Some(ended) => ended,
+                    None => continue,
+                },
+                Begun::Nothing if self.race.len() == 0 => return None,
+                Begun::Nothing => match self.patience(deadline).bound(self.race.ended()).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        for lease in self.race.give_up() {
+                            lease.target.failed(self.pool.health, NO_ANSWER);
+                        }
+                        return None;
+                    }
+                },
+            };
+            match connected {
+                Ok(socket) => {
+                    for late in self.race.late() {
+                        late.target.failed(self.pool.health, LATE);
+                    }
+                    return Some((lease, socket));
+                }
+                Err(error) => self.failed(&lease, error),
+            }
+        }
+    }
+
+    /// Begins to connect to the next address.
+    fn begin(&mut self) -> Begun {
+        let picked = self.pool.pick(self.source, self.targets, &mut self.tried);
+        let Some(lease) = picked else {
+            return Begun::Nothing;
+        };
+        match &lease.target.place {
+            Some(Place::Unix(path)) => {
+                let connected = connect_unix(path);
+                Begun::Ended(lease, connected)
+            }
+            Some(Place::Tcp(address)) => {
+                let connect = connect_tcp(*address, self.pool.unacknowledged);
+                self.race.begin(lease, Box::pin(connect));
+                Begun::Running
+            }
+            // A name is not picked: its addresses are.
+            None => Begun::Nothing,
+        }
+    }
+
+    /// How long to wait for connects when there is no other address to begin with. Where one has failed
+    /// for sure it may be back before the others answer, and is tried again in the next round.
+    fn patience(&self, deadline: Deadline) -> Deadline {
+        match self.race.has_failed {
+            true => deadline.earlier(Deadline::after(SILENCE)),
+            false => deadline,
+        }
+    }
+
+    pub(super) fn failed(&mut self, lease: &Lease, error: DialError) {
+        let health = self.pool.health;
+        self.race.has_failed = true;
+        match error {
+            DialError::Busy => self.busy = true,
+            DialError::Down(error) => lease.target.failed(health, &error.to_string()),
+            DialError::Untrusted(error) => {
+                self.untrusted += 1;
+                lease.target.failed(health, &error);
+            }
+            DialError::Foreign(owner) => self.pool.registry.disown(&lease.target, owner),
+            DialError::Ours => {
+                self.untrusted += 1;
+                lease.target.failed(health, LEADS_BACK);
+            }
+            // It is for the round to end.
+            DialError::Reset => {}
+        }
+    }
+
+    /// Over how many what is left of the time is divided.
+    pub(super) fn rest(&self) -> u32 {
+        let untried = self.targets.len() - self.tried.len() + self.race.len();
+        untried as u32 + 1
+    }
+}
+
+/// What came of beginning with an address.
+enum Begun {
+    Running,
+    /// At once: a Unix socket connects or does not.
+    Ended(Lease, Connected),
+    /// There is none left.
+    Nothing,
+}
+
+/// How long silent addresses are waited for where another has failed for sure: a lost SYN is sent again
+/// after a second (RFC 6298 §2).
+const SILENCE: Duration = Duration::from_secs(1);
+
+pub(super) const NO_ANSWER: &str = "no answer in time";
+const LATE: &str = "no answer in 250 ms, in which another address answered";
+const LEADS_BACK: &str = "it leads back to this Vestibule";
