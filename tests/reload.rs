@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
 #[tokio::test]
@@ -263,6 +264,33 @@ async fn listeners_come_and_go_and_their_connections_stay() {
     let error = unix.socket().await.expect_err("it is gone");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     echo(&mut old).await.expect("it stays");
+}
+
+#[tokio::test]
+async fn who_is_in_the_queue_of_a_listener_that_goes_is_served_and_not_reset() {
+    let site = Site::new();
+    let vestibule = site.start(ECHO).await;
+    let (config, address) = (site.config(None), vestibule.tcp());
+    vestibule.signal(Signal::STOP);
+    let mut clients = JoinSet::new();
+    for _ in 0..100 {
+        let socket = TcpStream::connect(&address)
+            .await
+            .expect("a place in the queue");
+        let connector = TlsConnector::from(Arc::clone(&config));
+        clients.spawn(async move {
+            let name = "localhost".try_into().expect("a name");
+            echo(&mut connector.connect(name, socket).await?).await
+        });
+    }
+    let more = "[[listener]]\nname = \"unix\"\naddress = \"unix:{dir}/front.sock\"\n";
+    site.configure(&format!("{more}{ECHO}"));
+    vestibule.signal(Signal::HUP);
+    vestibule.signal(Signal::CONT);
+    while let Some(served) = soon("a client", clients.join_next()).await {
+        served.expect("no panic").expect("no reset");
+    }
+    reloaded(&vestibule, 1).await;
 }
 
 #[tokio::test]
