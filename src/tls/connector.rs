@@ -17,6 +17,7 @@ use super::roots::Roots;
 use super::server_auth::{Refusal, ServerAuth};
 use super::sessions::{Attempt, Sessions};
 use super::stream::tls_error;
+use super::turns::in_turn;
 use super::words::words;
 use super::{is_not_tls, provider};
 use crate::address::Address;
@@ -90,9 +91,11 @@ impl TlsConnector {
         let attempt = Arc::new(Attempt::new(&self.sessions));
         let mut config = self.config.clone();
         config.resumption = Resumption::store(Arc::clone(&attempt) as _);
-        let handshake = Handshaker::from(Arc::new(config)).connect(name.clone(), io);
-        // Boxed as in `TlsAcceptor::accept`.
-        let stream = Box::pin(handshake).await.map_err(ConnectError::from)?;
+        let handshaker = Handshaker::from(Arc::new(config));
+        let server_name = name.clone();
+        // Boxed as in `TlsAcceptor::accept`; the first step is in it, which makes a key.
+        let handshake = Box::pin(async move { handshaker.connect(server_name, io).await });
+        let stream = in_turn(handshake).await.map_err(ConnectError::from)?;
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let certificate = chain.first().ok_or(BadCertificate::Unreadable)?;
         let identity = identity(certificate)?;
@@ -197,11 +200,15 @@ pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::time::{Duration, Instant};
+
     use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio_rustls::rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
 
     use super::*;
+    use crate::tls::turns::Rounds;
 
     /// An authority in PEM, and a server of TLS that it vouches for.
     fn server(version: &'static SupportedProtocolVersion) -> (String, tokio_rustls::TlsAcceptor) {
@@ -273,7 +280,7 @@ mod tests {
     async fn a_session_whose_certificate_has_expired_begins_a_full_handshake() {
         /// After what rcgen's certificates have for an end, the year 4096.
         fn late() -> UnixTime {
-            UnixTime::since_unix_epoch(std::time::Duration::from_secs(100_000_000_000))
+            UnixTime::since_unix_epoch(Duration::from_secs(100_000_000_000))
         }
         for version in [&TLS12, &TLS13] {
             let (authority, server) = server(version);
@@ -283,6 +290,34 @@ mod tests {
                 let kind = handshake(&connector, &server).await;
                 assert_ne!(kind, HandshakeKind::Resumed, "{version:?}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_waits_for_its_turn_on_a_worker() {
+        let (authority, _) = server(&TLS13);
+        let connector = connector(&authority, UnixTime::now);
+        let (ours, mut theirs) = duplex(1 << 16);
+        let address = Address::Unix("/nowhere".into());
+        let rounds = Rounds::begin();
+        let begun = Instant::now();
+        let spent = async { while begun.elapsed() < Duration::from_millis(1) {} };
+        let spent = Box::pin(spent);
+        in_turn(spent).await;
+        let mut connect = pin!(connector.connect(&address, ours));
+        let mut hello = [0];
+        let said = tokio::select! {
+            biased;
+            _ = &mut connect => panic!("nobody answers"),
+            said = theirs.read(&mut hello) => Some(said),
+            () = std::future::ready(()) => None,
+        };
+        assert!(said.is_none(), "it has not begun");
+        // Without a worker there are no turns.
+        drop(rounds);
+        tokio::select! {
+            _ = connect => panic!("nobody answers"),
+            said = theirs.read(&mut hello) => assert_eq!(said.expect("a hello"), 1),
         }
     }
 

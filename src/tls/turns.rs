@@ -4,11 +4,11 @@
 //! driver polled ─► Rounds: a new budget ─► tasks of established connections ─► turns ─► driver polled
 //! ```
 //!
-//! A step of a handshake takes up to a hundred times as long as to move a message, and strangers decide
-//! how many there are. So a handshake goes on only in its turn, in the order in which they asked for one,
-//! and once [`BUDGET`] is spent the next turn is taken when the worker has looked for what has come
-//! meanwhile: whoever is woken by that is before it. A turn ends when the handshake waits for
-//! anything; while it waits for the network it has none, and its timeout needs none.
+//! A step of a handshake, with a client or with a backend, takes up to a hundred times as long as to move
+//! a message, and strangers decide how many there are. So a handshake goes on only in its turn, in the
+//! order in which they asked for one, and once [`BUDGET`] is spent the next turn is taken when the worker
+//! has looked for what has come meanwhile: whoever is woken by that is before it. A turn ends when the
+//! handshake waits for anything; while it waits for the network it has none, and its timeout needs none.
 //!
 //! On a thread that is no worker's, where nobody begins rounds, every handshake goes on at once.
 
