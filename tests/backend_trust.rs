@@ -71,6 +71,22 @@ async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
 }
 
 #[tokio::test]
+async fn a_backend_may_show_a_trusted_certificate_itself_if_it_has_the_name() {
+    for is_ca in [true, false] {
+        for (name, answer) in [("api.internal", ANSWER), ("other.internal", "")] {
+            let directory = certificates();
+            Authority::alone(directory.path(), "itself", &[name], is_ca);
+            let backend = Backend::tcp().await;
+            let config = server(directory.path(), "itself", ALL_VERSIONS);
+            let tls = TLS.replace("ca.pem", "itself.pem");
+            let vestibule = start(directory, &backend.address(), &tls).await;
+            let _serving = serve(backend, config);
+            assert_eq!(ask(&vestibule).await, answer, "{name} {is_ca}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_allowed_is_told_so_and_never_shown_our_certificate() {
     for version in [&TLS12, &TLS13] {
         for relay in RELAYS {

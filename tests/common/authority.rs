@@ -40,6 +40,19 @@ impl Authority {
         self.sign(name, params);
     }
 
+    /// Makes a pair that nobody but itself has signed, as `openssl req -x509` does: with CA:TRUE, or without.
+    pub fn alone(directory: &Path, name: &str, names: &[&str], is_ca: bool) {
+        let mut params = params(name, names);
+        if is_ca {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(file(directory, name), certificate.pem()).expect("a file");
+        let key_file = file(directory, &format!("{name}-key"));
+        fs::write(key_file, key.serialize_pem()).expect("a file");
+    }
+
     fn sign(&self, name: &str, mut params: CertificateParams) {
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
