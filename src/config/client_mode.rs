@@ -2,9 +2,8 @@
 
 use super::files::Files;
 use super::foreign;
-use super::handshake::chain_and_key;
+use super::handshake::{authorities, chain_and_key};
 use super::reader::Table;
-use super::validity::of_roots;
 use super::value::{Expected, Value};
 use super::words::protocol;
 use crate::address::Address;
@@ -122,22 +121,8 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
         };
     };
     let bundles = table.list("ca", |value| files.read(value))?;
-    let bundles: Vec<Option<Roots>> = bundles
-        .iter()
-        .map(|file| match Roots::from_pem(&file.content) {
-            Ok(roots) => {
-                file.say_all(table, of_roots(&roots));
-                Some(roots)
-            }
-            Err(error) => {
-                file.problem(table, &error);
-                None
-            }
-        })
-        .collect();
-    let is_empty = bundles.is_empty();
-    let roots = Roots::union(bundles.into_iter().collect::<Option<_>>()?);
-    if is_empty {
+    let roots = authorities(&bundles, table)?;
+    if bundles.is_empty() {
         let message = "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust \
                        what this machine trusts";
         table.problem_at(place, message.into());

@@ -228,7 +228,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
 }
 
 /// `None` only with a problem that was reported; `Some(None)` is no authority.
-fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Option<Roots>> {
+pub(super) fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Option<Roots>> {
     let read = |file: &File| match Roots::from_pem(&file.content) {
         Ok(roots) => {
             file.say_all(table, of_roots(&roots));
