@@ -16,6 +16,7 @@ pub mod pki;
 pub mod process;
 pub mod resources;
 pub mod site;
+pub mod users;
 pub mod vestibule;
 pub mod world;
 

@@ -42,6 +42,22 @@ address = "unix:{dir}/front.sock"
 certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
 "#;
 
+/// What comes over TCP goes to an echo, what comes over the Unix socket to workers.
+pub const ECHO_AND_WORKERS: &str = r#"
+[[backend]]
+name = "echo"
+to = "echo"
+[[backend]]
+name = "app"
+to = "gate"
+[[route]]
+listener = ["tcp"]
+backend = "echo"
+[[route]]
+listener = ["unix"]
+backend = "app"
+"#;
+
 /// Who moves the bytes of TLS clients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Relay {
