@@ -180,7 +180,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   vestibule run -c /etc/vestibule.toml
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock
-  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 --proxy-protocol v2
+  vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 \\
+        --proxy-protocol v2
       For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
   vestibule run --listen :443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock \\

@@ -82,10 +82,17 @@ fn one_line(usage: &clap::Error) -> String {
         message.push_str(line.trim_start_matches("tip: "));
     }
     let hint = hint(usage).map(|hint| format!("; {hint}"));
+    let command = std::env::args().nth(1).filter(|word| is_command(word));
+    let command = command.map(|command| format!(" {command}"));
     format!(
-        "{message}{}; see `vestibule help`",
-        hint.unwrap_or_default()
+        "{message}{}; see `vestibule help{}`",
+        hint.unwrap_or_default(),
+        command.unwrap_or_default()
     )
+}
+
+fn is_command(word: &str) -> bool {
+    Args::command().find_subcommand(word).is_some()
 }
 
 /// What was probably meant by an argument in the wrong place.

@@ -249,7 +249,7 @@ async fn drain(running: Running, timeout: Option<Duration>, signals: &mut Signal
     let drain = running.drain_until(timeout, signals.end_is_asked());
     let (drained, ()) = tokio::join!(biased; drain, say);
     if drained.cut > 0 {
-        warn!("drained: {} connections had to be cut", drained.cut);
+        warn!("drained; connections that had to be cut: {}", drained.cut);
         return Exit::Cut;
     }
     info!("drained");

@@ -77,7 +77,7 @@ pub enum SidecarError {
     Allow(String, String),
     /// There is nobody who could be let in or not.
     #[error(
-        "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`"
+        "--allow needs the authorities of the clients (--client-ca), or a backend as `tls:HOST:PORT`"
     )]
     AllowWhom,
     /// One of `alpn` is no protocol.
@@ -289,8 +289,11 @@ fn client_auth(
         return Err(SidecarError::ClientsWithoutTls);
     }
     let wrong = |error: String| SidecarError::Certificate(path.clone(), error);
-    let pem =
-        file::read(path).map_err(|error| wrong(format!("cannot read the bundle: {error}")))?;
+    let pem = file::read(path).map_err(|error| {
+        wrong(format!(
+            "cannot read the authorities of --client-ca: {error}"
+        ))
+    })?;
     let authorities = Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
     findings.add(path, of_roots(&authorities));
     let settings = client_auth::Settings {
@@ -325,7 +328,7 @@ fn towards_backend(
     let roots = match &sidecar.backend_ca {
         None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
         Some(path) => file::read(path)
-            .map_err(|error| format!("cannot read the bundle: {error}"))
+            .map_err(|error| format!("cannot read the authorities of --backend-ca: {error}"))
             .and_then(|pem| Roots::from_pem(&pem).map_err(|error| error.to_string()))
             .map_err(|error| SidecarError::Roots(format!("{}: {error}", path.display())))?,
     };

@@ -257,8 +257,8 @@ pub(crate) enum CertificateError {
     #[error("the certificate chain is not PEM: {0}")]
     ParseChain(PemError),
     #[error(
-        "there is no certificate in the chain file; it starts with -----BEGIN CERTIFICATE-----, and the \
-         file holds {0}"
+        "there is no certificate in the chain file: the file holds {0}, and a certificate starts with \
+         -----BEGIN CERTIFICATE-----"
     )]
     EmptyChain(String),
     #[error("holds a private key and no certificate: are chain and key swapped?")]

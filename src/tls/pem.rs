@@ -14,7 +14,32 @@ use tokio_rustls::rustls::pki_types::{
 #[derive(Debug)]
 pub(crate) struct Pem {
     blocks: Vec<Block>,
-    is_binary: bool,
+    /// What it may be where it is no text.
+    binary: Option<Binary>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Binary {
+    Der,
+    /// A chain and its key under a password (RFC 7292 §4).
+    Pkcs12,
+}
+
+impl Binary {
+    fn of(content: &[u8]) -> Option<Self> {
+        let [DER_SEQUENCE, length, rest @ ..] = content else {
+            return None;
+        };
+        let more_length = match length {
+            0..0x80 => 0,
+            more => usize::from(more & 0x7f),
+        };
+        // Certificates and lists begin with another sequence, this one with its version.
+        match rest.get(more_length..) {
+            Some([DER_INTEGER, 1, 3, ..]) => Some(Self::Pkcs12),
+            _ => Some(Self::Der),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -65,13 +90,13 @@ impl Pem {
         }
         Ok(Self {
             blocks,
-            is_binary: content.first() == Some(&DER_SEQUENCE),
+            binary: Binary::of(content),
         })
     }
 
     /// Whether it may be a revocation list in DER.
     pub(crate) fn is_binary(&self) -> bool {
-        self.blocks.is_empty() && self.is_binary
+        self.blocks.is_empty() && self.binary == Some(Binary::Der)
     }
 
     pub(crate) fn certificates(&self) -> Vec<Located> {
@@ -129,8 +154,11 @@ impl Pem {
     /// What the file holds, for people: that of its first block.
     pub(crate) fn holds(&self) -> String {
         match self.blocks.first().map(|block| &block.content) {
-            None if self.is_binary => {
+            None if self.binary == Some(Binary::Der) => {
                 "DER (`openssl x509 -inform DER` makes PEM of a certificate in it)".into()
+            }
+            None if self.binary == Some(Binary::Pkcs12) => {
+                "PKCS#12 (`openssl pkcs12 -nodes` makes PEM of it)".into()
             }
             None => "nothing that starts with -----BEGIN".into(),
             Some(Content::EncryptedKey) => "an encrypted private key".into(),
@@ -295,6 +323,7 @@ const END: &str = "-----END";
 const DASHES: &str = "-----";
 /// What every certificate, key and list in DER starts with, and no text.
 const DER_SEQUENCE: u8 = 0x30;
+const DER_INTEGER: u8 = 0x02;
 
 #[cfg(test)]
 mod tests {
@@ -444,5 +473,19 @@ mod tests {
         let parameters = of("EC PARAMETERS", "");
         let pem = Pem::read(format!("{parameters}{KEY}").as_bytes()).expect("PEM");
         assert_eq!((pem.keys().len(), pem.encrypted_key()), (1, None));
+    }
+
+    #[test]
+    fn a_binary_file_is_called_what_it_is() {
+        for (content, what) in [
+            (&[0x30, 0x82, 1, 2, 0x30, 0x82][..], "DER"),
+            (&[0x30, 0x82, 9, 1, 2, 1, 3, 0x30], "PKCS#12"),
+            (&[0x30, 5, 2, 1, 3, 0, 0], "PKCS#12"),
+            (&[0x30, 0x80], "DER"),
+            (&[0x30], "nothing that starts"),
+        ] {
+            let holds = Pem::read(content).expect("no blocks").holds();
+            assert!(holds.starts_with(what), "{holds}");
+        }
     }
 }

@@ -140,8 +140,8 @@ fn the_file_at_fault_is_pointed_at() {
             String::new(),
             key.clone(),
             chain_at(
-                "DIR/chain.pem: there is no certificate in the chain file; it starts with \
-                 -----BEGIN CERTIFICATE-----",
+                "DIR/chain.pem: there is no certificate in the chain file: the file holds nothing that \
+                 starts with -----BEGIN",
             ),
         ),
         (

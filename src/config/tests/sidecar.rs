@@ -144,7 +144,7 @@ fn the_short_form_says_whom_to_let_in() {
     for (wrong, message) in [
         (
             sidecar(None, &["cn:alice"], "echo"),
-            "rules about whom to allow need the CA of the clients, or a backend as `tls:HOST:PORT`",
+            "--allow needs the authorities of the clients (--client-ca), or a backend as `tls:HOST:PORT`",
         ),
         (
             sidecar(ca, &["alice"], "echo"),
