@@ -225,8 +225,8 @@ TEXT = """\
 
     {command}
 
-Round trips of 1 KiB on 100 established connections, in ms (p50 / p99), and the handshakes per second that strangers had
-answered meanwhile. Written by that command: do not edit.
+Round trips of 1 KiB on 100 established connections, in ms (p50 / p99), and after the dot how many handshakes per second the clients
+of the flood had answered meanwhile, up to the ServerHello. "Calm" is without a flood. Written by that command: do not edit.
 
 {table}
 
@@ -234,7 +234,7 @@ answered meanwhile. Written by that command: do not edit.
 
 One worker of each proxy on one CPU, one program on the other CPU that is clients, backend and strangers. Each connection has a
 message to send every 20 ms, 5,000 a second together, whether the last one has been answered or not: what waits for an
-answer counts from when it was due. 500 ClientHellos are under way at any time. Their clients leave with a reset when the
+answer is measured from the time when it should have been sent. 500 ClientHellos are under way at any time. Their clients leave with a reset when the
 ServerHello has come, except those with a certificate chain: they finish the handshake and are refused. They run only while
 the echoes have nothing to do (SCHED_IDLE), so that these are on time. Every byte of every echo is compared with what it must be.
 Each figure is the median of {rounds} measurements of {seconds} s, each of a process that has just started; the proxies alternate.
