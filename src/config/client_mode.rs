@@ -121,7 +121,7 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
         };
     };
     let bundles = table.list("ca", |value| files.read(value))?;
-    let roots = authorities(&bundles, table)?;
+    let roots = authorities(&bundles, &[], table)?;
     if bundles.is_empty() {
         let message = "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust \
                        what this machine trusts";

@@ -16,8 +16,7 @@ use crate::tls::chain;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
-use crate::tls::pem::Pem;
-use crate::tls::revocation::List;
+use crate::tls::revocation::{List, lists_in};
 use crate::tls::roots::Roots;
 use crate::tls::tickets::Secret;
 use crate::tls::time::Date;
@@ -182,12 +181,12 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     let has_bundles = table.place("client_ca").is_some();
     let bundles = table.list("client_ca", |value| files.read(value));
     let lists = table.list("crl", |value| files.read(value));
+    let lists = lists.unwrap_or_default();
     let authorities = match bundles {
         None if has_bundles => None,
-        bundles => authorities(&bundles.unwrap_or_default(), table),
+        bundles => authorities(&bundles.unwrap_or_default(), &lists, table),
     };
     // Whatever is wrong with the authorities, so that all is said in one go.
-    let lists = lists.unwrap_or_default();
     let known = authorities.as_ref().and_then(Option::as_ref);
     let revoked = revoked(&lists, known, table);
     let (authorities, revoked) = (authorities?, revoked?);
@@ -228,8 +227,16 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
 }
 
 /// `None` only with a problem that was reported; `Some(None)` is no authority.
-pub(super) fn authorities(bundles: &[File], table: &Table<'_>) -> Option<Option<Roots>> {
-    let read = |file: &File| match Roots::from_pem(&file.content) {
+pub(super) fn authorities(
+    bundles: &[File],
+    lists: &[File],
+    table: &Table<'_>,
+) -> Option<Option<Roots>> {
+    let parse = |file: &File| match lists.iter().any(|list| list.content == file.content) {
+        true => Roots::beside_lists(&file.content),
+        false => Roots::from_pem(&file.content),
+    };
+    let read = |file: &File| match parse(file) {
         Ok(roots) => {
             file.say_all(table, of_roots(&roots));
             Some(roots)
@@ -255,29 +262,25 @@ fn revoked<'f>(
     let mut revoked = Vec::new();
     let mut is_well = true;
     for file in lists {
-        let found = match Pem::read(&file.content) {
-            // In DER, behind which nothing may stand: what is not read would not be in force.
-            Ok(pem) if pem.is_binary() => vec![file.content.clone().into()],
-            Ok(pem) => pem.lists_or(|held| {
+        let found = match lists_in(&file.content) {
+            Ok(found) => found,
+            Err(why) => {
                 is_well = false;
-                file.problem(
-                    table,
-                    &format!(
-                        "not a certificate revocation list (RFC 5280 §5), in PEM or DER: it holds {held}"
-                    ),
-                );
-            }),
-            Err(error) => {
-                is_well = false;
-                file.problem(table, &format!("not PEM: {error}"));
+                file.problem(table, &why);
                 continue;
             }
         };
-        for list in found {
+        let several = found.len() > 1;
+        for (index, (list, line)) in found.into_iter().enumerate() {
             match List::new(list, &authorities) {
                 Ok(list) => {
                     file.say(table, of_list(&list));
                     revoked.push((list, file));
+                }
+                Err(error) if several => {
+                    is_well = false;
+                    let nth = index + 1;
+                    file.problem(table, &format!("list {nth}, in line {line}: {error}"));
                 }
                 Err(error) => {
                     is_well = false;

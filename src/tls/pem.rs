@@ -3,12 +3,17 @@
 //! Files are put together by hand, by `cat`, by Windows and by OpenSSL. The text is put in order here;
 //! rustls-pemfile then takes each block apart by itself, so that none is passed over.
 
+mod gap;
+
 use std::fmt;
 
 use rustls_pemfile::{Item, read_one_from_slice};
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
 };
+
+use self::gap::Gap;
+use super::certs::parse;
 
 /// The blocks of one file, in order.
 #[derive(Debug)]
@@ -31,8 +36,11 @@ impl Binary {
             return None;
         };
         let more_length = match length {
+            // Text may begin with a zero.
+            0..0x80 if usize::from(*length) != rest.len() => return None,
             0..0x80 => 0,
-            more => usize::from(more & 0x7f),
+            0x80..=0x84 => usize::from(length & 0x7f),
+            _ => return None,
         };
         // Certificates and lists begin with another sequence, this one with its version.
         match rest.get(more_length..) {
@@ -53,7 +61,7 @@ struct Block {
 enum Content {
     Item(Item),
     EncryptedKey,
-    /// Of another kind, such as `DH PARAMETERS`.
+    /// Of a kind that goes with keys and certificates, and that nobody here needs.
     Other(String),
 }
 
@@ -84,14 +92,12 @@ impl Pem {
             at: 0,
             counted: (0, 1),
         };
+        let binary = Binary::of(content);
         let mut blocks = Vec::new();
-        while let Some(block) = rest.block()? {
+        while let Some(block) = rest.block(binary)? {
             blocks.push(block);
         }
-        Ok(Self {
-            blocks,
-            binary: Binary::of(content),
-        })
+        Ok(Self { blocks, binary })
     }
 
     /// Whether it may be a revocation list in DER.
@@ -116,20 +122,20 @@ impl Pem {
         certificates.enumerate().map(place).collect()
     }
 
-    /// Its revocation lists; if there is none, `otherwise` is told what there is instead.
-    pub(crate) fn lists_or(
-        &self,
-        otherwise: impl FnOnce(String),
-    ) -> Vec<CertificateRevocationListDer<'static>> {
+    /// The line of the first certificate that cannot be one.
+    pub(crate) fn no_certificate(&self) -> Option<usize> {
+        let mut certificates = self.certificates().into_iter();
+        let found = certificates.find(|(der, _)| parse(der).is_err());
+        found.map(|(_, position)| position.line)
+    }
+
+    /// Its revocation lists, each with the line in which it begins.
+    pub(crate) fn lists(&self) -> Vec<(CertificateRevocationListDer<'static>, usize)> {
         let lists = self.blocks.iter().filter_map(|block| match &block.content {
-            Content::Item(Item::Crl(der)) => Some(der.clone()),
+            Content::Item(Item::Crl(der)) => Some((der.clone(), block.line)),
             _ => None,
         });
-        let lists: Vec<_> = lists.collect();
-        if lists.is_empty() {
-            otherwise(self.holds());
-        }
-        lists
+        lists.collect()
     }
 
     pub(crate) fn keys(&self) -> Vec<PrivateKeyDer<'static>> {
@@ -185,13 +191,19 @@ struct Rest<'a> {
 }
 
 impl<'a> Rest<'a> {
-    fn block(&mut self) -> Result<Option<Block>, PemError> {
+    fn block(&mut self, binary: Option<Binary>) -> Result<Option<Block>, PemError> {
         let text: &'a str = self.text;
         let rest = &text[self.at..];
         let begin = rest.find(BEGIN);
         // Its beginning was lost, or mistyped.
         if let Some(end) = rest[..begin.unwrap_or(rest.len())].find(END) {
             return Err(PemError::NoBegin(self.line(self.at + end)));
+        }
+        let gap = &rest[..begin.unwrap_or(rest.len())];
+        // A file that is all in DER is for others to read.
+        let is_text = binary.is_none() || begin.is_some() || self.at > 0;
+        if is_text && let Some((at, what)) = gap::suspicious(gap) {
+            return Err(PemError::Gap(self.line(self.at + at), what));
         }
         let Some(begin) = begin else {
             return Ok(None);
@@ -211,7 +223,12 @@ impl<'a> Rest<'a> {
         self.at = self.text.len() - behind.len();
         let content =
             content(label, body).map_err(|why| PemError::Content(line, label.to_owned(), why))?;
-        Ok(Some(Block { content, line }))
+        match &content {
+            Content::Other(label) if !HARMLESS.contains(&label.as_str()) => {
+                Err(PemError::Label(line, label.clone(), advice(label)))
+            }
+            _ => Ok(Some(Block { content, line })),
+        }
     }
 
     fn line(&mut self, at: usize) -> usize {
@@ -228,6 +245,20 @@ fn label(text: &str) -> Option<(&str, &str)> {
     let (label, _) = line.strip_prefix(' ')?.split_once(DASHES)?;
     let behind = &text[1 + label.len() + DASHES.len()..];
     Some((label.trim(), behind))
+}
+
+/// What to do about a block of which nobody here knows what it is.
+fn advice(label: &str) -> &'static str {
+    let is_about = |word: &str| label.to_uppercase().contains(word);
+    if is_about("PKCS7") || is_about("PKCS #7") || is_about("CMS") {
+        "`openssl pkcs7 -print_certs` makes certificates of it"
+    } else if is_about("OPENSSH") {
+        "`ssh-keygen -p -m PKCS8` makes a key for TLS of a copy of it"
+    } else if is_about("CRL") {
+        "a revocation list is in an X509 CRL"
+    } else {
+        "known here are CERTIFICATE, X509 CRL, PRIVATE KEY and their older names"
+    }
 }
 
 fn content(label: &str, body: &str) -> Result<Content, String> {
@@ -316,7 +347,20 @@ pub(crate) enum PemError {
     Mismatch(usize, String, String),
     #[error("the block in line {0} (-----BEGIN {1}-----) {2}; copy it again")]
     Content(usize, String, String),
+    #[error("the block in line {0} is of an unknown kind (-----BEGIN {1}-----); {2}")]
+    Label(usize, String, &'static str),
+    #[error("line {0} {1}")]
+    Gap(usize, Gap),
 }
+
+/// They stand beside keys and certificates, and nothing is missing if they are passed over.
+const HARMLESS: [&str; 5] = [
+    "EC PARAMETERS",
+    "DH PARAMETERS",
+    "X9.42 DH PARAMETERS",
+    "DSA PARAMETERS",
+    "ATTRIBUTE CERTIFICATE",
+];
 
 const BEGIN: &str = "-----BEGIN";
 const END: &str = "-----END";
@@ -326,166 +370,4 @@ const DER_SEQUENCE: u8 = 0x30;
 const DER_INTEGER: u8 = 0x02;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHAIN: &str = include_str!("../../certs/server.pem");
-    const KEY: &str = include_str!("../../certs/server-key.pem");
-
-    fn certificates(text: impl AsRef<[u8]>) -> Vec<Located> {
-        Pem::read(text.as_ref()).expect("PEM").certificates()
-    }
-
-    #[test]
-    fn a_certificate_is_read_however_it_is_written() {
-        let [(expected, _)] = &certificates(CHAIN)[..] else {
-            panic!("one certificate");
-        };
-        let relabelled = |label: &str| CHAIN.replace("CERTIFICATE", label);
-        let one_line: String = {
-            let body: String = CHAIN.lines().filter(|it| !it.contains("---")).collect();
-            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----")
-        };
-        let utf_16 = |bytes: fn(u16) -> [u8; 2]| {
-            let marked = format!("\u{feff}{CHAIN}");
-            marked.encode_utf16().flat_map(bytes).collect::<Vec<u8>>()
-        };
-        let bags = "Bag Attributes\n    friendlyName: me\n    localKeyID: 01 02\nsubject=CN = me\n";
-        for text in [
-            CHAIN.as_bytes().to_vec(),
-            format!("\u{feff}{CHAIN}").into_bytes(),
-            utf_16(u16::to_le_bytes),
-            utf_16(u16::to_be_bytes),
-            CHAIN.replace('\n', "\r\n").into_bytes(),
-            CHAIN.replace('\n', "\r").into_bytes(),
-            CHAIN.replace('\n', "\n    ").into_bytes(),
-            format!("    {}", CHAIN.replace('\n', " \t\n  ")).into_bytes(),
-            relabelled("X509 CERTIFICATE").into_bytes(),
-            relabelled("TRUSTED CERTIFICATE").into_bytes(),
-            one_line.into_bytes(),
-            format!("{bags}{CHAIN}").into_bytes(),
-            [b"friendlyName: Zo\xeb\n", CHAIN.as_bytes()].concat(),
-            CHAIN.trim_end().as_bytes().to_vec(),
-            format!("{KEY}{CHAIN}").into_bytes(),
-            format!("{}{CHAIN}", KEY.trim_end()).into_bytes(),
-        ] {
-            let found = certificates(&text);
-            let shown = String::from_utf8_lossy(&text);
-            assert_eq!(found.len(), 1, "{shown}");
-            assert_eq!(found[0].0, *expected, "{shown}");
-        }
-    }
-
-    #[test]
-    fn blocks_that_were_glued_together_are_all_read() {
-        let one = CHAIN.trim_end();
-        for between in ["", "\n", "\u{feff}", " ", "\r\n\u{feff}"] {
-            let text = [one, one, one].join(between);
-            assert_eq!(certificates(&text).len(), 3, "{between:?}");
-        }
-    }
-
-    #[test]
-    fn where_a_certificate_stands_is_known() {
-        let lines = CHAIN.lines().count();
-        let found = certificates(format!("# mine\n{KEY}{CHAIN}{CHAIN}"));
-        let second = Position {
-            nth: 2,
-            line: 2 + KEY.lines().count() + lines,
-        };
-        assert_eq!(found[1].1, second);
-    }
-
-    #[test]
-    fn what_openssl_trusts_a_certificate_for_is_left_out() {
-        let mut command = std::process::Command::new("openssl");
-        command.args(["x509", "-trustout", "-addtrust", "clientAuth"]);
-        command.args([
-            "-in",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/certs/server.pem"),
-        ]);
-        let trusted = command.output().expect("openssl").stdout;
-        assert!(trusted.starts_with(b"-----BEGIN TRUSTED CERTIFICATE"));
-        assert_eq!(certificates(trusted)[0].0, certificates(CHAIN)[0].0);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_an_error_with_its_line() {
-        let begin = "-----BEGIN CERTIFICATE-----";
-        let end = "-----END CERTIFICATE-----";
-        for (text, line, why) in [
-            (format!("{CHAIN}{begin}\nAAAA\n"), 0, "cut short"),
-            (format!("{CHAIN}{begin}\nAAAA\n{CHAIN}"), 0, "cut short"),
-            (
-                format!("{CHAIN}-----BEGIN CERTIFICATE----\nAAAA\n{end}\n"),
-                0,
-                "BEGIN LABEL",
-            ),
-            (
-                format!("{CHAIN}-----BEGINCERTIFICATE-----\nAAAA\n{end}\n"),
-                0,
-                "BEGIN LABEL",
-            ),
-            (
-                format!("{CHAIN}----BEGIN CERTIFICATE-----\nAAAA\n{end}\n"),
-                2,
-                "without",
-            ),
-            (format!("{CHAIN}{begin}\nAA!A\n{end}\n"), 0, "base64"),
-            (format!("{CHAIN}{begin}\nAAAAA\n{end}\n"), 0, "base64"),
-            (
-                format!("{CHAIN}{begin}\nAAAA\n-----END PRIVATE KEY-----\n"),
-                0,
-                "ends as",
-            ),
-            (
-                format!("{CHAIN}{begin}\nAAAA\n-----END CERT\n"),
-                0,
-                "ends as",
-            ),
-        ] {
-            let error = Pem::read(text.as_bytes()).expect_err(&text).to_string();
-            let line = CHAIN.lines().count() + 1 + line;
-            assert!(error.contains(&format!("line {line} ")), "{error}\n{text}");
-            assert!(error.contains(why), "{error}\n{text}");
-        }
-        // A file that was cut anywhere but in the text after its last block.
-        for length in 12..CHAIN.trim_end().len() {
-            assert!(Pem::read(&CHAIN.as_bytes()[..length]).is_err(), "{length}");
-        }
-    }
-
-    #[test]
-    fn a_key_that_takes_a_password_is_known_in_both_forms() {
-        let of = |label: &str, headers: &str| {
-            format!("-----BEGIN {label}-----\n{headers}AAAA\n-----END {label}-----\n")
-        };
-        let old = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
-        for text in [
-            of("ENCRYPTED PRIVATE KEY", ""),
-            of("RSA PRIVATE KEY", old),
-            of("EC PRIVATE KEY", &old.replace('\n', "\r\n")),
-        ] {
-            let pem = Pem::read(format!("# mine\n{text}").as_bytes()).expect("PEM");
-            assert_eq!(pem.encrypted_key(), Some(2), "{text}");
-            assert!(pem.keys().is_empty());
-        }
-        let parameters = of("EC PARAMETERS", "");
-        let pem = Pem::read(format!("{parameters}{KEY}").as_bytes()).expect("PEM");
-        assert_eq!((pem.keys().len(), pem.encrypted_key()), (1, None));
-    }
-
-    #[test]
-    fn a_binary_file_is_called_what_it_is() {
-        for (content, what) in [
-            (&[0x30, 0x82, 1, 2, 0x30, 0x82][..], "DER"),
-            (&[0x30, 0x82, 9, 1, 2, 1, 3, 0x30], "PKCS#12"),
-            (&[0x30, 5, 2, 1, 3, 0, 0], "PKCS#12"),
-            (&[0x30, 0x80], "DER"),
-            (&[0x30], "nothing that starts"),
-        ] {
-            let holds = Pem::read(content).expect("no blocks").holds();
-            assert!(holds.starts_with(what), "{holds}");
-        }
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::iter::once;
 
 use der::Decode;
 use der::asn1::AnyRef;
+use tokio_rustls::rustls::pki_types::CertificateRevocationListDer;
 use webpki::{Error, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
@@ -19,7 +20,31 @@ use x509_parser::prelude::FromDer;
 
 pub(crate) use self::list::List;
 use super::name::Normal;
+use super::pem::Pem;
 use super::signed::Signed;
+
+/// The revocation lists of a file, each with its line. Whatever is passed over would not be in force.
+pub(crate) fn lists_in(
+    content: &[u8],
+) -> Result<Vec<(CertificateRevocationListDer<'static>, usize)>, String> {
+    let pem = Pem::read(content).map_err(|error| format!("not PEM: {error}"))?;
+    // In DER, behind which nothing may stand.
+    if pem.is_binary() {
+        return Ok(vec![(content.to_vec().into(), 1)]);
+    }
+    if let Some(line) = pem.no_certificate() {
+        return Err(format!(
+            "what is called a certificate in line {line} is none; a revocation list is in an X509 CRL"
+        ));
+    }
+    match pem.lists() {
+        lists if lists.is_empty() => Err(format!(
+            "not a certificate revocation list (RFC 5280 §5), in PEM or DER: it holds {}",
+            pem.holds()
+        )),
+        lists => Ok(lists),
+    }
+}
 
 /// The lists of all authorities.
 #[derive(Debug, Default)]

@@ -28,9 +28,22 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// The authorities of one bundle, each of which must be usable: it was named on purpose.
+    /// The authorities of one bundle, each of which must be usable: it was named on purpose. So was a
+    /// revocation list, which would not be in force here.
     pub(crate) fn from_pem(bundle: &[u8]) -> Result<Self, RootsError> {
         let pem = Pem::read(bundle).map_err(RootsError::Parse)?;
+        match pem.lists().first() {
+            Some((_, line)) => Err(RootsError::List(*line)),
+            None => Self::of(&pem),
+        }
+    }
+
+    /// As [`Self::from_pem`], of a bundle whose revocation lists are in force.
+    pub(crate) fn beside_lists(bundle: &[u8]) -> Result<Self, RootsError> {
+        Self::of(&Pem::read(bundle).map_err(RootsError::Parse)?)
+    }
+
+    fn of(pem: &Pem) -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         let mut certificates = HashSet::new();
         for (der, position) in pem.certificates() {
@@ -95,6 +108,11 @@ impl Roots {
 /// Why nobody would be trusted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
+    #[error(
+        "line {0} begins a revocation list, which is not in force in a file of authorities; take it out, or, \
+         for a listener, name this file in `crl` too"
+    )]
+    List(usize),
     #[error("the bundle is not PEM: {0}")]
     Parse(PemError),
     #[error(

@@ -1,0 +1,52 @@
+//! What stands between blocks, and looks like a block that was spoiled: to pass over it would be to leave
+//! out a certificate or a revocation list.
+
+/// What a line looks like that is no part of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Gap {
+    #[error(
+        "looks like the beginning or the end of a block and is neither: it takes five dashes, as in \
+             `-----BEGIN CERTIFICATE-----`"
+    )]
+    Armour,
+    #[error("holds base64 outside of a block: its -----BEGIN is missing")]
+    Base64,
+    #[error(
+        "holds DER beside PEM: `openssl x509 -inform DER` or `openssl crl -inform DER` makes PEM of it"
+    )]
+    Der,
+}
+
+/// The first such line, as a place in `gap`, and what it looks like.
+pub(super) fn suspicious(gap: &str) -> Option<(usize, Gap)> {
+    let mut at = 0;
+    for line in gap.split('\n') {
+        if let Some(what) = of_line(line) {
+            return Some((at, what));
+        }
+        at += line.len() + 1;
+    }
+    None
+}
+
+fn of_line(line: &str) -> Option<Gap> {
+    let text = line.trim();
+    // Names may be in any encoding, and may even hold an escape sequence.
+    let is_binary = |it: char| matches!(it, '\0'..='\u{8}' | '\u{e}'..='\u{1a}');
+    if text.contains(is_binary) {
+        return Some(Gap::Der);
+    }
+    let is_dash = |it: char| matches!(it, '-' | '\u{2010}'..='\u{2015}' | '\u{2212}');
+    if text.starts_with(is_dash) && (text.contains("BEGIN") || text.contains("END ")) {
+        return Some(Gap::Armour);
+    }
+    let body = text.trim_end_matches('=');
+    let is_base64 = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'+' | b'/');
+    // A fingerprint may stand alone in a line.
+    let is_hexadecimal = body.bytes().all(|it| it.is_ascii_hexdigit());
+    let is_body = body.len() >= LINE && body.bytes().all(is_base64) && !is_hexadecimal;
+    is_body.then_some(Gap::Base64)
+}
+
+/// Nearly: lines of base64 have 64 or 76 characters, and a shorter one is the last of a block.
+const LINE: usize = 60;
