@@ -8,7 +8,10 @@ use std::sync::Arc;
 use common::authority::Authority;
 use common::backend::Backend;
 use common::client::{Front, Socket};
-use common::site::{Door, IN_THE_CLEAR, Kind, Site, TLS, certificates, server, strict_server};
+use common::pki::self_signed;
+use common::site::{
+    Door, IN_THE_CLEAR, Kind, Site, TLS, certificates, odd_server, server, strict_server,
+};
 use common::soon;
 use common::vestibule::{RELAYS, Vestibule, message};
 use serde_json::Value;
@@ -82,6 +85,29 @@ async fn a_backend_may_show_a_trusted_certificate_itself_if_it_has_the_name() {
             let vestibule = start(directory, &backend.address(), &tls).await;
             let _serving = serve(backend, config);
             assert_eq!(ask(&vestibule).await, answer, "{name} {is_ca}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_trusted_certificate_is_its_backends_however_it_was_made() {
+    let ec = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    let odd = "1.2.3.4=critical,DER:0500";
+    for (names, answer) in [
+        ("subjectAltName=DNS:api.internal", ANSWER),
+        ("subjectAltName=DNS:*.internal", ANSWER),
+        ("subjectAltName=DNS:other.internal", ""),
+        ("subjectAltName=DNS:*.api.internal,IP:127.0.0.1", ""),
+    ] {
+        for version in [&TLS12, &TLS13] {
+            let directory = certificates();
+            self_signed(directory.path(), "itself", &ec, &[names, odd]);
+            let backend = Backend::tcp().await;
+            let config = odd_server(directory.path(), "itself", &[version]);
+            let tls = TLS.replace("ca.pem", "itself.pem");
+            let vestibule = start(directory, &backend.address(), &tls).await;
+            let _serving = serve(backend, config);
+            assert_eq!(ask(&vestibule).await, answer, "{names} {version:?}");
         }
     }
 }

@@ -265,7 +265,10 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.rustls.verify_tls12_signature(message, cert, dss)
+        match self.authorities.have(cert) {
+            true => pinned::verify_tls12_signature(message, cert, dss),
+            false => self.rustls.verify_tls12_signature(message, cert, dss),
+        }
     }
 
     fn verify_tls13_signature(
@@ -274,7 +277,10 @@ impl ClientCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.rustls.verify_tls13_signature(message, cert, dss)
+        match self.authorities.have(cert) {
+            true => pinned::verify_tls13_signature(message, cert, dss),
+            false => self.rustls.verify_tls13_signature(message, cert, dss),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -4,14 +4,22 @@
 //! how `openssl req -x509` makes them. Of a trusted certificate there is nothing to look for: it must be
 //! of today, and for this purpose.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use tokio_rustls::rustls::{CertificateError, Error};
+use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
+use tokio_rustls::rustls::crypto::verify_tls13_signature_with_raw_key;
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime,
+};
+use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, PeerMisbehaved};
+use webpki::RawPublicKeyEntity;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
 use super::certs::{Role, parse};
+use super::provider;
 
 /// Whether it may be the certificate of a peer that has this role.
 pub(super) fn verify<'a>(
@@ -49,6 +57,74 @@ pub(super) fn is_for(certificate: &X509Certificate<'_>, role: Role) -> bool {
         Role::Server => usage.server_auth,
         Role::Client => usage.client_auth,
     }
+}
+
+/// Whether its subjectAltName has the name of a server (RFC 9525 §6).
+pub(super) fn verify_name(
+    certificate: &X509Certificate<'_>,
+    server: &ServerName<'_>,
+) -> Result<(), Error> {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let names = names.map_or(&[][..], |names| &names.value.general_names);
+    let is_its = |name: &GeneralName<'_>| match (name, server) {
+        (GeneralName::DNSName(name), ServerName::DnsName(server)) => is_name(name, server.as_ref()),
+        (GeneralName::IPAddress(bytes), ServerName::IpAddress(address)) => {
+            match IpAddr::from(*address) {
+                IpAddr::V4(address) => address.octets() == **bytes,
+                IpAddr::V6(address) => address.octets() == **bytes,
+            }
+        }
+        _ => false,
+    };
+    match names.iter().any(is_its) {
+        true => Ok(()),
+        false => Err(CertificateError::NotValidForName.into()),
+    }
+}
+
+/// A wildcard is the whole of the first label.
+fn is_name(name: &str, server: &str) -> bool {
+    match name.strip_prefix("*.") {
+        Some(parent) => server
+            .split_once('.')
+            .is_some_and(|(_, of)| of.eq_ignore_ascii_case(parent)),
+        None => name.eq_ignore_ascii_case(server),
+    }
+}
+
+/// Whether its key has signed a handshake of TLS 1.2. webpki would ask for more: that the certificate is of
+/// version 3, and has no critical extension that is unknown.
+pub(super) fn verify_tls12_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let certificate = parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    let key = RawPublicKeyEntity::try_from(&key).map_err(|_| CertificateError::BadEncoding)?;
+    let schemes = provider().signature_verification_algorithms.mapping;
+    let scheme = schemes.iter().find(|(scheme, _)| *scheme == dss.scheme);
+    let (_, algorithms) = scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    // Of those that a scheme may mean, one is for the kind of key (RFC 8422 §5.1.1).
+    let mut verified = algorithms
+        .iter()
+        .map(|algorithm| key.verify_signature(*algorithm, message, dss.signature()));
+    match verified.any(|it| it.is_ok()) {
+        true => Ok(HandshakeSignatureValid::assertion()),
+        false => Err(CertificateError::BadSignature.into()),
+    }
+}
+
+/// As [`verify_tls12_signature`], of TLS 1.3.
+pub(super) fn verify_tls13_signature(
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    dss: &DigitallySignedStruct,
+) -> Result<HandshakeSignatureValid, Error> {
+    let certificate = parse(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let key = SubjectPublicKeyInfoDer::from(certificate.public_key().raw);
+    let algorithms = provider().signature_verification_algorithms;
+    verify_tls13_signature_with_raw_key(message, &key, dss, &algorithms)
 }
 
 fn unix_time(time: ASN1Time) -> UnixTime {

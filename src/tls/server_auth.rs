@@ -6,12 +6,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
-use tokio_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio_rustls::rustls::server::ParsedCertificate;
 use tokio_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::certs::Role;
@@ -80,7 +79,10 @@ impl ServerCertVerifier for ServerAuth {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        match self.roots.have(cert) {
+            true => pinned::verify_tls12_signature(message, cert, dss),
+            false => self.webpki.verify_tls12_signature(message, cert, dss),
+        }
     }
 
     fn verify_tls13_signature(
@@ -89,7 +91,10 @@ impl ServerCertVerifier for ServerAuth {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        match self.roots.have(cert) {
+            true => pinned::verify_tls13_signature(message, cert, dss),
+            false => self.webpki.verify_tls13_signature(message, cert, dss),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -103,8 +108,8 @@ fn trusted_itself(
     server_name: &ServerName<'_>,
     now: UnixTime,
 ) -> Result<ServerCertVerified, Error> {
-    pinned::verify(certificate, now, Role::Server)?;
-    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    let certificate = pinned::verify(certificate, now, Role::Server)?;
+    pinned::verify_name(&certificate, server_name)?;
     Ok(ServerCertVerified::assertion())
 }
 

@@ -313,6 +313,34 @@ fn list(serials: &[u64]) -> CertificateRevocationListParams {
     }
 }
 
+/// A certificate that its own key has signed, with extensions as `openssl req -addext` takes them; of version 1
+/// without any, and RSA where that is wanted.
+pub fn self_signed(directory: &Path, name: &str, key: &[&str], extensions: &[&str]) {
+    let openssl = |words: &[&str]| {
+        let mut command = std::process::Command::new("openssl");
+        let done = command.args(words).current_dir(directory).output();
+        let done = done.expect("openssl");
+        assert!(done.status.success(), "{words:?}: {done:?}");
+    };
+    let (pem, key_file) = (format!("{name}.pem"), format!("{name}-key.pem"));
+    let subject = format!("/CN={name}");
+    let mut request = vec![
+        "req", "-new", "-nodes", "-subj", &subject, "-keyout", &key_file,
+    ];
+    request.extend(["-newkey"].iter().chain(key));
+    if extensions.is_empty() {
+        openssl(&[&request[..], &["-out", "it.csr"]].concat());
+        return openssl(&[
+            "x509", "-req", "-in", "it.csr", "-signkey", &key_file, "-out", &pem,
+        ]);
+    }
+    request.extend(["-x509", "-out", &pem]);
+    for extension in extensions {
+        request.extend(["-addext", extension]);
+    }
+    openssl(&request);
+}
+
 impl Issued {
     /// Writes `NAME.pem` and `NAME-key.pem`.
     pub fn write(&self, directory: &Path, name: &str) {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
     self, RootCertStore, ServerConfig, SupportedProtocolVersion, crypto::aws_lc_rs,
 };
@@ -142,6 +143,20 @@ pub fn server(
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .expect("a pair")
+}
+
+/// As [`server`], of a certificate that rustls would not have either.
+pub fn odd_server(
+    directory: &Path,
+    name: &str,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
+    let (chain, key) = pair(directory, name);
+    let key = aws_lc_rs::sign::any_supported_type(&key).expect("a key");
+    let pair = CertifiedKey::new(chain, key);
+    builder(versions)
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
 }
 
 /// As [`server`], of one that wants a certificate of the authority `ca`.
