@@ -77,6 +77,37 @@ async fn a_supplementary_group_counts() {
     }
 }
 
+/// As in another container, whose processes have no id here.
+#[tokio::test]
+async fn a_supplementary_group_counts_across_pid_namespaces() {
+    require_root();
+    for others in ["", ", 7"] {
+        let directory = enterable();
+        let config = format!(
+            "[gate]\npath = \"{{dir}}/gate.sock\"\nallow_gids = [{GUESTS}{others}]\n{ECHO_AND_WORKERS}{LISTENERS}"
+        );
+        let vestibule = Vestibule::spawn(Arc::clone(&directory), &config, |command| {
+            let mut unshare = tool("unshare");
+            unshare.args(["--pid", "--fork", "--mount-proc", "--kill-child"]);
+            unshare.arg(command.as_std().get_program());
+            unshare.args(command.as_std().get_args());
+            unshare
+        });
+        vestibule.until_started().await;
+        let gate = directory.path().join("gate.sock");
+        let ask = async |groups: u32| {
+            let mut python = tool("setpriv");
+            python.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
+            python.args([&format!("--groups={groups}"), "/usr/bin/python3", "-c", ASK]);
+            python.arg(&gate);
+            output(python).await
+        };
+        assert_eq!(ask(GUESTS).await.text(), "NO unknown\n");
+        let kept_out = ask(GUESTS + 1).await;
+        assert!(kept_out.err.contains("PermissionError"), "{}", kept_out.err);
+    }
+}
+
 /// Asks for a connection that there is not.
 const ASK: &str = r#"
 import socket, sys

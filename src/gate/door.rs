@@ -2,8 +2,10 @@
 //! no task, or a user who may not come could keep those out who may.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use tokio::net::UnixStream;
@@ -25,7 +27,7 @@ impl Gate {
     /// `Err` says why the client may not come in, if anybody can be told.
     pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<Refusal>> {
         let peer = client.peer_cred().map_err(|_| None)?;
-        if !self.settings.admits(&peer) {
+        if !self.settings.admits(client, &peer) {
             debug!(
                 uid = peer.uid(),
                 gid = peer.gid(),
@@ -41,25 +43,37 @@ impl Gate {
 }
 
 impl Settings {
-    fn admits(&self, peer: &UCred) -> bool {
+    fn admits(&self, client: &UnixStream, peer: &UCred) -> bool {
         let (uid, gid) = (peer.uid(), peer.gid());
         uid == 0
             || uid == rustix::process::geteuid().as_raw()
             || self.allow_uids.contains(&uid)
             || self.allow_gids.contains(&gid)
-            || self.admits_a_group_of(peer)
+            || (!self.allow_gids.is_empty() && self.admits_a_group_of(client, peer))
     }
 
-    fn admits_a_group_of(&self, peer: &UCred) -> bool {
-        // A process of another namespace has no id here.
+    fn admits_a_group_of(&self, client: &UnixStream, peer: &UCred) -> bool {
+        // A process of another PID namespace, as of another container, has no id here.
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
-        let Some(pid) = pid.filter(|pid| *pid != 0 && !self.allow_gids.is_empty()) else {
-            return false;
-        };
-        let groups = process::groups(pid, peer.uid(), peer.gid());
-        groups.iter().any(|group| self.allow_gids.contains(group))
+        let pid = pid.filter(|pid| *pid != 0);
+        match pid.and_then(|pid| process::groups(pid, peer.uid(), peer.gid())) {
+            Some(groups) => groups.iter().any(|group| self.allow_gids.contains(group)),
+            None => is_kept_by_file(client),
+        }
     }
 }
+
+/// Whether the kernel lets only those connect whom the socket's file names: then it has looked at the
+/// groups of this one, and they are among the allowed ones.
+fn is_kept_by_file(client: &UnixStream) -> bool {
+    let address = client.local_addr().ok();
+    let path = address.as_ref().and_then(|it| it.as_pathname());
+    let found = path.and_then(|path| fs::symlink_metadata(path).ok());
+    found.is_some_and(|found| found.mode() & WRITABLE_BY_OTHERS == 0)
+}
+
+/// To connect takes the right to write (unix(7)).
+const WRITABLE_BY_OTHERS: u32 = 0o002;
 
 /// Those who were told no. Their sockets stay open for a moment: a client that writes its line into a
 /// closed socket would get a signal and not the answer.

@@ -9,15 +9,15 @@ pub(crate) fn name(pid: u32) -> Option<String> {
     Some(name.trim_end().escape_debug().to_string())
 }
 
-/// The supplementary groups of the process that has connected with this user and primary group.
+/// The supplementary groups of the process that has connected with this user and primary group; `None`
+/// where that process cannot be seen.
 ///
 /// SO_PEERGROUPS would tell those of the moment of the connect; nothing offers it without unsafe code.
 /// By now the process may have ended, and another may have its id. That one counts only if it has the
 /// same user and group: who can have it start has its groups anyway. The file is opened once, and what is
 /// read through it stays about one process (proc(5)).
-pub(crate) fn groups(pid: u32, uid: u32, gid: u32) -> Vec<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"));
-    let status = status.unwrap_or_default();
+pub(crate) fn groups(pid: u32, uid: u32, gid: u32) -> Option<Vec<u32>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let ids = |key: &str| -> Vec<u32> {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let words = line.unwrap_or_default().split_whitespace();
@@ -25,10 +25,8 @@ pub(crate) fn groups(pid: u32, uid: u32, gid: u32) -> Vec<u32> {
     };
     // Real, effective, saved and of the file system; the effective one is what the kernel has told.
     let is_effective = |key, id| ids(key).get(1) == Some(&id);
-    match is_effective("Uid:", uid) && is_effective("Gid:", gid) {
-        true => ids("Groups:"),
-        false => Vec::new(),
-    }
+    let is_it = is_effective("Uid:", uid) && is_effective("Gid:", gid);
+    is_it.then(|| ids("Groups:"))
 }
 
 #[cfg(test)]
@@ -45,12 +43,12 @@ mod tests {
             .iter()
             .map(|it| it.as_raw())
             .collect();
-        let mut seen = groups(pid, uid, gid);
+        let mut seen = groups(pid, uid, gid).expect("ours");
         expected.sort_unstable();
         seen.sort_unstable();
         assert_eq!(seen, expected);
-        assert_eq!(groups(pid, uid + 1, gid), [0; 0]);
-        assert_eq!(groups(pid, uid, gid + 1), [0; 0]);
-        assert_eq!(groups(u32::MAX, uid, gid), [0; 0]);
+        assert_eq!(groups(pid, uid + 1, gid), None);
+        assert_eq!(groups(pid, uid, gid + 1), None);
+        assert_eq!(groups(u32::MAX, uid, gid), None);
     }
 }
