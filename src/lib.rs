@@ -58,6 +58,10 @@ mod watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
+// For the command line, which has a filter from its environment too.
+#[doc(hidden)]
+pub mod log_filter;
+
 // What benches/ measure.
 #[doc(hidden)]
 #[cfg(feature = "_bench")]

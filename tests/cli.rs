@@ -368,6 +368,8 @@ async fn a_log_filter_that_would_hide_everything_is_refused() {
         "warning",
         "vestibule=loud",
         "debug info",
+        "vestibule:debug",
+        "info;vestibule=debug",
     ] {
         let mut command = run_command("echo", "127.0.0.1:0", "");
         command.env("RUST_LOG", filter);

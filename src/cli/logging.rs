@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{Directive, LevelFilter};
-use vestibule::LogFormat;
+use tracing_subscriber::filter::Directive;
+use vestibule::{LogFormat, log_filter};
 
 use super::stderr::{self, ABOUT_THE_LOG, PANIC, START, Stderr};
 
@@ -15,7 +15,10 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     let filter = match from_environment()? {
         Some(filter) => filter,
         // It was checked with the configuration.
-        None => parse(filter.unwrap_or("info")).context("runtime.log")?,
+        None => {
+            let filter = log_filter::complete(filter.unwrap_or_default());
+            parse(&filter.unwrap_or_default()).context("runtime.log")?
+        }
     };
     let filter = filter
         .add_directive(directive(START, "info")?)
@@ -45,8 +48,8 @@ fn from_environment() -> Result<Option<EnvFilter>> {
     let Some(text) = std::env::var_os("RUST_LOG").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let filter = text.to_str().filter(|text| says_a_level(text));
-    match filter.map(parse) {
+    let filter = text.to_str().and_then(log_filter::complete);
+    match filter.map(|filter| parse(&filter)) {
         Some(Ok(filter)) => Ok(Some(filter)),
         Some(Err(_)) | None => bail!(
             "RUST_LOG: {text:?} is no log filter; the levels are off, error, warn, info, debug and \
@@ -56,20 +59,7 @@ fn from_environment() -> Result<Option<EnvFilter>> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    Ok(EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(filter)?)
-}
-
-/// A word alone that is no level would be taken for the name of a module, and hide all others.
-fn says_a_level(filter: &str) -> bool {
-    let directives = filter.split(',').map(str::trim);
-    directives.into_iter().all(|directive| {
-        directive.is_empty()
-            || directive.contains(['=', '[', ':'])
-            || directive == "vestibule"
-            || directive.parse::<LevelFilter>().is_ok()
-    })
+    Ok(EnvFilter::builder().parse(filter)?)
 }
 
 fn directive(target: &str, level: &str) -> Result<Directive> {

@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 use super::value::{Expected, Value};
 use crate::address::Address;
 use crate::backend::To;
+use crate::log_filter;
 
 /// What `to` may say: an address, or one of three words.
 pub(super) fn to(text: &str) -> Result<To, Expected> {
@@ -54,23 +55,17 @@ pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
 
 /// A log filter, as `RUST_LOG` takes it.
 pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
-    value.parsed(|text| match EnvFilter::builder().parse(text) {
-        // A word that is no level would be taken for a module, and all others be silent.
-        Ok(_) if text.split(',').all(is_level_or_ours) => Ok(text.to_owned()),
-        _ => Err(
+    let is_filter = |text: &str| {
+        let complete = log_filter::complete(text);
+        complete.is_some_and(|filter| EnvFilter::builder().parse(filter).is_ok())
+    };
+    value.parsed(|text| match is_filter(text) {
+        true => Ok(text.to_owned()),
+        false => Err(
             "expected a log filter such as \"info\" or \"info,vestibule=debug\"; the levels are \
              off, error, warn, info, debug and trace",
         ),
     })
-}
-
-fn is_level_or_ours(directive: &str) -> bool {
-    let directive = directive.trim();
-    directive.contains(['=', '[', ':'])
-        || directive == "vestibule"
-        || directive
-            .parse::<tracing::level_filters::LevelFilter>()
-            .is_ok()
 }
 
 pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {

@@ -1,0 +1,84 @@
+//! Log filters as people write them: what would hide lines by mistake is none.
+
+use tracing::level_filters::LevelFilter;
+
+/// The filter for `tracing_subscriber`, in which everything that is not spoken of has the level info; `None` if
+/// it is not one.
+pub fn complete(filter: &str) -> Option<String> {
+    let directives = filter.split(',').map(str::trim);
+    let is_well = directives.into_iter().all(is_directive);
+    // The later of two that are about everything counts.
+    is_well.then(|| format!("info,{filter}"))
+}
+
+/// A level, or a part of the program with its level. A word alone that is no level would be taken for the name
+/// of a module.
+fn is_directive(directive: &str) -> bool {
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    // Of spans and fields.
+    if directive.contains('[') {
+        return !directive.contains(';');
+    }
+    match directive.split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => {
+            let is_ours = directive == "vestibule" || directive.starts_with("vestibule::");
+            directive.is_empty() || is_level(directive) || (is_ours && is_target(directive))
+        }
+    }
+}
+
+/// The path of a module.
+fn is_target(target: &str) -> bool {
+    let is_name = |name: &str| {
+        let mut characters = name.chars();
+        let is_letter = |it: char| it.is_alphabetic() || it == '_';
+        characters.next().is_some_and(is_letter)
+            && characters.all(|it| it.is_alphanumeric() || it == '_' || it == '-')
+    };
+    target.split("::").all(is_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_hide_lines_by_mistake_is_no_filter() {
+        for filter in [
+            "verbose",
+            "info,verbose",
+            "warning",
+            "tokio",
+            "info vestibule=debug",
+            "info;vestibule=debug",
+            "vestibule:debug",
+            "vestibule=loud",
+            "vestibule=",
+            "=debug",
+            "debug info",
+            "vestibule::=debug",
+        ] {
+            assert_eq!(complete(filter), None, "{filter}");
+        }
+    }
+
+    #[test]
+    fn what_a_filter_does_not_speak_of_has_the_level_info() {
+        for filter in [
+            "",
+            "info,",
+            "INFO",
+            "vestibule",
+            "vestibule::gate",
+            "warn, vestibule::gate=debug",
+            "vestibule=debug",
+            "vestibule[connection]=debug",
+            "3",
+            "off",
+        ] {
+            let complete = complete(filter).expect(filter);
+            assert_eq!(complete, format!("info,{filter}"));
+        }
+    }
+}
