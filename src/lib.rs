@@ -58,9 +58,11 @@ mod watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
-// For the command line, which has a filter from its environment too.
+// For the command line, which has a filter from its environment, and errors to print, too.
 #[doc(hidden)]
 pub mod log_filter;
+#[doc(hidden)]
+pub mod printable;
 
 // What benches/ measure.
 #[doc(hidden)]

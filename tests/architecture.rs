@@ -20,6 +20,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
             "outcome",
             "pace",
             "pattern",
+            "printable",
             "residue",
             "traffic",
             "wire",

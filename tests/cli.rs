@@ -396,6 +396,28 @@ async fn a_log_filter_that_would_hide_everything_is_refused() {
 }
 
 #[tokio::test]
+async fn what_comes_from_others_is_printed_without_control_characters() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let label = "\u{1b}[31mX\u{202e}\u{9b}";
+    let text = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+    let file = write(&directory, "odd.pem", &text);
+    let key = cert("server-key.pem");
+    let of_a_file = format!("run --listen 127.0.0.1:0 --cert {file} --key {key} --to echo");
+    for args in [
+        of_a_file,
+        format!("run -c {label}"),
+        format!("run {label}"),
+        format!("run --listen {label}:0 --cert {file} --key {key} --to echo"),
+    ] {
+        let done = output(command(&args)).await;
+        assert_eq!(done.code, Some(2), "{args}");
+        assert!(done.err.contains("\\u{1b}[31mX"), "{:?}", done.err);
+        let is_raw = |it: char| it != '\n' && it.is_control() || it == '\u{202e}';
+        assert!(!done.err.contains(is_raw), "{:?}", done.err);
+    }
+}
+
+#[tokio::test]
 async fn a_terminal_has_colours_unless_somebody_minds() {
     // The start fails, so that nothing is left on the terminal once `script` has gone.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -18,7 +18,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use tracing::error;
-use vestibule::ConfigError;
+use vestibule::{ConfigError, printable};
 
 use self::args::{Args, Command};
 
@@ -34,7 +34,8 @@ fn answer() -> ExitCode {
         // Help and version, which go to stdout.
         Err(asked) if !asked.use_stderr() => asked.exit(),
         Err(usage) => {
-            stderr::last_words(&format_args!("vestibule: {}", one_line(&usage)));
+            let usage = printable::line(&one_line(&usage));
+            stderr::last_words(&format_args!("vestibule: {usage}"));
             return Exit::Usage.into();
         }
     };
@@ -48,14 +49,15 @@ fn answer() -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(failure) => {
+            let said = printable::lines(&failure.to_string());
             if logging::is_set_up() {
                 // Under the target that no filter hides: it is why the process ends.
-                error!(target: stderr::START, "{failure}");
+                error!(target: stderr::START, "{said}");
             } else if failure.error.is::<ConfigError>() {
                 // Each line begins with its place in the file, as editors expect it.
-                stderr::last_words(&failure);
+                stderr::last_words(&said);
             } else {
-                stderr::last_words(&format_args!("vestibule: {failure}"));
+                stderr::last_words(&format_args!("vestibule: {said}"));
             }
             failure.exit.into()
         }

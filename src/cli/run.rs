@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::runtime;
 use tracing::{error, info, warn};
-use vestibule::{Config, ConfigError, FileState, Problem, Proxy, Running, Sidecar, Watch};
+use vestibule::{
+    Config, ConfigError, FileState, Problem, Proxy, Running, Sidecar, Watch, printable,
+};
 
 use super::args::RunArgs;
 use super::signals::{Asked, Signals};
@@ -82,7 +84,7 @@ impl Source {
             } = problem;
             match self {
                 Self::File(path, _) => warn!("{}:{line}:{column}: {message}", path.display()),
-                Self::Demo | Self::Flags(_) => warn!("{message}"),
+                Self::Demo | Self::Flags(_) => warn!("{}", printable::line(message)),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use super::lines::Place;
+use crate::printable;
 use crate::watch::FileState;
 
 /// One problem and its place in the text.
@@ -24,28 +25,9 @@ impl Problem {
         Self {
             line,
             column,
-            message: printable(message),
+            message: printable::line(message),
         }
     }
-}
-
-/// Keys, paths and names in certificates may hold line breaks, escape sequences and what turns the
-/// direction of a text; what is printed is one line on a terminal.
-pub(super) fn printable(message: &str) -> String {
-    let mut shown = String::with_capacity(message.len());
-    for c in message.chars() {
-        if c.is_control() || is_format(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// Unseen, and changes what is seen: separators, marks and embeddings of a direction.
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Every problem of one configuration, in the order of the text.

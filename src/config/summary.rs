@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use super::problem::printable;
 use super::{Config, Listener};
 use crate::backend::{self, To};
+use crate::printable::line as printable;
 use crate::tls::certs::Certificate;
 use crate::tls::chain;
 use crate::tls::client_auth::{ClientAuth, Demand};
