@@ -118,23 +118,21 @@ sys.stdout.write(gate.makefile().read())
 "#;
 
 #[tokio::test]
-async fn a_user_that_is_allowed_and_cannot_reach_the_gate_is_named_at_the_start() {
-    let config = format!("[gate]\nallow_uids = [{STRANGER}]\n{ECHO_AND_WORKERS}");
-    let vestibule = Vestibule::start(&config).await;
-    let said = vestibule
-        .event(|event| message(event).contains("cannot reach the gate"))
-        .await;
-    let said = message(&said);
-    assert!(
-        said.contains(&format!("user {STRANGER} of gate.allow_uids")),
-        "{said}"
-    );
-    // The directory of the test, which is the first that keeps others out.
-    let directory = vestibule.directory.path().display().to_string();
-    assert!(
-        said.contains(&format!("setfacl -m u:{STRANGER}:x {directory}")),
-        "{said}"
-    );
+async fn who_is_allowed_and_cannot_reach_the_gate_is_named_at_the_start() {
+    for (key, whose, entry) in [("allow_uids", "user", "u"), ("allow_gids", "group", "g")] {
+        let config = format!("[gate]\n{key} = [{STRANGER}]\n{ECHO_AND_WORKERS}");
+        let vestibule = Vestibule::start(&config).await;
+        let said = vestibule
+            .event(|event| message(event).contains("cannot reach the gate"))
+            .await;
+        let said = message(&said);
+        let who = format!("{whose} {STRANGER} of gate.{key}");
+        assert!(said.contains(&who), "{said}");
+        // The directory of the test, which is the first that keeps others out.
+        let directory = vestibule.directory.path().display().to_string();
+        let advice = format!("setfacl -m {entry}:{STRANGER}:x {directory}");
+        assert!(said.contains(&advice), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Opens the gate, in a directory that is fit for it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use crate::gate;
 use crate::proxy::error::BindError;
 use crate::sys::directory::{PrivateDirectory, ensure_private};
 use crate::sys::lock::LockError;
-use crate::sys::reach::{Obstacle, obstacle};
+use crate::sys::reach::{Obstacle, Who, obstacle};
 use crate::sys::unix::{self, Admission, SocketFile};
 
 /// A gate that nobody serves yet, and what it is in.
@@ -118,22 +119,41 @@ fn warn_if_open(path: &Path, admission: Admission) {
 }
 
 fn warn_if_unreachable(path: &Path, settings: &gate::Settings) {
-    let mut uids: Vec<u32> = settings.allow_uids.iter().copied().collect();
-    uids.sort_unstable();
-    for uid in uids {
-        let Some(Obstacle {
-            directory,
-            mode,
-            owner,
-        }) = obstacle(path, uid)
-        else {
-            continue;
-        };
-        let directory = directory.display();
-        warn!(
-            "user {uid} of gate.allow_uids cannot reach the gate: {directory} (mode {mode:04o}, of user \
-             {owner}) keeps it out; run `setfacl -m u:{uid}:x {directory}` or `chmod o+x {directory}`, or \
-             choose a `gate.path` in a directory that it can enter"
-        );
+    let sorted = |ids: &HashSet<u32>| {
+        let mut ids: Vec<u32> = ids.iter().copied().collect();
+        ids.sort_unstable();
+        ids
+    };
+    for uid in sorted(&settings.allow_uids) {
+        if let Some(obstacle) = obstacle(path, Who::User(uid)) {
+            warn_of(
+                &obstacle,
+                &format!("user {uid} of gate.allow_uids"),
+                &format!("u:{uid}"),
+            );
+        }
     }
+    for gid in sorted(&settings.allow_gids) {
+        if let Some(obstacle) = obstacle(path, Who::Group(gid)) {
+            warn_of(
+                &obstacle,
+                &format!("group {gid} of gate.allow_gids"),
+                &format!("g:{gid}"),
+            );
+        }
+    }
+}
+
+fn warn_of(obstacle: &Obstacle, who: &str, entry: &str) {
+    let Obstacle {
+        directory,
+        mode,
+        owner,
+    } = obstacle;
+    let directory = directory.display();
+    warn!(
+        "{who} cannot reach the gate: {directory} (mode {mode:04o}, of user {owner}) keeps it out; run \
+         `setfacl -m {entry}:x {directory}` or `chmod o+x {directory}`, or choose a `gate.path` in a \
+         directory that it can enter"
+    );
 }
