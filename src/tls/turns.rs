@@ -10,6 +10,8 @@
 //! has looked for what has come meanwhile: whoever is woken by that is before it. A turn ends when the
 //! handshake waits for anything; while it waits for the network it has none, and its timeout needs none.
 //!
+//! Threads of low weight do better in a flood and worse in calm: docs/performance/handshakes.md.
+//!
 //! On a thread that is no worker's, where nobody begins rounds, every handshake goes on at once.
 
 use std::cell::RefCell;
