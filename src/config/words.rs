@@ -81,15 +81,25 @@ pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
             name.len()
         ));
     }
+    if name.contains([',', ' ', '\t']) {
+        return Err(format!(
+            "{name:?} is one protocol with a comma or a blank in its name; write a list, as in \"h2\", \"http/1.1\""
+        ));
+    }
     let lower = name.to_ascii_lowercase();
+    // Names that are shorter differ by one character from what they mean to.
+    let is_near = |it: &&&str| it.len() > 5 && strsim::damerau_levenshtein(&lower, it) == 1;
     let meant = match lower.as_str() {
         "http/2" | "http/2.0" | "http2" => "h2",
-        "http/1" | "http1" | "http1.1" | "h1" => "http/1.1",
+        "http" | "http/1" | "http1" | "http1.1" | "h1" => "http/1.1",
         "http/3" | "http3" => "h3",
         "postgres" => "postgresql",
         // The registered names that have letters have small ones, but for a few that nobody types.
         lower if PROTOCOLS.contains(&lower) => lower,
-        _ => return Ok(name.to_owned()),
+        _ => match PROTOCOLS.iter().find(is_near) {
+            Some(meant) => meant,
+            None => return Ok(name.to_owned()),
+        },
     };
     if meant == name {
         return Ok(name.to_owned());

@@ -173,10 +173,19 @@ impl From<io::Error> for ConnectError {
                 None => Self::Unverified(cause),
             },
             Some(cause) if is_not_tls(&cause) => Self::NotTls,
-            None if error.kind() == io::ErrorKind::UnexpectedEof => Self::Closed,
+            None if is_closed(error.kind()) => Self::Closed,
             Some(_) | None => Self::Failed(error),
         }
     }
+}
+
+/// How a server leaves that does not speak TLS, or not with us.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        kind,
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+    )
 }
 
 /// The alert by which a server refuses a client for its certificate. In TLS 1.3 it comes after the

@@ -120,6 +120,9 @@ fn a_protocol_that_no_client_offers_is_answered_with_the_one_that_is_meant() {
         ("H2", "h2"),
         ("http/2", "h2"),
         ("http1.1", "http/1.1"),
+        ("http", "http/1.1"),
+        ("htp/1.1", "http/1.1"),
+        ("postgresq", "postgresql"),
         ("MQTT", "mqtt"),
         ("PostgreSQL", "postgresql"),
     ] {
@@ -129,7 +132,21 @@ fn a_protocol_that_no_client_offers_is_answered_with_the_one_that_is_meant() {
             assert!(said.len() == 1 && said[0].ends_with(&expected), "{said:?}");
         }
     }
-    for right in ["h2", "h2c", "http/1.1", "my-Protocol/2", "acme-tls/1"] {
+    for several in ["h2,http/1.1", "h2 http/1.1", "http/1.1 "] {
+        let said = problems(&file("listener.tls", &format!("alpn = [\"{several}\"]")));
+        assert!(
+            said.len() == 1 && said[0].contains("write a list"),
+            "{said:?}"
+        );
+    }
+    for right in [
+        "h2",
+        "h2c",
+        "http/1.0",
+        "http/1.1",
+        "my-Protocol/2",
+        "acme-tls/1",
+    ] {
         assert_eq!(
             problems(&file("listener.tls", &format!("alpn = [\"{right}\"]"))),
             [""; 0]
