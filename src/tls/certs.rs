@@ -5,7 +5,6 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use tokio_rustls::rustls;
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -177,9 +176,14 @@ fn fitting_key(
             None => CertificateError::NoKey(pem.holds()),
         });
     }
-    let keys: Vec<_> = (keys.iter().map(any_supported_type))
-        .collect::<Result<_, _>>()
-        .map_err(CertificateError::UnusableKey)?;
+    let (mut unusable, mut usable) = (None, Vec::new());
+    for key in &keys {
+        match any_supported_type(key) {
+            Ok(key) => usable.push(key),
+            Err(_) => unusable = Some(CertificateError::UnusableKey),
+        }
+    }
+    let keys = usable;
     let fits = |certificate: &X509Certificate<'_>| {
         keys.iter().find(|key| is_key_of(key.as_ref(), certificate))
     };
@@ -193,7 +197,12 @@ fn fitting_key(
             fitting: name::shown(chain[index].subject()),
             first: name::shown(chain[0].subject()),
         },
-        None => CertificateError::Mismatch(name::shown(chain[0].subject())),
+        // The one that fits may be the one that could not be read.
+        None => match (unusable, pem.encrypted_key()) {
+            (Some(unusable), _) => unusable,
+            (None, Some(line)) => CertificateError::Encrypted(line),
+            (None, None) => CertificateError::Mismatch(name::shown(chain[0].subject())),
+        },
     })
 }
 
@@ -282,8 +291,11 @@ pub(crate) enum CertificateError {
          DECRYPTED` and protect that file by its mode (600)"
     )]
     Encrypted(usize),
-    #[error("the private key cannot be used: {0}")]
-    UnusableKey(rustls::Error),
+    #[error(
+        "the private key cannot be used: it is none, or of a kind that is not supported; supported are RSA of \
+         2048 bits and more, ECDSA on P-256, P-384 and P-521, and Ed25519"
+    )]
+    UnusableKey,
     #[error(
         "the private key does not belong to the first certificate of the chain ({first}) but to \
          certificate {nth} ({fitting}): put it first"
@@ -313,7 +325,7 @@ impl CertificateError {
             Self::ParseKey(_)
             | Self::NoKey(_)
             | Self::Encrypted(_)
-            | Self::UnusableKey(_)
+            | Self::UnusableKey
             | Self::Mismatch(_) => Fault::Key,
         }
     }

@@ -197,8 +197,29 @@ fn the_file_at_fault_is_pointed_at() {
         assert!(message.starts_with(&expected.2), "{message}");
     }
     fs::write(path.join("chain.pem"), read("server.pem")).expect("a file");
-    fs::write(path.join("key.pem"), read("server-key.pem")).expect("a file");
-    assert!(load(path).is_ok());
+    // Of several keys in a file the one that fits counts.
+    openssl(path, "ecparam -genkey -noout -name secp256k1 -out odd.pem");
+    openssl(
+        path,
+        "genpkey -algorithm ed25519 -aes256 -pass pass:x -out secret.pem",
+    );
+    let of = |name: &str| fs::read_to_string(path.join(name)).expect("a file");
+    let (odd, secret, other) = (of("odd.pem"), of("secret.pem"), read("client-key.pem"));
+    for (keys, why) in [
+        (format!("{odd}{secret}{other}{key}"), None),
+        (format!("{odd}{other}"), Some("supported are RSA of 2048")),
+        (format!("{other}{secret}"), Some("is encrypted; decrypt it")),
+        (key.clone(), None),
+    ] {
+        fs::write(path.join("key.pem"), keys).expect("a file");
+        match why {
+            None => assert!(load(path).is_ok(), "{:?}", problems(path)),
+            Some(why) => {
+                let problems = problems(path);
+                assert!(problems[0].2.contains(why), "{problems:?}");
+            }
+        }
+    }
 }
 
 /// Of `openssl`, in `directory`.
