@@ -184,7 +184,8 @@ impl Config {
         &self.warnings
     }
 
-    /// What was right once: certificates that have expired. They are served all the same.
+    /// Certificates that peers refuse: they have expired, or an authority of their chain may not issue
+    /// them. They are served all the same.
     pub fn expired(&self) -> &[Problem] {
         &self.expired
     }

@@ -7,7 +7,7 @@ use super::{Config, Listener};
 use crate::backend::{self, To};
 use crate::printable::line as printable;
 use crate::tls::certs::Certificate;
-use crate::tls::chain;
+use crate::tls::chain::{self, Beyond};
 use crate::tls::client_auth::{ClientAuth, Demand};
 use crate::tls::revocation::List;
 use crate::tls::time::Date;
@@ -49,12 +49,8 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     writeln!(f, "listener {name}: {address}, {least}, {}", asks(tls))?;
     for certificate in tls.hosts.certificates() {
         writeln!(f, "  certificate: {}", Shown(certificate))?;
-        if let Some(issuer) = chain::issuer_beyond(certificate.chain()) {
-            let issuer = printable(&issuer);
-            writeln!(
-                f,
-                "    its chain ends before {issuer}: clients must have that authority"
-            )?;
+        if let Some(beyond) = chain::beyond(certificate.chain()) {
+            write_beyond(f, &beyond)?;
         }
     }
     let lists = tls.client_auth.iter().flat_map(ClientAuth::lists);
@@ -62,6 +58,22 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
         writeln!(f, "  revocation list: {}", Listed(list))?;
     }
     Ok(())
+}
+
+/// A private root and an intermediate authority that is missing look the same.
+fn write_beyond(f: &mut fmt::Formatter<'_>, beyond: &Beyond) -> fmt::Result {
+    let issuer = printable(&beyond.name);
+    write!(
+        f,
+        "    its chain ends before {issuer}: clients must have that authority"
+    )?;
+    match beyond.is_root_here {
+        true => writeln!(f, ", a root that this machine has"),
+        false => writeln!(
+            f,
+            "; if it is an intermediate, its certificate must follow in this file"
+        ),
+    }
 }
 
 fn asks(tls: &Settings) -> &'static str {

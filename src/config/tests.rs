@@ -1,6 +1,7 @@
 //! The promises of the configuration: what each key takes, and what is said when it is wrong.
 
 mod certificates;
+mod chains;
 mod files;
 mod keys;
 mod meaning;

@@ -1,7 +1,8 @@
 //! Whether a certificate is valid today, and will be for a while.
 //!
-//! Expired certificates are served all the same: some clients look away, and nobody is helped by a
-//! proxy that does not start. But who runs it is told, and `check` fails.
+//! Certificates that have expired or that may not be used like this are served all the same: some clients
+//! look away, and nobody is helped by a proxy that does not start. But who runs it is told, and `check`
+//! fails.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +16,7 @@ use crate::tls::time::Date;
 pub(super) enum Validity {
     Good,
     Warning(String),
-    /// Not any more, or not yet.
+    /// Peers refuse it: it has expired, is not valid yet, or may not be used like this.
     Invalid(String),
 }
 
@@ -25,7 +26,10 @@ pub(super) fn of_chain(certificate: &Certificate, role: Role) -> Vec<Validity> {
     let own = of_dates("the certificate", *dates.start(), *dates.end());
     let behind = chain::behind(certificate.chain()).into_iter().map(of_dated);
     let flaws = chain::flaws(certificate.chain(), role).into_iter();
-    let flaws = flaws.map(|flaw| Validity::Warning(flaw.to_string()));
+    let flaws = flaws.map(|flaw| match flaw.is_fatal() {
+        true => Validity::Invalid(flaw.to_string()),
+        false => Validity::Warning(flaw.to_string()),
+    });
     [own].into_iter().chain(behind).chain(flaws).collect()
 }
 

@@ -1,15 +1,20 @@
 //! What every peer will find wrong with a chain of ours, said before it does.
 
+mod authority;
+mod path;
+
 use std::collections::HashSet;
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 
-use super::certs::{Role, parse};
+use self::authority::Unfit;
+use self::path::{Link, path};
+use super::certs::{Role, ip, parse};
 use super::name::{self, Normal};
 use super::pinned;
 use super::roots::Roots;
@@ -60,36 +65,124 @@ fn dated(what: String, certificate: &X509Certificate<'_>) -> Dated {
 
 /// What is wrong with it that has nothing to do with today.
 pub(crate) fn flaws(chain: &[CertificateDer<'static>], role: Role) -> Vec<Flaw> {
-    let certificates: Vec<_> = chain.iter().filter_map(|der| parse(der).ok()).collect();
-    let mut flaws = Vec::new();
-    for (index, pair) in certificates.windows(2).enumerate() {
-        if !has_issued(&pair[1], &pair[0], &chain[index]) {
-            flaws.push(Flaw::NotIssuer {
-                nth: index + 2,
-                name: name::shown(pair[1].subject()),
-                issued: name::shown(pair[0].subject()),
-                issuer: name::shown(pair[0].issuer()),
-            });
-        }
-    }
-    if let Some(last) = certificates.last()
+    let links = Link::all(chain);
+    let path = path(&links);
+    let mut flaws = disorder(&path);
+    flaws.extend(strays(&links, &path));
+    let has_gap = flaws.iter().any(|it| matches!(it, Flaw::NotIssuer { .. }));
+    if let Some(last) = path.last()
+        && !has_gap
         && is_from_an_intermediate(last)
     {
-        flaws.push(Flaw::NoIssuer(name::shown(last.issuer())));
+        flaws.push(Flaw::NoIssuer(last.issuer_name()));
     }
-    if let Some(own) = certificates.first()
-        && !pinned::is_for(own, role)
-    {
+    flaws.extend(unfit(&path, role));
+    flaws.extend(path.iter().filter_map(|it| weakly_signed(it)));
+    flaws.extend(path.first().into_iter().flat_map(|own| of_own(own, role)));
+    flaws
+}
+
+/// Certificates before the one that they have issued.
+fn disorder(path: &[&Link<'_>]) -> Vec<Flaw> {
+    let pairs = path.windows(2);
+    let wrong = pairs.filter(|pair| pair[1].nth < pair[0].nth);
+    let flaws = wrong.map(|pair| Flaw::Order {
+        nth: pair[1].nth,
+        name: pair[1].name(),
+        issued: pair[0].nth,
+        issued_name: pair[0].name(),
+    });
+    flaws.collect()
+}
+
+/// Certificates that lead nowhere. A second one for an authority, by another root, has issued what the
+/// first one has, and belongs there.
+fn strays(links: &[Link<'_>], path: &[&Link<'_>]) -> Vec<Flaw> {
+    let is_on_it = |it: &Link<'_>| path.iter().any(|on| on.nth == it.nth);
+    let stray = links.iter().filter(|it| !is_on_it(it));
+    let flaws = stray.filter_map(|it| {
+        let (nth, name) = (it.nth, it.name());
+        if let Some(same) = links[..nth - 1].iter().find(|same| same.der == it.der) {
+            let first = same.nth;
+            return Some(Flaw::Twice { nth, name, first });
+        }
+        match path.last() {
+            _ if it.is_above_any(links) => None,
+            Some(end) if !end.is_its_own() && !PLATFORM.contains(&end.issuer) => {
+                Some(Flaw::NotIssuer {
+                    nth,
+                    name,
+                    issued: end.name(),
+                    issuer: end.issuer_name(),
+                })
+            }
+            _ => Some(Flaw::Stray { nth, name }),
+        }
+    });
+    flaws.collect()
+}
+
+fn unfit(path: &[&Link<'_>], role: Role) -> Vec<Flaw> {
+    let above = (2..=path.len()).map(|length| &path[..length]);
+    let unfit = above.filter_map(|path| Some((*path.last()?, authority::unfit(path, role))));
+    let flaws = unfit.flat_map(|(it, why)| {
+        why.into_iter().map(|why| Flaw::Unfit {
+            nth: it.nth,
+            name: it.name(),
+            is_root: it.is_its_own(),
+            why,
+        })
+    });
+    flaws.collect()
+}
+
+/// Nobody looks at the signature of a root.
+fn weakly_signed(link: &Link<'_>) -> Option<Flaw> {
+    let signed = Signed::read(link.der).ok()?;
+    let hash = signed.broken_hash().filter(|_| !link.is_its_own())?;
+    Some(Flaw::WeakHash {
+        nth: link.nth,
+        name: link.name(),
+        hash,
+    })
+}
+
+fn of_own(own: &Link<'_>, role: Role) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    if !pinned::is_for(&own.certificate, role) {
         flaws.push(Flaw::Purpose(role));
+    }
+    if role == Role::Server && !has_host(&own.certificate) {
+        flaws.push(Flaw::NoHost);
     }
     flaws
 }
 
-/// Who has issued the last certificate of a chain, if that is not in it: a root, or one that is missing.
-pub(crate) fn issuer_beyond(chain: &[CertificateDer<'static>]) -> Option<String> {
-    let last = parse(chain.last()?).ok()?;
-    let is_its_own = last.subject().as_raw() == last.issuer().as_raw();
-    (!is_its_own).then(|| name::shown(last.issuer()))
+/// Whether it has a name that clients compare: most look at the common name no more (RFC 9525 §2).
+fn has_host(certificate: &X509Certificate<'_>) -> bool {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else {
+        return false;
+    };
+    let mut names = names.value.general_names.iter();
+    names.any(|it| matches!(it, GeneralName::DNSName(_) | GeneralName::IPAddress(_)))
+}
+
+/// Who has issued the last certificate of a chain, and is not in it.
+pub(crate) struct Beyond {
+    pub name: String,
+    /// A root of this machine; what others are cannot be told.
+    pub is_root_here: bool,
+}
+
+/// `None` where the chain has its root.
+pub(crate) fn beyond(chain: &[CertificateDer<'static>]) -> Option<Beyond> {
+    let links = Link::all(chain);
+    let path = path(&links);
+    let last = path.last().filter(|it| !it.is_its_own())?;
+    Some(Beyond {
+        name: last.issuer_name(),
+        is_root_here: PLATFORM.contains(&last.issuer),
+    })
 }
 
 /// Whether clients give up on it without a staple (RFC 7633).
@@ -103,26 +196,17 @@ pub(crate) fn must_staple(certificate: &CertificateDer<'_>) -> bool {
     features.is_some_and(|features| features.windows(3).any(|it| it == [2, 1, 5]))
 }
 
-/// By name, and by key where the signature can be verified.
-fn has_issued(issuer: &X509Certificate<'_>, issued: &X509Certificate<'_>, der: &[u8]) -> bool {
-    let is_named = Normal::of(issuer.subject().as_raw()) == Normal::of(issued.issuer().as_raw());
-    let is_signed = Signed::read(der)
-        .is_ok_and(|signed| !signed.is_verifiable() || signed.is_by(issuer.public_key().raw));
-    is_named && is_signed
-}
-
 /// One that says where its issuer's certificate can be had, as public authorities make them, and whose
 /// issuer is no root that this machine knows. Of a private one nobody can tell.
-fn is_from_an_intermediate(certificate: &X509Certificate<'_>) -> bool {
-    let is_its_own = certificate.subject().as_raw() == certificate.issuer().as_raw();
-    let says_where = certificate.extensions().iter().any(|it| {
+fn is_from_an_intermediate(link: &Link<'_>) -> bool {
+    let says_where = link.certificate.extensions().iter().any(|it| {
         let ParsedExtension::AuthorityInfoAccess(access) = it.parsed_extension() else {
             return false;
         };
         let mut places = access.accessdescs.iter();
         places.any(|place| place.access_method.to_id_string() == CA_ISSUERS)
     });
-    !is_its_own && says_where && !PLATFORM.contains(&Normal::of(certificate.issuer().as_raw()))
+    !link.is_its_own() && says_where && !PLATFORM.contains(&link.issuer)
 }
 
 /// The names of the roots of this machine: asked for each of thousands of certificates.
@@ -140,7 +224,7 @@ static PLATFORM: LazyLock<HashSet<Normal>> = LazyLock::new(|| {
 pub(crate) enum Flaw {
     #[error(
         "certificate {nth} of the chain ({name}) has not issued the one before it ({issued}); put the \
-         intermediate certificate of {issuer} there"
+         intermediate certificate of {issuer} there, or remove certificate {nth} if {issuer} is a root"
     )]
     NotIssuer {
         nth: usize,
@@ -149,16 +233,89 @@ pub(crate) enum Flaw {
         issuer: String,
     },
     #[error(
+        "certificate {nth} of the chain ({name}) has issued none of the others and does not belong there; \
+         remove it"
+    )]
+    Stray { nth: usize, name: String },
+    #[error(
+        "certificate {nth} of the chain ({name}) is the same as certificate {first}; remove one of them"
+    )]
+    Twice {
+        nth: usize,
+        name: String,
+        first: usize,
+    },
+    #[error(
+        "certificate {nth} of the chain ({name}) is before certificate {issued} ({issued_name}), which it \
+         has issued; move it behind that one"
+    )]
+    Order {
+        nth: usize,
+        name: String,
+        issued: usize,
+        issued_name: String,
+    },
+    #[error(
         "the chain ends before its issuer {0}, an intermediate authority as far as can be seen here; \
          append its certificate, or clients that do not have it refuse the chain"
     )]
     NoIssuer(String),
     #[error(
+        "{} refuse the chain: its certificate {nth} ({name}) {why}",
+        match .is_root { true => "many peers", false => "peers" }
+    )]
+    Unfit {
+        nth: usize,
+        name: String,
+        is_root: bool,
+        why: Unfit,
+    },
+    #[error(
+        "certificate {nth} of the chain ({name}) is signed with {hash}, which today's peers refuse; have \
+         it issued again with SHA-256"
+    )]
+    WeakHash {
+        nth: usize,
+        name: String,
+        hash: &'static str,
+    },
+    #[error(
         "the certificate is not for {}: its extended key usage does not have {}, and peers refuse it",
-        match .0 { Role::Server => "servers", Role::Client => "clients" },
-        match .0 { Role::Server => "serverAuth", Role::Client => "clientAuth" }
+        words_of(*.0).0,
+        words_of(*.0).1
     )]
     Purpose(Role),
+    #[error(
+        "the certificate has no DNS name and no IP address as subjectAltName, and browsers and most \
+         other clients refuse it, whatever its common name is; have it issued again with \
+         `subjectAltName=DNS:NAME`"
+    )]
+    NoHost,
+}
+
+impl Flaw {
+    /// Whether every peer refuses it. Some do not look at what a root of their own list may do.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            Self::Unfit { is_root, .. } => !is_root,
+            Self::Purpose(_) => true,
+            Self::NotIssuer { .. }
+            | Self::Stray { .. }
+            | Self::Twice { .. }
+            | Self::Order { .. }
+            | Self::NoIssuer(_)
+            | Self::WeakHash { .. }
+            | Self::NoHost => false,
+        }
+    }
+}
+
+/// Who has the role, and the purpose that its certificates need.
+fn words_of(role: Role) -> (&'static str, &'static str) {
+    match role {
+        Role::Server => ("servers", "serverAuth"),
+        Role::Client => ("clients", "clientAuth"),
+    }
 }
 
 const TLS_FEATURES: &str = "1.3.6.1.5.5.7.1.24";

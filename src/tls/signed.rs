@@ -69,6 +69,15 @@ impl<'a> Signed<'a> {
         }
     }
 
+    /// The hash of its signature, where signatures with it can be forged.
+    pub(super) fn broken_hash(&self) -> Option<&'static str> {
+        let mut fields = SliceReader::new(self.algorithm.value()).ok()?;
+        let oid = fields.decode::<ObjectIdentifier>().ok()?.to_string();
+        let (_, name) = WEAK.iter().find(|(known, _)| *known == oid)?;
+        let (hash, _) = name.split_once(' ')?;
+        matches!(hash, "MD5" | "SHA-1").then_some(hash)
+    }
+
     /// Whether it was signed with the key of this SubjectPublicKeyInfo.
     pub(super) fn is_by(&self, key: &[u8]) -> bool {
         AnyRef::from_der(key).is_ok_and(|key| self.is_by_content(key.value()))

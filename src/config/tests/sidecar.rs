@@ -174,7 +174,8 @@ fn the_short_form_says_when_a_certificate_expires() {
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, from: SystemTime, until: SystemTime| {
         let key = rcgen::KeyPair::generate().expect("a key");
-        let mut params = rcgen::CertificateParams::default();
+        let params = rcgen::CertificateParams::new(["it.example".into()]);
+        let mut params = params.expect("a name");
         (params.not_before, params.not_after) = (from.into(), until.into());
         let certificate = params.self_signed(&key).expect("a certificate");
         let path = |suffix: &str| directory.path().join(format!("{name}{suffix}.pem"));

@@ -1,0 +1,80 @@
+//! The way through a chain from our certificate up, whatever the order in the file.
+//!
+//!     file:  leaf  root  stray  intermediate        path:  leaf ─► intermediate ─► root
+//!             1     2      3         4                       1          4            2
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use x509_parser::certificate::X509Certificate;
+
+use crate::tls::certs::parse;
+use crate::tls::name::{self, Normal};
+use crate::tls::signed::Signed;
+
+/// A certificate of the file.
+pub(super) struct Link<'a> {
+    /// Counted from 1.
+    pub nth: usize,
+    pub der: &'a CertificateDer<'static>,
+    pub certificate: X509Certificate<'a>,
+    subject: Normal,
+    pub issuer: Normal,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn all(chain: &'a [CertificateDer<'static>]) -> Vec<Self> {
+        let links = (1..).zip(chain).filter_map(|(nth, der)| {
+            let certificate = parse(der).ok()?;
+            Some(Self {
+                nth,
+                der,
+                subject: Normal::of(certificate.subject().as_raw()),
+                issuer: Normal::of(certificate.issuer().as_raw()),
+                certificate,
+            })
+        });
+        links.collect()
+    }
+
+    /// For people.
+    pub(super) fn name(&self) -> String {
+        name::shown(self.certificate.subject())
+    }
+
+    pub(super) fn issuer_name(&self) -> String {
+        name::shown(self.certificate.issuer())
+    }
+
+    /// As a root is, and a certificate that was not issued by an authority.
+    pub(super) fn is_its_own(&self) -> bool {
+        self.subject == self.issuer
+    }
+
+    /// By name, and by key where the signature can be verified.
+    fn has_issued(&self, issued: &Self) -> bool {
+        let is_signed = || {
+            Signed::read(issued.der).is_ok_and(|signed| {
+                !signed.is_verifiable() || signed.is_by(self.certificate.public_key().raw)
+            })
+        };
+        self.nth != issued.nth && self.subject == issued.issuer && is_signed()
+    }
+
+    /// Whether it has issued any of these.
+    pub(super) fn is_above_any(&self, links: &[Self]) -> bool {
+        links.iter().any(|it| self.has_issued(it))
+    }
+}
+
+/// From the first one up to a root, or to where an issuer is missing. Without any link it is empty.
+pub(super) fn path<'l, 'a>(links: &'l [Link<'a>]) -> Vec<&'l Link<'a>> {
+    let mut path: Vec<&Link<'_>> = links.first().into_iter().collect();
+    while let Some(last) = path.last().filter(|it| !it.is_its_own()) {
+        let is_on_it = |it: &&Link<'_>| path.iter().any(|on| on.der == it.der);
+        let mut others = links.iter().filter(|it| !is_on_it(it));
+        let Some(issuer) = others.find(|it| it.has_issued(last)) else {
+            break;
+        };
+        path.push(issuer);
+    }
+    path
+}
