@@ -4,6 +4,7 @@ mod client_mode;
 mod decode;
 mod explain;
 mod files;
+mod forecast;
 mod foreign;
 mod handshake;
 mod lines;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 pub use self::explain::{Question, QuestionError};
 use self::files::Files;
+use self::forecast::Unready;
 use self::lines::Place;
 pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
@@ -81,7 +83,7 @@ pub struct Config {
     files: Vec<FileState>,
     warnings: Vec<Problem>,
     expired: Vec<Problem>,
-    unready: Vec<Problem>,
+    unready: Unready,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -191,9 +193,10 @@ impl Config {
     }
 
     /// What would keep a start from binding an address on this machine now, such as a directory that
-    /// is not there: it may be by then.
+    /// is not there: it may be by then. The first call looks up the names of hosts, and may take as long
+    /// as that.
     pub fn unready(&self) -> &[Problem] {
-        &self.unready
+        self.unready.all()
     }
 
     /// The listeners, their certificates and the backends, for people.
@@ -287,7 +290,7 @@ impl Config {
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),
-            unready: Vec::new(),
+            unready: Unready::default(),
         }
     }
 }

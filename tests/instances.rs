@@ -277,6 +277,11 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
             None,
             "this machine has no address 192.0.2.1",
         ),
+        (
+            "nowhere.invalid:8443".to_owned(),
+            None,
+            "no address is known for the name \"nowhere.invalid\"",
+        ),
         (unix("nowhere/front.sock"), None, "run `mkdir -p "),
         (
             unix("vestibule/front.sock"),
@@ -314,6 +319,46 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
         );
         let errors = done.err.lines().filter(|line| line.contains("ERROR"));
         assert_eq!(errors.count(), 1, "{}", done.err);
+    }
+}
+
+#[tokio::test]
+async fn what_a_user_may_not_do_with_a_socket_is_said_with_advice() {
+    require_root();
+    let directory = enterable();
+    let program = directory.path().join("vestibule");
+    fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
+    let theirs = directory.path().join("theirs");
+    fs::create_dir(&theirs).expect("a directory");
+    std::os::unix::fs::chown(&theirs, Some(STRANGER), Some(STRANGER)).expect("root may");
+    for (command, path, extra, expected) in [
+        (
+            "run",
+            "theirs/front.sock",
+            "group = 1",
+            "put it into that group (`usermod -aG ",
+        ),
+        (
+            "run",
+            "theirs/front.sock",
+            "owner = 1",
+            "leave out `owner`, or start as root",
+        ),
+        ("check", "front.sock", "", "user 65534 may not write to"),
+    ] {
+        let file = directory.path().join("vestibule.toml");
+        let text = format!(
+            "[[listener]]\nname = \"front\"\naddress = \"unix:{}/{path}\"\n{extra}\n[[backend]]\n\
+             name = \"echo\"\nto = \"echo\"\n",
+            directory.path().display()
+        );
+        fs::write(&file, text).expect("a file");
+        let mut vestibule = std::process::Command::new(&program);
+        vestibule.arg(command).arg("-c").arg(&file);
+        vestibule.uid(STRANGER).gid(STRANGER);
+        let done = output(vestibule.into()).await;
+        let said = String::from_utf8_lossy(&done.out) + done.err.as_str();
+        assert!(said.contains(expected), "no {expected:?} in {said}");
     }
 }
 

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use super::client_mode::client_mode;
 use super::files::Files;
+use super::forecast::{Unready, forecast, real};
 use super::foreign;
 use super::handshake::handshake;
 use super::problem::Problem;
 use super::proxy_protocol;
 use super::reader::{Document, Findings, Table};
 use super::routes::routes;
-use super::unix::{access, forecast};
+use super::unix::access;
 use super::value::Value;
 use super::words::{Named, log_filter, name, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
@@ -117,7 +118,7 @@ impl Decoder<'_> {
             files: Vec::new(),
             warnings: Vec::new(),
             expired: Vec::new(),
-            unready: Vec::new(),
+            unready: Unready::default(),
         })
     }
 
@@ -220,10 +221,23 @@ fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> O
                  (`[::]` serves IPv4 as well)"
             ),
         ),
-        None if address.is_one() => taken.push((address.clone(), "another listener")),
-        None => {}
+        None => {
+            forecast(table, place, &address);
+            let real = real(&address);
+            let same = taken
+                .iter()
+                .find(|(it, _)| real.is_some() && self::real(it) == real);
+            if let Some((it, who)) = same {
+                let message = format!(
+                    "{who} has {it}, which leads to the same place; give one of the two another path"
+                );
+                table.unready_at(place, message);
+            }
+            if address.is_one() {
+                taken.push((address.clone(), "another listener"));
+            }
+        }
     }
-    forecast(table, place, &address);
     Some(address)
 }
 

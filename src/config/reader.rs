@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::forecast::{Host, Unready};
 use super::lines::Lines;
 use super::problem::Problem;
 use super::value::{Expected, Value, closest, found};
@@ -27,7 +28,7 @@ pub(super) struct Findings {
     /// What was right once.
     pub expired: Vec<Problem>,
     /// What would keep a start from binding an address, now.
-    pub unready: Vec<Problem>,
+    pub unready: Unready,
 }
 
 impl<'a> Document<'a> {
@@ -284,7 +285,16 @@ impl<'d> Table<'d> {
 
     pub(super) fn unready_at(&self, offset: usize, message: String) {
         let unready = self.document.said_of(offset, &message);
-        self.document.findings.borrow_mut().unready.push(unready);
+        let mut findings = self.document.findings.borrow_mut();
+        findings.unready.found.push(unready);
+    }
+
+    /// Remembers where a listener is to be.
+    pub(super) fn bound_at(&self, offset: usize, host: &str) {
+        let place = self.document.lines.place(offset);
+        let host = host.to_owned();
+        let mut findings = self.document.findings.borrow_mut();
+        findings.unready.hosts.push(Host { host, place });
     }
 
     pub(super) fn expired_at(&self, offset: usize, message: String) {

@@ -3,6 +3,7 @@
 mod certificates;
 mod chains;
 mod files;
+mod forecast;
 mod keys;
 mod meaning;
 mod sidecar;

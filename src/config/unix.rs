@@ -1,4 +1,4 @@
-//! Who may connect to a Unix listener, and whether a listener could be bound here and now.
+//! Who may connect to a Unix listener.
 
 use toml::de::DeValue;
 
@@ -6,7 +6,7 @@ use super::reader::Table;
 use super::value::{Expected, Value};
 use crate::address::Address;
 use crate::sys::unix::Access;
-use crate::sys::{tcp, users};
+use crate::sys::users;
 
 /// Its own user alone, or those of `group`, unless `mode` says something else.
 pub(super) fn access(table: &mut Table<'_>, address: Option<&Address>) -> Access {
@@ -29,32 +29,6 @@ pub(super) fn access(table: &mut Table<'_>, address: Option<&Address>) -> Access
         owner,
         group,
         ..Access::PRIVATE
-    }
-}
-
-/// Says what would keep this process, were it to start now, from binding an address.
-pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
-    match address {
-        Address::Unix(path) => {
-            let directory = path.parent().unwrap_or(path);
-            if !directory.is_dir() {
-                let directory = directory.display();
-                let message = format!(
-                    "`listener.address`: there is no directory {directory}; run `mkdir -p {directory}`"
-                );
-                table.unready_at(place, message);
-            }
-        }
-        Address::Tcp { port, .. } if !tcp::may_bind(*port) => {
-            let message = format!(
-                "`listener.address`: user {} may not bind port {port}: ports below {} take root or \
-                 CAP_NET_BIND_SERVICE",
-                rustix::process::geteuid().as_raw(),
-                tcp::first_unprivileged()
-            );
-            table.warn_at(place, message);
-        }
-        Address::Tcp { .. } => {}
     }
 }
 

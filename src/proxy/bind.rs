@@ -248,7 +248,7 @@ pub(super) fn bind_listener(
                     listener,
                     match address {
                         Some(address) => advice::of_port(error, address),
-                        None => PathError::Io(error),
+                        None => advice::of_name(error, host),
                     },
                 )
             })?;

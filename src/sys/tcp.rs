@@ -67,6 +67,39 @@ fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
+/// Where a host is.
+#[derive(Debug)]
+pub(crate) enum Whereabouts {
+    Here,
+    Elsewhere,
+    Unknown(io::Error),
+}
+
+/// Whether this machine could listen at the host, on a port that is free. Looks up names.
+pub(crate) fn whereabouts(host: &str) -> Whereabouts {
+    let addresses = match addresses(host, 0) {
+        Ok(addresses) => addresses,
+        Err(error) => return Whereabouts::Unknown(error),
+    };
+    let is_elsewhere = |address: &SocketAddr| {
+        let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None);
+        let bound = socket.and_then(|socket| socket.bind(&(*address).into()));
+        bound.is_err_and(|error| is_not_here(&error))
+    };
+    match addresses.iter().all(is_elsewhere) {
+        true => Whereabouts::Elsewhere,
+        false => Whereabouts::Here,
+    }
+}
+
+/// What to do about a name without an address.
+pub(crate) fn unknown_name(host: &str) -> String {
+    format!(
+        "no address is known for the name {host:?}; correct it, add it to /etc/hosts or the DNS, or give an \
+         IP address"
+    )
+}
+
 fn bind_each(
     addresses: &[SocketAddr],
     count: usize,

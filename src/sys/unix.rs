@@ -136,9 +136,8 @@ impl SocketFile {
         let group = access.group.filter(|it| *it != there.gid());
         if owner.is_some() || group.is_some() {
             let (uid, gid) = (owner.map(Uid::from_raw), group.map(Gid::from_raw));
-            chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH).map_err(|error| {
-                refused(error, &format!("give it to {}", Owner { owner, group }))
-            })?;
+            chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)
+                .map_err(|error| not_given(error, &Owner { owner, group }))?;
         }
         let chmod = |mode| match mode == there.mode() & 0o7777 {
             true => Ok(()),
@@ -168,6 +167,25 @@ impl SocketFile {
 fn refused(error: Errno, what: &str) -> io::Error {
     let error = io::Error::from(error);
     io::Error::new(error.kind(), format!("cannot {what}: {error}"))
+}
+
+fn not_given(error: Errno, to: &Owner) -> io::Error {
+    let refused = refused(error, &format!("give it to {to}"));
+    if error != Errno::PERM {
+        return refused;
+    }
+    let us = rustix::process::geteuid().as_raw();
+    let advice = match to.owner {
+        Some(_) => "only root may give a file to another user; leave out `owner`, or start as root",
+        None => {
+            "a user may give a file to its own groups alone; put it into that group (`usermod -aG GROUP \
+             USER`, then log in again), or name one of those that `id` shows"
+        }
+    };
+    io::Error::new(
+        refused.kind(),
+        format!("{refused}; this process has user {us}, and {advice}"),
+    )
 }
 
 struct Owner {

@@ -8,7 +8,7 @@ use crate::address::LONGEST_UNIX_PATH;
 use crate::proxy::error::{PathError, process};
 use crate::sys::listeners::{Holder, holder};
 use crate::sys::lock::LockError;
-use crate::sys::tcp::first_unprivileged;
+use crate::sys::tcp::{first_unprivileged, unknown_name};
 
 /// The system's words and what they come to for a TCP address.
 pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
@@ -28,6 +28,11 @@ pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
         _ => return PathError::Io(error),
     };
     with(error, &advice)
+}
+
+/// The same for a name that has no address.
+pub(super) fn of_name(error: io::Error, host: &str) -> PathError {
+    with(error, &unknown_name(host))
 }
 
 fn in_use(address: SocketAddr) -> String {

@@ -1,0 +1,105 @@
+//! What would keep a start from binding an address is found before it.
+
+use super::*;
+
+/// What is said of a listener there; `DIR` stands for the directory.
+fn unready(address: &str, directory: &std::path::Path) -> Vec<String> {
+    let directory = directory.display().to_string();
+    let address = address.replace("DIR", &directory);
+    let config = parse(&format!("{LISTENER}{BACKEND}").replace("tcp:127.0.0.1:8443", &address));
+    let all = config.unready().iter();
+    all.inspect(|it| assert_eq!((it.line, it.column), (3, 11)))
+        .map(|it| it.message.replace(&directory, "DIR"))
+        .collect()
+}
+
+#[test]
+fn what_stands_in_the_way_of_a_socket_is_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fs::write(path.join("file"), "precious").expect("a file");
+    fs::create_dir(path.join("dir")).expect("a directory");
+    drop(std::os::unix::net::UnixListener::bind(path.join("stale")).expect("a socket"));
+    for (address, expected) in [
+        ("unix:DIR/new", None),
+        ("unix:DIR/stale", None),
+        (
+            "unix:DIR/file",
+            Some("something that is not a socket stands at DIR/file; remove it or"),
+        ),
+        (
+            "unix:DIR/dir",
+            Some("something that is not a socket stands at DIR/dir; remove it or"),
+        ),
+        (
+            "unix:DIR/file/front.sock",
+            Some("DIR/file is not a directory; choose another path"),
+        ),
+        (
+            "unix:DIR/file/below/front.sock",
+            Some("DIR/file/below cannot be used: Not a directory"),
+        ),
+        (
+            "unix:DIR/none/front.sock",
+            Some("there is no directory DIR/none; run `mkdir -p DIR/none`"),
+        ),
+    ] {
+        let found = unready(address, path);
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+        let expected = format!("`listener.address`: {}", expected.unwrap_or_default());
+        assert!(
+            found.iter().all(|it| it.starts_with(&expected)),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn an_address_that_this_machine_has_not_and_a_name_that_none_has_are_found() {
+    for (address, expected) in [
+        ("tcp:127.0.0.1:0", None),
+        ("tcp:localhost:0", None),
+        ("tcp:0.0.0.0:0", None),
+        (
+            "tcp:192.0.2.1:0",
+            Some("this machine has no address 192.0.2.1;"),
+        ),
+        (
+            "tcp:nowhere.invalid:8443",
+            Some("no address is known for the name \"nowhere.invalid\"; correct it, "),
+        ),
+    ] {
+        let found = unready(address, std::path::Path::new("/"));
+        assert_eq!(found.len(), usize::from(expected.is_some()), "{found:?}");
+        let expected = expected.unwrap_or_default();
+        assert!(found.iter().all(|it| it.contains(expected)), "{found:?}");
+    }
+}
+
+#[test]
+fn two_listeners_at_one_path_by_way_of_a_link_are_found() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path();
+    fs::create_dir(path.join("real")).expect("a directory");
+    std::os::unix::fs::symlink("real", path.join("link")).expect("a link");
+    let listener = |name: &str, place: &str| {
+        let address = format!("unix:{}/{place}", path.display());
+        LISTENER
+            .replace("front", name)
+            .replace("tcp:127.0.0.1:8443", &address)
+    };
+    let unready = |second: &str| {
+        let (first, second) = (listener("a", "real/front.sock"), listener("b", second));
+        parse(&format!("{first}{second}{BACKEND}"))
+            .unready()
+            .to_vec()
+    };
+    assert_eq!(unready("link/other.sock"), []);
+    let [problem] = &unready("link/front.sock")[..] else {
+        panic!("one problem");
+    };
+    assert_eq!((problem.line, problem.column), (6, 11));
+    let expected =
+        "/real/front.sock, which leads to the same place; give one of the two another path";
+    assert!(problem.message.ends_with(expected), "{problem:?}");
+}
