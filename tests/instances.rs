@@ -260,6 +260,33 @@ async fn a_port_in_use_is_named_and_nothing_is_left_behind() {
     assert!(!vestibule.path("front.sock").exists());
 }
 
+/// It may be the one that is to be reloaded, so that the configuration is well all the same.
+#[tokio::test]
+async fn check_names_who_has_a_port() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("vestibule.toml");
+    let text = format!(
+        "[[listener]]\nname = \"front\"\naddress = \"tcp:{address}\"\n[[backend]]\nname = \"echo\"\n\
+         to = \"echo\"\n"
+    );
+    fs::write(&file, text).expect("a file");
+    let check = || async {
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_vestibule"));
+        check.arg("check").arg("-c").arg(&file);
+        let done = output(check.into()).await;
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        String::from_utf8_lossy(&done.out).into_owned()
+    };
+    let said = check().await;
+    let us = format!("  in use now: process {} (", std::process::id());
+    assert!(said.contains(&us), "{said}");
+    assert!(said.contains(&format!(" listens on {address}; ")), "{said}");
+    drop(taken);
+    assert!(!check().await.contains("in use"));
+}
+
 #[tokio::test]
 async fn an_address_that_cannot_be_bound_says_what_to_do() {
     require_root();

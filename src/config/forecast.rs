@@ -12,6 +12,8 @@ use super::lines::Place;
 use super::problem::Problem;
 use super::reader::Table;
 use crate::address::Address;
+use crate::sys::listeners::{Holder, holder};
+use crate::sys::process::shown;
 use crate::sys::tcp::{self, Whereabouts};
 
 /// What is known when the text has been read, and hosts that are looked up when somebody asks: a
@@ -79,6 +81,17 @@ pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
             }
         }
     }
+}
+
+/// Who has the port, of those that listen now. It may be the Vestibule that is to be reloaded.
+pub(super) fn in_use(address: &Address) -> Option<String> {
+    let Address::Tcp { host, port } = address else {
+        return None;
+    };
+    let addresses = tcp::addresses(host, *port).ok()?;
+    let Holder { pid, uid, local } = addresses.into_iter().find_map(holder)?;
+    let who = pid.map_or("a process".into(), shown);
+    Some(format!("{who} of user {uid} listens on {local}"))
 }
 
 /// Where a path leads by way of its directory, so that links to one place compare equal.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use super::forecast;
 use super::{Config, Listener};
+use crate::address::Address;
 use crate::backend::{self, To};
 use crate::printable::line as printable;
 use crate::tls::certs::Certificate;
@@ -40,13 +42,15 @@ impl fmt::Display for Summary<'_> {
 fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Result {
     let Listener { name, address, .. } = listener;
     let Some(tls) = &listener.tls else {
-        return writeln!(f, "listener {name}: {address}, without TLS");
+        writeln!(f, "listener {name}: {address}, without TLS")?;
+        return write_in_use(f, address);
     };
     let least = match tls.min_version {
         MinVersion::Tls12 => "TLS 1.2 and 1.3",
         MinVersion::Tls13 => "TLS 1.3",
     };
     writeln!(f, "listener {name}: {address}, {least}, {}", asks(tls))?;
+    write_in_use(f, address)?;
     for certificate in tls.hosts.certificates() {
         writeln!(f, "  certificate: {}", Shown(certificate))?;
         if let Some(beyond) = chain::beyond(certificate.chain()) {
@@ -58,6 +62,17 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
         writeln!(f, "  revocation list: {}", Listed(list))?;
     }
     Ok(())
+}
+
+/// No warning: before a reload it is as it should be.
+fn write_in_use(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
+    match forecast::in_use(address) {
+        Some(who) => writeln!(
+            f,
+            "  in use now: {who}; a reload of that one is fine, a start fails until it has stopped"
+        ),
+        None => Ok(()),
+    }
 }
 
 /// A private root and an intermediate authority that is missing look the same.

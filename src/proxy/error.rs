@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::address::Address;
-use crate::sys;
 use crate::sys::lock::LockError;
+use crate::sys::process::shown;
 
 /// Why a proxy cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -91,20 +91,12 @@ pub enum PathError {
     /// A live process has the path; its id, where it is known.
     #[error(
         "{} is using it; stop that one, or give this one a path or runtime directory of its own",
-        .0.map_or("another process".into(), process)
+        .0.map_or("another process".into(), shown)
     )]
     Held(Option<u32>),
     /// The system says no.
     #[error(transparent)]
     Io(io::Error),
-}
-
-/// A process, with its name where there is one to be had.
-pub(super) fn process(pid: u32) -> String {
-    match sys::process::name(pid) {
-        Some(name) => format!("process {pid} ({name})"),
-        None => format!("process {pid}"),
-    }
 }
 
 impl From<LockError> for PathError {

@@ -9,6 +9,14 @@ pub(crate) fn name(pid: u32) -> Option<String> {
     Some(name.trim_end().escape_debug().to_string())
 }
 
+/// A process, with its name where there is one to be had.
+pub(crate) fn shown(pid: u32) -> String {
+    match name(pid) {
+        Some(name) => format!("process {pid} ({name})"),
+        None => format!("process {pid}"),
+    }
+}
+
 /// The supplementary groups of the process that has connected with this user and primary group; `None`
 /// where that process cannot be seen.
 ///

@@ -53,7 +53,8 @@ pub(crate) fn bind(
     }
 }
 
-fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// All that a host stands for, IPv4 first. Looks up names.
+pub(crate) fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = match host {
         // Both, whatever the machine's list says (RFC 6761 §6.3): clients try either.
         "localhost" => vec![

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::address::LONGEST_UNIX_PATH;
-use crate::proxy::error::{PathError, process};
+use crate::proxy::error::PathError;
 use crate::sys::listeners::{Holder, holder};
 use crate::sys::lock::LockError;
+use crate::sys::process::shown;
 use crate::sys::tcp::{first_unprivileged, unknown_name};
 
 /// The system's words and what they come to for a TCP address.
@@ -47,7 +48,7 @@ fn in_use(address: SocketAddr) -> String {
             local,
         }) => format!(
             "{} of user {uid} listens on {local}; stop that one, or choose another port",
-            process(pid)
+            shown(pid)
         ),
         Some(Holder { uid, local, .. }) => format!(
             "a process of user {uid} listens on {local}; as root `ss -ltnp 'sport = :{port}'` shows which; \
