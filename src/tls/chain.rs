@@ -69,7 +69,8 @@ pub(crate) fn flaws(chain: &[CertificateDer<'static>], role: Role) -> Vec<Flaw> 
     let path = path(&links);
     let mut flaws = disorder(&path);
     flaws.extend(strays(&links, &path));
-    let has_gap = flaws.iter().any(|it| matches!(it, Flaw::NotIssuer { .. }));
+    let is_gap = |it: &Flaw| matches!(it, Flaw::NotIssuer { .. } | Flaw::OtherKey { .. });
+    let has_gap = flaws.iter().any(is_gap);
     if let Some(last) = path.last()
         && !has_gap
         && is_from_an_intermediate(last)
@@ -108,6 +109,11 @@ fn strays(links: &[Link<'_>], path: &[&Link<'_>]) -> Vec<Flaw> {
         }
         match path.last() {
             _ if it.is_above_any(links) => None,
+            Some(end) if it.has_name_of_issuer(end) => Some(Flaw::OtherKey {
+                nth,
+                name,
+                issued: end.name(),
+            }),
             Some(end) if !end.is_its_own() && !PLATFORM.contains(&end.issuer) => {
                 Some(Flaw::NotIssuer {
                     nth,
@@ -151,6 +157,11 @@ fn of_own(own: &Link<'_>, role: Role) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     if !pinned::is_for(&own.certificate, role) {
         flaws.push(Flaw::Purpose(role));
+    }
+    if let Ok(Some(usage)) = own.certificate.key_usage()
+        && !usage.value.digital_signature()
+    {
+        flaws.push(Flaw::KeyUsage);
     }
     if role == Role::Server && !has_host(&own.certificate) {
         flaws.push(Flaw::NoHost);
@@ -233,6 +244,15 @@ pub(crate) enum Flaw {
         issuer: String,
     },
     #[error(
+        "certificate {nth} of the chain ({name}) has the name of the issuer of {issued}, and another key than \
+         the one that signed it; put the certificate of that authority there that has the right key"
+    )]
+    OtherKey {
+        nth: usize,
+        name: String,
+        issued: String,
+    },
+    #[error(
         "certificate {nth} of the chain ({name}) has issued none of the others and does not belong there; \
          remove it"
     )]
@@ -286,6 +306,11 @@ pub(crate) enum Flaw {
     )]
     Purpose(Role),
     #[error(
+        "the key usage of the certificate does not have digitalSignature, which signs handshakes; browsers, \
+         among others, refuse it; have it issued again with digitalSignature"
+    )]
+    KeyUsage,
+    #[error(
         "the certificate has no DNS name and no IP address as subjectAltName, and browsers and most \
          other clients refuse it, whatever its common name is; have it issued again with \
          `subjectAltName=DNS:NAME`"
@@ -300,11 +325,13 @@ impl Flaw {
             Self::Unfit { is_root, .. } => !is_root,
             Self::Purpose(_) => true,
             Self::NotIssuer { .. }
+            | Self::OtherKey { .. }
             | Self::Stray { .. }
             | Self::Twice { .. }
             | Self::Order { .. }
             | Self::NoIssuer(_)
             | Self::WeakHash { .. }
+            | Self::KeyUsage
             | Self::NoHost => false,
         }
     }

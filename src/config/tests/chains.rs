@@ -94,7 +94,8 @@ fn a_chain_that_is_right_is_not_complained_of() {
         chain.says(names, &[], &[]);
     }
     // One that nobody has issued, as `openssl req -x509` makes it.
-    chain.issue("own", "own", &format!("{AUTHORITY}\n{OWN}"), "-sha256");
+    let own = format!("basicConstraints=critical,CA:TRUE\n{OWN}");
+    chain.issue("own", "own", &own, "-sha256");
     chain.says(&["own"], &[], &[]);
 }
 
@@ -245,6 +246,35 @@ fn a_certificate_that_does_not_belong_in_the_chain_is_named() {
         ),
     ] {
         chain.says(names, &[expected], &[]);
+    }
+}
+
+/// As when an authority was made again under its old name.
+#[test]
+fn an_authority_of_the_right_name_with_another_key_is_named() {
+    let chain = Chain::new();
+    fs::remove_file(chain.path().join("good-key.pem")).expect("a file");
+    chain.issue("good", "root", AUTHORITY, "-sha256");
+    let expected = "certificate 2 of the chain (CN=good) has the name of the issuer of CN=own, and another key";
+    chain.says(&["own", "good"], &[expected], &[]);
+}
+
+#[test]
+fn a_key_usage_without_digital_signature_is_warned_of() {
+    let chain = Chain::new();
+    for (usage, warnings) in [
+        ("digitalSignature", &[][..]),
+        ("digitalSignature,keyEncipherment", &[]),
+        ("keyEncipherment", &["does not have digitalSignature"]),
+        ("keyCertSign", &["does not have digitalSignature"]),
+    ] {
+        chain.issue(
+            "own",
+            "good",
+            &format!("{OWN}\nkeyUsage={usage}"),
+            "-sha256",
+        );
+        chain.says(&["own", "good"], warnings, &[]);
     }
 }
 

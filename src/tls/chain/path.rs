@@ -49,6 +49,10 @@ impl<'a> Link<'a> {
         self.subject == self.issuer
     }
 
+    pub(super) fn has_name_of_issuer(&self, issued: &Self) -> bool {
+        self.subject == issued.issuer
+    }
+
     /// By name, and by key where the signature can be verified.
     fn has_issued(&self, issued: &Self) -> bool {
         let is_signed = || {
@@ -56,7 +60,7 @@ impl<'a> Link<'a> {
                 !signed.is_verifiable() || signed.is_by(self.certificate.public_key().raw)
             })
         };
-        self.nth != issued.nth && self.subject == issued.issuer && is_signed()
+        self.nth != issued.nth && self.has_name_of_issuer(issued) && is_signed()
     }
 
     /// Whether it has issued any of these.
