@@ -1,7 +1,9 @@
 //! The way through a chain from our certificate up, whatever the order in the file.
 //!
-//!     file:  leaf  root  stray  intermediate        path:  leaf ─► intermediate ─► root
-//!             1     2      3         4                       1          4            2
+//! ```text
+//! file:  leaf  root  stray  intermediate        path:  leaf ─► intermediate ─► root
+//!         1     2      3         4                       1          4            2
+//! ```
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
