@@ -201,9 +201,9 @@ Examples:
   vestibule check -c /etc/vestibule.toml --explain --sni api.example.com --identity cn:alice
       Which certificate, route and backend such a client would get, and why
 
-Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2. An
-expired certificate is a problem here, and a warning for `run`. So is a directory that a Unix
-listener needs and that is not there yet.";
+Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2. A
+certificate that has expired, or that peers will refuse, is a problem here, and a warning for `run`.
+So is whatever would keep a listener from binding now.";
 
 const CLAIM_EXAMPLES: &str = "\
 Examples:
