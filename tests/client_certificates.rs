@@ -4,8 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::pki::{Authority, Issued, Subject, replace, self_signed};
+use common::pki::{Authority, Issued, Subject, issued_by, replace, self_signed};
 use common::process::{Done, Process, output, s_client};
+use common::soon;
 use common::vestibule::{RELAYS, Relay, Vestibule, message};
 use rcgen::DnValue;
 use serde_json::Value;
@@ -528,17 +529,55 @@ async fn what_is_not_supported_in_a_certificate_is_refused_in_words() {
         ..Subject::named("critical")
     };
     world.client(&world.root, "critical", &critical);
-    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
-    let done = world.say(&vestibule, Some("critical"), &["-tls1_3"]).await;
-    assert!(done.out.is_empty(), "{}", done.err);
-    let event = vestibule
-        .event(|event| message(event) == "handshake failed")
-        .await;
-    let cause = event["cause"].as_str().expect("text");
-    assert!(
-        cause.contains("a critical extension that is not supported"),
-        "{cause}"
+    let directory = world.directory.path();
+    let ec = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+    self_signed(
+        directory,
+        "uris",
+        &ec,
+        &["nameConstraints=permitted;URI:.corp"],
     );
+    issued_by(
+        directory,
+        "uris",
+        "uri",
+        "subjectAltName=URI:spiffe://a.corp/b\n",
+    );
+    issued_by(
+        directory,
+        "uris",
+        "policy",
+        "certificatePolicies=critical,1.2.3.4\n",
+    );
+    let constrained = std::fs::read_to_string(world.path("uris.pem")).expect("a file");
+    replace(
+        &world.path("clients.pem"),
+        &(world.root.pem() + &constrained),
+    );
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    for (name, words) in [
+        ("critical", "a critical extension that is not supported"),
+        ("uri", "name constraint"),
+        ("policy", "a critical extension that is not supported"),
+    ] {
+        let before = vestibule.log().len();
+        let done = world.say(&vestibule, Some(name), &["-tls1_3"]).await;
+        assert!(done.out.is_empty(), "{}", done.err);
+        let event = soon("a line", async {
+            loop {
+                let log = vestibule.log();
+                let is_it = |event: &&Value| message(event) == "handshake failed";
+                match log[before..].iter().find(is_it) {
+                    Some(event) => break event.clone(),
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        });
+        let event = event.await;
+        let cause = event["cause"].as_str().expect("text");
+        assert!(cause.contains(words), "{name}: {cause}");
+        assert!(!cause.contains("Other("), "{name}: {cause}");
+    }
 }
 
 #[tokio::test]

@@ -316,12 +316,6 @@ fn list(serials: &[u64]) -> CertificateRevocationListParams {
 /// A certificate that its own key has signed, with extensions as `openssl req -addext` takes them; of version 1
 /// without any, and RSA where that is wanted.
 pub fn self_signed(directory: &Path, name: &str, key: &[&str], extensions: &[&str]) {
-    let openssl = |words: &[&str]| {
-        let mut command = std::process::Command::new("openssl");
-        let done = command.args(words).current_dir(directory).output();
-        let done = done.expect("openssl");
-        assert!(done.status.success(), "{words:?}: {done:?}");
-    };
     let (pem, key_file) = (format!("{name}.pem"), format!("{name}-key.pem"));
     let subject = format!("/CN={name}");
     let mut request = vec![
@@ -329,16 +323,50 @@ pub fn self_signed(directory: &Path, name: &str, key: &[&str], extensions: &[&st
     ];
     request.extend(["-newkey"].iter().chain(key));
     if extensions.is_empty() {
-        openssl(&[&request[..], &["-out", "it.csr"]].concat());
-        return openssl(&[
+        openssl(directory, &[&request[..], &["-out", "it.csr"]].concat());
+        let sign = [
             "x509", "-req", "-in", "it.csr", "-signkey", &key_file, "-out", &pem,
-        ]);
+        ];
+        return openssl(directory, &sign);
     }
     request.extend(["-x509", "-out", &pem]);
     for extension in extensions {
         request.extend(["-addext", extension]);
     }
-    openssl(&request);
+    openssl(directory, &request);
+}
+
+/// A client's certificate by one of [`self_signed`], with extensions as lines of openssl's configuration.
+pub fn issued_by(directory: &Path, authority: &str, name: &str, extensions: &str) {
+    let lines = format!("extendedKeyUsage=clientAuth\n{extensions}");
+    replace(&directory.join("extensions"), &lines);
+    let (pem, key_file) = (format!("{name}.pem"), format!("{name}-key.pem"));
+    let (ca, ca_key) = (format!("{authority}.pem"), format!("{authority}-key.pem"));
+    let subject = format!("/CN={name}");
+    let mut request = vec![
+        "req", "-new", "-nodes", "-subj", &subject, "-keyout", &key_file,
+    ];
+    request.extend([
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-out",
+        "it.csr",
+    ]);
+    openssl(directory, &request);
+    let mut sign = vec![
+        "x509", "-req", "-in", "it.csr", "-CA", &ca, "-CAkey", &ca_key,
+    ];
+    sign.extend(["-days", "2", "-extfile", "extensions", "-out", &pem]);
+    openssl(directory, &sign);
+}
+
+fn openssl(directory: &Path, words: &[&str]) {
+    let mut command = std::process::Command::new("openssl");
+    let done = command.args(words).current_dir(directory).output();
+    let done = done.expect("openssl");
+    assert!(done.status.success(), "{words:?}: {done:?}");
 }
 
 impl Issued {
