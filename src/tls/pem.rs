@@ -354,12 +354,14 @@ pub(crate) enum PemError {
 }
 
 /// They stand beside keys and certificates, and nothing is missing if they are passed over.
-const HARMLESS: [&str; 5] = [
+const HARMLESS: [&str; 7] = [
     "EC PARAMETERS",
     "DH PARAMETERS",
     "X9.42 DH PARAMETERS",
     "DSA PARAMETERS",
     "ATTRIBUTE CERTIFICATE",
+    "RSA PUBLIC KEY",
+    "NEW CERTIFICATE REQUEST",
 ];
 
 const BEGIN: &str = "-----BEGIN";
