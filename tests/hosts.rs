@@ -31,24 +31,32 @@ impl Site {
     }
 
     async fn start(&self, rest: &str) -> Vestibule {
+        let config = self.listener("tcp", "127.0.0.1:0") + rest;
+        Vestibule::start_whole(Arc::clone(&self.directory), &config).await
+    }
+
+    fn listener(&self, name: &str, address: &str) -> String {
         let entries: Vec<String> = (self.issued.iter())
             .map(|(name, _)| {
                 format!("{{ chain = \"{{dir}}/{name}.pem\", key = \"{{dir}}/{name}-key.pem\" }}")
             })
             .collect();
-        let config = format!(
-            "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
-             certificates = [{}]\n{rest}\n",
+        format!(
+            "[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\n[listener.tls]\n\
+             certificates = [{}]\n",
             entries.join(",\n")
-        );
-        Vestibule::start_whole(Arc::clone(&self.directory), &config).await
+        )
     }
 
     /// The name of the certificate that `openssl s_client` is shown, or what it says instead.
     async fn shown(&self, vestibule: &Vestibule, options: &[&str]) -> Result<&'static str, String> {
+        self.shown_at(&vestibule.tcp(), options).await
+    }
+
+    async fn shown_at(&self, address: &str, options: &[&str]) -> Result<&'static str, String> {
         let mut command = tool("openssl");
         command
-            .args(["s_client", "-connect", &vestibule.tcp(), "-showcerts"])
+            .args(["s_client", "-connect", address, "-showcerts"])
             .args(options);
         let done = output(command).await;
         let text = String::from_utf8_lossy(&done.out);
@@ -155,6 +163,24 @@ async fn a_client_without_a_name_is_shown_the_certificate_of_the_address() {
             assert_eq!(site.shown(&vestibule, &named).await, Ok("a"));
         }
         assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_of_the_address_is_that_of_where_the_client_has_connected() {
+    let site = Site::new(vec![
+        ("a", Subject::host(&["a.example"])),
+        ("four", Subject::host(&["127.0.0.1"])),
+        ("six", Subject::host(&["::1"])),
+    ]);
+    // To a socket for both, IPv4 addresses are IPv6 addresses too.
+    let vestibule = site.start(&(site.listener("all", "[::]:0") + HELLO)).await;
+    let address = vestibule.address("all");
+    let port = address.strip_prefix("[::]:").expect("all addresses");
+    for (host, name) in [("127.0.0.1", "four"), ("[::1]", "six"), ("127.0.0.2", "a")] {
+        let address = format!("{host}:{port}");
+        let shown = site.shown_at(&address, &["-noservername"]).await;
+        assert_eq!(shown, Ok(name), "{address}");
     }
 }
 
