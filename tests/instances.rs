@@ -127,6 +127,28 @@ async fn a_live_socket_of_another_program_is_left_to_it_and_named() {
 }
 
 #[tokio::test]
+async fn a_live_socket_that_keeps_this_user_out_is_left_to_its_program() {
+    require_root();
+    let directory = enterable();
+    let open = |mode| Permissions::from_mode(mode);
+    fs::set_permissions(directory.path(), open(0o777)).expect("ours");
+    let path = directory.path().join("front.sock");
+    let theirs = UnixListener::bind(&path).expect("a path");
+    fs::set_permissions(&path, open(0o600)).expect("ours");
+    let program = directory.path().join("vestibule");
+    fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
+    let mut command = std::process::Command::new(&program);
+    command.args(["run", "--to", "tls:127.0.0.1:9", "--listen"]);
+    command.arg(format!("unix:{}", path.display()));
+    command.uid(STRANGER).gid(STRANGER);
+    let done = output(command.into()).await;
+    assert_eq!(done.code, Some(2), "{}", done.err);
+    assert!(done.err.contains("front.sock"), "{}", done.err);
+    UnixStream::connect(&path).expect("it serves as before");
+    drop(theirs);
+}
+
+#[tokio::test]
 async fn a_directory_above_the_gate_that_others_can_exchange_is_refused_and_named() {
     for gate in ["{dir}/above/run/gate.sock", "gate.sock"] {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));

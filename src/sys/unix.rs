@@ -258,7 +258,7 @@ fn stream_socket() -> io::Result<rustix::fd::OwnedFd> {
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), LockError> {
     match fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => {
-            if let Some(pid) = listening(address)? {
+            if let Some(pid) = listening(path, address)? {
                 return Err(LockError::Held(pid));
             }
             Ok(fs::remove_file(path)?)
@@ -273,12 +273,14 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), LockError> 
 }
 
 /// Who has a socket open there, if anybody has: the process, where the kernel tells.
-fn listening(address: &SocketAddrUnix) -> io::Result<Option<Option<u32>>> {
+fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<u32>>> {
     let socket = stream_socket()?;
     match rustix::net::connect(&socket, address) {
         Ok(()) => Ok(Some(peer(socket.into()))),
-        // Nobody has it open any more.
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(None),
+        // Nobody has it open any more, or is about to listen.
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(is_bound(path, IDLE).then_some(None)),
+        // Another user's, who keeps us out.
+        Err(Errno::ACCESS | Errno::PERM) if is_bound(path, LISTENING) => Ok(Some(None)),
         // Its queue is full; or it is a socket of another type, and open.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Ok(Some(None)),
         Err(error) => Err(refused(
@@ -287,6 +289,27 @@ fn listening(address: &SocketAddrUnix) -> io::Result<Option<Option<u32>>> {
         )),
     }
 }
+
+/// Whether the kernel knows of a socket that is bound to this path with these flags, and is not connected
+/// (/proc/net/unix). One that was accepted there has the path too.
+fn is_bound(path: &Path, flags: &str) -> bool {
+    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+    let is_it = |line: &[u8]| {
+        // Num, RefCount, Protocol, Flags, Type, St, Inode and Path, if it has one.
+        let line = String::from_utf8_lossy(line);
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        let (its_flags, _, state) = (fields.next(), fields.next(), fields.next());
+        let its_path = line.find('/').map(|at| Path::new(&line[at..]));
+        its_flags == Some(flags) && state == Some(UNCONNECTED) && its_path == Some(path)
+    };
+    sockets.split(|byte| *byte == b'\n').any(is_it)
+}
+
+const IDLE: &str = "00000000";
+/// __SO_ACCEPTCON (linux/net.h).
+const LISTENING: &str = "00010000";
+/// SS_UNCONNECTED.
+const UNCONNECTED: &str = "01";
 
 /// tokio's way to ask, since rustix has no process id for a process of another namespace.
 fn peer(socket: std::os::unix::net::UnixStream) -> Option<u32> {
@@ -357,6 +380,22 @@ mod tests {
         ));
         UnixStream::connect(&path).expect("the first one still serves");
         drop(bound);
+    }
+
+    #[test]
+    fn a_socket_that_is_about_to_listen_is_left_to_its_program() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("front.sock");
+        let theirs = stream_socket().expect("a socket");
+        let address = SocketAddrUnix::new(&path).expect("a short path");
+        rustix::net::bind(&theirs, &address).expect("a free path");
+        let refused = bind(&path, &Access::PRIVATE, 1);
+        assert!(matches!(refused, Err(LockError::Held(None))), "{refused:?}");
+        assert!(!is_bound(&path, LISTENING));
+        rustix::net::listen(&theirs, 1).expect("a bound socket");
+        assert!(is_bound(&path, LISTENING) && !is_bound(&path, IDLE));
+        drop(theirs);
+        assert!(bind(&path, &Access::PRIVATE, 1).is_ok(), "nobody has it");
     }
 
     #[tokio::test]
