@@ -256,8 +256,8 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
             client_has_failed |= directions.client_has_failed();
         }
         let mut moved = now.moved != before;
-        let (end, receivers) = judge(directions);
         if is_over {
+            let (end, receivers) = judge(directions);
             match acknowledged(directions, receivers) {
                 None => return Poll::Ready(end),
                 Some(acknowledged) => moved |= arrival.poll(cx, acknowledged),
@@ -271,10 +271,10 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
         let look = |side| directions.transmission(side);
         let lull = ready!(quiet.as_mut().poll(cx, phase, moved, look));
         match lull {
-            _ if is_over => return Poll::Ready(end),
+            _ if is_over => return Poll::Ready(judge(directions).0),
             Lull::Idle => return Poll::Ready(End::Idle),
             Lull::HalfClosed if client_has_failed => return Poll::Ready(End::ClientReset),
-            Lull::HalfClosed => return Poll::Ready(end),
+            Lull::HalfClosed => return Poll::Ready(judge(directions).0),
             Lull::Silent(side) => give_up(side, directions.states()),
         }
         cx.waker().wake_by_ref();
