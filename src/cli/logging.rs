@@ -15,10 +15,7 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     let filter = match from_environment()? {
         Some(filter) => filter,
         // It was checked with the configuration.
-        None => {
-            let filter = log_filter::complete(filter.unwrap_or_default());
-            parse(&filter.unwrap_or_default()).context("runtime.log")?
-        }
+        None => parse(filter.unwrap_or_default()).context("runtime.log")?,
     };
     let filter = filter
         .add_directive(directive(START, "info")?)
@@ -48,8 +45,7 @@ fn from_environment() -> Result<Option<EnvFilter>> {
     let Some(text) = std::env::var_os("RUST_LOG").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let filter = text.to_str().and_then(log_filter::complete);
-    match filter.map(|filter| parse(&filter)) {
+    match text.to_str().map(parse) {
         Some(Ok(filter)) => Ok(Some(filter)),
         Some(Err(_)) | None => bail!(
             "RUST_LOG: {text:?} is no log filter; the levels are off, error, warn, info, debug and \
@@ -59,7 +55,8 @@ fn from_environment() -> Result<Option<EnvFilter>> {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    Ok(EnvFilter::builder().parse(filter)?)
+    let complete = log_filter::complete(filter).context("no log filter")?;
+    Ok(EnvFilter::builder().parse(complete)?)
 }
 
 fn directive(target: &str, level: &str) -> Result<Directive> {

@@ -176,16 +176,12 @@ fn fitting_key(
             None => CertificateError::NoKey(pem.holds()),
         });
     }
-    let (mut unusable, mut usable) = (None, Vec::new());
-    for key in &keys {
-        match any_supported_type(key) {
-            Ok(key) => usable.push(key),
-            Err(_) => unusable = Some(CertificateError::UnusableKey),
-        }
-    }
-    let keys = usable;
+    let usable = keys.iter().filter_map(|key| any_supported_type(key).ok());
+    let usable: Vec<_> = usable.collect();
     let fits = |certificate: &X509Certificate<'_>| {
-        keys.iter().find(|key| is_key_of(key.as_ref(), certificate))
+        usable
+            .iter()
+            .find(|key| is_key_of(key.as_ref(), certificate))
     };
     if let Some(key) = fits(&chain[0]) {
         return Ok(Arc::clone(key));
@@ -198,10 +194,10 @@ fn fitting_key(
             first: name::shown(chain[0].subject()),
         },
         // The one that fits may be the one that could not be read.
-        None => match (unusable, pem.encrypted_key()) {
-            (Some(unusable), _) => unusable,
-            (None, Some(line)) => CertificateError::Encrypted(line),
-            (None, None) => CertificateError::Mismatch(name::shown(chain[0].subject())),
+        None if usable.len() < keys.len() => CertificateError::UnusableKey,
+        None => match pem.encrypted_key() {
+            Some(line) => CertificateError::Encrypted(line),
+            None => CertificateError::Mismatch(name::shown(chain[0].subject())),
         },
     })
 }
