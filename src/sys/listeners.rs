@@ -1,8 +1,10 @@
-//! Who listens on a TCP port of this machine, as the kernel lists it in /proc/net (proc(5)).
+//! Who listens on a TCP port or at a path of this machine, as the kernel lists it in /proc/net (proc(5)).
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The user whose socket takes connections to the address.
 ///
@@ -168,6 +170,39 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 const LISTEN: u8 = 0x0a;
+
+/// What a Unix socket that is not connected is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnixState {
+    Bound,
+    Listening,
+}
+
+/// Whether there is such a socket at this path. One that was accepted there has the path too, and is
+/// connected.
+pub(crate) fn is_bound(path: &Path, state: UnixState) -> bool {
+    // __SO_ACCEPTCON (linux/net.h).
+    let flags = match state {
+        UnixState::Bound => "00000000",
+        UnixState::Listening => "00010000",
+    };
+    let is_it = |line: &[u8]| {
+        // Num, RefCount, Protocol, Flags, Type, St, Inode and Path, if it has one.
+        let at = line.iter().position(|byte| *byte == b'/');
+        let (fields, its_path) = line.split_at(at.unwrap_or(line.len()));
+        let fields = String::from_utf8_lossy(fields);
+        let mut fields = fields.split_ascii_whitespace().skip(3);
+        let (its_flags, _, its_state) = (fields.next(), fields.next(), fields.next());
+        its_flags == Some(flags)
+            && its_state == Some(UNCONNECTED)
+            && its_path == path.as_os_str().as_bytes()
+    };
+    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
+    sockets.split(|byte| *byte == b'\n').any(is_it)
+}
+
+/// SS_UNCONNECTED.
+const UNCONNECTED: &str = "01";
 
 #[cfg(test)]
 mod tests {

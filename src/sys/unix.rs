@@ -20,6 +20,7 @@ use rustix::fs::{chmodat, chownat, fchmod, open, setxattr};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use super::listeners::{UnixState, is_bound};
 use super::lock::{LockError, PathLock};
 
 /// A listening Unix socket and the right to its path.
@@ -278,9 +279,11 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<
     match rustix::net::connect(&socket, address) {
         Ok(()) => Ok(Some(peer(socket.into()))),
         // Nobody has it open any more, or is about to listen.
-        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(is_bound(path, IDLE).then_some(None)),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => {
+            Ok(is_bound(path, UnixState::Bound).then_some(None))
+        }
         // Another user's, who keeps us out.
-        Err(Errno::ACCESS | Errno::PERM) if is_bound(path, LISTENING) => Ok(Some(None)),
+        Err(Errno::ACCESS | Errno::PERM) if is_bound(path, UnixState::Listening) => Ok(Some(None)),
         // Its queue is full; or it is a socket of another type, and open.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Ok(Some(None)),
         Err(error) => Err(refused(
@@ -289,27 +292,6 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<
         )),
     }
 }
-
-/// Whether the kernel knows of a socket that is bound to this path with these flags, and is not connected
-/// (/proc/net/unix). One that was accepted there has the path too.
-fn is_bound(path: &Path, flags: &str) -> bool {
-    let sockets = fs::read("/proc/net/unix").unwrap_or_default();
-    let is_it = |line: &[u8]| {
-        // Num, RefCount, Protocol, Flags, Type, St, Inode and Path, if it has one.
-        let line = String::from_utf8_lossy(line);
-        let mut fields = line.split_ascii_whitespace().skip(3);
-        let (its_flags, _, state) = (fields.next(), fields.next(), fields.next());
-        let its_path = line.find('/').map(|at| Path::new(&line[at..]));
-        its_flags == Some(flags) && state == Some(UNCONNECTED) && its_path == Some(path)
-    };
-    sockets.split(|byte| *byte == b'\n').any(is_it)
-}
-
-const IDLE: &str = "00000000";
-/// __SO_ACCEPTCON (linux/net.h).
-const LISTENING: &str = "00010000";
-/// SS_UNCONNECTED.
-const UNCONNECTED: &str = "01";
 
 /// tokio's way to ask, since rustix has no process id for a process of another namespace.
 fn peer(socket: std::os::unix::net::UnixStream) -> Option<u32> {
@@ -391,9 +373,9 @@ mod tests {
         rustix::net::bind(&theirs, &address).expect("a free path");
         let refused = bind(&path, &Access::PRIVATE, 1);
         assert!(matches!(refused, Err(LockError::Held(None))), "{refused:?}");
-        assert!(!is_bound(&path, LISTENING));
+        assert!(!is_bound(&path, UnixState::Listening));
         rustix::net::listen(&theirs, 1).expect("a bound socket");
-        assert!(is_bound(&path, LISTENING) && !is_bound(&path, IDLE));
+        assert!(is_bound(&path, UnixState::Listening) && !is_bound(&path, UnixState::Bound));
         drop(theirs);
         assert!(bind(&path, &Access::PRIVATE, 1).is_ok(), "nobody has it");
     }
