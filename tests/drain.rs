@@ -10,35 +10,21 @@ use std::time::{Duration, Instant};
 
 use common::client::{self, Client, Front};
 use common::gate::{self, Answer, Watch};
-use common::vestibule::{LISTENERS, RELAYS, Vestibule, message};
+use common::vestibule::{ECHO_AND_WORKERS, LISTENERS, RELAYS, Vestibule, message};
 use common::{bytes, soon};
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// TCP goes to an echo, Unix to workers; nobody comes to `quiet`.
-const CONFIG: &str = r#"
-[[backend]]
-name = "echo"
-to = "echo"
-[[backend]]
-name = "app"
-to = "gate"
-[[backend]]
-name = "quiet"
-to = "gate"
-[[route]]
-listener = ["tcp"]
-backend = "echo"
-[[route]]
-listener = ["unix"]
-backend = "app"
-"#;
+/// [`ECHO_AND_WORKERS`], and a backend to which nobody comes.
+fn config() -> String {
+    format!("{ECHO_AND_WORKERS}[[backend]]\nname = \"quiet\"\nto = \"gate\"\n")
+}
 
 #[tokio::test]
 async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
     for relay in RELAYS {
-        let vestibule = Vestibule::start_over(relay, CONFIG).await;
+        let vestibule = Vestibule::start_over(relay, &config()).await;
         let (tcp, unix) = fronts(&vestibule);
         let gate = vestibule.gate();
         let mut echoed = tcp.connect().await.expect("a handshake");
@@ -111,7 +97,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
 async fn clients_in_the_queue_of_the_kernel_are_served_and_not_reset() {
     const CLIENTS: usize = 100;
     for relay in RELAYS {
-        let mut vestibule = Vestibule::start_over(relay, CONFIG).await;
+        let mut vestibule = Vestibule::start_over(relay, &config()).await;
         let front = fronts(&vestibule).0;
         vestibule.signal(Signal::STOP);
         let mut clients = tokio::task::JoinSet::new();
@@ -153,7 +139,7 @@ async fn an_idle_keep_alive_connection_does_not_hold_the_drain_up() {
 async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
     for relay in RELAYS {
         const DRAIN: Duration = Duration::from_millis(1500);
-        let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{CONFIG}");
+        let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{}", config());
         let mut vestibule = Vestibule::start_over(relay, &config).await;
         let (tcp, _) = fronts(&vestibule);
         let mut echoed = tcp.connect().await.expect("a handshake");
@@ -195,7 +181,7 @@ async fn a_second_signal_cuts_at_once() {
         (Signal::QUIT, Signal::QUIT),
         (Signal::TERM, Signal::QUIT),
     ] {
-        let config = format!("[timeouts]\ndrain = \"unlimited\"\n{CONFIG}");
+        let config = format!("[timeouts]\ndrain = \"unlimited\"\n{}", config());
         let mut vestibule = Vestibule::start(&config).await;
         let mut client = fronts(&vestibule).0.connect().await.expect("a handshake");
         echo_a_byte(&mut client).await;
@@ -216,7 +202,7 @@ async fn a_second_signal_cuts_at_once() {
 #[tokio::test]
 async fn with_nothing_open_it_ends_at_once() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
-        let config = format!("[timeouts]\ndrain = \"10m\"\n{CONFIG}");
+        let config = format!("[timeouts]\ndrain = \"10m\"\n{}", config());
         let mut vestibule = Vestibule::start(&config).await;
         // Who waits at the gate holds nothing up.
         let _watch = Watch::new(&vestibule.gate(), "app").await;
@@ -231,7 +217,7 @@ async fn with_nothing_open_it_ends_at_once() {
 
 #[tokio::test]
 async fn the_signals_of_reload_log_rotation_and_upgrade_do_not_kill() {
-    let vestibule = Vestibule::start(CONFIG).await;
+    let vestibule = Vestibule::start(&config()).await;
     let (tcp, _) = fronts(&vestibule);
     let mut open = tcp.connect().await.expect("a handshake");
     for (signal, name) in [
@@ -255,7 +241,7 @@ async fn a_directory_that_it_made_up_goes_with_it() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let temporary = directory.path().join("tmp");
     fs::create_dir(&temporary).expect("a directory");
-    let config = format!("[runtime]\nlog_format = \"json\"\n{CONFIG}{LISTENERS}");
+    let config = format!("[runtime]\nlog_format = \"json\"\n{}{LISTENERS}", config());
     let mut vestibule = Vestibule::spawn(directory, &config, |mut command| {
         command
             .env_remove("XDG_RUNTIME_DIR")
