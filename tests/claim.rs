@@ -286,12 +286,18 @@ async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
     let mut client = Visitor::connect(&vestibule).await;
     client.is_echoed().await;
     let init = children(unshare.pid())[0];
-    until("it has inherited", || children(init).len() == 2).await;
-    let is_sleep = |pid: &&u32| {
+    // The orphan is a shell until it runs `sleep`.
+    let is_sleep = |pid: &u32| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
         name.is_ok_and(|name| name == "sleep\n")
     };
-    let orphan = *children(init).iter().find(is_sleep).expect("a sleep");
+    let mut orphan = None;
+    until("it has inherited", || {
+        orphan = children(init).into_iter().find(is_sleep);
+        orphan.is_some()
+    })
+    .await;
+    let orphan = orphan.expect("a sleep");
     let orphan = Pid::from_raw(orphan.cast_signed()).expect("a pid");
     kill_process(orphan, Signal::TERM).expect("ours");
     // It would stay in the list for as long as nobody waits for it.
