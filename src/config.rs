@@ -2,6 +2,7 @@
 
 mod client_mode;
 mod decode;
+mod document;
 mod explain;
 mod files;
 mod forecast;
@@ -10,13 +11,14 @@ mod handshake;
 mod lines;
 mod problem;
 mod proxy_protocol;
-mod reader;
 mod routes;
 mod sidecar;
 mod summary;
+mod table;
 #[cfg(test)]
 mod tests;
 mod unix;
+mod unready;
 mod validity;
 mod value;
 mod words;
@@ -28,11 +30,11 @@ use std::time::Duration;
 
 pub use self::explain::{Question, QuestionError};
 use self::files::Files;
-use self::forecast::Unready;
 use self::lines::Place;
 pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
+use self::unready::Unready;
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};

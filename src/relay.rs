@@ -55,6 +55,13 @@ pub(crate) enum End {
     KeysSpent,
 }
 
+/// One of the two that a relay joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Backend,
+}
+
 /// What the client had of the backend when the backend's connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {

@@ -24,6 +24,7 @@ pub(crate) mod tickets;
 pub(crate) mod time;
 pub(crate) mod turns;
 pub(crate) mod words;
+mod x509;
 
 use std::net::IpAddr;
 use std::sync::Arc;

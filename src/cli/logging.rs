@@ -1,7 +1,6 @@
 //! Log lines on stderr: text for people or JSON, filtered by RUST_LOG or the configuration.
 
 use std::io::{self, IsTerminal};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use tracing_subscriber::EnvFilter;
@@ -36,7 +35,7 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
             .with_span_list(false)
             .init(),
     }
-    SET_UP.store(true, Ordering::Relaxed);
+    stderr::log_starts();
     Ok(())
 }
 
@@ -70,9 +69,3 @@ fn is_colourful() -> bool {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
-
-pub(super) fn is_set_up() -> bool {
-    SET_UP.load(Ordering::Relaxed)
-}
-
-static SET_UP: AtomicBool = AtomicBool::new(false);

@@ -50,7 +50,7 @@ fn answer() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failure) => {
             let said = printable::lines(&failure.to_string());
-            if logging::is_set_up() {
+            if stderr::has_log() {
                 // Under the target that no filter hides: it is why the process ends.
                 error!(target: stderr::START, "{said}");
             } else if failure.error.is::<ConfigError>() {

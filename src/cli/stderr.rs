@@ -17,6 +17,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +27,6 @@ use tracing::{Metadata, error, warn};
 use tracing_subscriber::fmt::MakeWriter;
 
 use self::queue::{Queue, Room};
-use super::logging;
 
 /// The count of lost lines, and panics: no filter hides them.
 pub(super) const ABOUT_THE_LOG: &str = "vestibule::log";
@@ -113,7 +113,7 @@ impl Write for Line {
 /// Says, on the thread that writes, how many lines were lost.
 fn report(dropped: u64) {
     STANDS_FOR.set(dropped);
-    if logging::is_set_up() {
+    if has_log() {
         warn!(target: ABOUT_THE_LOG, dropped, "log lines were dropped: stderr was not read in time");
     } else {
         let text =
@@ -131,7 +131,7 @@ fn say_panic(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let is_captured = backtrace.status() == BacktraceStatus::Captured;
     let backtrace = is_captured.then(|| tracing::field::display(&backtrace));
-    if logging::is_set_up() {
+    if has_log() {
         error!(target: PANIC, thread, location, backtrace, "panicked: {message}");
     } else if let Some(location) = location {
         say(&format_args!(
@@ -160,6 +160,17 @@ fn write(mut bytes: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The log is set up: what is to be said becomes one of its events.
+pub(super) fn log_starts() {
+    HAS_LOG.store(true, Ordering::Relaxed);
+}
+
+pub(super) fn has_log() -> bool {
+    HAS_LOG.load(Ordering::Relaxed)
+}
+
+static HAS_LOG: AtomicBool = AtomicBool::new(false);
 
 static QUEUE: Queue = Queue::new();
 

@@ -3,7 +3,7 @@
 use super::files::Files;
 use super::foreign;
 use super::handshake::{authorities, chain_and_key};
-use super::reader::Table;
+use super::table::Table;
 use super::value::{Expected, Value};
 use super::words::protocol;
 use crate::address::Address;

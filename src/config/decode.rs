@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::client_mode::client_mode;
+use super::document::{Document, Findings};
 use super::files::Files;
-use super::forecast::{Unready, forecast, real};
+use super::forecast::{forecast, real};
 use super::foreign;
 use super::handshake::handshake;
 use super::problem::Problem;
 use super::proxy_protocol;
-use super::reader::{Document, Findings, Table};
 use super::routes::routes;
+use super::table::Table;
 use super::unix::access;
+use super::unready::Unready;
 use super::value::Value;
 use super::words::{Named, log_filter, name, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
@@ -31,7 +33,7 @@ pub(super) fn decode(text: &str, files: &Files<'_>) -> Result<Config, Vec<Proble
         files,
         dialled: RefCell::default(),
     };
-    let config = document.root().and_then(|root| decoder.config(root));
+    let config = Table::root(&document).and_then(|root| decoder.config(root));
     let Findings {
         problems,
         warnings,

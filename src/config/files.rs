@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::reader::Table;
+use super::table::Table;
 use super::validity::Validity;
 use super::value::{Expected, Value};
 use crate::sys::file;

@@ -4,63 +4,16 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-use super::lines::Place;
-use super::problem::Problem;
-use super::reader::Table;
+use super::table::Table;
 use crate::address::Address;
 use crate::sys::listeners::{Holder, holder};
 use crate::sys::process::shown;
-use crate::sys::tcp::{self, Whereabouts};
+use crate::sys::tcp;
 
-/// What is known when the text has been read, and hosts that are looked up when somebody asks: a
-/// name server that does not answer must not hold up a start or a reload.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Unready {
-    pub found: Vec<Problem>,
-    pub hosts: Vec<Host>,
-    asked: OnceLock<Vec<Problem>>,
-}
-
-/// Where a listener is to be, and where that is written.
-#[derive(Clone, Debug)]
-pub(super) struct Host {
-    pub host: String,
-    pub place: Place,
-}
-
-impl Unready {
-    pub(super) fn all(&self) -> &[Problem] {
-        self.asked.get_or_init(|| {
-            let mut all = self.found.clone();
-            all.extend(self.hosts.iter().filter_map(Host::problem));
-            all.sort_by_key(|problem| (problem.line, problem.column));
-            all
-        })
-    }
-}
-
-impl Host {
-    fn problem(&self) -> Option<Problem> {
-        let host = &self.host;
-        let message = match tcp::whereabouts(host) {
-            Whereabouts::Here => return None,
-            Whereabouts::Elsewhere => format!(
-                "`listener.address`: this machine has no address {host}; `ip addr` shows those that it \
-                 has, and 0.0.0.0 or [::] is all"
-            ),
-            Whereabouts::Unknown(error) => {
-                format!("`listener.address`: {error}: {}", tcp::unknown_name(host))
-            }
-        };
-        Some(Problem::at(self.place, &message))
-    }
-}
-
-/// Says what can be seen, and remembers the host for [`Unready::all`].
+/// Says what can be seen, and remembers the host for [`Unready::all`](super::unready::Unready::all).
 pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
     match address {
         Address::Unix(path) => {

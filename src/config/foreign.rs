@@ -1,6 +1,6 @@
 //! Keys that people bring from other programs or write in the wrong table, and what to write instead.
 
-use super::reader::Table;
+use super::table::Table;
 
 pub(super) fn root(table: &mut Table<'_>) {
     table.foreign(

@@ -7,7 +7,7 @@ use tokio_rustls::rustls::RootCertStore;
 
 use super::files::{File, Files};
 use super::foreign;
-use super::reader::Table;
+use super::table::Table;
 use super::validity::{of_chain, of_list, of_roots};
 use super::value::found;
 use super::words::protocol;
@@ -306,7 +306,7 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
         return Some(Tickets::Rotate);
     };
     if value.is_table() {
-        let mut fleet = value.into_table()?;
+        let mut fleet = Table::of(value)?;
         let file = fleet.require("secret_file", |value| files.read(value));
         let tickets = file.and_then(|file| match Secret::new(&file.content) {
             Ok(secret) => Some(Tickets::Fleet(secret)),

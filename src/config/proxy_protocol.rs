@@ -1,6 +1,6 @@
 //! The PROXY protocol: from whom a listener takes it, and which of it a backend gets.
 
-use super::reader::Table;
+use super::table::Table;
 use super::words::network;
 use crate::address::Address;
 use crate::backend::To;

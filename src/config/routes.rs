@@ -1,7 +1,7 @@
 //! The `[[route]]`s, and the one that need not be written.
 
 use super::foreign;
-use super::reader::Table;
+use super::table::Table;
 use super::value::Value;
 use super::words::{network, protocol};
 use crate::identity;

@@ -3,10 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::document::Findings;
 use super::handshake::MUST_STAPLE;
 use super::lines::Place;
 use super::problem::Problem;
-use super::reader::Findings;
 use super::validity::{Validity, of_chain, of_roots};
 use super::{Config, DEFAULT, LogFormat, proxy_protocol, words};
 use crate::address::Address;

@@ -2,7 +2,7 @@
 
 use toml::de::DeValue;
 
-use super::reader::Table;
+use super::table::Table;
 use super::value::{Expected, Value};
 use crate::address::Address;
 use crate::sys::unix::Access;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::{Document, Table};
+use super::document::Document;
 
 /// A value and where it stands.
 pub(super) struct Value<'d> {
@@ -25,30 +25,6 @@ impl<'d> Value<'d> {
     pub(super) fn problem(&self, expected: &str) {
         self.document
             .problem(self.offset, format!("`{}`: {expected}", self.key));
-    }
-
-    pub(super) fn into_table(self) -> Option<Table<'d>> {
-        let Self {
-            document,
-            key,
-            value,
-            offset,
-        } = self;
-        match value {
-            DeValue::Table(entries) => {
-                Some(Table::new(document, format!("{key}."), entries, offset))
-            }
-            other => {
-                document.problem(
-                    offset,
-                    format!(
-                        "`{key}`: expected a table, as under `[{key}]`, found {}",
-                        found(&other)
-                    ),
-                );
-                None
-            }
-        }
     }
 
     /// The elements of an array.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use super::Side;
 use super::quiet::{Arrival, Lull, Phase, Quiet, Stalled};
 use super::{Answer, End, Settings};
 use crate::wire::Transmission;
@@ -37,12 +38,6 @@ pub(super) trait Directions {
 
     /// What the socket of one side has still to deliver to it.
     fn transmission(&mut self, side: Side) -> Option<Transmission>;
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Backend,
 }
 
 /// How far the two directions are.

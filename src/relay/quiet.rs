@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::Settings;
-use super::drive::Side;
+use super::{Settings, Side};
 use crate::wire::Transmission;
 
 #[derive(Clone, Copy, PartialEq, Eq)]

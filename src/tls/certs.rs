@@ -19,6 +19,7 @@ use super::name;
 use super::ocsp::Staple;
 use super::pem::{Pem, PemError, Position};
 use super::time::system_time;
+use super::x509::parse;
 
 /// A chain whose key is known to match it, and what its first certificate says.
 #[derive(Clone, Debug)]
@@ -146,14 +147,6 @@ pub(crate) enum Role {
     Server,
     /// To servers, some of which know it by its bytes.
     Client,
-}
-
-pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    match X509Certificate::from_der(der) {
-        Ok((&[], parsed)) => Ok(parsed),
-        Ok(_) => Err("something follows its end".into()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 fn no_certificate(pem: &Pem) -> CertificateError {

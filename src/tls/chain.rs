@@ -14,12 +14,13 @@ use x509_parser::prelude::FromDer;
 
 use self::authority::Unfit;
 use self::path::{Link, path};
-use super::certs::{Role, ip, parse};
+use super::certs::{Role, ip};
 use super::name::{self, Normal};
 use super::pinned;
 use super::roots::Roots;
 use super::signed::Signed;
 use super::time::system_time;
+use super::x509::parse;
 
 /// Something in a chain or among authorities that has dates.
 pub(crate) struct Dated {

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{
 };
 
 use self::gap::Gap;
-use super::certs::parse;
+use super::x509::parse;
 
 /// The blocks of one file, in order.
 #[derive(Debug)]

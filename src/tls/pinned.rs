@@ -18,8 +18,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::time::ASN1Time;
 
-use super::certs::{Role, parse};
+use super::certs::Role;
 use super::provider;
+use super::x509::parse;
 
 /// Whether it may be the certificate of a peer that has this role.
 pub(super) fn verify<'a>(

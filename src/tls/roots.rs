@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-use super::certs::parse;
 use super::name;
 use super::pem::{Pem, PemError, Position};
 use super::words::words;
+use super::x509::parse;
 
 /// At least one certificate authority.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 
-use crate::tls::certs::parse;
 use crate::tls::name::{self, Normal};
 use crate::tls::signed::Signed;
+use crate::tls::x509::parse;
 
 /// A certificate of the file.
 pub(super) struct Link<'a> {

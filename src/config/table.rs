@@ -8,63 +8,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::forecast::{Host, Unready};
-use super::lines::Lines;
-use super::problem::Problem;
+use super::document::Document;
 use super::value::{Expected, Value, closest, found};
-
-/// The text and what was found wrong with it.
-pub(super) struct Document<'a> {
-    lines: Lines<'a>,
-    findings: RefCell<Findings>,
-}
-
-/// What is to be said about a text.
-#[derive(Default)]
-pub(super) struct Findings {
-    pub problems: Vec<Problem>,
-    /// What will have to be seen to.
-    pub warnings: Vec<Problem>,
-    /// What was right once.
-    pub expired: Vec<Problem>,
-    /// What would keep a start from binding an address, now.
-    pub unready: Unready,
-}
-
-impl<'a> Document<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self {
-            lines: Lines::of(text),
-            findings: RefCell::default(),
-        }
-    }
-
-    /// The whole document. `None` when it is not TOML: then what is missing from it says nothing.
-    pub(super) fn root(&self) -> Option<Table<'_>> {
-        let (root, errors) = DeTable::parse_recoverable(self.lines.text());
-        for error in &errors {
-            let offset = error.span().map_or(0, |span| span.start);
-            self.problem(offset, format!("not TOML: {}", error.message().trim()));
-        }
-        let entries = root.into_inner();
-        errors
-            .is_empty()
-            .then(|| Table::new(self, String::new(), entries, 0))
-    }
-
-    pub(super) fn problem(&self, offset: usize, message: String) {
-        let problem = self.said_of(offset, &message);
-        self.findings.borrow_mut().problems.push(problem);
-    }
-
-    fn said_of(&self, offset: usize, message: &str) -> Problem {
-        Problem::at(self.lines.place(offset), message)
-    }
-
-    pub(super) fn into_findings(self) -> Findings {
-        self.findings.into_inner()
-    }
-}
 
 /// A table whose keys are taken one after the other; what is left at the end is unknown.
 pub(super) struct Table<'d> {
@@ -79,6 +24,19 @@ pub(super) struct Table<'d> {
 }
 
 impl<'d> Table<'d> {
+    /// The whole document. `None` when it is not TOML: then what is missing from it says nothing.
+    pub(super) fn root(document: &'d Document<'_>) -> Option<Self> {
+        let (root, errors) = DeTable::parse_recoverable(document.text());
+        for error in &errors {
+            let offset = error.span().map_or(0, |span| span.start);
+            document.problem(offset, format!("not TOML: {}", error.message().trim()));
+        }
+        let entries = root.into_inner();
+        errors
+            .is_empty()
+            .then(|| Self::new(document, String::new(), entries, 0))
+    }
+
     pub(super) fn new(
         document: &'d Document<'d>,
         path: String,
@@ -91,6 +49,31 @@ impl<'d> Table<'d> {
             entries,
             offset,
             known: RefCell::default(),
+        }
+    }
+
+    /// The value as a table; a problem is remembered where it is none.
+    pub(super) fn of(value: Value<'d>) -> Option<Self> {
+        let Value {
+            document,
+            key,
+            value,
+            offset,
+        } = value;
+        match value {
+            DeValue::Table(entries) => {
+                Some(Self::new(document, format!("{key}."), entries, offset))
+            }
+            other => {
+                document.problem(
+                    offset,
+                    format!(
+                        "`{key}`: expected a table, as under `[{key}]`, found {}",
+                        found(&other)
+                    ),
+                );
+                None
+            }
         }
     }
 
@@ -137,7 +120,7 @@ impl<'d> Table<'d> {
 
     /// The line of a place, from 1.
     pub(super) fn line(&self, offset: usize) -> usize {
-        self.document.lines.place(offset).line
+        self.document.line(offset)
     }
 
     /// Where a key's value stands, if it was not taken yet.
@@ -197,7 +180,7 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn table(&mut self, key: &'static str) -> Option<Table<'d>> {
-        self.take(key)?.into_table()
+        Self::of(self.take(key)?)
     }
 
     /// Takes an array of tables. `None` only with a problem that was reported.
@@ -228,7 +211,7 @@ impl<'d> Table<'d> {
                 element.problem(&format!("expected a table, {example}, found {found}"));
                 return None;
             }
-            element.into_table()
+            Self::of(element)
         };
         let tables: Vec<Option<Table<'d>>> = value.elements().map(table).collect();
         tables.into_iter().collect()
@@ -279,27 +262,20 @@ impl<'d> Table<'d> {
     }
 
     pub(super) fn warn_at(&self, offset: usize, message: String) {
-        let warning = self.document.said_of(offset, &message);
-        self.document.findings.borrow_mut().warnings.push(warning);
+        self.document.warn(offset, message);
     }
 
     pub(super) fn unready_at(&self, offset: usize, message: String) {
-        let unready = self.document.said_of(offset, &message);
-        let mut findings = self.document.findings.borrow_mut();
-        findings.unready.found.push(unready);
+        self.document.unready(offset, message);
     }
 
     /// Remembers where a listener is to be.
     pub(super) fn bound_at(&self, offset: usize, host: &str) {
-        let place = self.document.lines.place(offset);
-        let host = host.to_owned();
-        let mut findings = self.document.findings.borrow_mut();
-        findings.unready.hosts.push(Host { host, place });
+        self.document.bound(offset, host);
     }
 
     pub(super) fn expired_at(&self, offset: usize, message: String) {
-        let expired = self.document.said_of(offset, &message);
-        self.document.findings.borrow_mut().expired.push(expired);
+        self.document.expired(offset, message);
     }
 
     /// Reports the keys that nobody took.

@@ -1,0 +1,82 @@
+//! The text of a configuration, and what is found about it while it is read.
+
+use std::cell::RefCell;
+
+use super::lines::Lines;
+use super::problem::Problem;
+use super::unready::{Host, Unready};
+
+/// The text and what was found wrong with it.
+pub(super) struct Document<'a> {
+    lines: Lines<'a>,
+    findings: RefCell<Findings>,
+}
+
+/// What is to be said about a text.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub problems: Vec<Problem>,
+    /// What will have to be seen to.
+    pub warnings: Vec<Problem>,
+    /// What was right once.
+    pub expired: Vec<Problem>,
+    /// What would keep a start from binding an address, now.
+    pub unready: Unready,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self {
+            lines: Lines::of(text),
+            findings: RefCell::default(),
+        }
+    }
+
+    pub(super) fn text(&self) -> &'a str {
+        self.lines.text()
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.lines.place(offset).line
+    }
+
+    pub(super) fn problem(&self, offset: usize, message: String) {
+        let problem = self.found_at(offset, &message);
+        self.findings.borrow_mut().problems.push(problem);
+    }
+
+    pub(super) fn warn(&self, offset: usize, message: String) {
+        let warning = self.found_at(offset, &message);
+        self.findings.borrow_mut().warnings.push(warning);
+    }
+
+    pub(super) fn expired(&self, offset: usize, message: String) {
+        let expired = self.found_at(offset, &message);
+        self.findings.borrow_mut().expired.push(expired);
+    }
+
+    pub(super) fn unready(&self, offset: usize, message: String) {
+        let unready = self.found_at(offset, &message);
+        self.findings.borrow_mut().unready.found.push(unready);
+    }
+
+    /// Remembers where a listener is to be.
+    pub(super) fn bound(&self, offset: usize, host: &str) {
+        let place = self.lines.place(offset);
+        let host = host.to_owned();
+        self.findings
+            .borrow_mut()
+            .unready
+            .hosts
+            .push(Host { host, place });
+    }
+
+    fn found_at(&self, offset: usize, message: &str) -> Problem {
+        Problem::at(self.lines.place(offset), message)
+    }
+
+    pub(super) fn into_findings(self) -> Findings {
+        self.findings.into_inner()
+    }
+}

@@ -1,0 +1,51 @@
+//! What would keep a start from binding an address: what was seen, and what is still to be asked.
+
+use std::sync::OnceLock;
+
+use super::lines::Place;
+use super::problem::Problem;
+use crate::sys::tcp::{self, Whereabouts};
+
+/// What is known when the text has been read, and hosts that are looked up when somebody asks: a
+/// name server that does not answer must not hold up a start or a reload.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unready {
+    pub found: Vec<Problem>,
+    pub hosts: Vec<Host>,
+    asked: OnceLock<Vec<Problem>>,
+}
+
+/// Where a listener is to be, and where that is written.
+#[derive(Clone, Debug)]
+pub(super) struct Host {
+    pub host: String,
+    pub place: Place,
+}
+
+impl Unready {
+    pub(super) fn all(&self) -> &[Problem] {
+        self.asked.get_or_init(|| {
+            let mut all = self.found.clone();
+            all.extend(self.hosts.iter().filter_map(Host::problem));
+            all.sort_by_key(|problem| (problem.line, problem.column));
+            all
+        })
+    }
+}
+
+impl Host {
+    fn problem(&self) -> Option<Problem> {
+        let host = &self.host;
+        let message = match tcp::whereabouts(host) {
+            Whereabouts::Here => return None,
+            Whereabouts::Elsewhere => format!(
+                "`listener.address`: this machine has no address {host}; `ip addr` shows those that it \
+                 has, and 0.0.0.0 or [::] is all"
+            ),
+            Whereabouts::Unknown(error) => {
+                format!("`listener.address`: {error}: {}", tcp::unknown_name(host))
+            }
+        };
+        Some(Problem::at(self.place, &message))
+    }
+}
