@@ -18,41 +18,26 @@ mod parting;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use self::admission::{Admission, Admitted};
 use self::parting::{HURRY, interrupt, part};
+use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::backend::{Served, Service, Unserved};
 use crate::client::Relaying;
 use crate::deadline::{Deadline, Elapsed};
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
-use crate::limits::{Begins, Permit, Place};
+use crate::limits::{Permit, Place};
 use crate::outcome::Outcome;
-use crate::proxy_protocol::Trusted;
-use crate::relay::{self, Relay};
-use crate::setup::Setup;
+use crate::proxy_state::ProxyState;
+use crate::relay::Relay;
 use crate::sys::socket::Socket;
-use crate::tls::TlsAcceptor;
-use crate::worker::Shared;
-
-/// How long each phase may take; `None` is unlimited.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    /// From accept to the end of the handshake.
-    pub handshake: Option<Duration>,
-    /// From the end of the handshake until a backend has it.
-    pub backend: Option<Duration>,
-    pub relay: relay::Settings,
-    /// From accept to the end.
-    pub lifetime: Option<Duration>,
-}
 
 /// A connection as it comes from its listener.
 pub(crate) struct Accepted {
     /// Those of its moment.
-    pub setup: Arc<Setup>,
-    pub front: Arc<Front>,
+    pub config: Arc<ActiveConfig>,
+    pub listener: Arc<ListenerConfig>,
     pub socket: Socket,
     pub peer: Option<Endpoint>,
     pub local: Option<Endpoint>,
@@ -70,36 +55,16 @@ impl Accepted {
     }
 }
 
-/// What the connections of one listener have in common.
-#[derive(Debug)]
-pub(crate) struct Front {
-    pub name: String,
-    /// `None` on a plaintext listener.
-    pub tls: Option<TlsAcceptor>,
-    /// The load balancers, of which each connection begins with a PROXY protocol header.
-    pub proxies: Option<Trusted>,
-}
-
-impl Front {
-    /// What a client does first, once it is known who that is.
-    pub(crate) fn begins(&self) -> Begins {
-        match self.tls {
-            Some(_) => Begins::WithHandshake,
-            None => Begins::Otherwise,
-        }
-    }
-}
-
 /// Serves one connection to its end.
-pub(crate) async fn serve(accepted: Box<Accepted>, shared: Arc<Shared>, mut record: Record) {
-    let outcome = live(accepted, &shared, &mut record).await;
+pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>, mut record: Record) {
+    let outcome = live(accepted, &state, &mut record).await;
     record.close(outcome);
 }
 
-async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> Outcome {
+async fn live(accepted: Box<Accepted>, state: &ProxyState, record: &mut Record) -> Outcome {
     let Accepted {
-        setup,
-        front,
+        config,
+        listener,
         socket,
         peer,
         local,
@@ -107,14 +72,14 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
         place,
     } = accepted.unboxed();
     let mut facts = Box::new(Facts::of(record.id));
-    facts.listener = Some(front.name.clone());
+    facts.listener = Some(listener.name.clone());
     (facts.peer, facts.local) = (peer, local);
-    let lifetime = Deadline::after(setup.timeouts.lifetime);
+    let lifetime = Deadline::after(config.timeouts.lifetime);
     let admission = Admission {
-        deadline: Deadline::after(setup.timeouts.handshake).earlier(lifetime),
-        setup: &setup,
-        front: &front,
-        shared,
+        deadline: Deadline::after(config.timeouts.handshake).earlier(lifetime),
+        config: &config,
+        listener: &listener,
+        state,
         facts: &mut facts,
         permit: &mut permit,
         place,
@@ -123,7 +88,7 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     let admitted = tokio::select! {
         biased;
         admitted = Box::pin(admission.admit(socket)) => admitted,
-        () = shared.drain.time_is_up() => return Outcome::Drained,
+        () = state.drain.time_is_up() => return Outcome::Drained,
     };
     let Admitted {
         mut client,
@@ -137,9 +102,9 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     record.routed(&facts, client.relay_name());
 
     let record = &*record;
-    let mut called_off = pin!(called_off(shared, record));
-    let budget = Deadline::after(setup.timeouts.backend).earlier(lifetime);
-    let obtained = backend.obtain(&facts, budget, &shared.rendezvous, called_off.as_mut());
+    let mut called_off = pin!(called_off(state, record));
+    let budget = Deadline::after(config.timeouts.backend).earlier(lifetime);
+    let obtained = backend.obtain(&facts, budget, &state.rendezvous, called_off.as_mut());
     let served = tokio::select! {
         biased;
         served = Box::pin(obtained) => served.map_err(Outcome::from),
@@ -164,8 +129,8 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
     };
     facts.backend_identity = identity.map(|identity| *identity);
     record.reached(&facts);
-    let settings = setup.timeouts.relay;
-    drop((pending, facts, backend, front, setup));
+    let settings = config.timeouts.relay;
+    drop((pending, facts, backend, listener, config));
 
     let relay = Relay {
         settings: &settings,
@@ -192,20 +157,20 @@ async fn live(accepted: Box<Accepted>, shared: &Shared, record: &mut Record) -> 
 }
 
 /// Ends when the connection may not go on, whatever it is doing, with what that is called.
-async fn called_off(shared: &Shared, record: &Record) -> Outcome {
+async fn called_off(state: &ProxyState, record: &Record) -> Outcome {
     if record.known().is_some() {
         // Boxed: most clients are not known, and would hold the room for it.
-        return Box::pin(turned_out(shared, record)).await;
+        return Box::pin(turned_out(state, record)).await;
     }
-    shared.drain.time_is_up().await;
+    state.drain.time_is_up().await;
     Outcome::Drained
 }
 
-async fn turned_out(shared: &Shared, record: &Record) -> Outcome {
+async fn turned_out(state: &ProxyState, record: &Record) -> Outcome {
     tokio::select! {
         biased;
         () = record.revoked() => Outcome::Revoked,
-        () = shared.drain.time_is_up() => Outcome::Drained,
+        () = state.drain.time_is_up() => Outcome::Drained,
     }
 }
 

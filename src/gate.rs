@@ -34,12 +34,12 @@ use crate::backend::pool::{Registry, Withdrawn};
 use crate::deadline::Deadline;
 use crate::id::Id;
 use crate::limits::{Gauge, Slot};
+use crate::proxy_state::ProxyState;
 use crate::rendezvous::wire::{Refusal, Request};
 use crate::rendezvous::{Accepted, Rendezvous};
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::listeners;
 use crate::sys::unix::{Access, BACKLOG};
-use crate::worker::Shared;
 
 /// Where the gate is and who may come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,16 +98,16 @@ impl Settings {
 /// The open gate.
 pub(crate) struct Gate {
     settings: Settings,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     places: Gauge,
 }
 
 impl Gate {
-    pub(crate) fn new(settings: Settings, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(settings: Settings, state: Arc<ProxyState>) -> Self {
         let places = Gauge::new(settings.max_clients);
         Self {
             settings,
-            shared,
+            state,
             places,
         }
     }
@@ -122,7 +122,7 @@ impl Gate {
         loop {
             tokio::select! {
                 biased;
-                () = gate.shared.drain.started() => break,
+                () = gate.state.drain.started() => break,
                 _ = tick.tick() => {
                     gate.tidy_up();
                     leaving.tick();
@@ -147,7 +147,7 @@ impl Gate {
         };
         tokio::select! {
             () = late => {}
-            () = gate.shared.drain.time_is_up() => {}
+            () = gate.state.drain.time_is_up() => {}
         }
         clients.close();
         clients.wait().await;
@@ -156,8 +156,8 @@ impl Gate {
     /// Frees the places of claimers that are gone, and keeps a descriptor back again: until it next
     /// runs out of them, whoever has spent the reserve has no reason to.
     fn tidy_up(&self) {
-        self.shared.rendezvous.prune(Claimer::is_alive);
-        self.shared.reserve.refill();
+        self.state.rendezvous.prune(Claimer::is_alive);
+        self.state.reserve.refill();
     }
 
     /// The next client. Out of descriptors, the reserve lets one in at a time.
@@ -165,9 +165,9 @@ impl Gate {
         match listener.accept().await {
             Ok((client, _)) => Some(client),
             Err(error) if is_exhausted(&error) => {
-                if !self.shared.reserve.spend() {
+                if !self.state.reserve.spend() {
                     sleep(BACK_OFF).await;
-                    self.shared.reserve.refill();
+                    self.state.reserve.refill();
                 }
                 None
             }
@@ -183,7 +183,7 @@ impl Gate {
         let Guest { uid, place } = guest;
         let line = tokio::select! {
             line = Deadline::after(LINE_BUDGET).bound(line::read(&client)) => line,
-            () = self.shared.drain.time_is_up() => return,
+            () = self.state.drain.time_is_up() => return,
         };
         let request = match line {
             Ok(Ok(Some(line))) => Request::parse(&line),
@@ -194,7 +194,7 @@ impl Gate {
             Ok(Request::Claim(id)) => self.claim(id, client, place),
             Ok(Request::Accept(backend)) => self.wait(&backend, client, place),
             Ok(Request::Watch(backend)) => match self.watchable(&backend) {
-                Ok(()) => return watch::serve(&self.shared, &backend, client).await,
+                Ok(()) => return watch::serve(&self.state, &backend, client).await,
                 Err(refusal) => Err((refusal, detach(client))),
             },
             Ok(Request::Register(backend, address)) => {
@@ -215,13 +215,13 @@ impl Gate {
             return Ok(());
         };
         match self
-            .shared
+            .state
             .rendezvous
             .claim(id, Claimer::Worker(stream, place))
         {
             Ok(()) => Ok(()),
             Err(unclaimed) => {
-                let refusal = match self.shared.drain.is_started() {
+                let refusal = match self.state.drain.is_started() {
                     true => Refusal::Draining,
                     false => Refusal::Unknown,
                 };
@@ -238,14 +238,14 @@ impl Gate {
             return Err((refusal, Some(stream)));
         }
         match self
-            .shared
+            .state
             .rendezvous
             .accept(backend, Claimer::Worker(stream, place))
         {
             Accepted::Matched(_) => Ok(()),
             Accepted::Queued => {
                 // A reload may have come between, on another thread, and sent away those who waited.
-                send_away(&self.shared, backend);
+                send_away(&self.state, backend);
                 Ok(())
             }
             Accepted::Drained(claimer) => Err((Refusal::Draining, untold(claimer))),
@@ -265,10 +265,10 @@ impl Gate {
     ) -> Result<(), Refusal> {
         let registry = self.registry(backend)?;
         // Whoever may register could otherwise send the plaintext of others anywhere.
-        if !address.is_local() || !is_fit(address, uid, &self.shared.own) {
+        if !address.is_local() || !is_fit(address, uid, &self.state.own) {
             return Err(Refusal::Forbidden);
         }
-        if self.shared.drain.is_started() {
+        if self.state.drain.is_started() {
             return Err(Refusal::Draining);
         }
         let registration = registry.register(address, uid);
@@ -280,7 +280,7 @@ impl Gate {
             _ = tokio::io::copy(client, &mut rest) => None,
             // It notices, and can come again should the backend.
             withdrawn = registration.closed() => Some(withdrawn),
-            () = self.shared.drain.time_is_up() => None,
+            () = self.state.drain.time_is_up() => None,
         };
         drop(registration);
         debug!(backend, %address, "address withdrawn");
@@ -292,14 +292,14 @@ impl Gate {
 
     fn watchable(&self, backend: &str) -> Result<(), Refusal> {
         self.registry(backend)?;
-        match self.shared.drain.is_started() {
+        match self.state.drain.is_started() {
             true => Err(Refusal::Draining),
             false => Ok(()),
         }
     }
 
     fn registry(&self, backend: &str) -> Result<Arc<Registry>, Refusal> {
-        registry(&self.shared, backend)
+        registry(&self.state, backend)
     }
 }
 
@@ -324,19 +324,19 @@ fn is_fit(address: &Address, uid: u32, own: &Own) -> bool {
 }
 
 /// Where the backend's workers are registered, if it is one for workers.
-fn registry(shared: &Shared, backend: &str) -> Result<Arc<Registry>, Refusal> {
-    let setup = shared.setup.load();
-    let backend = setup.backends.get(backend).ok_or(Refusal::Unknown)?;
+fn registry(state: &ProxyState, backend: &str) -> Result<Arc<Registry>, Refusal> {
+    let config = state.config.load();
+    let backend = config.backends.get(backend).ok_or(Refusal::Unknown)?;
     backend.registry().cloned().ok_or(Refusal::Forbidden)
 }
 
 /// Tells those who wait for connections of the backend, and watch it, if it is none for workers;
 /// whether it is none.
-pub(crate) fn send_away(shared: &Shared, backend: &str) -> bool {
-    let Err(refusal) = registry(shared, backend) else {
+pub(crate) fn send_away(state: &ProxyState, backend: &str) -> bool {
+    let Err(refusal) = registry(state, backend) else {
         return false;
     };
-    for claimer in shared.rendezvous.dismiss(backend) {
+    for claimer in state.rendezvous.dismiss(backend) {
         refuse(untold(claimer), refusal);
     }
     true

@@ -13,8 +13,8 @@ use tokio::time::sleep;
 
 use crate::backend::claimer::{Claimer, HandedOver};
 use crate::facts::Facts;
+use crate::proxy_state::ProxyState;
 use crate::rendezvous::Accepted;
-use crate::worker::Shared;
 
 /// Accepts the connections of one backend with `to = "gate"`, in this process.
 ///
@@ -23,16 +23,16 @@ use crate::worker::Shared;
 #[derive(Debug)]
 pub struct Backend {
     name: String,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     /// Our place in the queue, kept when `accept` is cancelled.
     queued: Option<oneshot::Receiver<HandedOver>>,
 }
 
 impl Backend {
-    pub(crate) fn new(name: &str, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(name: &str, state: Arc<ProxyState>) -> Self {
         Self {
             name: name.to_owned(),
-            shared,
+            state,
             queued: None,
         }
     }
@@ -51,7 +51,7 @@ impl Backend {
         loop {
             let queued = match &mut self.queued {
                 Some(queued) => queued,
-                None => self.queued.insert(enqueue(&self.name, &self.shared)?),
+                None => self.queued.insert(enqueue(&self.name, &self.state)?),
             };
             let handed = queued.await;
             self.queued = None;
@@ -68,9 +68,9 @@ impl Backend {
     }
 }
 
-fn enqueue(name: &str, shared: &Shared) -> Option<oneshot::Receiver<HandedOver>> {
+fn enqueue(name: &str, state: &ProxyState) -> Option<oneshot::Receiver<HandedOver>> {
     let (handler, queued) = oneshot::channel();
-    match shared.rendezvous.accept(name, Claimer::Handler(handler)) {
+    match state.rendezvous.accept(name, Claimer::Handler(handler)) {
         Accepted::Matched(_) | Accepted::Queued | Accepted::Gone(_) => Some(queued),
         Accepted::Drained(_) => None,
     }

@@ -39,11 +39,12 @@ mod tls;
 mod ledger;
 
 // Flow: the life of a connection.
+mod active_config;
 mod backend;
 mod client;
 mod connection;
 mod listener;
-mod setup;
+mod proxy_state;
 mod worker;
 
 // Control: what puts the flow together and steers it.

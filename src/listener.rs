@@ -12,16 +12,15 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, warn};
+use tracing::Instrument;
 
+use crate::active_config::ActiveConfig;
 use crate::connection::{self, Accepted};
 use crate::facts::Endpoint;
 use crate::limits::Begins;
-use crate::pace::Pace;
-use crate::setup::Setup;
+use crate::proxy_state::ProxyState;
 use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
-use crate::worker::Shared;
 
 /// A bound listener.
 #[derive(Debug)]
@@ -37,14 +36,14 @@ pub(crate) struct Listener {
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     token: CancellationToken,
-    /// What its last connections are served by: the latest setup has nothing for them.
-    setup: OnceLock<Arc<Setup>>,
+    /// What its last connections are served by: the latest config has nothing for them.
+    config: OnceLock<Arc<ActiveConfig>>,
 }
 
 impl Stop {
-    /// `setup` is the last one that has the listener.
-    pub(crate) fn stop(&self, setup: &Arc<Setup>) {
-        let _ = self.setup.set(Arc::clone(setup));
+    /// `config` is the last one that has the listener.
+    pub(crate) fn stop(&self, config: &Arc<ActiveConfig>) {
+        let _ = self.config.set(Arc::clone(config));
         self.token.cancel();
     }
 }
@@ -65,7 +64,7 @@ struct Arrival {
 impl Listener {
     /// Accepts until the drain starts, or a reload stops it, and whom the kernel has connected by then.
     /// Nothing else ends it.
-    pub(crate) async fn run(self, shared: Arc<Shared>, connections: TaskTracker) {
+    pub(crate) async fn run(self, state: Arc<ProxyState>, connections: TaskTracker) {
         let mut are_scarce = false;
         let mut taken: usize = 0;
         loop {
@@ -76,31 +75,31 @@ impl Listener {
             taken = taken.wrapping_add(1);
             let arrival = tokio::select! {
                 biased;
-                () = shared.drain.started() => break,
+                () = state.drain.started() => break,
                 () = self.stop.token.cancelled() => break,
-                arrival = self.accept(&shared, &mut are_scarce) => arrival,
+                arrival = self.accept(&state, &mut are_scarce) => arrival,
             };
             match arrival {
-                Ok(arrival) => self.admit(arrival, &shared, &connections),
+                Ok(arrival) => self.admit(arrival, &state, &connections),
                 Err(error) if is_exhausted(&error) => {
-                    shared.complaint.say(&self.name, &error);
+                    state.complaint.say(&self.name, &error);
                     are_scarce = true;
-                    self.turn_away_if_full(&shared);
+                    self.turn_away_if_full(&state);
                     sleep(BACK_OFF).await;
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    shared.complaint.say(&self.name, &error);
+                    state.complaint.say(&self.name, &error);
                     sleep(BACK_OFF).await;
                 }
             }
         }
-        self.take_queued(&shared, &connections).await;
+        self.take_queued(&state, &connections).await;
     }
 
     /// Takes in those whom the kernel has connected already: the close of the listener would reset them.
     /// Those who go on coming are not waited for.
-    async fn take_queued(&self, shared: &Arc<Shared>, connections: &TaskTracker) {
+    async fn take_queued(&self, state: &Arc<ProxyState>, connections: &TaskTracker) {
         for _ in 0..LAST_ROUNDS {
             // So that the runtime hears of those who have come.
             yield_now().await;
@@ -110,9 +109,9 @@ impl Listener {
             {
                 taken += 1;
                 match arrival {
-                    Ok(arrival) => self.admit(arrival, shared, connections),
+                    Ok(arrival) => self.admit(arrival, state, connections),
                     Err(error) if is_of_the_peer(&error) => {}
-                    Err(error) => return shared.complaint.say(&self.name, &error),
+                    Err(error) => return state.complaint.say(&self.name, &error),
                 }
             }
             if taken == 0 {
@@ -124,13 +123,13 @@ impl Listener {
     /// The next connection. While descriptors `are_scarce`, which ends when nobody waits, none is
     /// taken but beside the one in reserve: a connection would keep it for as long as it is open, and
     /// the gate would answer nobody.
-    async fn accept(&self, shared: &Shared, are_scarce: &mut bool) -> io::Result<Arrival> {
+    async fn accept(&self, state: &ProxyState, are_scarce: &mut bool) -> io::Result<Arrival> {
         let mut next = pin!(self.source.accept());
         poll_fn(|cx| {
             if !*are_scarce {
                 return next.as_mut().poll(cx);
             }
-            let polled = shared.reserve.beside(|| next.as_mut().poll(cx));
+            let polled = state.reserve.beside(|| next.as_mut().poll(cx));
             let polled = polled.unwrap_or_else(|| Poll::Ready(Err(exhausted())));
             *are_scarce = polled.is_ready();
             polled
@@ -139,37 +138,35 @@ impl Listener {
     }
 
     /// Takes the connection in, or closes it before any work is done for it.
-    fn admit(&self, arrival: Arrival, shared: &Arc<Shared>, connections: &TaskTracker) {
+    fn admit(&self, arrival: Arrival, state: &Arc<ProxyState>, connections: &TaskTracker) {
         let Arrival { socket, peer } = arrival;
-        let mut setup = shared.setup.load_full();
+        let mut config = state.config.load_full();
         if let (false, Some(last)) = (
-            setup.fronts.contains_key(&*self.name),
-            self.stop.setup.get(),
+            config.listeners.contains_key(&*self.name),
+            self.stop.config.get(),
         ) {
-            setup = Arc::clone(last);
+            config = Arc::clone(last);
         }
-        // A listener is stopped before a setup comes that has nothing for it.
-        let Some(front) = setup.fronts.get(&*self.name).map(Arc::clone) else {
+        // A listener is stopped before a config comes that has nothing for it.
+        let Some(listener) = config.listeners.get(&*self.name).map(Arc::clone) else {
             return;
         };
-        let (client, begins) = match &front.proxies {
+        let (client, begins) = match &listener.proxies {
             // Before it takes a place: no share bounds how many one address could have of them.
             Some(trusted) if !trusted.contains(peer.as_ref()) => {
-                shared.ledger.denied(&self.name, peer.as_ref());
+                state.ledger.denied(&self.name, peer.as_ref());
                 return;
             }
             // Where a load balancer tells of the client, its own connections are nobody's share,
             // nor has it been said yet whose handshake it is.
             Some(_) => (None, Begins::WithHeader),
-            None => (peer.as_ref(), front.begins()),
+            None => (peer.as_ref(), listener.begins()),
         };
         let ip = client.and_then(Endpoint::ip);
-        let (permit, place) = match shared.limits.admit(ip, begins) {
+        let (permit, place) = match state.limits.admit(ip, begins) {
             Ok(admitted) => admitted,
             Err(limit) => {
-                shared
-                    .ledger
-                    .refused(&self.name, peer.as_ref(), limit.key());
+                state.ledger.refused(&self.name, peer.as_ref(), limit.key());
                 return;
             }
         };
@@ -177,36 +174,34 @@ impl Listener {
             Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
             Source::Tcp(_, None) => socket.local(),
         };
-        let record = shared.ledger.open(&self.name, client);
+        let record = state.ledger.open(&self.name, client);
         let span = record.span();
         let accepted = Box::new(Accepted {
-            setup,
-            front,
+            config,
+            listener,
             socket,
             peer,
             local,
             permit,
             place,
         });
-        let life = connection::serve(accepted, Arc::clone(shared), record);
+        let life = connection::serve(accepted, Arc::clone(state), record);
         connections.spawn(life.instrument(span));
     }
 
     /// At the limit those who come are closed at once, also when there is no descriptor to accept
     /// them with: that is what the reserve is for. As many in one go as tokio lets a task do.
-    fn turn_away_if_full(&self, shared: &Shared) {
-        if !shared.limits.is_full() {
+    fn turn_away_if_full(&self, state: &ProxyState) {
+        if !state.limits.is_full() {
             return;
         }
         let mut cx = Context::from_waker(Waker::noop());
-        shared.reserve.instead(|| {
-            while shared.limits.is_full()
+        state.reserve.instead(|| {
+            while state.limits.is_full()
                 && let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx)
             {
                 let peer = arrival.peer.as_ref();
-                shared
-                    .ledger
-                    .refused(&self.name, peer, "limits.connections");
+                state.ledger.refused(&self.name, peer, "limits.connections");
             }
         });
     }
@@ -256,19 +251,6 @@ fn is_of_the_peer(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionReset | Interrupted | HostUnreachable | NetworkUnreachable
     )
-}
-
-/// Says at most once a second that accepting fails, for all listeners of all workers: out of
-/// descriptors they fail together, and a line for each would be a flood on a large machine.
-#[derive(Debug, Default)]
-pub(crate) struct Complaint(Pace);
-
-impl Complaint {
-    fn say(&self, listener: &str, error: &io::Error) {
-        if self.0.is_due() {
-            warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
-        }
-    }
 }
 
 /// Connections that are taken in one go. Each is some 20 µs of work that strangers order.

@@ -28,9 +28,10 @@ use crate::deadline::Deadline;
 use crate::gate::{self, Gate};
 use crate::handler::Backend;
 use crate::outcome::Outcome;
+use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
-use crate::worker::{Door, Shared, Worker};
+use crate::worker::{Door, Worker};
 
 /// A proxy whose addresses are bound and which does not accept yet.
 ///
@@ -72,7 +73,7 @@ use crate::worker::{Door, Shared, Worker};
 #[derive(Debug)]
 #[must_use = "nothing is accepted before `start`"]
 pub struct Proxy {
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     addresses: HashMap<String, Address>,
     assembly: Assembly,
 }
@@ -107,10 +108,10 @@ impl Builder {
     ///
     /// Names the address or path that cannot be bound; nothing is left behind then.
     pub async fn bind(self) -> Result<Proxy, BindError> {
-        let (shared, assembly) = bind::assemble(self.config, self.threads).await?;
+        let (state, assembly) = bind::assemble(self.config, self.threads).await?;
         let addresses = addresses(&assembly.listeners);
         Ok(Proxy {
-            shared,
+            state,
             addresses,
             assembly,
         })
@@ -137,15 +138,15 @@ impl Proxy {
     ///
     /// When the configuration has no such backend: its connections would wait for ever.
     pub fn backend(&self, name: &str) -> Backend {
-        let setup = self.shared.setup.load();
+        let config = self.state.config.load();
         assert!(
-            setup
+            config
                 .backends
                 .get(name)
                 .is_some_and(|backend| backend.registry().is_some()),
             "the configuration has no backend {name:?} with `to = \"gate\"`"
         );
-        Backend::new(name, Arc::clone(&self.shared))
+        Backend::new(name, Arc::clone(&self.state))
     }
 
     /// Begins to accept.
@@ -155,7 +156,7 @@ impl Proxy {
     /// Outside of a tokio runtime.
     pub fn start(self) -> Running {
         let Self {
-            shared,
+            state,
             addresses,
             assembly,
         } = self;
@@ -165,8 +166,8 @@ impl Proxy {
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
-        let spoken = speak(&tasks, &shared);
-        let gate = assembly.gate.map(|gate| gate.open(&shared, &tasks));
+        let spoken = speak(&tasks, &state);
+        let gate = assembly.gate.map(|gate| gate.open(&state, &tasks));
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {
             workers.spawn(Worker::run(worker));
@@ -177,7 +178,7 @@ impl Proxy {
         workers.close();
         tasks.close();
         Running {
-            shared,
+            state,
             addresses,
             workers,
             tasks,
@@ -194,7 +195,7 @@ impl Proxy {
 #[derive(Debug)]
 #[must_use = "dropping it closes every connection"]
 pub struct Running {
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     addresses: HashMap<String, Address>,
     workers: TaskTracker,
     tasks: TaskTracker,
@@ -215,9 +216,9 @@ struct OpenGate {
 
 impl BoundGate {
     /// Serves it, as one of the tasks.
-    fn open(self, shared: &Arc<Shared>, tasks: &TaskTracker) -> OpenGate {
+    fn open(self, state: &Arc<ProxyState>, tasks: &TaskTracker) -> OpenGate {
         info!(target: START, "gate at unix:{}", self.file.path().display());
-        tasks.spawn(Gate::new(self.settings, Arc::clone(shared)).run(self.listener));
+        tasks.spawn(Gate::new(self.settings, Arc::clone(state)).run(self.listener));
         OpenGate {
             file: self.file,
             _directory: self.directory,
@@ -234,10 +235,10 @@ impl Running {
     /// How many connections are open, and how those that are not have ended.
     pub fn statistics(&self) -> Statistics {
         Statistics {
-            open: self.shared.ledger.open_connections(),
-            pending: self.shared.limits.pending(),
-            waiting: self.shared.rendezvous.len(),
-            ended: Outcome::ALL.map(|outcome| (outcome, self.shared.ledger.ended(outcome))),
+            open: self.state.ledger.open_connections(),
+            pending: self.state.limits.pending(),
+            waiting: self.state.rendezvous.len(),
+            ended: Outcome::ALL.map(|outcome| (outcome, self.state.ledger.ended(outcome))),
         }
     }
 
@@ -266,10 +267,10 @@ impl Running {
         let cut = tokio::select! {
             biased;
             () = self.workers.wait() => 0,
-            () = deadline.passed() => self.shared.ledger.open_connections(),
-            () = now => self.shared.ledger.open_connections(),
+            () = deadline.passed() => self.state.ledger.open_connections(),
+            () = now => self.state.ledger.open_connections(),
         };
-        self.shared.drain.cut();
+        self.state.drain.cut();
         self.workers.wait().await;
         // Now all have ended of whom there is something to say.
         self.spoken.cancel();
@@ -278,24 +279,24 @@ impl Running {
     }
 
     fn start_drain(&self) {
-        self.shared.drain.start();
-        gate::dismiss(&self.shared.rendezvous);
+        self.state.drain.start();
+        gate::dismiss(&self.state.rendezvous);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.start_drain();
-        self.shared.drain.cut();
+        self.state.drain.cut();
         self.spoken.cancel();
     }
 }
 
 /// Lets a task say who is not served and why, until it is told that there is no more to say.
-fn speak(tasks: &TaskTracker, shared: &Arc<Shared>) -> CancellationToken {
-    let (end, shared) = (CancellationToken::new(), Arc::clone(shared));
+fn speak(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
+    let (end, state) = (CancellationToken::new(), Arc::clone(state));
     let ended = end.clone();
-    tasks.spawn(async move { shared.ledger.refusals.speak(ended.cancelled()).await });
+    tasks.spawn(async move { state.ledger.refusals.speak(ended.cancelled()).await });
     end
 }
 

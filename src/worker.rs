@@ -9,41 +9,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::{io, net, thread};
 
-use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::backend::claimer::Claimer;
-use crate::backend::own::Own;
-use crate::drain::Drain;
 use crate::facts::Endpoint;
-use crate::ledger::Ledger;
-use crate::limits::Limits;
-use crate::listener::{Complaint, Listener, Source, Stop};
-use crate::rendezvous::Rendezvous;
-use crate::setup::Setup;
-use crate::sys::descriptors::Reserve;
-use crate::tls::tickets::Secret;
+use crate::listener::{Listener, Source, Stop};
+use crate::proxy_state::ProxyState;
 use crate::tls::turns::Rounds;
-
-/// What all connections of a proxy share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub setup: ArcSwap<Setup>,
-    pub limits: Limits,
-    /// For tickets that only this process opens; a reload keeps them.
-    pub tickets: Secret,
-    pub rendezvous: Rendezvous<Claimer>,
-    pub ledger: Arc<Ledger>,
-    pub drain: Drain,
-    /// What is listened on: none of it is dialled.
-    pub own: Arc<Own>,
-    pub reserve: Reserve,
-    pub complaint: Complaint,
-}
 
 /// A bound listener that no runtime has yet.
 #[derive(Debug)]
@@ -66,7 +41,7 @@ pub(crate) enum Socket {
 #[derive(Debug)]
 pub(crate) struct Worker {
     listeners: Vec<Listener>,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     more: mpsc::Receiver<Bound>,
 }
 
@@ -77,7 +52,7 @@ impl Worker {
     /// # Errors
     ///
     /// The runtime cannot watch a socket.
-    pub(crate) fn new(bound: Vec<Bound>, shared: Arc<Shared>) -> io::Result<(Self, Door)> {
+    pub(crate) fn new(bound: Vec<Bound>, state: Arc<ProxyState>) -> io::Result<(Self, Door)> {
         let listeners = bound
             .into_iter()
             .map(Bound::watched)
@@ -85,7 +60,7 @@ impl Worker {
         let (door, more) = mpsc::channel(DOOR);
         let worker = Self {
             listeners,
-            shared,
+            state,
             more,
         };
         Ok((worker, door))
@@ -94,15 +69,15 @@ impl Worker {
     /// Accepts until the drain, then waits until every connection has ended.
     pub(crate) async fn run(mut self) {
         let connections = TaskTracker::new();
-        let shared = &self.shared;
+        let state = &self.state;
         let accept = |listener: Listener| {
-            connections.spawn(listener.run(Arc::clone(shared), connections.clone()));
+            connections.spawn(listener.run(Arc::clone(state), connections.clone()));
         };
         self.listeners.into_iter().for_each(accept);
         loop {
             let bound = tokio::select! {
                 biased;
-                () = shared.drain.started() => break,
+                () = state.drain.started() => break,
                 Some(bound) = self.more.recv() => bound,
             };
             let name = Arc::clone(&bound.name);
@@ -147,13 +122,13 @@ impl WorkerThread {
     pub(crate) async fn spawn(
         index: usize,
         bound: Vec<Bound>,
-        shared: Arc<Shared>,
+        state: Arc<ProxyState>,
     ) -> io::Result<(Self, Door)> {
         let (ready, is_ready) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let life = async move {
-            let worker = match Worker::new(bound, shared) {
+            let worker = match Worker::new(bound, state) {
                 Ok((worker, door)) => {
                     // If nobody listens the proxy was dropped, and nobody says go either.
                     let _ = ready.send(Ok(door));

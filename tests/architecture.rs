@@ -45,11 +45,12 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
         "flow",
         Peers::Allowed,
         &[
+            "active_config",
             "backend",
             "client",
             "connection",
             "listener",
-            "setup",
+            "proxy_state",
             "worker",
         ],
     ),

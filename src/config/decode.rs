@@ -19,10 +19,10 @@ use super::unready::Unready;
 use super::value::Value;
 use super::words::{Named, log_filter, name, tcp_timeout, to};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
+use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
-use crate::connection::Timeouts;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use super::summary::{Shown, Target};
 use super::{Config, Listener};
+use crate::active_config::{Agreed, agree};
 use crate::identity::Identity;
 use crate::route::{Expecting, Query, Refusal};
-use crate::setup::{Agreed, agree};
 use crate::tls::Settings;
 use crate::tls::client_auth::{ClientAuth, Demand};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio_rustls::rustls::{self, AlertDescription};
 use tracing::debug;
 
-use super::Front;
 use super::origin::Introduction;
+use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
 use crate::backend::Backend;
 use crate::client::{self, Client};
 use crate::deadline::Deadline;
@@ -14,13 +14,12 @@ use crate::facts::{Endpoint, Facts};
 use crate::ledger::{Reason, Record};
 use crate::limits::{Exceeded, IdentityShare, Permit, Place, Slot};
 use crate::outcome::Outcome;
+use crate::proxy_state::ProxyState;
 use crate::residue;
 use crate::route::{Expecting, Query, Refusal};
-use crate::setup::{Agreed, Setup, Unwelcome, agree};
 use crate::sys::socket::Socket;
 use crate::tls::words::words;
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, TlsAcceptor};
-use crate::worker::Shared;
 
 /// A client that was let in, and to whom.
 pub(super) struct Admitted {
@@ -39,7 +38,7 @@ pub(super) enum Refused {
     /// There was no handshake, or not to its end.
     Handshake(HandshakeError<Socket, Refusal>),
     /// Whoever it is may not come in.
-    Unwelcome(Client, Unwelcome),
+    NotAdmitted(Client, NotAdmitted),
     /// Whoever it is has been let in too often.
     OverLimit(Client, Exceeded),
 }
@@ -47,9 +46,9 @@ pub(super) enum Refused {
 /// What it takes to let a client in, and what becomes known of it.
 pub(super) struct Admission<'a> {
     pub deadline: Deadline,
-    pub setup: &'a Arc<Setup>,
-    pub front: &'a Front,
-    pub shared: &'a Shared,
+    pub config: &'a Arc<ActiveConfig>,
+    pub listener: &'a ListenerConfig,
+    pub state: &'a ProxyState,
     pub facts: &'a mut Facts,
     pub permit: &'a mut Permit,
     pub place: Place,
@@ -59,15 +58,15 @@ pub(super) struct Admission<'a> {
 impl Admission<'_> {
     pub(super) async fn admit(mut self, mut socket: Socket) -> Result<Admitted, Refused> {
         self.first_byte(&socket).await?;
-        if self.front.proxies.is_some() {
+        if self.listener.proxies.is_some() {
             socket = self.introduction().hear(socket).await?;
         }
-        let Some(acceptor) = &self.front.tls else {
-            return match self.setup.route(self.facts) {
+        let Some(acceptor) = &self.listener.tls else {
+            return match self.config.route(self.facts) {
                 Ok(backend) => self.admitted(Client::plain(socket), backend, None),
-                Err(reason) => Err(Refused::Unwelcome(
+                Err(reason) => Err(Refused::NotAdmitted(
                     Client::plain(socket),
-                    Unwelcome::Route(reason),
+                    NotAdmitted::Route(reason),
                 )),
             };
         };
@@ -77,7 +76,7 @@ impl Admission<'_> {
             .map_err(Refused::Handshake)?;
         if let Some(Peer { identity, chain }) = peer {
             self.facts.identity = Some(identity);
-            // Before the latest setup is asked: a reload that comes between would find it there.
+            // Before the latest config is asked: a reload that comes between would find it there.
             self.record.identify(self.facts.clone(), chain);
         }
         self.welcome(client)
@@ -111,8 +110,8 @@ impl Admission<'_> {
             permit: self.permit,
             place: &mut self.place,
             record: self.record,
-            limits: &self.shared.limits,
-            begins: self.front.begins(),
+            limits: &self.state.limits,
+            begins: self.listener.begins(),
         }
     }
 
@@ -141,7 +140,7 @@ impl Admission<'_> {
         acceptor: &TlsAcceptor,
     ) -> Result<Option<Protocol>, Refusal> {
         let query = Query {
-            listener: &self.front.name,
+            listener: &self.listener.name,
             sni: hello.server_name(),
             alpn: None,
             peer: self.facts.peer_ip(),
@@ -151,7 +150,7 @@ impl Admission<'_> {
             true => Expecting::Somebody,
             false => Expecting::Nobody,
         };
-        let (alpn, routes) = (acceptor.alpn(), &self.setup.routes);
+        let (alpn, routes) = (acceptor.alpn(), &self.config.routes);
         match agree(alpn, &hello.protocols(), routes, &query, expecting)? {
             Agreed::On(protocol) => Ok(Some(protocol)),
             // Of the two rustls knows which it is, and has the alert.
@@ -159,23 +158,23 @@ impl Admission<'_> {
         }
     }
 
-    /// Asks the latest setup, and the limits, about a client whose handshake is done.
+    /// Asks the latest config, and the limits, about a client whose handshake is done.
     fn welcome(self, client: Client) -> Result<Admitted, Refused> {
-        let latest = self.shared.setup.load();
+        let latest = self.state.config.load();
         let chain = self.record.known().map_or(&[][..], |known| &known.chain);
         // Of a listener that a reload has removed there are no later rules.
-        let is_as_it_was =
-            Arc::ptr_eq(&latest, self.setup) || !latest.fronts.contains_key(&self.front.name);
+        let is_as_it_was = Arc::ptr_eq(&latest, self.config)
+            || !latest.listeners.contains_key(&self.listener.name);
         let backend = match is_as_it_was {
-            true => self.setup.route(self.facts).map_err(Unwelcome::Route),
+            true => self.config.route(self.facts).map_err(NotAdmitted::Route),
             false => latest.admit(self.facts, chain),
         };
         let backend = match backend {
             Ok(backend) => backend,
-            Err(unwelcome) => return Err(Refused::Unwelcome(client, unwelcome)),
+            Err(unwelcome) => return Err(Refused::NotAdmitted(client, unwelcome)),
         };
         let identity = self.facts.identity.as_ref();
-        let share = identity.map(|it| self.shared.limits.admit_identity(it));
+        let share = identity.map(|it| self.state.limits.admit_identity(it));
         match share.transpose() {
             Ok(share) => self.admitted(client, backend, share),
             Err(exceeded) => Err(Refused::OverLimit(client, exceeded)),
@@ -191,7 +190,7 @@ impl Admission<'_> {
     ) -> Result<Admitted, Refused> {
         let pending = match self.place {
             Place::Pending(slot) => Ok(slot),
-            Place::Handshaking(_) => self.shared.limits.wait(),
+            Place::Handshaking(_) => self.state.limits.wait(),
         };
         let pending = match pending {
             Ok(pending) => pending,
@@ -219,14 +218,14 @@ impl Refused {
                 (socket, Outcome::HandshakeFailed)
             }
             Self::Handshake(HandshakeError::Refused(refusal, socket)) => {
-                (socket, Unwelcome::Route(refusal).outcome())
+                (socket, NotAdmitted::Route(refusal).outcome())
             }
             Self::Handshake(HandshakeError::Gone) => return Outcome::ClientGone,
             Self::Handshake(HandshakeError::TimedOut) => return Outcome::HandshakeTimeout,
-            Self::Unwelcome(client, unwelcome) => {
+            Self::NotAdmitted(client, unwelcome) => {
                 let alert = match &unwelcome {
-                    Unwelcome::Route(_) => AlertDescription::AccessDenied,
-                    Unwelcome::Certificate(cause) => {
+                    NotAdmitted::Route(_) => AlertDescription::AccessDenied,
+                    NotAdmitted::Certificate(cause) => {
                         debug!(cause = %words(cause), "certificate refused");
                         record.because(Reason::Certificate, Some(&words(cause)));
                         tls::alert(cause)

@@ -11,18 +11,18 @@ use tracing::debug;
 
 use super::registry;
 use crate::deadline::Deadline;
+use crate::proxy_state::ProxyState;
 use crate::rendezvous::Event;
 use crate::sys::socket::hung_up;
-use crate::worker::Shared;
 
 /// Sends what waits now, then what happens.
 ///
 /// A client that does not keep up is dropped: the table drops one that is [`CAPACITY`] events
 /// behind, and this one that takes nothing for [`PATIENCE`].
-pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
+pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream) {
     let (mut reader, mut writer) = client.into_split();
-    let (waiting, mut events) = shared.rendezvous.watch(backend, CAPACITY);
-    let is_over = || shared.drain.is_started() || registry(shared, backend).is_err();
+    let (waiting, mut events) = state.rendezvous.watch(backend, CAPACITY);
+    let is_over = || state.drain.is_started() || registry(state, backend).is_err();
     let tell = async {
         for facts in waiting {
             send(&mut writer, &format!("OFFER {}\n", facts.to_json())).await?;
@@ -47,7 +47,7 @@ pub(super) async fn serve(shared: &Shared, backend: &str, client: UnixStream) {
     let ended = tokio::select! {
         told = tell => told,
         error = listen => Err(error),
-        () = shared.drain.time_is_up() => Ok(()),
+        () = state.drain.time_is_up() => Ok(()),
     };
     match ended {
         Ok(()) => debug!(backend, "watch ended"),

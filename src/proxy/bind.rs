@@ -18,27 +18,28 @@ pub(super) use self::gate::{BoundGate, bind_gate};
 use super::Threads;
 use super::error::{BindError, PathError};
 use super::limits::EffectiveLimits;
+use crate::active_config::ActiveConfig;
+use crate::active_config::ListenerConfig;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
 use crate::backend::own::{self, Own};
 use crate::backend::{self, Backend, To};
 use crate::config::{Config, Listener, Runtime};
-use crate::connection::Front;
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::gate::Settings as GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
-use crate::listener::{Complaint, Stop};
+use crate::listener::Stop;
+use crate::proxy_state::{Complaint, ProxyState};
 use crate::rendezvous::Rendezvous;
-use crate::setup::Setup;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
 use crate::sys::unix::{Access, SocketFile};
 use crate::sys::{tcp, unix};
 use crate::tls::TlsAcceptor;
 use crate::tls::tickets::Secret;
-use crate::worker::{Bound, Door, Shared, Socket, Worker, WorkerThread};
+use crate::worker::{Bound, Door, Socket, Worker, WorkerThread};
 
 /// The parts that `start` sets in motion, and what must outlive them.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ fn forbid_dumps(runtime: &Runtime) {
 pub(super) async fn assemble(
     config: Config,
     threads: Threads,
-) -> Result<(Arc<Shared>, Assembly), BindError> {
+) -> Result<(Arc<ProxyState>, Assembly), BindError> {
     let (descriptors, workers) = match threads {
         Threads::Own => (raise_limit(), config.runtime.workers.unwrap_or_else(cpus)),
         Threads::Callers => (
@@ -114,7 +115,7 @@ pub(super) async fn assemble(
     }
 
     let gate = bind_gate(&config)?;
-    let shared = Arc::new(share(&config)?);
+    let state = Arc::new(share(&config)?);
     let mut listeners = HashMap::new();
     let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
     for listener in &config.listeners {
@@ -128,7 +129,7 @@ pub(super) async fn assemble(
     let path = gate.as_ref().map(|gate| gate.file.path());
     let own = doors(&listeners, path);
     ensure_no_loop(&config, &own)?;
-    shared.own.replace(own);
+    state.own.replace(own);
 
     let mut assembly = Assembly {
         worker: None,
@@ -142,13 +143,13 @@ pub(super) async fn assemble(
     for (index, sockets) in bound.into_iter().enumerate() {
         let door = match threads {
             Threads::Callers => {
-                let worker = Worker::new(sockets, Arc::clone(&shared));
+                let worker = Worker::new(sockets, Arc::clone(&state));
                 let (worker, door) = worker.map_err(BindError::Worker)?;
                 assembly.worker = Some(worker);
                 door
             }
             Threads::Own => {
-                let thread = WorkerThread::spawn(index, sockets, Arc::clone(&shared)).await;
+                let thread = WorkerThread::spawn(index, sockets, Arc::clone(&state)).await;
                 let (thread, door) = thread.map_err(BindError::Worker)?;
                 assembly.threads.push(thread);
                 door
@@ -156,16 +157,16 @@ pub(super) async fn assemble(
         };
         assembly.doors.push(door);
     }
-    Ok((shared, assembly))
+    Ok((state, assembly))
 }
 
-fn share(config: &Config) -> Result<Shared, BindError> {
+fn share(config: &Config) -> Result<ProxyState, BindError> {
     let drain = Drain::default();
     let tickets = Secret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
     let own = Arc::default();
-    let setup = setup(config, None, &tickets, &drain, &own)?;
-    Ok(Shared {
-        setup: ArcSwap::from_pointee(setup),
+    let active = activate(config, None, &tickets, &drain, &own)?;
+    Ok(ProxyState {
+        config: ArcSwap::from_pointee(active),
         limits: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
@@ -179,13 +180,13 @@ fn share(config: &Config) -> Result<Shared, BindError> {
 
 /// What connections are to be served by. A backend that is configured as before is the one from
 /// `before`, and one that is not has at least the workers that are registered there.
-pub(super) fn setup(
+pub(super) fn activate(
     config: &Config,
-    before: Option<&Setup>,
+    before: Option<&ActiveConfig>,
     tickets: &Secret,
     drain: &Drain,
     own: &Arc<Own>,
-) -> Result<Setup, BindError> {
+) -> Result<ActiveConfig, BindError> {
     let backend = |settings: &backend::Settings| {
         let before = before.and_then(|before| before.backends.get(&settings.name));
         if let Some(backend) = before
@@ -199,22 +200,27 @@ pub(super) fn setup(
         Arc::new(Backend::new(settings, registry, unacknowledged, drain, own))
     };
     let backends = config.backends.iter();
-    let fronts: Result<_, BindError> = config
+    let listeners: Result<_, BindError> = config
         .listeners
         .iter()
-        .map(|listener| Ok((listener.name.clone(), Arc::new(front(listener, tickets)?))))
+        .map(|listener| {
+            Ok((
+                listener.name.clone(),
+                Arc::new(activate_listener(listener, tickets)?),
+            ))
+        })
         .collect();
-    Ok(Setup {
+    Ok(ActiveConfig {
         timeouts: config.timeouts,
         routes: config.routes.clone(),
         backends: backends
             .map(|settings| (settings.name.clone(), backend(settings)))
             .collect(),
-        fronts: fronts?,
+        listeners: listeners?,
     })
 }
 
-fn front(listener: &Listener, tickets: &Secret) -> Result<Front, BindError> {
+fn activate_listener(listener: &Listener, tickets: &Secret) -> Result<ListenerConfig, BindError> {
     let tls = match &listener.tls {
         Some(settings) => {
             let acceptor = TlsAcceptor::new(settings, tickets);
@@ -225,7 +231,7 @@ fn front(listener: &Listener, tickets: &Secret) -> Result<Front, BindError> {
         }
         None => None,
     };
-    Ok(Front {
+    Ok(ListenerConfig {
         name: listener.name.clone(),
         tls,
         proxies: listener.proxies.clone(),

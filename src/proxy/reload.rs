@@ -8,13 +8,14 @@ use tracing::{info, warn};
 use super::bind::{self, BoundGate, Fixed, Open};
 use super::bind::{bind_gate, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
+use crate::active_config::ActiveConfig;
 use crate::address::Address;
 use crate::backend::own;
 use crate::config::{Config, Listener};
 use crate::gate;
 use crate::proxy::BindError;
-use crate::setup::Setup;
-use crate::worker::{Bound, Shared};
+use crate::proxy_state::ProxyState;
+use crate::worker::Bound;
 
 impl Running {
     /// Serves by another configuration from now on: all of it, or on an error none.
@@ -36,14 +37,14 @@ impl Running {
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
         self.fixed.is_as_in(&config)?;
         self.names_are_kept(&config)?;
-        let before = self.shared.setup.load_full();
-        let Shared {
+        let before = self.state.config.load_full();
+        let ProxyState {
             tickets,
             drain,
             own,
             ..
-        } = &*self.shared;
-        let setup = bind::setup(&config, Some(&before), tickets, drain, own)?;
+        } = &*self.state;
+        let active = bind::activate(&config, Some(&before), tickets, drain, own)?;
         let added = self.added(&config)?;
         // Here too none was needed, as long as no backend was claimed.
         let gate = match &self.gate {
@@ -54,14 +55,14 @@ impl Running {
         bind::ensure_no_loop(&config, &doors)?;
         self.change_access(&config)?;
 
-        self.shared.limits.change(&config.limits);
-        self.shared.own.replace(doors);
+        self.state.limits.change(&config.limits);
+        self.state.own.replace(doors);
         if let Some(gate) = gate {
-            self.gate = Some(gate.open(&self.shared, &self.tasks));
+            self.gate = Some(gate.open(&self.state, &self.tasks));
         }
         self.remove(&config, &before);
-        self.shared.setup.store(Arc::new(setup));
-        send_workers_away(&self.shared, &before);
+        self.state.config.store(Arc::new(active));
+        send_workers_away(&self.state, &before);
         drop(before);
         for (name, open, sockets) in added {
             for (door, sockets) in self.doors.iter().zip(sockets) {
@@ -78,9 +79,9 @@ impl Running {
         }
         self.addresses = addresses(&self.listeners);
 
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         // A signature is verified for each certificate: not on a thread that has others to serve.
-        let revoked = tokio::task::spawn_blocking(move || revoke(&shared)).await;
+        let revoked = tokio::task::spawn_blocking(move || revoke(&state)).await;
         let revoked = revoked.unwrap_or_else(|error| {
             warn!(%error, "open connections could not be looked at again");
             0
@@ -157,8 +158,8 @@ impl Running {
     }
 
     /// Closes the listeners that the configuration has not. Their last connections are served by the
-    /// setup that has them.
-    fn remove(&mut self, config: &Config, before: &Arc<Setup>) {
+    /// active that has them.
+    fn remove(&mut self, config: &Config, before: &Arc<ActiveConfig>) {
         let wanted: HashMap<_, _> = config
             .listeners
             .iter()
@@ -195,11 +196,11 @@ impl Fixed {
 }
 
 /// Closes the registries that no backend has any more, and lets nobody wait for one. After the other
-/// setup is in its place: who is sent away and comes again is told how things are now.
-fn send_workers_away(shared: &Shared, before: &Setup) {
+/// active is in its place: who is sent away and comes again is told how things are now.
+fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
     for (name, backend) in &before.backends {
         if let Some(registry) = backend.registry()
-            && gate::send_away(shared, name)
+            && gate::send_away(state, name)
         {
             registry.close();
         }
@@ -210,19 +211,19 @@ fn send_workers_away(shared: &Shared, before: &Setup) {
 ///
 /// Who came by a listener that is gone stays: by which certificates and routes it would be judged
 /// nobody can say.
-fn revoke(shared: &Shared) -> usize {
-    let setup = shared.setup.load_full();
-    let known = shared.ledger.known();
+fn revoke(state: &ProxyState) -> usize {
+    let active = state.config.load_full();
+    let known = state.ledger.known();
     // Many connections may have one certificate between them; but it may have come with another
     // chain, of which another certificate is revoked.
     let mut verified = HashMap::new();
     let known = known.iter();
-    let judged = known.filter(|known| setup.has_listener(&known.facts));
+    let judged = known.filter(|known| active.has_listener(&known.facts));
     let unwelcome = judged.filter(|known| {
         let is_good = *verified
             .entry((&known.facts.listener, &known.chain))
-            .or_insert_with(|| setup.verify(&known.facts, &known.chain).is_ok());
-        !(is_good && setup.route(&known.facts).is_ok())
+            .or_insert_with(|| active.verify(&known.facts, &known.chain).is_ok());
+        !(is_good && active.route(&known.facts).is_ok())
     });
     unwelcome.filter(|known| known.revoke()).count()
 }

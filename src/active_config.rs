@@ -1,31 +1,65 @@
 //! What a configuration makes of a proxy, in one piece: a reload puts another in its place.
 //!
-//! A connection takes the setup of its moment and keeps what it needs of it. Only who the client is
+//! A connection takes the configuration of its moment and keeps what it needs of it. Only who the client is
 //! and where it may go is asked of the latest one, by the same function for a client that comes in,
 //! for one whose session is resumed, and for one that has been here for days.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::{self, CertificateError};
 
 use crate::backend::{Backend, Backends};
-use crate::connection::{Front, Timeouts};
 use crate::facts::Facts;
+use crate::limits::Begins;
 use crate::outcome::Outcome;
+use crate::proxy_protocol::Trusted;
+use crate::relay;
 use crate::route::{Expecting, Naming, Query, Refusal, Routes};
-use crate::tls::{Alpn, Protocol};
+use crate::tls::{Alpn, Protocol, TlsAcceptor};
 
 /// What connections are served by.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub(crate) struct ActiveConfig {
     pub timeouts: Timeouts,
     pub routes: Routes,
     pub backends: Backends,
     /// By the name of the listener.
-    pub fronts: HashMap<String, Arc<Front>>,
+    pub listeners: HashMap<String, Arc<ListenerConfig>>,
+}
+
+/// How long each phase may take; `None` is unlimited.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// From accept to the end of the handshake.
+    pub handshake: Option<Duration>,
+    /// From the end of the handshake until a backend has it.
+    pub backend: Option<Duration>,
+    pub relay: relay::Settings,
+    /// From accept to the end.
+    pub lifetime: Option<Duration>,
+}
+
+/// What the connections of one listener have in common.
+#[derive(Debug)]
+pub(crate) struct ListenerConfig {
+    pub name: String,
+    /// `None` on a plaintext listener.
+    pub tls: Option<TlsAcceptor>,
+    /// The load balancers, of which each connection begins with a PROXY protocol header.
+    pub proxies: Option<Trusted>,
+}
+
+impl ListenerConfig {
+    /// What a client does first, once it is known who that is.
+    pub(crate) fn begins(&self) -> Begins {
+        match self.tls {
+            Some(_) => Begins::WithHandshake,
+            None => Begins::Otherwise,
+        }
+    }
 }
 
 /// Which protocol (ALPN) a client is answered with.
@@ -40,14 +74,14 @@ pub(crate) enum Agreed {
 
 /// Why a client whose handshake is done may not come in, or stay.
 #[derive(Debug)]
-pub(crate) enum Unwelcome {
+pub(crate) enum NotAdmitted {
     /// No route takes it.
     Route(Refusal),
     /// Its certificate is not good any more.
     Certificate(rustls::Error),
 }
 
-impl Setup {
+impl ActiveConfig {
     /// The backend of a client whose handshake is done and whose certificate was verified.
     pub(crate) fn route(&self, facts: &Facts) -> Result<&Arc<Backend>, Refusal> {
         let tls = facts.tls.as_ref();
@@ -65,7 +99,7 @@ impl Setup {
     /// Whether the listener by which a client came is still there.
     pub(crate) fn has_listener(&self, facts: &Facts) -> bool {
         let listener = facts.listener.as_ref();
-        listener.is_some_and(|listener| self.fronts.contains_key(listener))
+        listener.is_some_and(|listener| self.listeners.contains_key(listener))
     }
 
     /// Whether a certificate that was verified once would be again.
@@ -74,26 +108,30 @@ impl Setup {
         facts: &Facts,
         chain: &[CertificateDer<'_>],
     ) -> Result<(), rustls::Error> {
-        let front = facts.listener.as_ref().and_then(|it| self.fronts.get(it));
-        match front.and_then(|front| front.tls.as_ref()) {
+        let listener = facts
+            .listener
+            .as_ref()
+            .and_then(|it| self.listeners.get(it));
+        match listener.and_then(|listener| listener.tls.as_ref()) {
             Some(tls) => tls.verify(chain, unix_time(facts.accepted_at)),
             // A listener that is gone asks nothing of those who came by it.
             None => Ok(()),
         }
     }
 
-    /// As [`Self::route`], for a certificate that was verified by another setup.
+    /// As [`Self::route`], for a certificate that was verified by another configuration.
     pub(crate) fn admit(
         &self,
         facts: &Facts,
         chain: &[CertificateDer<'_>],
-    ) -> Result<&Arc<Backend>, Unwelcome> {
-        self.verify(facts, chain).map_err(Unwelcome::Certificate)?;
-        self.route(facts).map_err(Unwelcome::Route)
+    ) -> Result<&Arc<Backend>, NotAdmitted> {
+        self.verify(facts, chain)
+            .map_err(NotAdmitted::Certificate)?;
+        self.route(facts).map_err(NotAdmitted::Route)
     }
 }
 
-impl Unwelcome {
+impl NotAdmitted {
     pub(crate) fn outcome(&self) -> Outcome {
         match self {
             Self::Route(Refusal::NoRoute) => Outcome::NoRoute,

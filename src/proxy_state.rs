@@ -1,0 +1,47 @@
+//! What all connections of a proxy share.
+
+use std::io;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tracing::warn;
+
+use crate::active_config::ActiveConfig;
+use crate::backend::claimer::Claimer;
+use crate::backend::own::Own;
+use crate::drain::Drain;
+use crate::ledger::Ledger;
+use crate::limits::Limits;
+use crate::pace::Pace;
+use crate::rendezvous::Rendezvous;
+use crate::sys::descriptors::Reserve;
+use crate::tls::tickets::Secret;
+
+/// What all connections of a proxy share.
+#[derive(Debug)]
+pub(crate) struct ProxyState {
+    pub config: ArcSwap<ActiveConfig>,
+    pub limits: Limits,
+    /// For tickets that only this process opens; a reload keeps them.
+    pub tickets: Secret,
+    pub rendezvous: Rendezvous<Claimer>,
+    pub ledger: Arc<Ledger>,
+    pub drain: Drain,
+    /// What is listened on: none of it is dialled.
+    pub own: Arc<Own>,
+    pub reserve: Reserve,
+    pub complaint: Complaint,
+}
+
+/// Says at most once a second that accepting fails, for all listeners of all workers: out of
+/// descriptors they fail together, and a line for each would be a flood on a large machine.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint(Pace);
+
+impl Complaint {
+    pub(crate) fn say(&self, listener: &str, error: &io::Error) {
+        if self.0.is_due() {
+            warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
+        }
+    }
+}
