@@ -146,8 +146,8 @@ fn facts(criterion: &mut Criterion) {
     facts.local = Some(Endpoint::Unix("/run/front.sock".into()));
     let mut tls = vestibule::TlsFacts::default();
     tls.version = "1.3";
-    tls.cipher = Some("TLS13_AES_128_GCM_SHA256".into());
-    tls.group = Some("X25519".into());
+    tls.cipher = Some("TLS13_AES_128_GCM_SHA256");
+    tls.group = Some("X25519");
     tls.sni = Some("api.example.com".into());
     facts.tls = Some(tls);
     let line = facts.to_json();

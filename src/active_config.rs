@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
-use tokio_rustls::rustls::{self, CertificateError};
 
 use crate::backend::{Backend, Backends};
 use crate::facts::Facts;
 use crate::limits::Begins;
-use crate::outcome::Outcome;
 use crate::proxy_protocol::Trusted;
 use crate::relay;
 use crate::route::{Expecting, Naming, Query, Refusal, Routes};
@@ -27,7 +26,7 @@ pub(crate) struct ActiveConfig {
     pub routes: Routes,
     pub backends: Backends,
     /// By the name of the listener.
-    pub listeners: HashMap<String, Arc<ListenerConfig>>,
+    pub listeners: HashMap<Arc<str>, Arc<ListenerConfig>>,
 }
 
 /// How long each phase may take; `None` is unlimited.
@@ -45,7 +44,7 @@ pub(crate) struct Timeouts {
 /// What the connections of one listener have in common.
 #[derive(Debug)]
 pub(crate) struct ListenerConfig {
-    pub name: String,
+    pub name: Arc<str>,
     /// `None` on a plaintext listener.
     pub tls: Option<TlsAcceptor>,
     /// The load balancers, of which each connection begins with a PROXY protocol header.
@@ -90,7 +89,7 @@ impl ActiveConfig {
             sni: tls.and_then(|tls| tls.sni.as_deref()),
             alpn: tls.and_then(|tls| tls.alpn.as_deref()),
             peer: facts.peer_ip(),
-            identity: facts.identity.as_ref(),
+            identity: facts.identity.as_deref(),
         })?;
         // The configuration has checked that every route's backend exists.
         self.backends.get(name).ok_or(Refusal::NoRoute)
@@ -128,19 +127,6 @@ impl ActiveConfig {
         self.verify(facts, chain)
             .map_err(NotAdmitted::Certificate)?;
         self.route(facts).map_err(NotAdmitted::Route)
-    }
-}
-
-impl NotAdmitted {
-    pub(crate) fn outcome(&self) -> Outcome {
-        match self {
-            Self::Route(Refusal::NoRoute) => Outcome::NoRoute,
-            Self::Route(Refusal::Denied) => Outcome::Denied,
-            Self::Certificate(rustls::Error::InvalidCertificate(CertificateError::Revoked)) => {
-                Outcome::Revoked
-            }
-            Self::Certificate(_) => Outcome::HandshakeFailed,
-        }
     }
 }
 

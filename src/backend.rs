@@ -21,14 +21,15 @@ use self::claimer::Claimer;
 use self::dial::Reached;
 use self::own::Own;
 pub(crate) use self::plain::Plain;
-use self::pool::{Balance, Health, Lease, Pool, Registry};
+pub(crate) use self::pool::Lease;
+use self::pool::{Balance, Health, Pool, Registry};
 use self::secure::Tls;
 use crate::address::Address;
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Scope};
 use crate::drain::Drain;
 use crate::facts::Facts;
 use crate::identity::Identity;
-use crate::outcome::Outcome;
+use crate::outcome::EndCause;
 use crate::proxy_protocol::{ProxyProtocol, header};
 use crate::rendezvous::{Place, Rendezvous, Resolution, Ticket, Unredeemed};
 use crate::sys::socket::Socket;
@@ -135,7 +136,7 @@ impl Backend {
         }
     }
 
-    /// Finds somebody to serve the connection, at most until `deadline` or until it is called off.
+    /// Finds somebody to serve the connection, at most until `deadline` or until it is `ended`.
     ///
     /// # Cancel safety
     ///
@@ -143,10 +144,10 @@ impl Backend {
     /// with half of it.
     pub(crate) async fn obtain(
         &self,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         deadline: Deadline,
         rendezvous: &Rendezvous<Claimer>,
-        called_off: impl Future<Output = Outcome>,
+        ended: impl Future<Output = EndCause>,
     ) -> Result<Served, Unserved> {
         let mut waiting = Waiting {
             rendezvous,
@@ -155,16 +156,16 @@ impl Backend {
         tokio::select! {
             biased;
             served = self.find(facts, deadline, &mut waiting) => served,
-            outcome = called_off => {
+            cause = ended => {
                 waiting.refuse();
-                Err(Unserved::CalledOff(outcome))
+                Err(Unserved::Ended(cause))
             }
         }
     }
 
     async fn find(
         &self,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         deadline: Deadline,
         waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
@@ -175,7 +176,7 @@ impl Backend {
                     .await
             }
             Kind::Hello(drain) => Ok(Served::built_in(|stream| {
-                hello::serve(stream, facts.clone(), drain.clone())
+                hello::serve(stream, Arc::clone(facts), drain.clone())
             })),
             Kind::Echo => Ok(Served::built_in(echo::serve)),
         }
@@ -199,7 +200,7 @@ impl Backend {
     async fn find_claimer(
         &self,
         registered: &Pool,
-        facts: &Facts,
+        facts: &Arc<Facts>,
         deadline: Deadline,
         waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
@@ -219,7 +220,7 @@ impl Backend {
                     () = registered.until_empty() => continue,
                 }
             }
-            let ticket = waiting.announce(facts.clone(), place);
+            let ticket = waiting.announce(Arc::clone(facts), place);
             place = ticket.place();
             let ended = tokio::select! {
                 biased;
@@ -234,7 +235,7 @@ impl Backend {
                     Some(claimer) => claimer,
                     None if resolution == Resolution::Expired => {
                         registered.registry().missed(self.name());
-                        return Err(Unserved::Expired);
+                        return Err(Unserved::Expired(deadline.scope()));
                     }
                     None => continue,
                 },
@@ -271,7 +272,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    fn announce(&mut self, facts: Facts, place: Option<Place>) -> &mut Ticket<Claimer> {
+    fn announce(&mut self, facts: Arc<Facts>, place: Option<Place>) -> &mut Ticket<Claimer> {
         let ticket = self.rendezvous.announce_again(facts, place);
         self.ticket.insert(ticket)
     }
@@ -281,7 +282,7 @@ impl Waiting<'_> {
         self.ticket.take()?.withdraw(resolution)
     }
 
-    /// Ends the waiting of a connection that is called off. At the end of a drain nothing waits any
+    /// Ends the waiting of a connection that is ended. At the end of a drain nothing waits any
     /// more, so this is about a client that may not stay. Who claimed it just now has nothing.
     fn refuse(&mut self) {
         drop(self.withdraw(Resolution::Refused));
@@ -363,21 +364,22 @@ pub(crate) enum Unserved {
     /// The backend: no address took it, and it is not to be parked.
     Refused,
     /// The backend: no address took it in time.
-    TimedOut,
+    TimedOut(Scope),
     /// The backend: it took the connection and reset it before it had read whose it is.
     Reset,
     /// The workers: nobody claimed it in time.
-    Expired,
+    Expired(Scope),
     /// Us: we are ending.
     Drained,
-    /// It may not go on, whoever would serve it.
-    CalledOff(Outcome),
+    /// It was ended from outside, whoever would serve it.
+    Ended(EndCause),
 }
 
 impl From<Unredeemed> for Unserved {
     fn from(unredeemed: Unredeemed) -> Self {
         match unredeemed {
-            Unredeemed::Expired => Self::Expired,
+            // The ticket has no deadline: what it waits for is bounded here.
+            Unredeemed::Expired => Self::Expired(Scope::Phase),
             // Ids are random and announced by their own connection alone, so a duplicate is ours.
             Unredeemed::Drained | Unredeemed::Duplicate => Self::Drained,
         }

@@ -1,36 +1,35 @@
 //! The life of one connection, top to bottom.
 //!
 //! ```text
-//! Socket ─► (PROXY header) ─► TLS, one deadline ─► identity ─► route ─► backend: dialled or claimed
-//!                                                     │
-//! Record ◄── Outcome ◄── relay ◄── plain stream ◄─────┘
+//! Accepted ─ admit ─► Admitted ─ establish ─► Established ─ run ─► Termination ─► Outcome
+//!  a socket   │        a client    │           client, backend,  │
+//!             │        and where   │           places, record    ├─► told to both sides
+//!             │        it may go   │                             └─► the record is closed
+//!             └────────────────────┴─► Failed ─ end ─► Termination ─► Outcome
 //! ```
 //!
-//! The function is the state machine: a state is an await point, what it owns are the locals
-//! that are alive there, and its cleanup is their order of drop.
-//!
-//! What a phase needs is boxed: most connections are idle in their relay, and would otherwise hold
-//! the room for a handshake.
+//! Each stage is a value that the next one consumes, and what a value owns is given back when it is
+//! dropped. Others see a connection in the [ledger](crate::ledger), and may end it in any stage.
 
 mod admission;
-mod origin;
-mod parting;
+mod proxy_header;
+mod teardown;
+mod termination;
 
-use std::pin::pin;
 use std::sync::Arc;
 
-use self::admission::{Admission, Admitted};
-use self::parting::{HURRY, interrupt, part};
-use crate::active_config::{ActiveConfig, ListenerConfig};
-use crate::backend::{Served, Service, Unserved};
-use crate::client::Relaying;
+use self::admission::admit;
+use self::teardown::{HURRY, Remains, dismiss, interrupt, part};
+use self::termination::Termination;
+use crate::active_config::{ActiveConfig, ListenerConfig, Timeouts};
+use crate::backend::{Backend, Lease, Plain, Served, Service};
+use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
-use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
-use crate::limits::{Permit, Place};
-use crate::outcome::Outcome;
+use crate::limits::{IdentityShare, Permit, Place};
+use crate::outcome::EndCause;
 use crate::proxy_state::ProxyState;
-use crate::relay::Relay;
+use crate::relay::{self, Answer, End, Relay};
 use crate::sys::socket::Socket;
 
 /// A connection as it comes from its listener.
@@ -39,150 +38,223 @@ pub(crate) struct Accepted {
     pub config: Arc<ActiveConfig>,
     pub listener: Arc<ListenerConfig>,
     pub socket: Socket,
-    pub peer: Option<Endpoint>,
-    pub local: Option<Endpoint>,
-    /// Room among the open connections; given back when the connection has ended.
+    /// Room among the open connections.
     pub permit: Permit,
     /// Room among those that no backend has yet.
     pub place: Place,
+    pub record: Record,
 }
 
-impl Accepted {
-    /// A box that is taken apart where it lies would be kept until the connection has ended.
-    #[expect(clippy::boxed_local, reason = "to give back the box is what it is for")]
-    fn unboxed(self: Box<Self>) -> Self {
-        *self
-    }
+/// A client that was let in, and to whom.
+struct Admitted {
+    client: Client,
+    backend: Arc<Backend>,
+    timeouts: Timeouts,
+    lifetime: Deadline,
+    /// Its place among those that wait for a backend.
+    _place: Place,
+    reserved: Reserved,
+    record: Record,
+}
+
+/// A client and the backend that serves it: all that there is of a connection while its bytes move.
+///
+/// Nothing in it depends on where the connection came from, or on the configuration that let it in.
+struct Established {
+    client: Client,
+    backend: Plain,
+    /// What must run beside the relay for the backend to answer.
+    service: Option<Service>,
+    timeouts: relay::Settings,
+    lifetime: Deadline,
+    reserved: Reserved,
+    record: Record,
+}
+
+/// A connection that ends before its relay.
+struct Failed {
+    remains: Remains,
+    termination: Termination,
+    reserved: Reserved,
+    record: Record,
+}
+
+/// What a connection has of all that there is a limit for. It is given back before the record is
+/// closed: who reads that a connection has ended finds room for another one.
+struct Reserved {
+    permit: Permit,
+    /// Its place among the connections of whoever it is.
+    _share: Option<IdentityShare>,
+    /// Its place among the connections to its backend's address.
+    _lease: Option<Lease>,
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>, mut record: Record) {
-    let outcome = live(accepted, &state, &mut record).await;
-    record.close(outcome);
+///
+/// Each stage is boxed in its own size: most connections are idle in their relay, and would otherwise
+/// hold the room for a handshake.
+pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) {
+    if let Some(established) = Box::pin(establish(accepted, state)).await {
+        established.run().await;
+    }
 }
 
-async fn live(accepted: Box<Accepted>, state: &ProxyState, record: &mut Record) -> Outcome {
-    let Accepted {
-        config,
-        listener,
-        socket,
-        peer,
-        local,
-        mut permit,
-        place,
-    } = accepted.unboxed();
-    let mut facts = Box::new(Facts::of(record.id));
-    facts.listener = Some(listener.name.clone());
-    (facts.peer, facts.local) = (peer, local);
-    let lifetime = Deadline::after(config.timeouts.lifetime);
-    let admission = Admission {
-        deadline: Deadline::after(config.timeouts.handshake).earlier(lifetime),
-        config: &config,
-        listener: &listener,
-        state,
-        facts: &mut facts,
-        permit: &mut permit,
-        place,
-        record,
+/// `None` when the connection has ended before its relay.
+async fn establish(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Option<Box<Established>> {
+    let established = match admit(accepted, &state).await {
+        Ok(admitted) => admitted.establish(&state).await,
+        Err(failed) => Err(failed),
     };
-    let admitted = tokio::select! {
-        biased;
-        admitted = Box::pin(admission.admit(socket)) => admitted,
-        () = state.drain.time_is_up() => return Outcome::Drained,
-    };
-    let Admitted {
-        mut client,
-        backend,
-        share,
-        pending,
-    } = match admitted {
-        Ok(admitted) => admitted,
-        Err(refused) => return over(lifetime, Box::pin(refused.outcome(record)).await),
-    };
-    record.routed(&facts, client.relay_name());
-
-    let record = &*record;
-    let mut called_off = pin!(called_off(state, record));
-    let budget = Deadline::after(config.timeouts.backend).earlier(lifetime);
-    let obtained = backend.obtain(&facts, budget, &state.rendezvous, called_off.as_mut());
-    let served = tokio::select! {
-        biased;
-        served = Box::pin(obtained) => served.map_err(Outcome::from),
-        () = client.left() => return Outcome::ClientGone,
-    };
-    let Served {
-        mut stream,
-        service,
-        lease,
-        identity,
-    } = match served {
-        Ok(served) => served,
-        Err(Outcome::BackendReset) => {
-            client.reset();
-            return Outcome::BackendReset;
+    match established {
+        Ok(established) => Some(Box::new(established)),
+        Err(failed) => {
+            Box::pin(failed.end()).await;
+            None
         }
-        Err(outcome) => {
-            record.unserved(backend.name());
-            Box::pin(client.close()).await;
-            return over(lifetime, outcome);
-        }
-    };
-    facts.backend_identity = identity.map(|identity| *identity);
-    record.reached(&facts);
-    let settings = config.timeouts.relay;
-    drop((pending, facts, backend, listener, config));
+    }
+}
 
-    let relay = Relay {
-        settings: &settings,
-        traffic: &record.traffic,
-    };
-    let relay = within(lifetime, beside(service, client.relay(&mut stream, relay)));
-    let outcome = tokio::select! {
-        biased;
-        end = relay => match end {
-            Ok(end) => Box::pin(part(client, stream, end)).await,
-            Err(Elapsed) => {
-                let patience = settings.half_close;
-                let outcome = Outcome::Lifetime;
-                Box::pin(interrupt(client, stream, &record.traffic, patience, outcome)).await
+impl Admitted {
+    async fn establish(mut self, state: &ProxyState) -> Result<Established, Failed> {
+        match self.obtain(state).await {
+            Ok(served) => Ok(self.established(served)),
+            Err(termination) => Err(Failed {
+                remains: Remains::Client(self.client),
+                termination,
+                reserved: self.reserved,
+                record: self.record,
+            }),
+        }
+    }
+
+    /// Finds somebody to serve the client, who may leave meanwhile.
+    async fn obtain(&mut self, state: &ProxyState) -> Result<Served, Termination> {
+        let facts = self.record.facts();
+        let budget = Deadline::after(self.timeouts.backend).earlier(self.lifetime);
+        let ended = self.record.ended();
+        let obtained = self
+            .backend
+            .obtain(&facts, budget, &state.rendezvous, ended);
+        tokio::select! {
+            biased;
+            served = Box::pin(obtained) => served.map_err(Termination::Unserved),
+            () = self.client.left() => Err(Termination::ClientGone),
+        }
+    }
+
+    fn established(self, served: Served) -> Established {
+        let Served {
+            stream,
+            service,
+            lease,
+            identity,
+        } = served;
+        let mut record = self.record;
+        record.reached(identity);
+        Established {
+            client: self.client,
+            backend: stream,
+            service,
+            timeouts: self.timeouts.relay,
+            lifetime: self.lifetime,
+            reserved: Reserved {
+                _lease: lease,
+                ..self.reserved
+            },
+            record,
+        }
+    }
+}
+
+impl Established {
+    /// Moves bytes until there is an end, and tells it to both sides.
+    async fn run(mut self: Box<Self>) {
+        let Self {
+            client,
+            backend,
+            service,
+            timeouts,
+            lifetime,
+            record,
+            ..
+        } = &mut *self;
+        let relay = Relay {
+            settings: timeouts,
+            traffic: record.traffic(),
+        };
+        let relay = beside(service.take(), client.relay(backend, relay));
+        let end = tokio::select! {
+            biased;
+            end = within(*lifetime, relay) => end.map_err(|Elapsed| Interruption::Lifetime),
+            cause = record.ended() => Err(Interruption::Ended(cause)),
+        };
+        Box::pin(self.end(end)).await;
+    }
+
+    async fn end(self: Box<Self>, end: Result<End, Interruption>) {
+        let Self {
+            client,
+            backend,
+            timeouts,
+            reserved,
+            mut record,
+            ..
+        } = *self;
+        record.closing();
+        let termination = match end {
+            Ok(end) => {
+                let termination = ended(end, &backend);
+                part(client, backend, end).await;
+                termination
             }
-        },
-        outcome = called_off => {
-            let patience = Some(HURRY);
-            Box::pin(interrupt(client, stream, &record.traffic, patience, outcome)).await
-        }
-    };
-    drop((lease, share));
-    outcome
-}
-
-/// Ends when the connection may not go on, whatever it is doing, with what that is called.
-async fn called_off(state: &ProxyState, record: &Record) -> Outcome {
-    if record.known().is_some() {
-        // Boxed: most clients are not known, and would hold the room for it.
-        return Box::pin(turned_out(state, record)).await;
-    }
-    state.drain.time_is_up().await;
-    Outcome::Drained
-}
-
-async fn turned_out(state: &ProxyState, record: &Record) -> Outcome {
-    tokio::select! {
-        biased;
-        () = record.revoked() => Outcome::Revoked,
-        () = state.drain.time_is_up() => Outcome::Drained,
+            Err(Interruption::Lifetime) => {
+                interrupt(client, backend, record.traffic(), timeouts.half_close).await;
+                Termination::Lifetime
+            }
+            Err(Interruption::Ended(cause)) => {
+                interrupt(client, backend, record.traffic(), Some(HURRY)).await;
+                Termination::Ended(cause)
+            }
+        };
+        close(record, reserved, &termination);
     }
 }
 
-/// A phase whose budget was cut short by the connection's lifetime ended for that.
-fn over(lifetime: Deadline, outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::HandshakeTimeout | Outcome::BackendTimeout | Outcome::Expired
-            if lifetime.has_passed() =>
-        {
-            Outcome::Lifetime
+/// Why a relay does not come to its end.
+enum Interruption {
+    Lifetime,
+    Ended(EndCause),
+}
+
+impl Failed {
+    /// Tells the client, with time for what it is told to arrive.
+    async fn end(self) {
+        let Self {
+            remains,
+            termination,
+            reserved,
+            mut record,
+        } = self;
+        record.closing();
+        record.span().in_scope(|| termination.log());
+        dismiss(remains, &termination).await;
+        close(record, reserved, &termination);
+    }
+}
+
+fn close(record: Record, reserved: Reserved, termination: &Termination) {
+    let detail = termination.detail(&record.facts().backend);
+    drop(reserved);
+    record.close(termination.outcome(), detail);
+}
+
+/// In TLS 1.3 a backend refuses our certificate after the handshake, when bytes may have moved.
+fn ended(end: End, backend: &Plain) -> Termination {
+    match end {
+        End::BackendReset(Answer::Broken) if backend.has_refused_us() => {
+            Termination::BackendRefused
         }
-        outcome => outcome,
+        end => Termination::Relayed(end),
     }
 }
 
@@ -203,34 +275,25 @@ fn beside<'a>(service: Option<Service>, mut relay: Relaying<'a>) -> Relaying<'a>
 /// Bounds the relay by the connection's lifetime, if that has a bound: for most it has none, and
 /// they are spared the timer.
 fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
-    if lifetime == Deadline::NEVER {
+    if lifetime.is_never() {
         return relay;
     }
     Box::pin(async move { lifetime.bound(relay).await.flatten() })
 }
 
-impl From<Unserved> for Outcome {
-    fn from(unserved: Unserved) -> Self {
-        match unserved {
-            Unserved::Refused => Self::BackendRefused,
-            Unserved::TimedOut => Self::BackendTimeout,
-            Unserved::Reset => Self::BackendReset,
-            Unserved::Expired => Self::Expired,
-            Unserved::Drained => Self::Drained,
-            Unserved::CalledOff(outcome) => outcome,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    /// Idle connections are made of it and of their relay's (src/client.rs): both bounds hold it.
+    use super::*;
+
+    /// Idle connections are made of these and of their relay's future (src/client.rs). Above the bounds
+    /// something is held that need not be; below them a part is gone, and the bounds are to follow.
     #[test]
-    fn a_connection_is_a_small_future() {
-        fn size<A, B, C, F>(_: impl FnOnce(A, B, C) -> F) -> usize {
+    fn a_connection_is_a_small_value_and_a_small_future() {
+        fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
             size_of::<F>()
         }
-        let size = size(super::serve);
-        assert!((960..=1088).contains(&size), "{size} bytes");
+        let sizes = (size_of::<Established>(), size(serve));
+        assert!((280..=304).contains(&sizes.0), "{sizes:?} bytes");
+        assert!((104..=128).contains(&sizes.1), "{sizes:?} bytes");
     }
 }

@@ -19,19 +19,54 @@ use tokio::time::{Instant, timeout_at};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deadline(Option<Instant>);
+pub struct Deadline {
+    /// `None` is never.
+    at: Option<Instant>,
+    scope: Scope,
+}
+
+/// What a deadline bounds, and so what it means that it has passed. A phase that the end of the whole
+/// connection cuts short has a deadline that says so: who looks at the clock later may find that both
+/// have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// One phase.
+    Phase,
+    /// The whole connection.
+    Lifetime,
+}
 
 impl Deadline {
     /// The deadline that never comes.
-    pub const NEVER: Self = Self(None);
+    pub const NEVER: Self = Self {
+        at: None,
+        scope: Scope::Phase,
+    };
 
     /// `budget` from now; `None` and what the clock cannot express mean never.
     pub fn after(budget: impl Into<Option<Duration>>) -> Self {
-        Self(
-            budget
-                .into()
-                .and_then(|budget| Instant::now().checked_add(budget)),
-        )
+        let at = budget
+            .into()
+            .and_then(|budget| Instant::now().checked_add(budget));
+        Self { at, ..Self::NEVER }
+    }
+
+    /// The end of a connection that may live so long.
+    pub(crate) fn of_lifetime(lifetime: Option<Duration>) -> Self {
+        Self {
+            scope: Scope::Lifetime,
+            ..Self::after(lifetime)
+        }
+    }
+
+    /// What it bounds.
+    pub(crate) fn scope(self) -> Scope {
+        self.scope
+    }
+
+    /// Whether it never comes.
+    pub(crate) fn is_never(self) -> bool {
+        self.at.is_none()
     }
 
     /// Waits for `work` until the deadline.
@@ -46,7 +81,7 @@ impl Deadline {
     ///
     /// As that of `work`.
     pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
-        match self.0 {
+        match self.at {
             Some(instant) => timeout_at(instant, work).await.map_err(|_| Elapsed),
             None => Ok(work.await),
         }
@@ -54,7 +89,7 @@ impl Deadline {
 
     /// What is left, at least zero; `None` for [`Deadline::NEVER`].
     pub fn remaining(self) -> Option<Duration> {
-        self.0
+        self.at
             .map(|instant| instant.saturating_duration_since(Instant::now()))
     }
 
@@ -64,15 +99,22 @@ impl Deadline {
 
     /// The earlier of the two.
     pub fn earlier(self, other: Self) -> Self {
-        match (self.0, other.0) {
-            (Some(a), Some(b)) => Self(Some(a.min(b))),
-            (a, b) => Self(a.or(b)),
+        match (self.at, other.at) {
+            (Some(ours), Some(theirs)) if theirs < ours => other,
+            (None, Some(_)) => other,
+            _ => self,
         }
     }
 
-    /// So much later.
+    /// So much later. A lifetime is not postponed.
     pub(crate) fn postponed(self, by: Duration) -> Self {
-        Self(self.0.and_then(|instant| instant.checked_add(by)))
+        match self.scope {
+            Scope::Phase => Self {
+                at: self.at.and_then(|instant| instant.checked_add(by)),
+                ..self
+            },
+            Scope::Lifetime => self,
+        }
     }
 
     /// Waits for the deadline itself.
@@ -96,13 +138,16 @@ impl From<Duration> for Deadline {
 
 impl From<Instant> for Deadline {
     fn from(instant: Instant) -> Self {
-        Self(Some(instant))
+        Self {
+            at: Some(instant),
+            ..Self::NEVER
+        }
     }
 }
 
 impl From<std::time::Instant> for Deadline {
     fn from(instant: std::time::Instant) -> Self {
-        Self(Some(instant.into()))
+        Instant::from_std(instant).into()
     }
 }
 
@@ -180,6 +225,23 @@ mod tests {
         ] {
             assert_eq!(a.earlier(b), earlier);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_of_a_phase_and_a_lifetime_says_which_it_was() {
+        let phase = Deadline::after(2 * SECOND);
+        for (lifetime, scope) in [
+            (None, Scope::Phase),
+            (Some(3 * SECOND), Scope::Phase),
+            (Some(2 * SECOND), Scope::Phase),
+            (Some(SECOND), Scope::Lifetime),
+        ] {
+            let budget = phase.earlier(Deadline::of_lifetime(lifetime));
+            assert_eq!(budget.scope(), scope, "{lifetime:?}");
+        }
+        let lifetime = Deadline::of_lifetime(Some(SECOND));
+        assert_eq!(lifetime.postponed(SECOND), lifetime);
+        assert_eq!(phase.postponed(SECOND).remaining(), Some(3 * SECOND));
     }
 
     #[tokio::test(start_paused = true)]

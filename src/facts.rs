@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
@@ -11,6 +12,8 @@ use crate::id::Id;
 use crate::identity::Identity;
 
 /// The facts of one connection: who connected, where, and how.
+///
+/// Every open connection keeps them, so texts that many have in common are shared.
 ///
 /// The JSON form is fixed: the gate, the hello page and the audit log all show this one. A fact
 /// that is not known is `null`.
@@ -28,7 +31,7 @@ pub struct Facts {
     /// Names the connection; whoever knows it may claim it.
     pub id: Id,
     /// The configured name of the listener that accepted it.
-    pub listener: Option<String>,
+    pub listener: Option<Arc<str>>,
     /// Where the client is.
     pub peer: Option<Endpoint>,
     /// Where the client connected to.
@@ -41,11 +44,11 @@ pub struct Facts {
     /// What TLS agreed on; `None` on a plaintext listener.
     pub tls: Option<TlsFacts>,
     /// Who the client proved to be with its certificate.
-    pub identity: Option<Identity>,
+    pub identity: Option<Arc<Identity>>,
     /// Who the backend proved to be with its certificate, once it was reached. Left out of the JSON
     /// form where it is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend_identity: Option<Identity>,
+    pub backend_identity: Option<Arc<Identity>>,
 }
 
 impl Facts {
@@ -90,13 +93,13 @@ pub struct TlsFacts {
     /// `1.2` or `1.3`.
     pub version: &'static str,
     /// The cipher suite as rustls names it, as in `TLS13_AES_128_GCM_SHA256`.
-    pub cipher: Option<String>,
+    pub cipher: Option<&'static str>,
     /// The key exchange group, as in `X25519`.
-    pub group: Option<String>,
+    pub group: Option<&'static str>,
     /// The server name that the client asked for (RFC 6066 §3).
-    pub sni: Option<String>,
+    pub sni: Option<Box<str>>,
     /// The application protocol that was agreed on (RFC 7301).
-    pub alpn: Option<String>,
+    pub alpn: Option<Box<str>>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
 }
@@ -172,8 +175,8 @@ mod tests {
         facts.accepted_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
         facts.tls = Some(TlsFacts {
             version: "1.3",
-            cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
-            group: Some("X25519".into()),
+            cipher: Some("TLS13_AES_128_GCM_SHA256"),
+            group: Some("X25519"),
             sni: Some("api.example.com".into()),
             alpn: None,
             resumed: false,
@@ -196,6 +199,13 @@ mod tests {
         let peer = Endpoint::Unix("/tmp/a\nERROR all is lost\u{1b}[2Jé".into());
         let shown = r"unix:/tmp/a\nERROR all is lost\u{1b}[2Jé";
         assert_eq!(peer.to_string(), shown);
+    }
+
+    /// With the counts of its `Arc`, the size that the allocator has room for (jemalloc has 256, then
+    /// 320): every idle connection has them.
+    #[test]
+    fn the_facts_of_a_connection_are_small() {
+        assert!(size_of::<Facts>() <= 240, "{}", size_of::<Facts>());
     }
 
     #[test]

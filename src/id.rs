@@ -23,6 +23,10 @@ impl Id {
         Self(Uuid::new_v4())
     }
 
+    /// The first and the last in order.
+    pub(crate) const MIN: Self = Self(Uuid::nil());
+    pub(crate) const MAX: Self = Self(Uuid::max());
+
     /// The 16 bytes of the UUID, in network order (RFC 9562 §4).
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

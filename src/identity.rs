@@ -40,6 +40,24 @@ impl Identity {
         Some(identity)
     }
 
+    /// Every name of it, as a rule says them: `uri:…`, `dns:…`, `cn:…`, `ou:…` and `sha256:…`.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        let kinds = [
+            ("uri", self.uri.as_slice()),
+            ("dns", self.dns.as_slice()),
+            ("cn", self.cn.as_slice()),
+            ("ou", self.ou.as_slice()),
+            ("sha256", std::slice::from_ref(&self.sha256)),
+        ];
+        let kinds = kinds.into_iter();
+        kinds.flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")))
+    }
+
+    /// Whether one of [`Self::names`] is this one.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.names().any(|own| own == name)
+    }
+
     /// Whether nothing names its owner but the certificate itself.
     pub(crate) fn is_nameless(&self) -> bool {
         self.uri.is_empty() && self.dns.is_empty() && self.cn.is_none() && self.ou.is_empty()

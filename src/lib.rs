@@ -80,6 +80,7 @@ pub use facts::{Endpoint, Facts, TlsFacts};
 pub use handler::{Backend, Connection};
 pub use id::{Id, ParseIdError};
 pub use identity::Identity;
+pub use ledger::{ConnectionFilter, ConnectionState, OpenConnection};
 pub use outcome::Outcome;
 pub use proxy::{
     BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, Statistics,

@@ -80,7 +80,7 @@ pub(crate) enum Begins {
 #[must_use]
 pub(crate) enum Place {
     Handshaking(Box<Handshaking>),
-    Pending(Slot),
+    Pending(#[expect(dead_code, reason = "a place is kept, and not looked at")] Slot),
 }
 
 impl Limits {

@@ -14,9 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::active_config::ActiveConfig;
+use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::connection::{self, Accepted};
-use crate::facts::Endpoint;
+use crate::facts::{Endpoint, Facts};
+use crate::id::Id;
+use crate::ledger::Via;
 use crate::limits::Begins;
 use crate::proxy_state::ProxyState;
 use crate::sys::descriptors::{exhausted, is_exhausted};
@@ -151,16 +153,16 @@ impl Listener {
         let Some(listener) = config.listeners.get(&*self.name).map(Arc::clone) else {
             return;
         };
-        let (client, begins) = match &listener.proxies {
+        let (client, begins, via) = match &listener.proxies {
             // Before it takes a place: no share bounds how many one address could have of them.
             Some(trusted) if !trusted.contains(peer.as_ref()) => {
-                state.ledger.denied(&self.name, peer.as_ref());
+                state.ledger.denied(self.facts(&listener, &socket, peer));
                 return;
             }
             // Where a load balancer tells of the client, its own connections are nobody's share,
             // nor has it been said yet whose handshake it is.
-            Some(_) => (None, Begins::WithHeader),
-            None => (peer.as_ref(), listener.begins()),
+            Some(_) => (None, Begins::WithHeader, Via::Proxy),
+            None => (peer.as_ref(), listener.begins(), Via::Direct),
         };
         let ip = client.and_then(Endpoint::ip);
         let (permit, place) = match state.limits.admit(ip, begins) {
@@ -170,23 +172,31 @@ impl Listener {
                 return;
             }
         };
-        let local = match &self.source {
-            Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
-            Source::Tcp(_, None) => socket.local(),
-        };
-        let record = state.ledger.open(&self.name, client);
+        let facts = self.facts(&listener, &socket, peer);
+        let record = state.ledger.open(facts, via);
         let span = record.span();
         let accepted = Box::new(Accepted {
             config,
             listener,
             socket,
-            peer,
-            local,
             permit,
             place,
+            record,
         });
-        let life = connection::serve(accepted, Arc::clone(state), record);
+        let life = connection::serve(accepted, Arc::clone(state));
         connections.spawn(life.instrument(span));
+    }
+
+    /// What is known of a connection when it has come.
+    fn facts(&self, listener: &ListenerConfig, socket: &Socket, peer: Option<Endpoint>) -> Facts {
+        let mut facts = Facts::of(Id::random());
+        facts.listener = Some(Arc::clone(&listener.name));
+        facts.peer = peer;
+        facts.local = match &self.source {
+            Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
+            Source::Tcp(_, None) => socket.local(),
+        };
+        facts
     }
 
     /// At the limit those who come are closed at once, also when there is no descriptor to accept

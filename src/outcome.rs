@@ -10,6 +10,7 @@ use std::fmt;
 /// assert_eq!(Outcome::ClientTruncated.to_string(), "client_truncated");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Outcome {
     /// Both sides closed, and every byte was passed on.
     Done,
@@ -110,6 +111,31 @@ impl Outcome {
             Self::Drained => "drained",
             Self::Aborted => "aborted",
         }
+    }
+}
+
+/// Why a connection was ended from outside, whatever it was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EndCause {
+    /// An operator ended it.
+    Killed,
+    /// A reload no longer admits its client.
+    Revoked,
+    /// The time for a drain is up.
+    Drained,
+}
+
+impl EndCause {
+    const ALL: [Self; 3] = [Self::Killed, Self::Revoked, Self::Drained];
+
+    /// A number above zero, which [`Self::from_u8`] reads.
+    pub(crate) const fn to_u8(self) -> u8 {
+        self as u8 + 1
+    }
+
+    pub(crate) fn from_u8(number: u8) -> Option<Self> {
+        let index = usize::from(number).checked_sub(1)?;
+        Self::ALL.get(index).copied()
     }
 }
 

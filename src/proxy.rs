@@ -27,7 +27,8 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::gate::{self, Gate};
 use crate::handler::Backend;
-use crate::outcome::Outcome;
+use crate::ledger::{ConnectionFilter, OpenConnection};
+use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
@@ -242,6 +243,28 @@ impl Running {
         }
     }
 
+    /// The open connections that are meant, in no order.
+    ///
+    /// A query by id, identity, peer, backend or listener takes microseconds; one that has to look at
+    /// all connections does so on the caller's thread, not on the workers'.
+    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
+        let found = self.state.ledger.find(filter);
+        found
+            .iter()
+            .map(|entry| OpenConnection::of(entry))
+            .collect()
+    }
+
+    /// Ends the open connections that are meant, as [`Outcome::Killed`]; how many were told so.
+    ///
+    /// Bytes that are on their way have one second to arrive. A connection that is to end already is not
+    /// counted.
+    pub fn kill(&self, filter: &ConnectionFilter) -> usize {
+        let found = self.state.ledger.find(filter);
+        let told = found.iter().filter(|entry| entry.end(EndCause::Killed));
+        told.count()
+    }
+
     /// Stops accepting, resolves what waits at the rendezvous, and lets the rest end; after
     /// `timeout` what is left is closed. A `Duration` or `None`, which is without end.
     ///
@@ -270,7 +293,7 @@ impl Running {
             () = deadline.passed() => self.state.ledger.open_connections(),
             () = now => self.state.ledger.open_connections(),
         };
-        self.state.drain.cut();
+        self.cut();
         self.workers.wait().await;
         // Now all have ended of whom there is something to say.
         self.spoken.cancel();
@@ -282,12 +305,18 @@ impl Running {
         self.state.drain.start();
         gate::dismiss(&self.state.rendezvous);
     }
+
+    /// Closes what is still open.
+    fn cut(&self) {
+        self.state.drain.cut();
+        self.state.ledger.cut();
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.start_drain();
-        self.state.drain.cut();
+        self.cut();
         self.spoken.cancel();
     }
 }

@@ -74,13 +74,16 @@ impl<S> Rendezvous<S> {
 
     /// Lets a connection wait under `facts.id` for a claimer.
     pub fn announce(&self, facts: Facts) -> Ticket<S> {
-        self.announce_again(facts, None)
+        self.announce_again(std::sync::Arc::new(facts), None)
     }
 
     /// As [`Rendezvous::announce`], in the place of an earlier announcement if there was one.
-    pub(crate) fn announce_again(&self, facts: Facts, place: Option<Place>) -> Ticket<S> {
+    pub(crate) fn announce_again(
+        &self,
+        facts: std::sync::Arc<Facts>,
+        place: Option<Place>,
+    ) -> Ticket<S> {
         let id = facts.id;
-        let facts = std::sync::Arc::new(facts);
         let announced = self.lock().announce(facts, place, self.confirm);
         Ticket {
             rendezvous: self.clone(),

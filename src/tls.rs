@@ -293,14 +293,14 @@ fn facts(connection: &CommonState, sni: Option<&str>) -> TlsFacts {
         },
         cipher: connection
             .negotiated_cipher_suite()
-            .and_then(|suite| suite.suite().as_str().map(str::to_owned)),
+            .and_then(|suite| suite.suite().as_str()),
         group: connection
             .negotiated_key_exchange_group()
-            .and_then(|group| group.name().as_str().map(str::to_owned)),
-        sni: sni.map(str::to_owned),
+            .and_then(|group| group.name().as_str()),
+        sni: sni.map(Into::into),
         alpn: connection
             .alpn_protocol()
-            .map(|protocol| String::from_utf8_lossy(protocol).into_owned()),
+            .map(|protocol| String::from_utf8_lossy(protocol).into()),
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
     }
 }

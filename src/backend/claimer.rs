@@ -206,7 +206,7 @@ mod tests {
         let (ours, theirs) = pair().expect("a pair");
         let slot = Gauge::new(None).take().expect("unlimited");
         let mut facts = Facts::new("app");
-        facts.listener = Some(listener.to_owned());
+        facts.listener = Some(listener.into());
         let told = Claimer::Worker(ours, slot).tell(&facts);
         (told.expect("told").into_told().expect("told"), theirs)
     }

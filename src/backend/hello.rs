@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::pin::pin;
+use std::sync::Arc;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -18,7 +19,7 @@ use crate::facts::Facts;
 
 /// Answers HTTP/1.1 requests until the client leaves, and once a drain begins no more than the one
 /// that is under way.
-pub(crate) async fn serve(stream: DuplexStream, facts: Facts, drain: Drain) {
+pub(crate) async fn serve(stream: DuplexStream, facts: Arc<Facts>, drain: Drain) {
     let answer = service_fn(|request| {
         let response = answer(&request, &facts);
         async move { Ok::<_, Infallible>(response) }
@@ -84,10 +85,10 @@ fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     match &facts.tls {
         Some(tls) => {
             add("TLS version", Some(tls.version.into()));
-            add("cipher", tls.cipher.clone());
-            add("group", tls.group.clone());
-            add("SNI", tls.sni.clone());
-            add("ALPN", tls.alpn.clone());
+            add("cipher", tls.cipher.map(Into::into));
+            add("group", tls.group.map(Into::into));
+            add("SNI", tls.sni.as_deref().map(Into::into));
+            add("ALPN", tls.alpn.as_deref().map(Into::into));
             add(
                 "session",
                 Some(if tls.resumed { "resumed" } else { "new" }.into()),
@@ -97,7 +98,7 @@ fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     }
     add("peer", facts.peer.as_ref().map(ToString::to_string));
     add("local", facts.local.as_ref().map(ToString::to_string));
-    add("listener", facts.listener.clone());
+    add("listener", facts.listener.as_deref().map(Into::into));
     add("backend", Some(facts.backend.clone()));
     // Most clients have none, and no row for it.
     if let Some(identity) = &facts.identity {

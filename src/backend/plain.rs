@@ -8,7 +8,6 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::secure::Secure;
 use crate::deadline::Deadline;
-use crate::outcome::Outcome;
 use crate::relay::record::ReadVectored;
 use crate::relay::stream::poll_discard;
 use crate::sys::either::one_of_streams;
@@ -43,11 +42,11 @@ impl Plain {
         }
     }
 
-    /// What became of a connection whose backend's side has failed.
-    pub(crate) fn failure(&self) -> Outcome {
+    /// Whether the backend has refused our certificate.
+    pub(crate) fn has_refused_us(&self) -> bool {
         match self {
-            Self::Secure(secure) if secure.is_refused() => Outcome::BackendRefused,
-            Self::Secure(_) | Self::Socket(_) | Self::Memory(_) => Outcome::BackendReset,
+            Self::Secure(secure) => secure.is_refused(),
+            Self::Socket(_) | Self::Memory(_) => false,
         }
     }
 }

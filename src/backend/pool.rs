@@ -168,7 +168,7 @@ impl Pool {
         deadline
             .bound(rounds)
             .await
-            .unwrap_or(Err(Unserved::TimedOut))
+            .unwrap_or(Err(Unserved::TimedOut(deadline.scope())))
     }
 
     async fn round(

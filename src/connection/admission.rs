@@ -2,88 +2,134 @@
 
 use std::sync::Arc;
 
-use tokio_rustls::rustls::{self, AlertDescription};
-use tracing::debug;
-
-use super::origin::Introduction;
+use super::proxy_header::{ReadError, read};
+use super::teardown::Remains;
+use super::termination::{Rejection, Termination};
+use super::{Accepted, Admitted, Failed, Reserved};
 use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
 use crate::backend::Backend;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::facts::{Endpoint, Facts};
-use crate::ledger::{Reason, Record};
-use crate::limits::{Exceeded, IdentityShare, Permit, Place, Slot};
-use crate::outcome::Outcome;
+use crate::ledger::Record;
+use crate::limits::Place;
+use crate::proxy_protocol::Origin;
 use crate::proxy_state::ProxyState;
 use crate::residue;
 use crate::route::{Expecting, Query, Refusal};
 use crate::sys::socket::Socket;
-use crate::tls::words::words;
-use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, TlsAcceptor};
+use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 
-/// A client that was let in, and to whom.
-pub(super) struct Admitted {
-    pub client: Client,
-    pub backend: Arc<Backend>,
-    /// Its place among the connections of whoever it is.
-    pub share: Option<IdentityShare>,
-    /// Its place among those that wait for a backend.
-    pub pending: Slot,
-}
-
-/// Why a client was not let in.
-pub(super) enum Refused {
-    /// Before its first byte, and it has been closed.
-    Introduction(Outcome),
-    /// There was no handshake, or not to its end.
-    Handshake(HandshakeError<Socket, Refusal>),
-    /// Whoever it is may not come in.
-    NotAdmitted(Client, NotAdmitted),
-    /// Whoever it is has been let in too often.
-    OverLimit(Client, Exceeded),
-}
-
-/// What it takes to let a client in, and what becomes known of it.
-pub(super) struct Admission<'a> {
-    pub deadline: Deadline,
-    pub config: &'a Arc<ActiveConfig>,
-    pub listener: &'a ListenerConfig,
-    pub state: &'a ProxyState,
-    pub facts: &'a mut Facts,
-    pub permit: &'a mut Permit,
-    pub place: Place,
-    pub record: &'a mut Record,
-}
-
-impl Admission<'_> {
-    pub(super) async fn admit(mut self, mut socket: Socket) -> Result<Admitted, Refused> {
-        self.first_byte(&socket).await?;
-        if self.listener.proxies.is_some() {
-            socket = self.introduction().hear(socket).await?;
+/// Lets a client in, unless its connection is ended meanwhile.
+pub(super) async fn admit(accepted: Box<Accepted>, state: &ProxyState) -> Result<Admitted, Failed> {
+    let (mut admission, socket) = Admission::of(accepted, state);
+    let entry = Arc::clone(admission.record.entry());
+    let admitted = tokio::select! {
+        biased;
+        admitted = Box::pin(admission.admit(socket)) => {
+            admitted.map_err(|(remains, rejection)| (remains, Termination::Rejected(rejection)))
         }
-        let Some(acceptor) = &self.listener.tls else {
-            return match self.config.route(self.facts) {
-                Ok(backend) => self.admitted(Client::plain(socket), backend, None),
-                Err(reason) => Err(Refused::NotAdmitted(
-                    Client::plain(socket),
-                    NotAdmitted::Route(reason),
-                )),
-            };
+        cause = entry.ended() => Err((Remains::Nothing, Termination::Ended(cause))),
+    };
+    let Admission {
+        config,
+        lifetime,
+        place,
+        reserved,
+        mut record,
+        ..
+    } = admission;
+    match admitted {
+        Ok((client, backend)) => {
+            record.routed(backend.name(), client.relay_name());
+            Ok(Admitted {
+                client,
+                backend,
+                timeouts: config.timeouts,
+                lifetime,
+                _place: place,
+                reserved,
+                record,
+            })
+        }
+        Err((remains, termination)) => Err(Failed {
+            remains,
+            termination,
+            reserved,
+            record,
+        }),
+    }
+}
+
+/// What it takes to let a client in.
+struct Admission<'a> {
+    state: &'a ProxyState,
+    config: Arc<ActiveConfig>,
+    listener: Arc<ListenerConfig>,
+    lifetime: Deadline,
+    deadline: Deadline,
+    place: Place,
+    reserved: Reserved,
+    record: Record,
+}
+
+/// What there is of a client that was not let in, and why.
+type Rejected = (Remains, Rejection);
+
+impl<'a> Admission<'a> {
+    // A box that is taken apart where it lies would be kept until the client was let in.
+    #[expect(clippy::boxed_local, reason = "to give back the box is what it is for")]
+    fn of(accepted: Box<Accepted>, state: &'a ProxyState) -> (Self, Socket) {
+        let Accepted {
+            config,
+            listener,
+            socket,
+            permit,
+            place,
+            record,
+        } = *accepted;
+        let lifetime = Deadline::of_lifetime(config.timeouts.lifetime);
+        let admission = Self {
+            state,
+            lifetime,
+            deadline: Deadline::after(config.timeouts.handshake).earlier(lifetime),
+            config,
+            listener,
+            place,
+            reserved: Reserved {
+                permit,
+                _share: None,
+                _lease: None,
+            },
+            record,
         };
-        let (client, peer) = self
-            .secure(socket, acceptor)
-            .await
-            .map_err(Refused::Handshake)?;
-        if let Some(Peer { identity, chain }) = peer {
-            self.facts.identity = Some(identity);
-            // Before the latest config is asked: a reload that comes between would find it there.
-            self.record.identify(self.facts.clone(), chain);
+        (admission, socket)
+    }
+
+    async fn admit(&mut self, socket: Socket) -> Result<(Client, Arc<Backend>), Rejected> {
+        let nothing_is_left = |rejection| (Remains::Nothing, rejection);
+        self.first_byte(&socket).await.map_err(nothing_is_left)?;
+        if self.listener.proxies.is_some() {
+            match self.introduce(&socket).await {
+                Err(rejection @ Rejection::Header(_)) => {
+                    return Err((Remains::Socket(socket), rejection));
+                }
+                introduced => introduced.map_err(nothing_is_left)?,
+            }
         }
-        self.welcome(client)
+        let listener = Arc::clone(&self.listener);
+        let client = match &listener.tls {
+            Some(acceptor) => self.secure(socket, acceptor).await?,
+            None => Client::plain(socket),
+        };
+        match self.welcome() {
+            Ok(backend) => Ok((client, backend)),
+            Err(rejection) => Err((Remains::Client(client), rejection)),
+        }
     }
 
     /// Waits until the client of a handshake says something: until then it may have to make room.
-    async fn first_byte(&mut self, socket: &Socket) -> Result<(), Refused> {
+    async fn first_byte(&mut self, socket: &Socket) -> Result<(), Rejection> {
         let Place::Handshaking(place) = &self.place else {
             return Ok(());
         };
@@ -92,58 +138,92 @@ impl Admission<'_> {
             spoken = self.deadline.bound(socket.first_byte()) => match spoken {
                 // What became of the socket is heard where it is read.
                 Ok(_) => place.speaks(),
-                Err(_) => return Err(Refused::Introduction(Outcome::HandshakeTimeout)),
+                Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
             },
             () = place.closed() => place.speaks(),
         };
-        spoken.map_err(|limit| {
-            debug!(limit = limit.key(), "connection closed to make room");
-            self.record.because(Reason::OverLimit(limit.key()), None);
-            Refused::Introduction(Outcome::OverLimit)
-        })
+        spoken.map_err(Rejection::OverLimit)
     }
 
-    fn introduction(&mut self) -> Introduction<'_> {
-        Introduction {
-            deadline: self.deadline,
-            facts: self.facts,
-            permit: self.permit,
-            place: &mut self.place,
-            record: self.record,
-            limits: &self.state.limits,
-            begins: self.listener.begins(),
-        }
+    /// Takes the PROXY protocol header off the stream, and counts the connection for its client.
+    async fn introduce(&mut self, socket: &Socket) -> Result<(), Rejection> {
+        let origin = match self.deadline.bound(read(socket)).await {
+            Ok(Ok(origin)) => origin,
+            Ok(Err(ReadError::Refused(cause))) => return Err(Rejection::Header(cause)),
+            Ok(Err(ReadError::Gone)) => return Err(Rejection::Gone),
+            Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
+        };
+        let facts = self.record.facts();
+        let (peer, local) = match origin {
+            Origin::Client {
+                source,
+                destination,
+            } => (source, destination),
+            Origin::Socket => (facts.peer.clone(), facts.local.clone()),
+        };
+        let ip = peer.as_ref().and_then(Endpoint::ip);
+        self.record.introduced(peer, local);
+        let (permit, begins) = (&mut self.reserved.permit, self.listener.begins());
+        let counted = self.state.limits.count(permit, &mut self.place, ip, begins);
+        counted.map_err(Rejection::OverLimit)
     }
 
     /// The handshake, which goes on only where a route could come to take the client.
-    async fn secure(
-        &mut self,
-        socket: Socket,
-        acceptor: &TlsAcceptor,
-    ) -> Result<(Client, Option<Peer>), HandshakeError<Socket, Refusal>> {
-        let local = self.facts.local.as_ref().and_then(Endpoint::ip);
-        let of_address = acceptor.at(local);
+    async fn secure(&mut self, socket: Socket, acceptor: &TlsAcceptor) -> Result<Client, Rejected> {
+        let facts = self.record.facts();
+        let of_address = acceptor.at(facts.local.as_ref().and_then(Endpoint::ip));
         let acceptor = of_address.as_ref().unwrap_or(acceptor);
-        let choose = |hello: &Hello<'_>| self.choose(hello, acceptor);
-        let secured = acceptor.accept(socket, self.deadline, choose).await?;
-        self.facts.tls = Some(secured.facts);
-        let client = Client::secured(secured.session)
-            .map_err(|socket| HandshakeError::Failed(tls::unknown_suite(), socket))?;
+        let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor);
+        let secured = acceptor.accept(socket, self.deadline, choose).await;
+        drop(facts);
+        let secured = secured.map_err(|error| self.rejected(error))?;
+        let Secured {
+            facts,
+            peer,
+            session,
+        } = secured;
+        let client = Client::secured(session).map_err(|socket| {
+            let unknown = Rejection::Handshake(tls::unknown_suite());
+            (Remains::Socket(socket), unknown)
+        })?;
         residue::wipe();
-        Ok((client, secured.peer))
+        self.record.secured(facts);
+        if let Some(Peer { identity, chain }) = peer {
+            self.record.identified(identity, chain);
+        }
+        Ok(client)
+    }
+
+    fn rejected(&self, error: HandshakeError<Socket, Refusal>) -> Rejected {
+        match error {
+            HandshakeError::NotTls(socket) => (Remains::Socket(socket), Rejection::NotTls),
+            HandshakeError::Failed(cause, socket) => {
+                (Remains::Socket(socket), Rejection::Handshake(cause))
+            }
+            HandshakeError::Refused(refusal, socket) => {
+                let refused = Rejection::NotAdmitted(NotAdmitted::Route(refusal));
+                (Remains::Socket(socket), refused)
+            }
+            HandshakeError::Gone => (Remains::Nothing, Rejection::Gone),
+            HandshakeError::TimedOut => {
+                let timed_out = Rejection::TimedOut(self.deadline.scope());
+                (Remains::Nothing, timed_out)
+            }
+        }
     }
 
     /// The protocol that a route could serve the client with.
     fn choose(
         &self,
         hello: &Hello<'_>,
+        facts: &Facts,
         acceptor: &TlsAcceptor,
     ) -> Result<Option<Protocol>, Refusal> {
         let query = Query {
             listener: &self.listener.name,
             sni: hello.server_name(),
             alpn: None,
-            peer: self.facts.peer_ip(),
+            peer: facts.peer_ip(),
             identity: None,
         };
         let expecting = match acceptor.asks_for_certificates() {
@@ -158,101 +238,28 @@ impl Admission<'_> {
         }
     }
 
-    /// Asks the latest config, and the limits, about a client whose handshake is done.
-    fn welcome(self, client: Client) -> Result<Admitted, Refused> {
+    /// Asks the latest configuration about a client of whom all is known, and the limits.
+    fn welcome(&mut self) -> Result<Arc<Backend>, Rejection> {
+        // What is known is in the ledger before the latest configuration is asked: a reload that comes
+        // between finds it there.
+        let facts = self.record.facts();
+        let chain = self.record.entry().chain();
         let latest = self.state.config.load();
-        let chain = self.record.known().map_or(&[][..], |known| &known.chain);
         // Of a listener that a reload has removed there are no later rules.
-        let is_as_it_was = Arc::ptr_eq(&latest, self.config)
+        let is_as_it_was = Arc::ptr_eq(&latest, &self.config)
             || !latest.listeners.contains_key(&self.listener.name);
         let backend = match is_as_it_was {
-            true => self.config.route(self.facts).map_err(NotAdmitted::Route),
-            false => latest.admit(self.facts, chain),
+            true => self.config.route(&facts).map_err(NotAdmitted::Route),
+            false => latest.admit(&facts, chain.as_deref().unwrap_or_default()),
         };
-        let backend = match backend {
-            Ok(backend) => backend,
-            Err(unwelcome) => return Err(Refused::NotAdmitted(client, unwelcome)),
-        };
-        let identity = self.facts.identity.as_ref();
-        let share = identity.map(|it| self.state.limits.admit_identity(it));
-        match share.transpose() {
-            Ok(share) => self.admitted(client, backend, share),
-            Err(exceeded) => Err(Refused::OverLimit(client, exceeded)),
+        let backend = Arc::clone(backend.map_err(Rejection::NotAdmitted)?);
+        let limits = &self.state.limits;
+        let identity = facts.identity.as_ref();
+        let share = identity.map(|it| limits.admit_identity(it));
+        self.reserved._share = share.transpose().map_err(Rejection::OverLimit)?;
+        if let Place::Handshaking(_) = self.place {
+            self.place = Place::Pending(limits.wait().map_err(Rejection::OverLimit)?);
         }
-    }
-
-    /// A client that waits for its backend, if there is room.
-    fn admitted(
-        self,
-        client: Client,
-        backend: &Arc<Backend>,
-        share: Option<IdentityShare>,
-    ) -> Result<Admitted, Refused> {
-        let pending = match self.place {
-            Place::Pending(slot) => Ok(slot),
-            Place::Handshaking(_) => self.state.limits.wait(),
-        };
-        let pending = match pending {
-            Ok(pending) => pending,
-            Err(exceeded) => return Err(Refused::OverLimit(client, exceeded)),
-        };
-        self.facts.backend = backend.name().to_owned();
-        Ok(Admitted {
-            client,
-            backend: Arc::clone(backend),
-            share,
-            pending,
-        })
-    }
-}
-
-impl Refused {
-    /// Ends the connection, with time for the alert to arrive, and says what that is called.
-    pub(super) async fn outcome(self, record: &Record) -> Outcome {
-        let (socket, outcome) = match self {
-            Self::Introduction(outcome) => return outcome,
-            Self::Handshake(HandshakeError::NotTls(socket)) => (socket, Outcome::NotTls),
-            Self::Handshake(HandshakeError::Failed(cause, socket)) => {
-                debug!(cause = %words(&cause), "handshake failed");
-                record.because(reason(&cause), Some(&words(&cause)));
-                (socket, Outcome::HandshakeFailed)
-            }
-            Self::Handshake(HandshakeError::Refused(refusal, socket)) => {
-                (socket, NotAdmitted::Route(refusal).outcome())
-            }
-            Self::Handshake(HandshakeError::Gone) => return Outcome::ClientGone,
-            Self::Handshake(HandshakeError::TimedOut) => return Outcome::HandshakeTimeout,
-            Self::NotAdmitted(client, unwelcome) => {
-                let alert = match &unwelcome {
-                    NotAdmitted::Route(_) => AlertDescription::AccessDenied,
-                    NotAdmitted::Certificate(cause) => {
-                        debug!(cause = %words(cause), "certificate refused");
-                        record.because(Reason::Certificate, Some(&words(cause)));
-                        tls::alert(cause)
-                    }
-                };
-                client.refuse(alert).await;
-                return unwelcome.outcome();
-            }
-            Self::OverLimit(client, limit) => {
-                debug!(limit = limit.key(), "connection refused");
-                record.because(Reason::OverLimit(limit.key()), None);
-                client.refuse(AlertDescription::AccessDenied).await;
-                return Outcome::OverLimit;
-            }
-        };
-        client::close(socket).await;
-        outcome
-    }
-}
-
-/// What a failed handshake is called in the log.
-fn reason(cause: &rustls::Error) -> Reason {
-    match cause {
-        rustls::Error::InvalidCertificate(_)
-        | rustls::Error::InvalidCertRevocationList(_)
-        | rustls::Error::NoCertificatesPresented => Reason::Certificate,
-        rustls::Error::AlertReceived(_) => Reason::ClientRefused,
-        _ => Reason::Handshake,
+        Ok(backend)
     }
 }

@@ -204,10 +204,8 @@ pub(super) fn activate(
         .listeners
         .iter()
         .map(|listener| {
-            Ok((
-                listener.name.clone(),
-                Arc::new(activate_listener(listener, tickets)?),
-            ))
+            let active = Arc::new(activate_listener(listener, tickets)?);
+            Ok((Arc::clone(&active.name), active))
         })
         .collect();
     Ok(ActiveConfig {
@@ -232,7 +230,7 @@ fn activate_listener(listener: &Listener, tickets: &Secret) -> Result<ListenerCo
         None => None,
     };
     Ok(ListenerConfig {
-        name: listener.name.clone(),
+        name: listener.name.as_str().into(),
         tls,
         proxies: listener.proxies.clone(),
     })

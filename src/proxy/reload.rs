@@ -13,6 +13,8 @@ use crate::address::Address;
 use crate::backend::own;
 use crate::config::{Config, Listener};
 use crate::gate;
+use crate::ledger::{ConnectionFilter, Entry};
+use crate::outcome::EndCause;
 use crate::proxy::BindError;
 use crate::proxy_state::ProxyState;
 use crate::worker::Bound;
@@ -213,19 +215,26 @@ fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
 /// nobody can say.
 fn revoke(state: &ProxyState) -> usize {
     let active = state.config.load_full();
-    let known = state.ledger.known();
     // Many connections may have one certificate between them; but it may have come with another
     // chain, of which another certificate is revoked.
     let mut verified = HashMap::new();
-    let known = known.iter();
-    let judged = known.filter(|known| active.has_listener(&known.facts));
-    let unwelcome = judged.filter(|known| {
+    let mut is_welcome = |entry: &Entry| {
+        let (facts, Some(chain)) = (entry.facts(), entry.chain()) else {
+            return true;
+        };
+        if !active.has_listener(&facts) {
+            return true;
+        }
         let is_good = *verified
-            .entry((&known.facts.listener, &known.chain))
-            .or_insert_with(|| active.verify(&known.facts, &known.chain).is_ok());
-        !(is_good && active.route(&known.facts).is_ok())
-    });
-    unwelcome.filter(|known| known.revoke()).count()
+            .entry((facts.listener.clone(), Arc::clone(&chain)))
+            .or_insert_with(|| active.verify(&facts, &chain).is_ok());
+        is_good && active.route(&facts).is_ok()
+    };
+    let open = state.ledger.find(&ConnectionFilter::all());
+    let unwelcome = open.iter().filter(|entry| !is_welcome(entry));
+    unwelcome
+        .filter(|entry| entry.end(EndCause::Revoked))
+        .count()
 }
 
 /// What came of a reload.

@@ -148,7 +148,7 @@ mod examples {
         assert_eq!(first.wait().await, Ok(Alive(1)));
         let mut facts = Facts::new("app");
         facts.id = id;
-        let again = rendezvous.announce_again(facts, first.place());
+        let again = rendezvous.announce_again(std::sync::Arc::new(facts), first.place());
         assert!(matches!(
             rendezvous.accept("app", Alive(2)),
             Accepted::Matched(_)

@@ -1,5 +1,7 @@
 //! What is written, byte for byte.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::facts::{Facts, TlsFacts};
 use crate::identity::Identity;
@@ -13,7 +15,7 @@ fn facts(peer: Option<Endpoint>, local: Option<Endpoint>) -> Facts {
 fn tls() -> TlsFacts {
     TlsFacts {
         version: "1.3",
-        cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
+        cipher: Some("TLS13_AES_128_GCM_SHA256"),
         sni: Some("api.example.com".into()),
         alpn: Some("h2".into()),
         ..TlsFacts::default()
@@ -82,10 +84,10 @@ fn version_2_has_the_addresses_and_what_is_known() {
     let block = [IPV4, &id, &anonymous, &authority, &alpn].concat();
     assert_eq!(header(ProxyProtocol::V2, &facts), v2(0x21, 0x11, &block));
 
-    facts.identity = Some(Identity {
+    facts.identity = Some(Arc::new(Identity {
         cn: Some("alice".into()),
         ..Identity::default()
-    });
+    }));
     let cn = vector(0x22, b"alice");
     for (resumed, flags) in [(false, 0b111), (true, 0b101)] {
         facts.tls = Some(TlsFacts { resumed, ..tls() });
@@ -130,13 +132,13 @@ fn what_we_write_we_take() {
 #[test]
 fn a_header_is_never_longer_than_we_take_one() {
     let mut facts = facts(tcp("[2001:db8::7]:1"), tcp("[2001:db8::1]:2"));
-    facts.identity = Some(Identity {
+    facts.identity = Some(Arc::new(Identity {
         cn: Some("é".repeat(64)),
         ..Identity::default()
-    });
+    }));
     facts.tls = Some(TlsFacts {
-        sni: Some("n".repeat(253)),
-        alpn: Some("p".repeat(255)),
+        sni: Some("n".repeat(253).into()),
+        alpn: Some("p".repeat(255).into()),
         ..tls()
     });
     let header = header(ProxyProtocol::V2, &facts);
@@ -150,10 +152,10 @@ fn a_header_is_never_longer_than_we_take_one() {
 fn a_name_that_is_too_long_is_left_out_and_not_cut() {
     let mut facts = facts(None, None);
     facts.tls = Some(tls());
-    facts.identity = Some(Identity {
+    facts.identity = Some(Arc::new(Identity {
         cn: Some("a".repeat(65)),
         ..Identity::default()
-    });
+    }));
     let header = header(ProxyProtocol::V2, &facts);
     assert!(!header.windows(2).any(|part| part == b"aa"));
 }
@@ -178,7 +180,7 @@ fn ciphers_have_the_names_that_backends_know() {
     ] {
         let mut facts = facts(None, None);
         facts.tls = Some(TlsFacts {
-            cipher: Some(suite.into()),
+            cipher: Some(suite),
             ..tls()
         });
         let header = header(ProxyProtocol::V2, &facts);

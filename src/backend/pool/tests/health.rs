@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
+use crate::deadline::Scope;
 
 fn is_down(pool: &Pool, address: &Address) -> bool {
     let targets = pool.targets();
@@ -138,7 +139,10 @@ async fn a_full_queue_is_waited_for_and_is_no_failure() {
     assert!(dialled.is_ok());
     assert_eq!(pool.targets()[0].state().failures, 0);
 
-    assert_eq!(dial_or_refuse(&pool).await.err(), Some(Unserved::TimedOut));
+    assert_eq!(
+        dial_or_refuse(&pool).await.err(),
+        Some(Unserved::TimedOut(Scope::Phase))
+    );
     assert_eq!(pool.targets()[0].state().failures, 0);
 }
 

@@ -1,6 +1,7 @@
 //! While no address answers.
 
 use super::*;
+use crate::deadline::Scope;
 
 async fn hold(pool: &Pool) -> Result<Lease, Unserved> {
     let deadline = Deadline::after(BUDGET);
@@ -65,7 +66,10 @@ async fn parked_connections_go_on_as_soon_as_one_gets_through() {
 async fn a_parked_connection_tries_seldom() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
-    assert_eq!(hold(&pool).await.err(), Some(Unserved::TimedOut));
+    assert_eq!(
+        hold(&pool).await.err(),
+        Some(Unserved::TimedOut(Scope::Phase))
+    );
     let tries = pool.turn.load(Ordering::Relaxed);
     assert!((20..30).contains(&tries), "{tries} in {BUDGET:?}");
 }
@@ -78,7 +82,10 @@ async fn a_parked_connection_is_given_up_at_the_deadline() {
         pool(&[], Balance::Source),
     ] {
         let start = Instant::now();
-        assert_eq!(hold(&pool).await.err(), Some(Unserved::TimedOut));
+        assert_eq!(
+            hold(&pool).await.err(),
+            Some(Unserved::TimedOut(Scope::Phase))
+        );
         assert_after(start, BUDGET);
     }
 }
@@ -90,7 +97,11 @@ async fn silence_until_the_deadline_is_no_refusal() {
         let pool = pool(std::slice::from_ref(&silent), Balance::LeastConnections);
         let start = Instant::now();
         let dialled = pool.dial(None, None, Deadline::after(BUDGET), park).await;
-        assert_eq!(dialled.err(), Some(Unserved::TimedOut), "{park:?}");
+        assert_eq!(
+            dialled.err(),
+            Some(Unserved::TimedOut(Scope::Phase)),
+            "{park:?}"
+        );
         assert_after(start, BUDGET);
         assert_eq!(pool.targets()[0].state().failures, 1);
     }

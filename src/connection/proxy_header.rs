@@ -2,85 +2,21 @@
 
 use std::io;
 
-use tracing::debug;
-
-use super::admission::Refused;
-use crate::client;
-use crate::deadline::Deadline;
-use crate::facts::Facts;
-use crate::ledger::{Reason, Record};
-use crate::limits::{Begins, Limits, Permit, Place};
-use crate::outcome::Outcome;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
 use crate::sys::socket::Socket;
 
-/// What becomes known of a connection with its header.
-pub(super) struct Introduction<'a> {
-    pub deadline: Deadline,
-    pub facts: &'a mut Facts,
-    pub permit: &'a mut Permit,
-    pub place: &'a mut Place,
-    pub record: &'a mut Record,
-    pub limits: &'a Limits,
-    /// What comes after the header.
-    pub begins: Begins,
-}
-
-impl Introduction<'_> {
-    /// Takes the header off the stream; gives the socket back at the first byte behind it.
-    ///
-    /// # Errors
-    ///
-    /// How the connection has ended.
-    pub(super) async fn hear(self, socket: Socket) -> Result<Socket, Refused> {
-        self.heard(socket).await.map_err(Refused::Introduction)
-    }
-
-    async fn heard(self, socket: Socket) -> Result<Socket, Outcome> {
-        let Self { facts, record, .. } = self;
-        record.proxied(facts.peer.as_ref());
-        let origin = match self.deadline.bound(read(&socket)).await {
-            Ok(Ok(origin)) => origin,
-            Ok(Err(ReadError::Refused(cause))) => {
-                debug!(%cause, "PROXY protocol header refused");
-                record.because(Reason::Header, Some(&cause));
-                client::close(socket).await;
-                return Err(Outcome::HandshakeFailed);
-            }
-            Ok(Err(ReadError::Gone)) => return Err(Outcome::ClientGone),
-            Err(_) => return Err(Outcome::HandshakeTimeout),
-        };
-        if let Origin::Client {
-            source,
-            destination,
-        } = origin
-        {
-            (facts.peer, facts.local) = (source, destination);
-        }
-        record.introduced(facts.peer.as_ref());
-        let (limits, ip) = (self.limits, facts.peer_ip());
-        let counted = limits.count(self.permit, self.place, ip, self.begins);
-        match counted {
-            Ok(()) => Ok(socket),
-            Err(limit) => {
-                debug!(limit = limit.key(), "connection refused");
-                record.because(Reason::OverLimit(limit.key()), None);
-                Err(Outcome::OverLimit)
-            }
-        }
-    }
-}
-
 /// Why there is no header; the peer is at fault.
-enum ReadError {
+pub(super) enum ReadError {
     Refused(HeaderError),
     /// It left before its header was whole.
     Gone,
 }
 
+/// Takes the header off the stream, and not one byte behind it.
+///
 /// It looks before it takes, so that what follows the header stays in the socket: whoever speaks
 /// TLS reads it from there.
-async fn read(socket: &Socket) -> Result<Origin, ReadError> {
+pub(super) async fn read(socket: &Socket) -> Result<Origin, ReadError> {
     let mut header = vec![0; USUAL];
     let mut taken = 0;
     loop {

@@ -1,0 +1,209 @@
+//! Why a connection ended, and the one map from that to its outcome.
+
+use tokio_rustls::rustls::{self, AlertDescription, CertificateError};
+use tracing::debug;
+
+use crate::active_config::NotAdmitted;
+use crate::backend::Unserved;
+use crate::deadline::Scope;
+use crate::ledger::{Detail, Reason};
+use crate::limits::Exceeded;
+use crate::outcome::{EndCause, Outcome};
+use crate::proxy_protocol::HeaderError;
+use crate::relay;
+use crate::route::Refusal;
+use crate::tls;
+use crate::tls::words::words;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum Termination {
+    /// The client was not let in.
+    Rejected(Rejection),
+    /// No backend has taken the client.
+    Unserved(Unserved),
+    /// The client left before a backend had it.
+    ClientGone,
+    /// The relay came to its end.
+    Relayed(relay::End),
+    /// The backend has answered our handshake with an alert, which in TLS 1.3 comes after it.
+    BackendRefused,
+    /// `timeouts.lifetime` was over in the middle of the relay.
+    Lifetime,
+    /// It was ended from outside.
+    Ended(EndCause),
+}
+
+/// Why a client was not let in.
+#[derive(Debug)]
+pub(super) enum Rejection {
+    OverLimit(Exceeded),
+    /// The phase before the route took too long.
+    TimedOut(Scope),
+    Header(HeaderError),
+    /// It left in the middle of its PROXY protocol header or of its handshake.
+    Gone,
+    NotTls,
+    Handshake(rustls::Error),
+    NotAdmitted(NotAdmitted),
+}
+
+impl Termination {
+    /// The one map from failure to outcome.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Rejected(rejection) => rejection.outcome(),
+            Self::Unserved(unserved) => of_unserved(*unserved),
+            Self::ClientGone => Outcome::ClientGone,
+            Self::Relayed(end) => of_relay(*end),
+            Self::BackendRefused => Outcome::BackendRefused,
+            Self::Lifetime => Outcome::Lifetime,
+            Self::Ended(cause) => of_cause(*cause),
+        }
+    }
+
+    /// Says what the outcome does not, for one connection.
+    pub(super) fn log(&self) {
+        match self {
+            Self::Rejected(Rejection::OverLimit(limit)) => {
+                debug!(limit = limit.key(), "connection refused");
+            }
+            Self::Rejected(Rejection::Header(cause)) => {
+                debug!(%cause, "PROXY protocol header refused");
+            }
+            Self::Rejected(Rejection::Handshake(cause)) => {
+                debug!(cause = %words(cause), "handshake failed");
+            }
+            Self::Rejected(Rejection::NotAdmitted(NotAdmitted::Certificate(cause))) => {
+                debug!(cause = %words(cause), "certificate refused");
+            }
+            Self::Rejected(_)
+            | Self::Unserved(_)
+            | Self::ClientGone
+            | Self::Relayed(_)
+            | Self::BackendRefused
+            | Self::Lifetime
+            | Self::Ended(_) => {}
+        }
+    }
+
+    /// What the log says beside the outcome; `backend` is where the client was to go.
+    pub(super) fn detail(&self, backend: &str) -> Detail {
+        match self {
+            Self::Rejected(rejection) => rejection.detail(),
+            Self::Unserved(_) => Detail {
+                reason: None,
+                cause: Some(format!("backend {backend:?}").into()),
+            },
+            Self::ClientGone
+            | Self::Relayed(_)
+            | Self::BackendRefused
+            | Self::Lifetime
+            | Self::Ended(_) => Detail::default(),
+        }
+    }
+}
+
+fn of_unserved(unserved: Unserved) -> Outcome {
+    match unserved {
+        Unserved::Refused => Outcome::BackendRefused,
+        Unserved::TimedOut(Scope::Phase) => Outcome::BackendTimeout,
+        Unserved::Expired(Scope::Phase) => Outcome::Expired,
+        Unserved::TimedOut(Scope::Lifetime) | Unserved::Expired(Scope::Lifetime) => {
+            Outcome::Lifetime
+        }
+        Unserved::Reset => Outcome::BackendReset,
+        Unserved::Drained => Outcome::Drained,
+        Unserved::Ended(cause) => of_cause(cause),
+    }
+}
+
+fn of_relay(end: relay::End) -> Outcome {
+    match end {
+        relay::End::Done => Outcome::Done,
+        relay::End::ClientReset | relay::End::Stopped => Outcome::ClientReset,
+        relay::End::ClientTruncated => Outcome::ClientTruncated,
+        relay::End::BackendReset(_) => Outcome::BackendReset,
+        relay::End::Idle => Outcome::Idle,
+        relay::End::HalfClosed => Outcome::HalfClosed,
+        relay::End::KeysSpent => Outcome::Lifetime,
+    }
+}
+
+fn of_cause(cause: EndCause) -> Outcome {
+    match cause {
+        EndCause::Killed => Outcome::Killed,
+        EndCause::Revoked => Outcome::Revoked,
+        EndCause::Drained => Outcome::Drained,
+    }
+}
+
+impl Rejection {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::OverLimit(_) => Outcome::OverLimit,
+            Self::TimedOut(Scope::Phase) => Outcome::HandshakeTimeout,
+            Self::TimedOut(Scope::Lifetime) => Outcome::Lifetime,
+            Self::Header(_) | Self::Handshake(_) => Outcome::HandshakeFailed,
+            Self::Gone => Outcome::ClientGone,
+            Self::NotTls => Outcome::NotTls,
+            Self::NotAdmitted(NotAdmitted::Route(Refusal::NoRoute)) => Outcome::NoRoute,
+            Self::NotAdmitted(NotAdmitted::Route(Refusal::Denied)) => Outcome::Denied,
+            Self::NotAdmitted(NotAdmitted::Certificate(cause)) if is_revoked(cause) => {
+                Outcome::Revoked
+            }
+            Self::NotAdmitted(NotAdmitted::Certificate(_)) => Outcome::HandshakeFailed,
+        }
+    }
+
+    fn detail(&self) -> Detail {
+        let (reason, cause) = match self {
+            Self::OverLimit(limit) => (Reason::OverLimit(limit.key()), None),
+            Self::Header(cause) => (Reason::Header, Some(cause.to_string())),
+            Self::Handshake(cause) => (reason(cause), Some(words(cause).to_string())),
+            Self::NotAdmitted(NotAdmitted::Certificate(cause)) => {
+                (Reason::Certificate, Some(words(cause).to_string()))
+            }
+            Self::TimedOut(_)
+            | Self::Gone
+            | Self::NotTls
+            | Self::NotAdmitted(NotAdmitted::Route(_)) => return Detail::default(),
+        };
+        Detail {
+            reason: Some(reason),
+            cause: cause.map(Into::into),
+        }
+    }
+
+    /// What a client with whom TLS was agreed is told.
+    pub(super) fn alert(&self) -> AlertDescription {
+        match self {
+            Self::NotAdmitted(NotAdmitted::Certificate(cause)) => tls::alert(cause),
+            Self::NotAdmitted(NotAdmitted::Route(_))
+            | Self::OverLimit(_)
+            | Self::TimedOut(_)
+            | Self::Header(_)
+            | Self::Gone
+            | Self::NotTls
+            | Self::Handshake(_) => AlertDescription::AccessDenied,
+        }
+    }
+}
+
+fn is_revoked(cause: &rustls::Error) -> bool {
+    matches!(
+        cause,
+        rustls::Error::InvalidCertificate(CertificateError::Revoked)
+    )
+}
+
+/// What a failed handshake is called in the log.
+fn reason(cause: &rustls::Error) -> Reason {
+    match cause {
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::InvalidCertRevocationList(_)
+        | rustls::Error::NoCertificatesPresented => Reason::Certificate,
+        rustls::Error::AlertReceived(_) => Reason::ClientRefused,
+        _ => Reason::Handshake,
+    }
+}

@@ -1,0 +1,277 @@
+//! What is known of one open connection, for whoever looks while it runs, and the means to end it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
+use crate::facts::Facts;
+use crate::id::Id;
+use crate::outcome::EndCause;
+use crate::traffic::Traffic;
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// From accept to the end of the handshake; without TLS, until it is routed.
+    Handshaking,
+    /// It waits for its backend.
+    Waiting,
+    /// Bytes move between the client and the backend.
+    Relaying,
+    /// Its end is being told to both sides.
+    Closing,
+}
+
+impl ConnectionState {
+    const ALL: [Self; 4] = [
+        Self::Handshaking,
+        Self::Waiting,
+        Self::Relaying,
+        Self::Closing,
+    ];
+
+    /// The word that logs, metrics and the admin API use.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshaking => "handshaking",
+            Self::Waiting => "waiting",
+            Self::Relaying => "relaying",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// An open connection in the ledger, shared between its own task and whoever looks at it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub id: Id,
+    pub traffic: Traffic,
+    started: Instant,
+    known: Mutex<Known>,
+    state: AtomicU8,
+    /// [`EndCause::to_u8`], or [`NONE`]. A connection looks at it whenever it is woken, which is with
+    /// every byte: a look takes no lock.
+    end: AtomicU8,
+    /// Who is to be woken when there is a cause.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What becomes known of a connection, step by step. Held for as long as it takes to copy a pointer.
+#[derive(Debug)]
+struct Known {
+    facts: Arc<Facts>,
+    /// The client's certificate and what came with it.
+    chain: Option<Arc<[CertificateDer<'static>]>>,
+}
+
+impl Entry {
+    pub(super) fn new(facts: Facts) -> Self {
+        Self {
+            id: facts.id,
+            traffic: Traffic::default(),
+            started: Instant::now(),
+            known: Mutex::new(Known {
+                facts: Arc::new(facts),
+                chain: None,
+            }),
+            state: AtomicU8::new(ConnectionState::Handshaking as u8),
+            end: AtomicU8::new(NONE),
+            waker: Mutex::default(),
+        }
+    }
+
+    /// What is known now.
+    pub(crate) fn facts(&self) -> Arc<Facts> {
+        Arc::clone(&self.known().facts)
+    }
+
+    /// The client's certificate and what came with it, if it has shown one.
+    pub(crate) fn chain(&self) -> Option<Arc<[CertificateDer<'static>]>> {
+        self.known().chain.clone()
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        ConnectionState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Since it was accepted.
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Ends the connection as soon as its task sees it. False when it was told to end before: the
+    /// first cause stands.
+    pub(crate) fn end(&self, cause: EndCause) -> bool {
+        let (order, failure) = (Ordering::Release, Ordering::Relaxed);
+        let cause = cause.to_u8();
+        let given = self.end.compare_exchange(NONE, cause, order, failure);
+        if given.is_ok() {
+            let waker = self.waker().take();
+            waker.into_iter().for_each(Waker::wake);
+        }
+        given.is_ok()
+    }
+
+    fn end_cause(&self) -> Option<EndCause> {
+        EndCause::from_u8(self.end.load(Ordering::Acquire))
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when the connection is to end, with the cause.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the next call ends at once if the cause has come meanwhile.
+    pub(crate) fn ended(&self) -> Ended<'_> {
+        Ended {
+            entry: self,
+            registered: None,
+        }
+    }
+
+    pub(super) fn set_state(&self, state: ConnectionState) {
+        self.state.store(state as u8, Ordering::Relaxed);
+    }
+
+    /// Adds to the facts. Copies them only if somebody else is looking at them.
+    pub(super) fn learn(&self, learn: impl FnOnce(&mut Facts)) {
+        learn(Arc::make_mut(&mut self.known().facts));
+    }
+
+    pub(super) fn keep_chain(&self, chain: Vec<CertificateDer<'static>>) {
+        self.known().chain = Some(chain.into());
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const NONE: u8 = 0;
+
+/// See [`Entry::ended`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ended<'a> {
+    entry: &'a Entry,
+    /// The waker that the entry has of us.
+    registered: Option<Waker>,
+}
+
+impl Future for Ended<'_> {
+    type Output = EndCause;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<EndCause> {
+        if let Some(cause) = self.entry.end_cause() {
+            return Poll::Ready(cause);
+        }
+        let waker = cx.waker();
+        if !matches!(&self.registered, Some(registered) if registered.will_wake(waker)) {
+            *self.entry.waker() = Some(waker.clone());
+            self.registered = Some(waker.clone());
+        }
+        // A cause that came before the waker was in its place has woken nobody.
+        self.entry.end_cause().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    use std::task::Wake;
+    use std::thread;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn entry() -> Entry {
+        Entry::new(Facts::new("app"))
+    }
+
+    #[test]
+    fn the_first_cause_stands() {
+        let entry = entry();
+        assert!(entry.end(EndCause::Revoked));
+        assert!(!entry.end(EndCause::Drained));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            let polled = pin!(entry.ended()).poll(&mut cx);
+            assert_eq!(polled, Poll::Ready(EndCause::Revoked));
+        }
+    }
+
+    #[test]
+    fn the_last_waker_is_the_one_that_is_woken() {
+        let entry = entry();
+        let wakers = [Arc::new(Woken::default()), Arc::new(Woken::default())];
+        let mut ended = pin!(entry.ended());
+        for waker in wakers.clone().map(Waker::from) {
+            let mut cx = Context::from_waker(&waker);
+            assert!(ended.as_mut().poll(&mut cx).is_pending());
+        }
+        entry.end(EndCause::Killed);
+        let times = wakers.map(|woken| woken.0.load(Ordering::Relaxed));
+        assert_eq!(times, [0, 1]);
+    }
+
+    #[test]
+    fn to_look_again_takes_no_lock() {
+        let entry = entry();
+        let waker = Waker::from(Arc::new(Woken::default()));
+        let mut cx = Context::from_waker(&waker);
+        let mut ended = pin!(entry.ended());
+        assert!(ended.as_mut().poll(&mut cx).is_pending());
+        let (looked, has_looked) = mpsc::sync_channel(1);
+        let (locked, is_locked) = mpsc::sync_channel(1);
+        thread::scope(|scope| {
+            let entry = &entry;
+            let holder = scope.spawn(move || {
+                let _held = entry.waker();
+                locked.send(()).expect("the test");
+                // So long only if the look waits for the lock.
+                has_looked.recv_timeout(Duration::from_secs(10))
+            });
+            is_locked.recv().expect("the holder");
+            assert!(ended.as_mut().poll(&mut cx).is_pending());
+            looked.send(()).expect("the holder");
+            let looked = holder.join().expect("no panic");
+            assert!(looked.is_ok(), "it waited for the lock");
+        });
+    }
+
+    #[test]
+    fn facts_that_somebody_looks_at_do_not_change_under_them() {
+        let entry = entry();
+        let before = entry.facts();
+        entry.learn(|facts| facts.backend = "other".into());
+        assert_eq!(
+            (&*before.backend, &*entry.facts().backend),
+            ("app", "other")
+        );
+    }
+
+    /// Every idle connection has one, beside its facts.
+    #[test]
+    fn an_entry_is_small() {
+        assert!(size_of::<Entry>() <= 112, "{}", size_of::<Entry>());
+    }
+}

@@ -1,0 +1,152 @@
+//! Which of the open connections are meant.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::entry::{ConnectionState, Entry};
+use super::index::Name;
+use crate::facts::Facts;
+use crate::id::Id;
+
+/// Chooses among the open connections: those for which all that is asked holds.
+///
+/// A query by id, identity, peer, backend or listener does not look at all connections; one by state or
+/// server name alone does.
+///
+/// ```
+/// use vestibule::{ConnectionFilter, ConnectionState};
+///
+/// let waiting = ConnectionFilter::all()
+///     .backend("app")
+///     .state(ConnectionState::Waiting);
+/// # let _ = waiting;
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct ConnectionFilter {
+    id: Option<Id>,
+    identity: Option<String>,
+    peer: Option<IpAddr>,
+    backend: Option<String>,
+    listener: Option<String>,
+    sni: Option<String>,
+    state: Option<ConnectionState>,
+}
+
+impl ConnectionFilter {
+    /// All of them.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// The one with this id.
+    pub fn id(mut self, id: impl Into<Id>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Those of clients whose certificate has this name, as in `cn:alice`, `dns:web.corp.example`,
+    /// `uri:spiffe://corp/web`, `ou:ops` or `sha256:` and 64 lowercase hexadecimal digits. Compared byte by
+    /// byte: no wildcards.
+    pub fn identity(mut self, name: impl Into<String>) -> Self {
+        self.identity = Some(name.into());
+        self
+    }
+
+    /// Those of clients at this IP address.
+    pub fn peer(mut self, ip: IpAddr) -> Self {
+        self.peer = Some(ip.to_canonical());
+        self
+    }
+
+    /// Those for the backend with this name.
+    pub fn backend(mut self, name: impl Into<String>) -> Self {
+        self.backend = Some(name.into());
+        self
+    }
+
+    /// Those that the listener with this name accepted.
+    pub fn listener(mut self, name: impl Into<String>) -> Self {
+        self.listener = Some(name.into());
+        self
+    }
+
+    /// Those that asked for this server name (SNI, RFC 6066 §3), in ASCII of either case.
+    pub fn sni(mut self, name: impl Into<String>) -> Self {
+        self.sni = Some(name.into());
+        self
+    }
+
+    /// Those that are so far.
+    pub fn state(mut self, state: ConnectionState) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    pub(super) fn wanted_id(&self) -> Option<Id> {
+        self.id
+    }
+
+    /// What the index knows connections by, and the fewest have.
+    pub(super) fn rarest_name(&self) -> Option<Name<'_>> {
+        let identity = self.identity.as_deref().map(Name::Identity);
+        let peer = self.peer.map(Name::Peer);
+        let backend = self.backend.as_deref().map(Name::Backend);
+        let listener = self.listener.as_deref().map(Name::Listener);
+        identity.or(peer).or(backend).or(listener)
+    }
+
+    pub(super) fn matches(&self, entry: &Entry) -> bool {
+        let facts = entry.facts();
+        let tls = facts.tls.as_ref();
+        let identity = facts.identity.as_ref();
+        let sni = tls.and_then(|tls| tls.sni.as_deref());
+        holds(&self.id, |id| *id == entry.id)
+            && holds(&self.identity, |name| {
+                identity.is_some_and(|it| it.is_named(name))
+            })
+            && holds(&self.peer, |ip| facts.peer_ip() == Some(*ip))
+            && holds(&self.backend, |name| facts.backend == *name)
+            && holds(&self.listener, |name| {
+                facts.listener.as_deref() == Some(name)
+            })
+            && holds(&self.sni, |name| {
+                sni.is_some_and(|sni| sni.eq_ignore_ascii_case(name))
+            })
+            && holds(&self.state, |state| *state == entry.state())
+    }
+}
+
+/// What is not asked for always holds.
+fn holds<T>(asked: &Option<T>, is_so: impl FnOnce(&T) -> bool) -> bool {
+    asked.as_ref().is_none_or(is_so)
+}
+
+/// An open connection, as it was when it was looked at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenConnection {
+    /// What was known of it.
+    pub facts: Arc<Facts>,
+    /// How far it was.
+    pub state: ConnectionState,
+    /// Payload bytes from the client that the backend's socket has taken.
+    pub bytes_in: u64,
+    /// Payload bytes from the backend that the client's socket has taken.
+    pub bytes_out: u64,
+    /// Since it was accepted.
+    pub age: Duration,
+}
+
+impl OpenConnection {
+    pub(crate) fn of(entry: &Entry) -> Self {
+        Self {
+            facts: entry.facts(),
+            state: entry.state(),
+            bytes_in: entry.traffic.from_client.get(),
+            bytes_out: entry.traffic.to_client.get(),
+            age: entry.age(),
+        }
+    }
+}

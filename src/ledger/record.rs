@@ -1,0 +1,194 @@
+//! A connection's own hold on its record.
+
+use std::sync::Arc;
+
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tracing::field::{Empty, display};
+use tracing::{Span, debug, debug_span};
+
+use super::Ledger;
+use super::entry::{ConnectionState, Ended, Entry};
+use super::index::Name;
+use super::refusals::{Origin, Reason};
+use crate::facts::{Endpoint, Facts, TlsFacts};
+use crate::identity::Identity;
+use crate::outcome::Outcome;
+use crate::traffic::Traffic;
+
+/// Who is at the other end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// The client itself.
+    Direct,
+    /// A load balancer, which has yet to say who the client is.
+    Proxy,
+}
+
+/// One open connection.
+///
+/// Dropping it closes the record, so that a count and its log line cannot disagree; without
+/// [`Record::close`] the outcome is `aborted`.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Record {
+    entry: Arc<Entry>,
+    ledger: Arc<Ledger>,
+    span: Span,
+    outcome: Outcome,
+    /// Boxed: the record is part of what every connection holds all its life.
+    detail: Option<Box<Detail>>,
+}
+
+/// Why a client was not served, where its outcome does not say so.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Detail {
+    pub reason: Option<Reason>,
+    /// In words.
+    pub cause: Option<Box<str>>,
+}
+
+impl Record {
+    pub(super) fn new(entry: Arc<Entry>, ledger: Arc<Ledger>, via: Via) -> Self {
+        let facts = entry.facts();
+        let peer = facts.peer.as_ref().map(display);
+        let (peer, proxy) = match via {
+            Via::Direct => (peer, None),
+            Via::Proxy => (None, peer),
+        };
+        let span = debug_span!(
+            "connection",
+            id = entry.id.short(),
+            listener = facts.listener.as_deref(),
+            peer,
+            identity = Empty,
+            proxy,
+            backend = Empty,
+            relay = Empty,
+            backend_identity = Empty
+        );
+        Self {
+            entry,
+            ledger,
+            span,
+            outcome: Outcome::Aborted,
+            detail: None,
+        }
+    }
+
+    /// What is known of the connection now.
+    pub(crate) fn facts(&self) -> Arc<Facts> {
+        self.entry.facts()
+    }
+
+    /// What others see of it.
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.entry.traffic
+    }
+
+    /// See [`Entry::ended`].
+    pub(crate) fn ended(&self) -> Ended<'_> {
+        self.entry.ended()
+    }
+
+    /// The span in which everything about the connection is logged.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// The load balancer has said who the client is and where it connected to.
+    pub(crate) fn introduced(&mut self, peer: Option<Endpoint>, local: Option<Endpoint>) {
+        let (id, index) = (self.entry.id, &self.ledger.index);
+        if let Some(ip) = self.facts().peer_ip() {
+            index.take_away(id, Name::Peer(ip));
+        }
+        if let Some(ip) = peer.as_ref().and_then(Endpoint::ip) {
+            index.add(id, Name::Peer(ip));
+        }
+        self.span.record("peer", peer.as_ref().map(display));
+        self.entry
+            .learn(|facts| (facts.peer, facts.local) = (peer, local));
+    }
+
+    /// The handshake is done.
+    pub(crate) fn secured(&mut self, tls: TlsFacts) {
+        self.entry.learn(|facts| facts.tls = Some(tls));
+    }
+
+    /// The client has proved who it is, with this certificate and what came with it.
+    pub(crate) fn identified(&mut self, identity: Identity, chain: Vec<CertificateDer<'static>>) {
+        self.span.record("identity", display(&identity));
+        self.entry.keep_chain(chain);
+        let identity = Arc::new(identity);
+        self.entry
+            .learn(|facts| facts.identity = Some(Arc::clone(&identity)));
+        self.ledger.index.add_identity(self.entry.id, &identity);
+    }
+
+    /// The connection waits for its backend. `relay` is the name of the one that will move its bytes.
+    pub(crate) fn routed(&mut self, backend: &str, relay: &'static str) {
+        self.span.record("backend", backend);
+        self.span.record("relay", relay);
+        self.entry.learn(|facts| facts.backend = backend.to_owned());
+        self.ledger.index.add(self.entry.id, Name::Backend(backend));
+        self.entry.set_state(ConnectionState::Waiting);
+    }
+
+    /// Somebody has the connection, who may have proved who it is.
+    pub(crate) fn reached(&mut self, identity: Option<Box<Identity>>) {
+        if let Some(identity) = identity {
+            self.span.record("backend_identity", display(&identity));
+            self.entry
+                .learn(|facts| facts.backend_identity = Some(Arc::from(identity)));
+        }
+        self.entry.set_state(ConnectionState::Relaying);
+    }
+
+    /// The end is being told to both sides.
+    pub(crate) fn closing(&mut self) {
+        self.entry.set_state(ConnectionState::Closing);
+    }
+
+    /// Closes the record.
+    pub(crate) fn close(mut self, outcome: Outcome, detail: Detail) {
+        self.outcome = outcome;
+        if detail != Detail::default() {
+            self.detail = Some(Box::new(detail));
+        }
+    }
+
+    /// Only an outcome of those who are not served makes one: the reason alone was not the end.
+    fn note_refusal(&mut self, facts: &Facts) {
+        let bytes = self.traffic().to_client.get();
+        let Some(usual) = Reason::of(self.outcome, bytes) else {
+            return;
+        };
+        let Detail { reason, cause } = self.detail.take().map_or_else(Detail::default, |it| *it);
+        let origin = Origin {
+            listener: facts.listener.clone().unwrap_or_default(),
+            peer: facts.peer.clone(),
+        };
+        let reason = reason.unwrap_or(usual);
+        self.ledger.refusals.note(reason, origin, cause);
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let facts = self.facts();
+        self.ledger.index.remove(&self.entry);
+        self.ledger.close_one(self.outcome);
+        self.note_refusal(&facts);
+        let _entered = self.span.enter();
+        debug!(
+            outcome = %self.outcome,
+            bytes_in = self.traffic().from_client.get(),
+            bytes_out = self.traffic().to_client.get(),
+            seconds = self.entry.age().as_secs_f64(),
+            "connection closed"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::*;
+use crate::id::Id;
+use crate::identity::Identity;
+
+fn facts(listener: &str, peer: [u8; 4]) -> Facts {
+    let mut facts = Facts::of(Id::random());
+    facts.listener = Some(listener.into());
+    facts.peer = Some(Endpoint::Tcp((peer, 4711).into()));
+    facts
+}
+
+fn open(ledger: &Arc<Ledger>) -> Record {
+    ledger.open(facts("https", [192, 0, 2, 7]), Via::Direct)
+}
+
+fn alice() -> Identity {
+    let mut alice = Identity::of_name("cn:alice").expect("a name");
+    alice.dns.push("alice.example".into());
+    alice.ou.push("ops".into());
+    alice.sha256 = "ab".repeat(32);
+    alice
+}
+
+fn ids(ledger: &Ledger, filter: &ConnectionFilter) -> Vec<Id> {
+    let mut ids: Vec<Id> = ledger.find(filter).iter().map(|entry| entry.id).collect();
+    ids.sort();
+    ids
+}
+
+#[test]
+fn a_connection_is_counted_once_with_its_own_outcome() {
+    let ledger = Arc::new(Ledger::default());
+    let record = open(&ledger);
+    assert_eq!(ledger.open_connections(), 1);
+    record.close(Outcome::Idle, Detail::default());
+    assert_eq!(ledger.open_connections(), 0);
+    let ended = Outcome::ALL.map(|outcome| ledger.ended(outcome));
+    assert_eq!(ended.iter().sum::<u64>(), 1);
+    assert_eq!(ledger.ended(Outcome::Idle), 1);
+}
+
+#[test]
+fn a_panic_ends_its_connection_as_aborted() {
+    let ledger = Arc::new(Ledger::default());
+    let life = || {
+        let _record = open(&ledger);
+        panic!("in the middle of a connection");
+    };
+    assert!(catch_unwind(AssertUnwindSafe(life)).is_err());
+    assert_eq!(ledger.open_connections(), 0);
+    assert_eq!(ledger.ended(Outcome::Aborted), 1);
+    assert!(ledger.find(&ConnectionFilter::all()).is_empty());
+}
+
+#[test]
+fn a_connection_is_found_by_what_is_known_of_it_from_when_it_is_known() {
+    let ledger = Arc::new(Ledger::default());
+    let mut record = open(&ledger);
+    let others: Vec<Record> = (0..50)
+        .map(|_| ledger.open(facts("plain", [198, 51, 100, 1]), Via::Direct))
+        .collect();
+    let id = record.entry().id;
+    let peer: IpAddr = [192, 0, 2, 7].into();
+    let all = ConnectionFilter::all;
+    let is_found = |filter| ids(&ledger, &filter) == [id];
+
+    assert!(is_found(all().id(id)));
+    assert!(is_found(all().peer(peer)));
+    assert!(is_found(all().listener("https")));
+    let names = ["cn:alice", "dns:alice.example", "ou:ops"].map(str::to_owned);
+    let names = [&names[..], &[format!("sha256:{}", "ab".repeat(32))]].concat();
+    for name in &names {
+        assert!(!is_found(all().identity(name)), "{name}");
+    }
+    record.identified(alice(), Vec::new());
+    for name in &names {
+        assert!(is_found(all().identity(name)), "{name}");
+    }
+    assert!(!is_found(all().identity("cn:ali")));
+    assert!(!is_found(all().backend("app")));
+    record.routed("app", "record");
+    assert!(is_found(all().backend("app")));
+    assert!(is_found(all().state(ConnectionState::Waiting)));
+    assert!(is_found(all().backend("app").peer(peer).identity("ou:ops")));
+    assert!(!is_found(all().backend("app").listener("plain")));
+    assert_eq!(ids(&ledger, &all()).len(), 51);
+    drop(others);
+    assert!(is_found(all()));
+    record.close(Outcome::Done, Detail::default());
+    assert!(ids(&ledger, &all()).is_empty());
+    assert!(ledger.index.is_empty(), "a name is left behind");
+}
+
+#[test]
+fn a_connection_by_way_of_a_load_balancer_is_found_at_its_client() {
+    let ledger = Arc::new(Ledger::default());
+    let mut record = ledger.open(facts("https", [10, 0, 0, 1]), Via::Proxy);
+    let (proxy, client) = ([10, 0, 0, 1].into(), [192, 0, 2, 7].into());
+    let found = |ip: IpAddr| ids(&ledger, &ConnectionFilter::all().peer(ip)).len();
+    assert_eq!((found(proxy), found(client)), (1, 0));
+    let client_address = Endpoint::Tcp((client, 4711).into());
+    record.introduced(Some(client_address), None);
+    assert_eq!((found(proxy), found(client)), (0, 1));
+    drop(record);
+    assert!(ledger.index.is_empty(), "a name is left behind");
+}
+
+#[test]
+fn the_server_name_is_compared_without_regard_to_case() {
+    let ledger = Arc::new(Ledger::default());
+    let mut record = open(&ledger);
+    record.secured(crate::facts::TlsFacts {
+        sni: Some("Api.example.com".into()),
+        ..Default::default()
+    });
+    let found = |name: &str| ids(&ledger, &ConnectionFilter::all().sni(name)).len();
+    assert_eq!((found("api.EXAMPLE.com"), found("api.example")), (1, 0));
+    drop(record);
+}
+
+#[test]
+fn a_cut_ends_what_is_open_and_what_opens_later() {
+    let ledger = Arc::new(Ledger::default());
+    let before = open(&ledger);
+    ledger.cut();
+    let after = open(&ledger);
+    for record in [before, after] {
+        assert!(!record.entry().end(EndCause::Killed), "it had no cause");
+    }
+}
+
+/// What strangers are called must not make the ledger slow or large: hashes of names are compared, and
+/// then the names.
+#[test]
+fn ten_thousand_connections_leave_nothing_behind() {
+    let ledger = Arc::new(Ledger::default());
+    let open = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        let mut record = ledger.open(facts("https", [10, 0, high, low]), Via::Direct);
+        record.routed(["app", "other"][usize::from(n % 2)], "record");
+        record
+    };
+    let records: Vec<Record> = (0..10_000).map(open).collect();
+    let app = ConnectionFilter::all().backend("app");
+    assert_eq!(ledger.find(&app).len(), 5_000);
+    let one = ConnectionFilter::all().peer([10, 0, 1, 2].into());
+    assert_eq!(ledger.find(&one).len(), 1);
+    drop(records);
+    assert!(ledger.index.is_empty());
+    assert!(ledger.index.capacity() <= 64 * 16 * 2);
+}
