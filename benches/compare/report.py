@@ -55,8 +55,8 @@ class Page:
             f"    {about['command']}",
             "",
             "Each proxy has one worker on one core, the same certificate and the same backend behind"
-            f" {'a Unix socket' if about['backend'] == 'unix' else 'TCP'}; what is counted is the CPU time of its"
-            " processes. Written by that command: do not edit.",
+            f" {'a Unix socket' if about['backend'] == 'unix' else 'TCP'}. The figures are the CPU time of its processes."
+            " This command writes this page: do not edit it.",
             "",
             "![Bars for each proxy and figure](comparison.svg)",
         ]
@@ -79,11 +79,11 @@ class Page:
         )
 
     def bulk(self):
-        return self.section("Bulk", works.BULK, "CPU ms of the proxy for 10⁹ bytes of payload; both ways: of the sum. Four connections.")
+        return self.section("Bulk", works.BULK, "CPU ms of the proxy for 10⁹ bytes of payload; both ways: for the sum of both directions. Four connections.")
 
     def echo(self):
         cost = self.section(
-            "Echo", works.ECHO, "CPU µs of the proxy for a message to the backend and back; the next follows at once.")
+            "Echo", works.ECHO, "CPU µs of the proxy for a message to the backend and back. The next message follows at once.")
         if not cost:
             return ""
         chosen = [work for work in works.ECHO if any((f"{work.name} p50", name) in self.found for name in self.proxies)]
@@ -92,7 +92,7 @@ class Page:
             for name, about in self.proxies.items()
         ]
         head = [""] + [work.title for work in chosen]
-        return cost + "\n\nLatency of the same in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
+        return cost + "\n\nLatency of the same messages in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
 
     def memory(self):
         if not self.results["memory"]:
@@ -106,9 +106,9 @@ class Page:
         head = ["", "KiB for each idle connection", "own MiB before", "own MiB more, 10 s after", "RSS MiB before", "RSS MiB after"]
         return (
             "## Memory\n\n"
-            f"{sample['connections']:,} connections, on each of which {sample['size'] // 1024} KiB were echoed; then all are closed. \"Own\" is"
-            " anonymous and shared memory of all processes of the proxy, without the pages of its program file; the sockets'"
-            " buffers in the kernel are not in it.\n\n" + table(head, rows)
+            f"{sample['connections']:,} connections, each with an echo of {sample['size'] // 1024} KiB; then all are closed. \"Own\" is"
+            " the anonymous and shared memory of all processes of the proxy. It does not include the pages of the program file, nor"
+            " the sockets' buffers in the kernel.\n\n" + table(head, rows)
         )
 
     def scaling(self):
@@ -127,10 +127,11 @@ class Page:
         head = ["", "1 worker", "2 workers", "factor", "CPU time of the two", "both cores busy, 1 worker", "2 workers"]
         return (
             "## Two workers\n\n"
-            "Vestibule with one worker on one core, and with two on two. The load needs a core of its own, and of two there is none"
-            " left; so what is compared is not throughput but CPU time for each piece of work, which is where locks, shared caches and"
-            " bouncing would show. The factor is two times that of one worker by that of two: 2 if a second worker costs nothing,"
-            " more where three busy threads on two cores make for larger pieces than two on two do.\n\n"
+            "Vestibule with one worker on one core, and with two on two. With two workers on two cores, no core is left for the"
+            " load. So this table compares not throughput but CPU time for each piece of work, which shows the cost of locks, shared"
+            " caches and cache bouncing. The factor is twice the CPU time with one worker, divided by the CPU time with two workers. It"
+            " is 2 if a second worker costs nothing. It is more than 2 if three busy threads on two cores handle larger pieces than"
+            " two threads on two cores.\n\n"
             + table(head, rows)
         )
 
@@ -142,7 +143,7 @@ class Page:
                 rows.append([work.title] + [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")])
         if not rows:
             return ""
-        return ("How busy both were, in CPU time by wall time over all proxies and rounds, the least and the largest:\n\n"
+        return ("How busy both were: CPU time divided by wall time, the smallest and the largest over all proxies and rounds:\n\n"
                 + table(["", "proxies", "load"], rows))
 
     def machine(self):
@@ -152,8 +153,8 @@ class Page:
             "## Machine and versions\n\n"
             f"{about['cpu']}, {about['cpus']} cores (proxy on {about['cpu_of_proxy']}, load on {about['cpu_of_load']}), Linux {about['kernel']},"
             f" {about['system']}, OpenSSL {about['openssl']} under HAProxy, nginx, hitch and stunnel. {about['rounds']} round{'s' if about['rounds'] > 1 else ''} of"
-            f" {about['seconds']:g} s after {about['warm_up']:g} s of warm-up, {clock(about.get('took_seconds', 0))} in all."
-            f" Others used {foreign(self.results) or 0:.0%} of a CPU meanwhile (median).\n\n"
+            f" {about['seconds']:g} s after {about['warm_up']:g} s of warm-up, {clock(about.get('took_seconds', 0))} in total."
+            f" Other programs used {foreign(self.results) or 0:.0%} of a CPU in the meantime (median).\n\n"
             + table(["", "version", "configuration"], rows, "---")
         )
 

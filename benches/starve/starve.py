@@ -225,21 +225,21 @@ TEXT = """\
 
     {command}
 
-Round trips of 1 KiB on 100 established connections, in ms (p50 / p99), and after the dot how many handshakes per second the clients
-of the flood had answered meanwhile, up to the ServerHello. "Calm" is without a flood. Written by that command: do not edit.
+Round trips of 1 KiB on 100 established connections, in ms (p50 / p99). After the dot: the number of handshakes per second that the
+proxy answered during the flood, up to the ServerHello. "Calm" is without a flood. This command writes this page: do not edit it.
 
 {table}
 
 ## How it is measured
 
-One worker of each proxy on one CPU, one program on the other CPU that is clients, backend and strangers. Each connection has a
-message to send every 20 ms, 5,000 a second together, whether the last one has been answered or not: what waits for an
-answer is measured from the time when it should have been sent. 500 ClientHellos are under way at any time. Their clients leave with a reset when the
-ServerHello has come, except those with a certificate chain: they finish the handshake and are refused. They run only while
-the echoes have nothing to do (SCHED_IDLE), so that these are on time. Every byte of every echo is compared with what it must be.
-Each figure is the median of {rounds} measurements of {seconds} s, each of a process that has just started; the proxies alternate.
+Each proxy has one worker on one CPU. One program on the other CPU is the clients, the backend and the flood. Each connection sends a
+message every 20 ms, 5,000 a second in total, whether the last one has been answered or not. A round trip is measured from the time
+when the message was due. At any time, 500 ClientHellos of the flood wait for an answer. The clients of the flood reset the connection when the
+ServerHello arrives, except those with a certificate chain: they finish the handshake and are refused. The flood runs only while
+the echoes have nothing to do (SCHED_IDLE), so that the echoes are on time. Every byte of every echo is compared with the expected byte.
+Each figure is the median of {rounds} measurements of {seconds} s, each with a process that has just started; the proxies alternate.
 
-[handshakes.md](handshakes.md) compares the two designs that could keep this up.
+[handshakes.md](handshakes.md) compares two designs that protect established connections.
 """
 
 
