@@ -235,6 +235,41 @@ const talk = (number) => new Promise((resolve, reject) => {
 console.log(JSON.stringify(await Promise.all(Array.from({ length: clients }, (_, n) => talk(n)))));
 "#;
 
+#[tokio::test]
+async fn the_workers_that_the_page_about_the_gate_shows_greet_their_clients() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let page = std::fs::read_to_string(project("docs/gate.md")).expect("the page");
+    let save = |language: &str| {
+        let (_, code) = page.split_once(&format!("```{language}\n")).expect("code");
+        let (code, _) = code.split_once("```").expect("its end");
+        let path = directory.path().join(format!("hello.{language}"));
+        std::fs::write(&path, code).expect("a file");
+        path
+    };
+    let program = directory.path().join("hello");
+    let mut compiler = tool("cc");
+    compiler.args(["-Wall", "-Werror", "-o"]).arg(&program);
+    compiler.arg(save("c"));
+    output(compiler).await.ok();
+    let mut python = tool("python3");
+    python.arg(save("python"));
+    for mut command in [python, tokio::process::Command::new(program)] {
+        let vestibule = Vestibule::start(APP).await;
+        command.arg(vestibule.gate()).arg("app");
+        let _worker = Process::start(command);
+        for _ in 0..2 {
+            let client = client::connect(&vestibule.tcp()).await;
+            let mut client = client.expect("a handshake");
+            let mut greeting = String::new();
+            let read = soon("a greeting", client.read_to_string(&mut greeting)).await;
+            read.expect("a clean end");
+            assert!(greeting.starts_with("hello, "), "{greeting}");
+            client.shutdown().await.expect("open");
+        }
+        vestibule.ended("done", 2).await;
+    }
+}
+
 fn python(gate: &Path, concurrency: usize) -> Process {
     let mut command = tool("python3");
     command
