@@ -100,17 +100,20 @@ fn pages() -> Vec<PathBuf> {
     .map(project)
     .into();
     pages.push(project("examples/README.md"));
-    add_pages_below(&project("docs"), &mut pages);
+    add_files_below(&project("docs"), "md", &mut pages);
     pages
 }
 
-fn add_pages_below(directory: &Path, pages: &mut Vec<PathBuf>) {
+fn add_files_below(directory: &Path, suffix: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).expect("a directory") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            add_pages_below(&path, pages);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            pages.push(path);
+            add_files_below(&path, suffix, files);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == suffix)
+        {
+            files.push(path);
         }
     }
 }
@@ -171,12 +174,11 @@ fn known_keys() -> BTreeSet<String> {
         "limit",
         "timeout",
     ];
+    let mut files = Vec::new();
+    add_files_below(&project("src/config"), "rs", &mut files);
+    files.retain(|path| !path.components().any(|it| it.as_os_str() == "tests"));
     let mut keys = BTreeSet::new();
-    for entry in fs::read_dir(project("src/config")).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
+    for path in files {
         let text = read(&path);
         for (at, _) in text.match_indices('(') {
             let name = text[..at]
