@@ -185,28 +185,31 @@ fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
 #[non_exhaustive]
 pub enum ParseAddressError {
     /// It is a URL.
-    #[error("not a URL; write only the host and port, as in `127.0.0.1:8443`, or `unix:/path`")]
+    #[error(
+        "URLs are not supported; write the host and port, as in `127.0.0.1:8443`, or \
+     `unix:/path`"
+    )]
     Url,
     /// It is a path without `unix:` before it.
-    #[error("a Unix socket is written with `unix:` before its path, as in `unix:/run/app.sock`")]
+    #[error("write `unix:` before the path of a Unix socket, as in `unix:/run/app.sock`")]
     Path,
     /// There is no `:port` at the end.
-    #[error("an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`")]
+    #[error("the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket")]
     NoPort,
     /// The port is not a number from 0 to 65535.
-    #[error("the port is a number from 0 to 65535, as in `127.0.0.1:8443`")]
+    #[error("the port must be a number from 0 to 65535, as in `127.0.0.1:8443`")]
     BadPort,
     /// The host is neither a name nor an IP address.
-    #[error("the host is a name or an IP address, as in `localhost:8443` or `[::1]:8443`")]
+    #[error("the host must be a name or an IP address, as in `localhost:8443` or `[::1]:8443`")]
     BadHost,
     /// An IPv6 address stands without brackets.
-    #[error("an IPv6 address stands in brackets, as in `[::1]:8443`")]
+    #[error("write an IPv6 address in brackets, as in `[::1]:8443`")]
     Brackets,
     /// A Unix address names a relative path.
-    #[error("a Unix address is an absolute path, as in `unix:/run/app.sock`")]
+    #[error("the path of a Unix socket must be absolute, as in `unix:/run/app.sock`")]
     RelativePath,
     /// A Unix address is longer than the kernel allows.
-    #[error("a Unix address has at most 107 bytes; use a shorter directory")]
+    #[error("the path of a Unix socket is limited to 107 bytes; use a shorter directory")]
     LongPath,
     /// Socket activation is part of the contract, not of this version.
     #[error("`systemd:` addresses are not supported in this version; use `tcp:` or `unix:`")]

@@ -342,5 +342,5 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 /// The name of a listener and a backend that need none.
 const DEFAULT: &str = "default";
 
-const HERE: &str = "relative paths are taken for those of the working directory, since none of the \
-                    files is beside the configuration and all are there";
+const HERE: &str = "relative paths are resolved in the working directory: it has all files, and \
+ the directory of the configuration has none of them";

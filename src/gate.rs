@@ -172,7 +172,7 @@ impl Gate {
                 None
             }
             Err(error) => {
-                warn!(%error, "the gate cannot accept; trying again");
+                warn!(%error, "the gate cannot accept a worker; trying again");
                 sleep(BACK_OFF).await;
                 None
             }

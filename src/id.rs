@@ -81,7 +81,7 @@ impl From<Id> for Uuid {
 
 /// The text was not a hyphenated UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a UUID in its hyphenated form")]
+#[error("not a UUID in the hyphenated form")]
 pub struct ParseIdError;
 
 const HYPHENATED_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;

@@ -206,19 +206,22 @@ fn is_label(label: &str) -> bool {
 /// What is wrong with the text of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ParseRuleError {
-    #[error("an identity rule starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`")]
+    #[error("an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`")]
     Kind,
-    #[error("nothing stands behind the colon")]
+    #[error("the name after the colon is missing")]
     Empty,
-    #[error("not a URI, or a wildcard before its path; as in `uri:spiffe://corp/ns/*/sa/web`")]
+    #[error(
+        "not a URI, or it has a wildcard before its path; write it as in \
+     `uri:spiffe://corp/ns/*/sa/web`"
+    )]
     Uri,
-    #[error("`*` and `**` stand for whole segments, as in `uri:spiffe://corp/ns/*/sa/web`")]
+    #[error("`*` and `**` must be whole segments, as in `uri:spiffe://corp/ns/*/sa/web`")]
     Part,
-    #[error("not a DNS name; `*` stands for a whole label, as in `dns:*.corp.example`")]
+    #[error("not a DNS name; `*` must be a whole label, as in `dns:*.corp.example`")]
     Dns,
-    #[error("`**` may stand in a pattern once")]
+    #[error("`**` may occur only once in a pattern")]
     Ambiguous,
-    #[error("a SHA-256 has 64 hexadecimal digits, with or without colons")]
+    #[error("a SHA-256 must have 64 hexadecimal digits, with or without colons")]
     Digest,
 }
 

@@ -92,7 +92,7 @@ impl Ledger {
         let record = self.open(facts, Via::Proxy);
         record
             .span()
-            .in_scope(|| debug!("not one of the trusted proxies"));
+            .in_scope(|| debug!("peer is not in trusted_proxies"));
         let detail = Detail {
             reason: Some(Reason::Untrusted),
             cause: None,

@@ -41,7 +41,8 @@ pub(crate) struct Complaint(Pace);
 impl Complaint {
     pub(crate) fn say(&self, listener: &str, error: &io::Error) {
         if self.0.is_due() {
-            warn!(listener, %error, "cannot accept; waiting (see `ulimit -n` and the limits at start)");
+            warn!(listener, %error, "cannot accept connections; trying again (compare `ulimit -n` \
+             with the limits in the log at start)");
         }
     }
 }

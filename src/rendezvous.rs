@@ -279,16 +279,16 @@ pub enum Unredeemed {
     #[error("nobody claimed the connection in time")]
     Expired,
     /// The rendezvous is being drained.
-    #[error("the rendezvous is being drained")]
+    #[error("the rendezvous is draining")]
     Drained,
     /// Another connection waits under the same id.
-    #[error("another connection waits under the same id")]
+    #[error("another connection with this id is waiting")]
     Duplicate,
 }
 
 /// A claim of an id under which nothing waits. Holds the claimer's stream.
 #[derive(PartialEq, Eq, thiserror::Error)]
-#[error("nothing waits under this id")]
+#[error("no connection with this id is waiting")]
 pub struct Unclaimed<S>(S);
 
 impl<S> Unclaimed<S> {

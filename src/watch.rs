@@ -192,7 +192,7 @@ impl Watch {
                 Ok(()) => return,
                 Err(error) => {
                     self.inotify = None;
-                    self.say("the kernel tells of no more changes", &error);
+                    self.say("the kernel stopped reporting file changes", &error);
                 }
             }
         }
@@ -209,15 +209,16 @@ impl Watch {
             .map(rustix::io::Errno::from_raw_os_error);
         let help = match errno {
             Some(rustix::io::Errno::MFILE) => {
-                "; all inotify instances of this user are in use: raise fs.inotify.max_user_instances (sysctl)"
+                "; this user has no inotify instance left; raise the sysctl \
+                 fs.inotify.max_user_instances"
             }
             Some(rustix::io::Errno::NOSPC) => {
-                "; all inotify watches of this user are in use: raise fs.inotify.max_user_watches (sysctl)"
+                "; this user has no inotify watch left; raise the sysctl fs.inotify.max_user_watches"
             }
             _ => "",
         };
         warn!(
-            "{what}: {error}{help}. Files are compared every {} s instead",
+            "{what}: {error}{help}; files are compared every {} s instead",
             self.interval.as_secs()
         );
     }

@@ -83,7 +83,10 @@ impl Worker {
             let name = Arc::clone(&bound.name);
             match bound.watched() {
                 Ok(listener) => accept(listener),
-                Err(error) => warn!(listener = &*name, %error, "cannot accept on a new listener"),
+                Err(error) => {
+                    warn!(listener = &*name, %error, "cannot accept connections on a new \
+                 listener")
+                }
             }
         }
         connections.close();

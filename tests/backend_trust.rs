@@ -45,7 +45,7 @@ async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
             "api",
             "ca",
             "allow = [\"cn:us\"]\n",
-            "no rule of `tls.allow` admits uri:spiffe://corp/ns/prod/sa/api",
+            "no rule of `tls.allow` matches uri:spiffe://corp/ns/prod/sa/api",
         ),
     ] {
         for version in [&TLS12, &TLS13] {
@@ -151,7 +151,10 @@ async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_say
             }
             let warnings = complaints(&site.vestibule);
             let error = warnings[0]["error"].as_str().expect("text");
-            assert!(error.contains("it refused our certificate"), "{error}");
+            assert!(
+                error.contains("backend rejected our client certificate"),
+                "{error}"
+            );
         }
     }
 }
@@ -197,7 +200,7 @@ async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
     type Break = fn(Socket) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
     let breaks: [(&str, Break); 4] = [
         (
-            "the server closed during the handshake: does it speak TLS from the first byte?",
+            "the backend closed during the handshake; check that it speaks TLS from the first byte",
             |mut socket| {
                 Box::pin(async move {
                     // A close with nothing unread, which would be a reset.
@@ -387,7 +390,7 @@ async fn ask(vestibule: &Vestibule) -> String {
 
 fn complaints(vestibule: &Vestibule) -> Vec<Value> {
     let mut log = vestibule.log();
-    log.retain(|event| message(event) == "no trust between us and a backend");
+    log.retain(|event| message(event) == "TLS with a backend failed: certificate rejected");
     assert!(log.iter().all(|event| event["level"] == "WARN"), "{log:#?}");
     log
 }

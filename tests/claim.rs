@@ -179,7 +179,7 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
     let vestibule = Vestibule::start(&format!("{APP}{dialled}")).await;
     for (backend, why) in [
         ("nobody", "NO unknown: no backend has this name"),
-        ("web", "NO forbidden: the backend is not one with"),
+        ("web", "NO forbidden: the backend does not have"),
         ("App", "NO unknown: no backend has this name"),
     ] {
         let mut command = process::vestibule();
@@ -246,7 +246,7 @@ async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
         directory = vestibule.kill().await;
         assert!(worker.is_running());
     }
-    worker.line("lost the gate").await;
+    worker.line("the connection to the gate").await;
     // While it waits between two attempts, too, it ends when it is told to.
     assert_eq!(worker.terminate().await, Some(0));
 }

@@ -68,14 +68,17 @@ async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
         ("run x.toml".into(), "-c FILE"),
         ("check x.toml".into(), "-c FILE"),
         ("-c x.toml".into(), "`vestibule run`"),
-        ("claim --gate /x --backend app cat".into(), "behind `--`"),
+        ("claim --gate /x --backend app cat".into(), "after `--`"),
         (
             "run --certificate x".into(),
             "; a similar argument exists: '--cert'",
         ),
         (format!("{whole} --to :9000"), "127.0.0.1:9000"),
         (format!("{whole} --to /run/app.sock"), "unix:/run/app.sock"),
-        (format!("{whole} --to echo --to hello"), "stand alone"),
+        (
+            format!("{whole} --to echo --to hello"),
+            "cannot be combined",
+        ),
         (format!("{whole} --to x:1 --to tls:x:2"), "all addresses"),
         (
             format!("{whole} --to echo --alpn HTTP/1.1"),
@@ -149,7 +152,7 @@ async fn a_certificate_that_cannot_be_used_is_named_in_one_line() {
             &chain,
             &cert("client-key.pem"),
             "client-key.pem",
-            "does not belong",
+            "belongs to no certificate",
         ),
     ] {
         let args = format!("run --listen 127.0.0.1:0 --cert {chain} --key {key} --to echo");
@@ -202,26 +205,26 @@ async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
         (
             with("[::]:8443", "0.0.0.0:8443"),
             "12:11",
-            "`[::]` serves IPv4 as well",
+            "`[::]` also serves IPv4",
         ),
         (
             with("0.0.0.0:8443", "127.0.0.1:8443"),
             "12:11",
-            "another listener has",
+            "another listener uses",
         ),
         (
             with("127.0.0.1:0", "unix:/nowhere/at/all.sock"),
             "12:11",
             "run `mkdir -p /nowhere/at`",
         ),
-        (with("127.0.0.1:0", &long), "12:11", "at most 107 bytes"),
+        (with("127.0.0.1:0", &long), "12:11", "limited to 107 bytes"),
         (
             GOOD.replace("127.0.0.1:0", "0.0.0.0:8443").replace(
                 "\"echo\"\nto = \"echo\"",
                 "\"echo\"\nto = \"localhost:8443\"",
             ),
             "12:6",
-            "leads back to the listener \"tcp\"",
+            "is the address of the listener \"tcp\"",
         ),
         (
             with("127.0.0.1:0", "unix:/tmp/a.sock\"\nmode = \"0999"),
@@ -231,7 +234,7 @@ async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
         (
             with("127.0.0.1:0", "unix:/tmp/a.sock\"\ngroup = \"no such group"),
             "13:9",
-            "there is no group \"no such group\"",
+            "/etc has no group \"no such group\"",
         ),
     ] {
         let file = write(&directory, "vestibule.toml", &config);
@@ -244,8 +247,7 @@ async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
     let done = output(run_command("unix:/tmp/a.sock", "unix:/tmp/a.sock", "")).await;
     assert_eq!(done.code, Some(2));
     assert!(
-        done.err
-            .contains("--to needs another address than --listen"),
+        done.err.contains("is the address of --listen"),
         "{}",
         done.err
     );

@@ -381,8 +381,7 @@ print('ready', flush=True)
 os.kill(os.getpid(), signal.SIGSTOP)
 ";
 
-const HUNG: &str = "a worker has not read its OK in time: closed, with all that its process waits on; its \
-                    connections wait for another worker";
+const HUNG: &str = "a worker did not read its OK in time; closed all sockets on which its process waits; its connections wait for another worker";
 
 #[tokio::test]
 async fn a_stopped_worker_swallows_no_connection() {

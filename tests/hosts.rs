@@ -281,7 +281,7 @@ async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
             &[only_h2, only_http],
             "foo",
             DENIED,
-            "access_denied: no route takes it",
+            "access_denied: no route matches",
         ),
         // Alice is to get to her backend, which is not known yet.
         (

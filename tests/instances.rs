@@ -163,7 +163,10 @@ async fn a_directory_above_the_gate_that_others_can_exchange_is_refused_and_name
         assert_eq!(vestibule.wait().await.code(), Some(1));
         let said = only_line(&vestibule).await;
         assert!(
-            said.contains(&format!("other users can write to {}", above.display())),
+            said.contains(&format!(
+                "other users can write to the directory above it, {}",
+                above.display()
+            )),
             "{said}"
         );
         let left = fs::read_dir(above.join("run")).expect("a directory");
@@ -187,7 +190,10 @@ async fn a_backend_that_is_a_listener_or_the_gate_is_refused_whatever_it_is_call
         let said = format!("{:?}", vestibule.whole_log().await);
         let problem = problem.replace(['\\', '"'], "");
         let said = said.replace(['\\', '"'], "");
-        assert!(said.contains(&format!("leads back to {problem}")), "{said}");
+        assert!(
+            said.contains(&format!("is the address of {problem}")),
+            "{said}"
+        );
     }
 }
 
@@ -324,21 +330,21 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
         (
             "192.0.2.1:0".to_owned(),
             None,
-            "this machine has no address 192.0.2.1",
+            "this machine does not have the address 192.0.2.1",
         ),
         (
             "nowhere.invalid:8443".to_owned(),
             None,
-            "no address is known for the name \"nowhere.invalid\"",
+            "the name \"nowhere.invalid\" has no address",
         ),
         (unix("nowhere/front.sock"), None, "run `mkdir -p "),
         (
             unix("vestibule/front.sock"),
             None,
-            "vestibule is not a directory",
+            "vestibule is not a directory; choose another path",
         ),
         (unix("front.sock"), None, "user 65534 may not write to"),
-        ("127.0.0.1:0".to_owned(), Some(&long), "at most 107"),
+        ("127.0.0.1:0".to_owned(), Some(&long), "limited to 107"),
     ] {
         let mut command = std::process::Command::new(&program);
         command.args(["run", "--listen", &listen, "--cert", "server.pem", "--key"]);
@@ -385,13 +391,13 @@ async fn what_a_user_may_not_do_with_a_socket_is_said_with_advice() {
             "run",
             "theirs/front.sock",
             "group = 1",
-            "put it into that group (`usermod -aG ",
+            "add the user to the group (`usermod -aG ",
         ),
         (
             "run",
             "theirs/front.sock",
             "owner = 1",
-            "leave out `owner`, or start as root",
+            "leave `owner` out, or start as root",
         ),
         ("check", "front.sock", "", "user 65534 may not write to"),
     ] {

@@ -204,11 +204,11 @@ async fn a_configuration_with_a_mistake_changes_nothing() {
         (config("conections = 5\n"), "unknown key"),
         (
             config(ECHO).replace("server-key", "ca"),
-            "there is no private key in the key file",
+            "the key file has no private key",
         ),
         (
             format!("{}[timeouts]\nunacknowledged = \"1s\"\n", config(ECHO)),
-            "timeouts.unacknowledged is not what it was; that takes a restart",
+            "timeouts.unacknowledged changed; restart to apply it",
         ),
         (
             config(ECHO) + "[[listener]]\nname = \"more\"\naddress = \"tcp:203.0.113.1:1\"\n",
@@ -218,7 +218,7 @@ async fn a_configuration_with_a_mistake_changes_nothing() {
         site.configure(&text);
         let said = refused(&vestibule).await;
         let is_it = |event: &serde_json::Value| {
-            message(event).starts_with("not reloaded") && message(event).contains(expected)
+            message(event).starts_with("reload failed") && message(event).contains(expected)
         };
         vestibule.event(is_it).await;
         assert!(!said.is_empty());
@@ -311,7 +311,7 @@ async fn another_name_for_an_open_listener_is_refused_with_the_reason() {
         site.configure(&named("new"));
         let said = refused(&vestibule).await;
         let expected = format!(
-            "listener \"new\" cannot have {address}, which is that of the open listener \"old\""
+            "listener \"new\" cannot use {address}, because the open listener \"old\" has it"
         );
         assert!(said.contains(&expected), "{said}");
         let front = match address.strip_prefix("unix:") {

@@ -192,18 +192,18 @@ async fn an_answer_that_is_not_good_is_refused_with_the_reason() {
         (
             "alone",
             root.answer(alone.serial, Status::Unknown, &root.signer()),
-            "the OCSP response says that the responder does not know the certificate",
+            "the OCSP responder does not know the certificate",
         ),
         (
             "under",
             // Of the same issuer, and not appointed.
             below.answer(under.serial, Status::Good, &other),
-            "the OCSP response is signed neither by the certificate's issuer nor by a responder of it",
+            "neither the certificate's issuer nor its responder signed the OCSP response",
         ),
         (
             "under",
             changed,
-            "the OCSP response is signed neither by the certificate's issuer nor by a responder of it",
+            "neither the certificate's issuer nor its responder signed the OCSP response",
         ),
         (
             "under",
@@ -229,7 +229,7 @@ async fn a_stale_answer_is_a_warning() {
         ([YEAR_2000, YEAR_2099], None),
         (
             [YEAR_2000, YEAR_2000],
-            Some("the OCSP response was to be replaced on 2000-01-01T00:00:00Z"),
+            Some("the OCSP response is stale since 2000-01-01T00:00:00Z; replace it"),
         ),
         (
             [YEAR_2099, YEAR_2099],
@@ -273,15 +273,14 @@ async fn a_staple_beside_several_certificates_is_sent_to_its_entry() {
     for (keys, expected) in [
         (
             format!("certificates = [ {one}, {one} ]\nocsp = \"{{dir}}/good.der\""),
-            "`listener.tls.ocsp`: there are several certificates, and a staple is for one of them; \
-             write it in its entry: { chain = \"…\", key = \"…\", ocsp = \"…\" }",
+            "`listener.tls.ocsp`: there are several certificates; move `ocsp` into the entry of its certificate: { chain = \"…\", key = \"…\", ocsp = \"…\" }",
         ),
         (
             format!(
                 "{}\nocsp = \"{{dir}}/good.der\"",
                 entry("under", ", ocsp = \"{dir}/good.der\"")
             ),
-            "`listener.tls.ocsp`: the certificate has an `ocsp` of its own; one is enough",
+            "`listener.tls.ocsp`: the certificate has its own `ocsp`; remove one of the two",
         ),
         (
             format!("{}\nocsp = \"{{dir}}/none.der\"", entry("under", "")),

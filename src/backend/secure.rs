@@ -67,7 +67,7 @@ impl Tls {
             let address = address.map(tracing::field::display);
             warn!(
                 backend = self.backend,
-                address, error, "no trust between us and a backend"
+                address, error, "TLS with a backend failed: certificate rejected"
             );
         }
     }
@@ -111,7 +111,10 @@ impl AsyncRead for Secure {
             && let Some(alert) = refusal(error)
         {
             self.is_refused = true;
-            let error = format!("it refused our certificate, or the lack of one ({alert:?})");
+            let error = format!(
+                "backend rejected our client certificate, or requires one \
+             ({alert:?})"
+            );
             self.tls.complain(None, &error);
         }
         // What rustls itself has to say to what it read, such as new keys, would wait for the

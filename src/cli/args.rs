@@ -10,10 +10,10 @@ use clap::{Args as ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
 use vestibule::{Address, LogFormat, ProxyProtocol};
 
-/// Terminates TLS and hands each connection, as a plain socket, to whoever is to serve it.
+/// Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
 ///
-/// Without a command it runs the demo: TLS on 127.0.0.1:8443 with a development certificate, and
-/// a page that shows what is known of your connection.
+/// Without a command, it runs the demo: TLS on 127.0.0.1:8443 with a development certificate, and a
+/// page that shows what Vestibule knows of your connection.
 #[derive(Debug, Parser)]
 #[command(name = "vestibule", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(super) struct Args {
@@ -23,16 +23,16 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Run with a configuration file, or from flags alone.
+    /// Run with a configuration file, or with flags only.
     Run(RunArgs),
-    /// Check a configuration file and print every problem in it.
+    /// Check a configuration file and print every problem.
     Check(CheckArgs),
-    /// Serve connections with a command: one process each, the connection as stdin and stdout.
+    /// Serve each connection with a command: its stdin and stdout are the connection.
     Claim(ClaimArgs),
     /// Print a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
-        /// The shell to complete in.
+        /// The shell.
         shell: Shell,
     },
 }
@@ -48,31 +48,32 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<Address>,
 
-    /// The certificate chain, in PEM, the server's own certificate first. Only with `--to tls:…` it
-    /// may be left out, and the key with it: clients come in plaintext then.
+    /// The certificate chain (PEM), the server's own certificate first. With `--to tls:…`, the
+    /// chain and the key may be left out: clients then connect without TLS.
     #[arg(long, value_name = "CHAIN.pem", requires_all = ["listen", "key"])]
     pub cert: Option<PathBuf>,
 
-    /// The certificate's private key, in PEM.
+    /// The private key of the certificate (PEM).
     #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "cert"])]
     pub key: Option<PathBuf>,
 
-    /// The authorities that clients' certificates come from, in PEM: clients must have one then.
+    /// The certificate authorities for client certificates (PEM). Every client must then show a
+    /// certificate.
     #[arg(long, value_name = "CA.pem", requires_all = ["listen", "cert"])]
     pub client_ca: Option<PathBuf>,
 
-    /// Whom to let in: uri:, dns:, cn:, ou: or sha256: of the client's certificate. May be given
-    /// several times. Without --cert: of the certificate of a `tls:` backend.
+    /// Allow clients whose certificate has this name (uri:, dns:, cn:, ou:, sha256:). May be
+    /// repeated. Without --cert: names for the certificate of a `tls:` backend.
     #[arg(long, value_name = "RULE", requires = "listen")]
     pub allow: Vec<String>,
 
-    /// Who serves: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`. Several addresses
-    /// may be given, each with a `--to` of its own.
+    /// The backend: HOST:PORT, unix:/PATH, tls:HOST:PORT, or `gate`, `hello`, `echo`. Repeat `--to`
+    /// for several addresses.
     #[arg(long, value_name = "BACKEND", requires = "listen")]
     pub to: Vec<String>,
 
-    /// The protocols that clients are offered, in order, as in `--alpn h2,http/1.1`. Without --cert:
-    /// that a `tls:` backend is.
+    /// The protocols (ALPN) to offer to clients, in order, as in `--alpn h2,http/1.1`. Without
+    /// --cert: to offer to a `tls:` backend.
     #[arg(
         long,
         value_name = "PROTOCOL",
@@ -81,30 +82,32 @@ pub(super) struct RunArgs {
     )]
     pub alpn: Vec<String>,
 
-    /// What the backend is sent first: a PROXY protocol header with the client's address, and as v2
-    /// with its TLS version, SNI, ALPN and the connection's UUID.
+    /// Send a PROXY protocol header to the backend first. It has the client's address; v2 also has
+    /// the TLS version, SNI, ALPN and the connection's UUID.
     #[arg(long, value_name = "VERSION", requires = "listen")]
     #[arg(value_parser = PossibleValuesParser::new(["v1", "v2"])
         .try_map(|version| version.parse::<ProxyProtocol>()))]
     pub proxy_protocol: Option<ProxyProtocol>,
 
-    /// Where workers come to claim connections (with `--to gate`; the backend is `default`).
+    /// The Unix socket where workers claim connections (with `--to gate`; the backend is
+    /// `default`).
     #[arg(long, value_name = "PATH", requires = "listen")]
     pub gate: Option<PathBuf>,
 
-    /// Whom to trust about a `tls:` backend, in PEM; without it, whom this machine trusts.
+    /// The certificate authorities for a `tls:` backend (PEM). Default: those that this machine
+    /// trusts.
     #[arg(long, value_name = "CA.pem", requires = "listen")]
     pub backend_ca: Option<PathBuf>,
 
-    /// The certificate chain to show to a `tls:` backend, in PEM.
+    /// The certificate chain to show to a `tls:` backend (PEM).
     #[arg(long, value_name = "CHAIN.pem", requires_all = ["listen", "backend_key"])]
     pub backend_cert: Option<PathBuf>,
 
-    /// That certificate's private key, in PEM.
+    /// The private key of --backend-cert (PEM).
     #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "backend_cert"])]
     pub backend_key: Option<PathBuf>,
 
-    /// How log lines look: for people, or as JSON.
+    /// The format of log lines.
     #[arg(long, value_name = "FORMAT", requires = "listen")]
     #[arg(value_parser = PossibleValuesParser::new(["text", "json"]).map(|format| {
         if format == "json" { LogFormat::Json } else { LogFormat::Text }
@@ -119,27 +122,28 @@ pub(super) struct CheckArgs {
     #[arg(short, long, value_name = "FILE")]
     pub config: PathBuf,
 
-    /// Say where a client would get to, and why.
+    /// Print which certificate, route and backend a client would get, and why.
     #[arg(long)]
     pub explain: bool,
 
-    /// The listener that it comes to; without it each is explained.
+    /// The listener that the client connects to. Default: every listener.
     #[arg(long, value_name = "NAME", requires = "explain")]
     pub listener: Option<String>,
 
-    /// The server name that it asks for.
+    /// The server name (SNI) that the client asks for.
     #[arg(long, value_name = "NAME", requires = "explain")]
     pub sni: Option<String>,
 
-    /// The application protocol that it names.
+    /// The protocol (ALPN) that the client offers.
     #[arg(long, value_name = "PROTOCOL", requires = "explain")]
     pub alpn: Option<String>,
 
-    /// Its IP address.
+    /// The client's IP address.
     #[arg(long, value_name = "IP", requires = "explain")]
     pub from: Option<IpAddr>,
 
-    /// A name in its certificate, such as `cn:alice`; without it, it shows none.
+    /// A name in the client's certificate, such as `cn:alice`. Default: the client shows no
+    /// certificate.
     #[arg(long, value_name = "RULE", requires = "explain")]
     pub identity: Option<String>,
 }
@@ -155,7 +159,7 @@ pub(super) struct ClaimArgs {
     #[arg(long, value_name = "NAME")]
     pub backend: String,
 
-    /// How many commands may run at a time.
+    /// The number of commands that may run at a time.
     #[arg(long, value_name = "N", default_value = "64")]
     pub max: NonZeroUsize,
 
@@ -171,9 +175,9 @@ Examples:
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080
       TLS in front of a server on port 8080
   vestibule run -c /etc/vestibule.toml
-      Everything that the configuration file says
+      Run with a configuration file
 
-Exit codes: 0 clean end, 1 failed at run time, 2 bad usage or configuration, 3 connections had to
+Exit codes: 0 clean end, 1 failed at run time, 2 wrong usage or configuration, 3 connections had to
 be cut at the end of a drain.";
 
 const RUN_EXAMPLES: &str = "\
@@ -182,28 +186,28 @@ Examples:
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to 127.0.0.1:8080 \\
         --proxy-protocol v2
-      For a backend that expects it, as with nginx's `listen 8080 proxy_protocol`
+      For a backend that expects the header, such as nginx with `listen 8080 proxy_protocol`
   vestibule run --listen :443 --cert chain.pem --key key.pem --to gate --gate /run/app/gate.sock
   vestibule run --listen 0.0.0.0:443 --cert chain.pem --key key.pem --to unix:/run/app.sock \\
         --client-ca ca.pem --allow 'uri:spiffe://corp/ns/*/sa/web' --allow cn:alice
-      Mutual TLS: only clients with a certificate from that CA, and with one of these names
+      Mutual TLS: clients need a certificate from this CA with one of these names
   vestibule run --listen unix:/run/db.sock --to tls:db.internal:5433 --backend-ca ca.pem
-      Client mode: plaintext from programs of this machine, TLS to the server
+      Client mode: local programs connect without TLS, Vestibule speaks TLS to the server
 
-SIGHUP reloads everything, as does a change of one of the files: all of it, or on a mistake nothing.
-SIGTERM, SIGINT and SIGQUIT drain: no new connections, and what is open may end (30 s unless configured).
-A second one closes everything at once. Log levels: RUST_LOG=debug shows every connection's end.";
+SIGHUP, or a change of a file, reloads the configuration. If it has a mistake, nothing changes.
+SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones have time to end (30 s unless configured).
+A second signal closes everything at once. RUST_LOG=debug logs the end of every connection.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
   vestibule check -c /etc/vestibule.toml && systemctl reload vestibule
-      Every problem, and else the listeners with their certificates
+      Print every problem. If there is none, print the listeners with their certificates
   vestibule check -c /etc/vestibule.toml --explain --sni api.example.com --identity cn:alice
-      Which certificate, route and backend such a client would get, and why
+      Print which certificate, route and backend this client would get, and why
 
-Problems are printed as FILE:LINE:COLUMN: message. Exits with 0 if there is none, else with 2. A
-certificate that has expired, or that peers will refuse, is a problem here, and a warning for `run`.
-So is whatever would keep a listener from binding now.";
+Problems are printed as FILE:LINE:COLUMN: message. The exit code is 0 without problems, else 2. A
+certificate that has expired, or that all peers refuse, is a problem here, and a warning for `run`.
+Anything that stops a listener from binding now is a problem too.";
 
 const CLAIM_EXAMPLES: &str = "\
 Examples:
@@ -213,7 +217,7 @@ Examples:
       At most four connections at a time; the others wait
 
 The command's environment has VESTIBULE_ID, VESTIBULE_PEER, VESTIBULE_SNI, VESTIBULE_ALPN and
-VESTIBULE_IDENTITY; what is not known is empty.";
+VESTIBULE_IDENTITY. A value that is not known is empty.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Example:

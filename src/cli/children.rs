@@ -61,7 +61,7 @@ pub(super) fn killed_by(status: WaitStatus) -> Option<String> {
         6 => "SIGABRT",
         7 => "SIGBUS",
         8 => "SIGFPE",
-        9 => "SIGKILL, as when memory runs out",
+        9 => "SIGKILL, possibly because memory ran out",
         11 => "SIGSEGV",
         14 => "SIGALRM",
         15 => "SIGTERM",

@@ -139,7 +139,7 @@ fn ensure_runnable(command: &OsStr) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(anyhow!(
-        "cannot run {command:?}: there is no such program; name one in PATH, or give its path"
+        "cannot run {command:?}: program not found; give a program in PATH, or its path"
     )))
 }
 
@@ -168,12 +168,16 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
     // The gate may have said no and closed already; then the answer is there to be read.
     let _ = stream.write_all(request.as_bytes()).await;
     let answer = answer(&stream).await;
-    let answer =
-        answer.map_err(|error| NotAccepted::ForNow(format!("lost the gate {gate}: {error}")))?;
+    let answer = answer.map_err(|error| {
+        NotAccepted::ForNow(format!(
+            "the connection to the gate {gate} \
+         failed: {error}"
+        ))
+    })?;
     match answer.split_once(' ') {
         Some(("OK", facts)) => {
             let facts = serde_json::from_str(facts).context("the gate's facts are not JSON");
-            let stream = into_blocking(stream).context("cannot take the connection over");
+            let stream = into_blocking(stream).context("cannot take over the connection's socket");
             match (stream, facts) {
                 (Ok(stream), Ok(facts)) => Ok((stream, facts)),
                 (Err(error), _) | (_, Err(error)) => Err(NotAccepted::Final(error.into())),
@@ -184,15 +188,13 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
         }
         _ => {
             let why = match answer.as_str() {
-                "NO unknown" => {
-                    "no backend has this name; workers serve one with `to = \"gate\"`".into()
-                }
+                "NO unknown" => "no backend has this name; choose one with `to = \"gate\"`".into(),
                 "NO forbidden" => format!(
-                    "the backend is not one with `to = \"gate\"`, or user {} may not come (gate.allow_uids, \
-                     gate.allow_gids)",
+                    "the backend does not have `to = \"gate\"`, or user {} is not allowed \
+                     (gate.allow_uids, gate.allow_gids)",
                     rustix::process::geteuid().as_raw()
                 ),
-                _ => "is it a gate of Vestibule?".into(),
+                _ => "check that --gate is the gate of a Vestibule".into(),
             };
             Err(NotAccepted::Final(Failure::usage(anyhow!(
                 "the gate {gate} refused `{}`: {answer}: {why}",

@@ -47,14 +47,14 @@ fn from_environment() -> Result<Option<EnvFilter>> {
     match text.to_str().map(parse) {
         Some(Ok(filter)) => Ok(Some(filter)),
         Some(Err(_)) | None => bail!(
-            "RUST_LOG: {text:?} is no log filter; the levels are off, error, warn, info, debug and \
-             trace, as in `info` or `info,vestibule=debug`"
+            "RUST_LOG: {text:?} is not a log filter; write one such as `info` or \
+             `info,vestibule=debug`; the levels are off, error, warn, info, debug and trace"
         ),
     }
 }
 
 fn parse(filter: &str) -> Result<EnvFilter> {
-    let complete = log_filter::complete(filter).context("no log filter")?;
+    let complete = log_filter::complete(filter).context("not a log filter")?;
     Ok(EnvFilter::builder().parse(complete)?)
 }
 

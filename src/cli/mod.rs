@@ -106,10 +106,10 @@ fn hint(usage: &clap::Error) -> Option<&'static str> {
     let command = std::env::args().nth(1).filter(|_| is_unknown)?;
     match command.as_str() {
         "run" | "check" if !unknown.starts_with('-') => {
-            Some("a configuration file is given with `-c FILE`")
+            Some("give the configuration file with `-c FILE`")
         }
-        "claim" if !unknown.starts_with('-') => Some("the command stands behind `--`"),
-        "-c" | "--config" | "--listen" => Some("these are arguments of `vestibule run`"),
+        "claim" if !unknown.starts_with('-') => Some("write the command after `--`"),
+        "-c" | "--config" | "--listen" => Some("these arguments belong to `vestibule run`"),
         _ => None,
     }
 }

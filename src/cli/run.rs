@@ -122,7 +122,7 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
                     Asked::End => break,
                     Asked::Reload => info!("SIGHUP: reloading"),
                 },
-                () = followed.changed() => info!("files have changed: reloading"),
+                () = followed.changed() => info!("a file changed: reloading"),
             }
             // First, so that what comes between is a change.
             let served = followed.served();
@@ -132,7 +132,7 @@ fn serve(config: Config, source: &Source) -> Result<Exit, Failure> {
             // Whole, since half of it in place would be neither configuration.
             match reload(&mut running, source, again, &mut followed, served).await {
                 Ok(timeout) => drain_timeout = timeout,
-                Err(error) => error!("not reloaded, nothing has changed: {error:#}"),
+                Err(error) => error!("reload failed, the old configuration stays: {error:#}"),
             }
         }
         Ok(drain(running, drain_timeout, &mut signals).await)
@@ -244,14 +244,17 @@ async fn drain(running: Running, timeout: Option<Duration>, signals: &mut Signal
     // Not before it is true: who reads it may rely on it that nothing new is taken.
     let say = async {
         match timeout {
-            Some(it) => info!("draining: {open} open, cut in {it:?} or at a second signal"),
-            None => info!("draining: {open} open, cut at a second signal"),
+            Some(it) => info!(
+                "draining: {open} open connections, to be cut in {it:?} or at a \
+             second signal"
+            ),
+            None => info!("draining: {open} open connections, to be cut at a second signal"),
         }
     };
     let drain = running.drain_until(timeout, signals.end_is_asked());
     let (drained, ()) = tokio::join!(biased; drain, say);
     if drained.cut > 0 {
-        warn!("drained; connections that had to be cut: {}", drained.cut);
+        warn!("drained; connections cut: {}", drained.cut);
         return Exit::Cut;
     }
     info!("drained");
@@ -260,5 +263,5 @@ async fn drain(running: Running, timeout: Option<Duration>, signals: &mut Signal
 
 const NOTHING_TO_RUN: &str = "run needs -c FILE, or --listen, --cert, --key and --to";
 
-const IN_THE_CLEAR: &str = "--listen needs --cert and --key; without them clients would come in plaintext, \
-                            which is for `--to tls:HOST:PORT` alone";
+const IN_THE_CLEAR: &str = "--listen needs --cert and --key; clients may connect without TLS only \
+ with `--to tls:HOST:PORT`";

@@ -31,10 +31,10 @@ impl Signals {
                 () = self.end.asked() => return Asked::End,
                 _ = self.hangup.recv() => return Asked::Reload,
                 _ = self.user1.recv() => {
-                    info!("SIGUSR1: nothing to reopen; the log goes to stderr, and there is no audit log");
+                    info!("SIGUSR1: there is no file to reopen; the log goes to stderr");
                 }
                 _ = self.user2.recv() => {
-                    warn!("SIGUSR2: upgrading is not supported in this version; restart instead");
+                    warn!("SIGUSR2: this version does not support upgrade; restart instead");
                 }
             }
         }
@@ -53,7 +53,7 @@ impl Signals {
     /// Waits for one of the signals that end.
     pub(super) async fn end_is_asked(&mut self) {
         while self.asked().await != Asked::End {
-            warn!("SIGHUP: draining, so nothing is reloaded");
+            warn!("SIGHUP ignored: no reload during a drain");
         }
     }
 }

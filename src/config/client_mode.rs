@@ -81,7 +81,7 @@ fn unnamed(to: &To) -> Option<Unnamed> {
                 Address::Tcp { host, .. } => connector::server_name(host).is_none(),
             })?;
             Some(Unnamed::Needed(format!(
-                "`{unnamed}` has no name that a certificate could have"
+                "the certificate of `{unnamed}` cannot be checked without a name"
             )))
         }
     }
@@ -99,8 +99,8 @@ fn allow(table: &mut Table<'_>) -> Option<Vec<Rule>> {
     let place = table.place("allow")?;
     let rules = table.list("allow", |value| value.parsed(str::parse::<Rule>))?;
     if rules.is_empty() {
-        let message = "`backend.tls.allow`: an empty list allows nobody; leave the key out to allow \
-                       every server whose certificate is good";
+        let message = "`backend.tls.allow`: an empty list allows no server; leave the key out to \
+         allow every server with a valid certificate";
         table.problem_at(place, message.into());
         return None;
     }
@@ -123,12 +123,12 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
     let bundles = table.list("ca", |value| files.read(value))?;
     let roots = authorities(&bundles, &[], table)?;
     if bundles.is_empty() {
-        let message = "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust \
-                       what this machine trusts";
+        let message = "`backend.tls.ca`: an empty list trusts no authority; leave the key out to \
+         trust the authorities of this machine";
         table.problem_at(place, message.into());
     }
     roots
 }
 
-const BUILT_IN: &str = "`backend.tls`: hello and echo are built in; TLS is for addresses and for \
-                        gate";
+const BUILT_IN: &str = "`backend.tls`: hello and echo are built in and use no TLS; leave the table \
+ out";

@@ -160,7 +160,8 @@ impl Decoder<'_> {
                 (None, _) => continue,
             };
             let message = format!(
-                "`backend.to`: {address} leads back to {who}; give one of the two another address"
+                "`backend.to`: {address} is the address of {who} of this configuration; change one \
+                 of the two"
             );
             root.problem_at(*offset, message);
         }
@@ -177,7 +178,7 @@ impl Decoder<'_> {
         let mut taken: Vec<_> = gate.map(|it| (it, "the gate")).into_iter().collect();
         let tables = root.tables("listener");
         if tables.as_ref().is_some_and(Vec::is_empty) {
-            root.problem("there is no `[[listener]]`; it needs a `name` and an `address`".into());
+            root.problem("there is no `[[listener]]`; add one with `name` and `address`".into());
         }
         for mut table in tables.unwrap_or_default() {
             let name = table.require("name", name);
@@ -214,13 +215,13 @@ fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> O
     let address = table.require("address", |value| value.parsed(str::parse::<Address>))?;
     match taken.iter().find(|(it, _)| it.collides_with(&address)) {
         Some((it, who)) if *it == address => {
-            table.problem_at(place, format!("{who} has {address}"));
+            table.problem_at(place, format!("{who} already uses {address}"));
         }
         Some((it, who)) => table.problem_at(
             place,
             format!(
-                "{who} has {it}, which {address} cannot stand beside; leave one of the two out \
-                 (`[::]` serves IPv4 as well)"
+                "{who} uses {it}, which conflicts with {address}; remove one of the two (`[::]` \
+                 also serves IPv4)"
             ),
         ),
         None => {
@@ -231,7 +232,7 @@ fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> O
                 .find(|(it, _)| real.is_some() && self::real(it) == real);
             if let Some((it, who)) = same {
                 let message = format!(
-                    "{who} has {it}, which leads to the same place; give one of the two another path"
+                    "{who} uses {it}, which is the same path through a link; change one of the two"
                 );
                 table.unready_at(place, message);
             }
@@ -309,8 +310,8 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings
             {
                 ..=LONGEST_UNIX_PATH => Ok(Some(path.to_owned())),
                 length => Err(format!(
-                    "a Unix socket's path has at most {LONGEST_UNIX_PATH} bytes, and with \
-                     `runtime.directory` this one has {length}"
+                    "the path of a Unix socket is limited to {LONGEST_UNIX_PATH} bytes; with \
+                     `runtime.directory`, this one has {length}"
                 )),
             }
         }
@@ -353,7 +354,7 @@ fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settin
     let mut names = Vec::new();
     let tables = root.tables("backend");
     if tables.as_ref().is_some_and(Vec::is_empty) {
-        root.problem("there is no `[[backend]]`; it needs a `name` and a `to`".into());
+        root.problem("there is no `[[backend]]`; add one with `name` and `to`".into());
     }
     for mut table in tables.unwrap_or_default() {
         let name = table.require("name", name);
@@ -391,7 +392,10 @@ fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settin
 
 fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     if names.contains(&named.name) {
-        table.problem_at(named.offset, format!("the name {:?} is taken", named.name));
+        table.problem_at(
+            named.offset,
+            format!("the name {:?} is used twice", named.name),
+        );
     } else {
         names.push(named.name.clone());
     }
@@ -414,7 +418,8 @@ fn addresses(table: &mut Table<'_>, dialled: &RefCell<Vec<(Address, usize)>>) ->
             To::Gate | To::Hello | To::Echo => {
                 table.problem_at(
                     offset,
-                    "`backend.to`: gate, hello and echo stand alone".into(),
+                    "`backend.to`: gate, hello and echo cannot be combined with other entries"
+                        .into(),
                 );
                 return None;
             }

@@ -31,15 +31,19 @@ pub struct Question {
 #[non_exhaustive]
 pub enum QuestionError {
     /// There is no such listener.
-    #[error("there is no listener {0:?}; there are: {1}")]
+    #[error("no listener has the name {0:?}; known: {1}")]
     Listener(String, String),
     /// It is no name that a certificate has.
     #[error(
-        "{0:?} is no name in a certificate; it starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`"
+        "{0:?} is not a name in a certificate; write one that starts with `uri:`, `dns:`, `cn:`, \
+         `ou:` or `sha256:`"
     )]
     Identity(String),
     /// Its server name is an IP address (RFC 6066 §3).
-    #[error("clients that connect to an address such as {0} send no server name; leave --sni out")]
+    #[error(
+        "{0} is an IP address, and clients that connect to one send no server name; leave \
+     --sni out"
+    )]
     Sni(IpAddr),
 }
 
@@ -115,7 +119,7 @@ impl Config {
         let Some(certificate) = tls.hosts.shown(query.sni) else {
             return writeln!(
                 text,
-                "  refused with unrecognized_name: no certificate has that name, and `unknown_sni` \
+                "  refused with unrecognized_name: no certificate has this name, and `unknown_sni` \
                  is \"refuse\""
             );
         };
@@ -132,7 +136,8 @@ impl Config {
             Ok(Agreed::Nothing) => {
                 return writeln!(
                     text,
-                    "  refused with no_application_protocol: it names none of `listener.tls.alpn`"
+                    "  refused with no_application_protocol: the client offers none of \
+                     `listener.tls.alpn`"
                 );
             }
             // Before it is known who it is.
@@ -147,7 +152,7 @@ impl Config {
         if demand == Some(Demand::Required) && identity.is_none() {
             return writeln!(
                 text,
-                "  refused with certificate_required: it shows no certificate"
+                "  refused with certificate_required: the client shows no certificate"
             );
         }
         let identity = identity.filter(|_| demand.is_some());
@@ -168,7 +173,7 @@ impl Config {
     ) -> fmt::Result {
         for (index, mismatch) in self.routes.trace(query).into_iter().enumerate() {
             match mismatch {
-                Some(key) => writeln!(text, "  route {}: no, for its `{key}`", index + 1)?,
+                Some(key) => writeln!(text, "  route {}: no, `{key}` does not match", index + 1)?,
                 None => writeln!(text, "  route {}: yes", index + 1)?,
             }
         }
@@ -180,7 +185,7 @@ impl Config {
             }
             Err(Refusal::Denied) => writeln!(text, "  refused with access_denied: `deny = true`"),
             Err(Refusal::NoRoute) => {
-                writeln!(text, "  refused with access_denied: no route takes it")
+                writeln!(text, "  refused with access_denied: no route matches")
             }
         }
     }

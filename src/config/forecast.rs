@@ -25,8 +25,8 @@ pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
             table.bound_at(place, host);
             if !tcp::may_bind(*port) {
                 let message = format!(
-                    "`listener.address`: user {} may not bind port {port}: ports below {} take root or \
-                     CAP_NET_BIND_SERVICE",
+                    "`listener.address`: user {} may not bind port {port}: ports below {} need \
+                     root or CAP_NET_BIND_SERVICE",
                     user(),
                     tcp::first_unprivileged()
                 );
@@ -63,9 +63,7 @@ fn obstacle(path: &Path) -> Option<String> {
         let there = fs::symlink_metadata(path).ok()?;
         let path = path.display();
         (!there.file_type().is_socket()).then(|| {
-            format!(
-                "something that is not a socket stands at {path}; remove it or choose another path"
-            )
+            format!("{path} exists and is not a socket; remove it, or choose another path")
         })
     })
 }
@@ -81,17 +79,16 @@ fn in_the_way_to(directory: &Path) -> Option<String> {
             let refused = accessat(CWD, directory, may, AtFlags::EACCESS).err()?;
             (refused.kind() == ErrorKind::PermissionDenied).then(|| {
                 format!(
-                    "user {} may not write to {shown}; choose another directory, or let it",
+                    "user {} may not write to {shown}; change its permissions, or choose another \
+                     directory",
                     user()
                 )
             })
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Some(format!(
-            "there is no directory {shown}; run `mkdir -p {shown}`"
+            "the directory {shown} does not exist; run `mkdir -p {shown}`"
         )),
-        Err(error) => Some(format!(
-            "{shown} cannot be used: {error}; choose another path"
-        )),
+        Err(error) => Some(format!("cannot use {shown}: {error}; choose another path")),
     }
 }
 

@@ -5,7 +5,7 @@ use super::table::Table;
 pub(super) fn root(table: &mut Table<'_>) {
     table.foreign(
         &["frontend", "http", "listen", "server", "tls"],
-        "write `[[listener]]`, and its `[listener.tls]`",
+        "write `[[listener]]` and its table `[listener.tls]`",
     );
     table.foreign(&["pool", "upstream"], "write `[[backend]]`");
     table.foreign(&["log", "logging", "workers"], "belongs under `[runtime]`");
@@ -29,7 +29,7 @@ pub(super) fn limits(table: &mut Table<'_>) {
 pub(super) fn timeouts(table: &mut Table<'_>) {
     table.foreign(
         &["connect", "dial"],
-        "write `backend`, the time until a backend has the client",
+        "write `backend`, the time until a backend has the connection",
     );
     table.foreign(
         &[
@@ -45,7 +45,7 @@ pub(super) fn timeouts(table: &mut Table<'_>) {
 pub(super) fn gate(table: &mut Table<'_>) {
     table.foreign(
         &["group", "mode", "owner"],
-        "follows from `allow_uids` and `allow_gids`; leave it out",
+        "leave it out; `allow_uids` and `allow_gids` determine it",
     );
     table.foreign(&["address"], "write `path`");
 }
@@ -59,7 +59,7 @@ pub(super) fn route(table: &mut Table<'_>) {
     table.foreign(&["to"], "write `backend`, the name of a `[[backend]]`");
     table.foreign(
         &["header", "method", "path", "prefix", "uri", "url"],
-        "a route goes by the TLS connection and sees no HTTP",
+        "not supported; routes see the TLS connection, not HTTP",
     );
 }
 
@@ -92,7 +92,7 @@ pub(super) fn handshake(table: &mut Table<'_>) {
     );
     table.foreign(
         &["ciphers", "cipher_suites", "ssl_ciphers", "curves"],
-        "not supported; all that are offered are strong",
+        "not supported; leave it out, only strong ones are offered",
     );
     table.foreign(
         &[

@@ -27,7 +27,7 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
     let entries = table.tables_such_as("certificates", CERTIFICATE);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         table.problem(
-            "a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
+            "a TLS listener needs a certificate: `certificates = [ { chain = \"…\", key = \"…\" } ]`".into(),
         );
     }
     let entries = entries.unwrap_or_default();
@@ -77,12 +77,12 @@ fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>
         [one] if one.place("ocsp").is_none() => return Some(file),
         [] | [_] => table.problem_at(
             place,
-            "`listener.tls.ocsp`: the certificate has an `ocsp` of its own; one is enough".into(),
+            "`listener.tls.ocsp`: the certificate has its own `ocsp`; remove one of the two".into(),
         ),
         _ => table.problem_at(
             place,
-            "`listener.tls.ocsp`: there are several certificates, and a staple is for one of them; \
-             write it in its entry: { chain = \"…\", key = \"…\", ocsp = \"…\" }"
+            "`listener.tls.ocsp`: there are several certificates; move `ocsp` into the entry of \
+             its certificate: { chain = \"…\", key = \"…\", ocsp = \"…\" }"
                 .into(),
         ),
     }
@@ -156,7 +156,10 @@ fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Opti
         None => {}
         Some(Stale::Since(next)) => file.warn(
             entry,
-            &format!("the OCSP response was to be replaced on {}", date(next)),
+            &format!(
+                "the OCSP response is stale since {}; replace it",
+                date(next)
+            ),
         ),
         Some(Stale::Until(from)) => file.warn(
             entry,
@@ -194,8 +197,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         if let Some(place) = place.filter(|_| authorities.is_some() || !revoked.is_empty()) {
             table.warn_at(
                 place,
-                "`client_ca` and `crl` are read and not used while `client_auth` is \"none\""
-                    .into(),
+                "`client_ca` and `crl` have no effect while `client_auth` is \"none\"".into(),
             );
         }
         return Some(None);
@@ -203,8 +205,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     let Some(authorities) = authorities else {
         table.problem_at(
             place.unwrap_or_default(),
-            "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' certificates \
-             come from"
+            "`client_auth` needs `client_ca = [\"…\"]`, the authorities of the client certificates"
                 .into(),
         );
         return None;
@@ -280,7 +281,7 @@ fn revoked<'f>(
                 Err(error) if several => {
                     is_well = false;
                     let nth = index + 1;
-                    file.problem(table, &format!("list {nth}, in line {line}: {error}"));
+                    file.problem(table, &format!("list {nth} in line {line}: {error}"));
                 }
                 Err(error) => {
                     is_well = false;
@@ -294,8 +295,8 @@ fn revoked<'f>(
 
 fn of_nobody(list: &List) -> String {
     format!(
-        "the revocation list of {0} is by no authority of `client_ca`; it is in force for clients that \
-         send the certificate of {0}",
+        "no authority in `client_ca` signed the revocation list of {0}; it applies only to clients \
+         that send the certificate of {0}",
         list.issuer()
     )
 }
@@ -335,5 +336,5 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
 }
 
 /// Also of the short form.
-pub(super) const MUST_STAPLE: &str = "the certificate says that clients must get an OCSP response with it \
-                                      (must-staple), and `ocsp` names none";
+pub(super) const MUST_STAPLE: &str = "the certificate requires an OCSP response (must-staple), and \
+ `ocsp` is missing; clients may refuse it";

@@ -22,16 +22,15 @@ pub(super) fn accepted(table: &mut Table<'_>, address: Option<&Address>) -> Opti
     if accept == Some(true) {
         let has_peers_with_addresses = !matches!(address, Some(Address::Unix(_)));
         if networks.is_empty() && has_peers_with_addresses {
-            let message = "`listener.accept_proxy_protocol`: nobody may connect without \
-                           `trusted_proxies`; name the load balancers, as in \
-                           `trusted_proxies = [\"10.0.0.0/8\"]`";
+            let message = "`listener.accept_proxy_protocol` needs `trusted_proxies`, the networks \
+             of the load balancers, as in `trusted_proxies = [\"10.0.0.0/8\"]`";
             table.problem_at(place?, message.into());
         }
         return Some(Trusted::new(networks));
     }
     if !networks.is_empty() {
-        let message = "`listener.trusted_proxies`: has no effect without \
-                       `accept_proxy_protocol = \"required\"`; add it, or leave this out";
+        let message = "`listener.trusted_proxies` has no effect without `accept_proxy_protocol = \
+         \"required\"`; add it, or remove `trusted_proxies`";
         table.problem_at(given?, message.into());
     }
     None
@@ -57,7 +56,7 @@ pub(super) fn sent(table: &mut Table<'_>, to: Option<&To>) -> Option<ProxyProtoc
 pub(super) fn check(to: Option<&To>) -> Result<(), &'static str> {
     match to {
         Some(To::Hello | To::Echo) => {
-            Err("hello and echo are built in and read no PROXY protocol header")
+            Err("hello and echo are built in and read no PROXY protocol header; leave it out")
         }
         Some(To::Dialled(_) | To::Gate) | None => Ok(()),
     }

@@ -24,7 +24,7 @@ pub(super) fn routes(
             [] => None,
             _ => {
                 root.problem(
-                    "with several backends, `[[route]]`s say which connection goes where".into(),
+                    "with several backends, add `[[route]]` tables that choose between them".into(),
                 );
                 None
             }
@@ -47,7 +47,7 @@ fn warn_of_the_unreachable(root: &Table<'_>, rules: &[Rule], places: &[usize]) {
         if let Some((_, taker)) = broad.iter().find(|(broad, _)| broad.takes_all_of(rule)) {
             let line = root.line(*taker);
             let warning =
-                format!("`route`: never matches, since the route of line {line} takes all");
+                format!("`route`: never matches, because the route in line {line} matches first");
             root.warn_at(place, warning);
         } else if rule.is_broad() {
             broad.push((rule, place));
@@ -75,8 +75,8 @@ fn rule(
         None => !identifying.is_empty(),
     };
     if let Some(place) = place.filter(|_| !is_met) {
-        let warning = "`route.identity`: never matches, since no listener of this route has \
-                       `client_auth = \"optional\"` or \"required\"";
+        let warning = "`route.identity`: never matches, because no listener of this route has \
+         `client_auth = \"optional\"` or \"required\"";
         table.warn_at(place, warning.into());
     }
     let has_backend = table.place("backend").is_some();
@@ -89,7 +89,7 @@ fn rule(
         // What is wrong with the one that is given was reported.
         (None, None) if has_backend || has_deny => None,
         _ => {
-            table.problem("a route has either `backend = \"…\"` or `deny = true`".into());
+            table.problem("a route needs either `backend = \"…\"` or `deny = true`".into());
             None
         }
     };

@@ -67,7 +67,7 @@ pub enum SidecarError {
     #[error("backend {0:?}: {1}")]
     Backend(String, String),
     /// The backend is where the listener is.
-    #[error("{0} is where clients connect: --to needs another address than --listen")]
+    #[error("--to {0} is the address of --listen; give one of the two another address")]
     LeadsBack(Address),
     /// Nobody would be trusted about a backend's certificate.
     #[error("{0}")]
@@ -76,23 +76,19 @@ pub enum SidecarError {
     #[error("rule {0:?}: {1}")]
     Allow(String, String),
     /// There is nobody who could be let in or not.
-    #[error(
-        "--allow needs the authorities of the clients (--client-ca), or a backend as `tls:HOST:PORT`"
-    )]
+    #[error("--allow needs --client-ca, or `--to tls:HOST:PORT`")]
     AllowWhom,
     /// One of `alpn` is no protocol.
     #[error("{0}")]
     Protocol(String),
     /// Protocols are agreed on in TLS alone.
-    #[error(
-        "protocols (ALPN) are for a listener with a certificate, or for a backend as `tls:HOST:PORT`"
-    )]
+    #[error("--alpn needs --cert and --key, or `--to tls:HOST:PORT`")]
     AlpnWithoutTls,
     /// Clients show certificates in TLS alone.
-    #[error("a CA for clients is for a listener with a certificate and key of its own")]
+    #[error("--client-ca needs --cert and --key")]
     ClientsWithoutTls,
     /// Something was said of TLS towards a backend that is spoken to without.
-    #[error("a CA or certificate towards the backend is for one that is given as `tls:HOST:PORT`")]
+    #[error("--backend-ca, --backend-cert and --backend-key need `--to tls:HOST:PORT`")]
     WithoutTls,
 }
 
@@ -122,8 +118,7 @@ impl Config {
             return Err(SidecarError::LeadsBack(address.clone()));
         }
         if sidecar.gate.is_some() && to != To::Gate {
-            let unused =
-                "--gate has no effect: workers come for the connections of `--to gate` alone";
+            let unused = "--gate has no effect without `--to gate`";
             findings.warnings.push(Problem::at(Place::START, unused));
         }
         let gate = match (&sidecar.gate, &to) {
@@ -181,24 +176,27 @@ fn backend(
         if address.is_some() != has_tls {
             return Err(wrong(
                 to,
-                "either all addresses have `tls:` before them or none",
+                "write `tls:` before all addresses or before none",
             ));
         }
         match words::to(address.unwrap_or(to)).map_err(|error| wrong(to, &error))? {
             To::Dialled(found) if has_tls && !has_names(&found) => {
                 return Err(wrong(
                     to,
-                    "the host is a name or an IP address, as in `tls:api.internal:443`",
+                    "the host must be a name or an IP address, as in `tls:api.internal:443`",
                 ));
             }
             To::Dialled(found) => addresses.extend(found),
             _ if has_tls => {
-                let why = "`tls:` is for a host and port, as in `tls:api.internal:443`";
+                let why = "write a host and port after `tls:`, as in `tls:api.internal:443`";
                 return Err(wrong(to, why));
             }
             word if is_alone => return Ok((word, without_tls(sidecar)?)),
             To::Gate | To::Hello | To::Echo => {
-                return Err(wrong(to, "gate, hello and echo stand alone"));
+                return Err(wrong(
+                    to,
+                    "gate, hello and echo cannot be combined with other backends",
+                ));
             }
         }
     }

@@ -69,7 +69,8 @@ fn write_in_use(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
     match forecast::in_use(address) {
         Some(who) => writeln!(
             f,
-            "  in use now: {who}; a reload of that one is fine, a start fails until it has stopped"
+            "  in use now: {who}; a reload of that process works, a new start fails until it has \
+             stopped"
         ),
         None => Ok(()),
     }
@@ -80,7 +81,7 @@ fn write_beyond(f: &mut fmt::Formatter<'_>, beyond: &Beyond) -> fmt::Result {
     let issuer = printable(&beyond.name);
     write!(
         f,
-        "    its chain ends before {issuer}: clients must have that authority"
+        "    its chain ends before {issuer}: clients must have this authority"
     )?;
     match beyond.is_root_here {
         true => writeln!(f, ", a root that this machine has"),

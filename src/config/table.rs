@@ -230,7 +230,9 @@ impl<'d> Table<'d> {
             _ => false,
         };
         if !is_off {
-            let off = off.map_or("leave it out".into(), |off| format!("only \"{off}\" is"));
+            let off = off.map_or("leave it out".into(), |off| {
+                format!("only \"{off}\" is accepted")
+            });
             value.problem(&format!("not supported in this version; {off}"));
         }
     }

@@ -16,7 +16,7 @@ pub(super) fn access(table: &mut Table<'_>, address: Option<&Address>) -> Access
     let group = table.read("group", |value| id(value, "group", users::group));
     if let Some(Address::Tcp { .. }) = address {
         for (key, place) in given.into_iter().flatten() {
-            let message = format!("`listener.{key}`: is for `unix:` addresses; leave it out");
+            let message = format!("`listener.{key}`: only for `unix:` addresses; leave it out");
             table.problem_at(place, message);
         }
     }
@@ -53,9 +53,9 @@ fn id(value: &Value<'_>, what: &str, find: impl Fn(&str) -> Option<u32>) -> Resu
         return value.system_id();
     };
     let number = name.parse().ok();
-    find(name).or(number).ok_or_else(|| {
-        format!("there is no {what} {name:?} in /etc; name another one, or give its number")
-    })
+    find(name)
+        .or(number)
+        .ok_or_else(|| format!("/etc has no {what} {name:?}; correct the name, or give its number"))
 }
 
 const KEYS: [&str; 3] = ["mode", "owner", "group"];

@@ -39,8 +39,8 @@ impl Host {
         let message = match tcp::whereabouts(host) {
             Whereabouts::Here => return None,
             Whereabouts::Elsewhere => format!(
-                "`listener.address`: this machine has no address {host}; `ip addr` shows those that it \
-                 has, and 0.0.0.0 or [::] is all"
+                "`listener.address`: this machine does not have the address {host}; use one that \
+                 `ip addr` shows, or 0.0.0.0 or [::] for all"
             ),
             Whereabouts::Unknown(error) => {
                 format!("`listener.address`: {error}: {}", tcp::unknown_name(host))

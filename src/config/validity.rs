@@ -69,11 +69,12 @@ pub(super) fn of_list(list: &List) -> Validity {
     };
     match of_dates(&what, list.this_update(), until) {
         Validity::Warning(_) => {
-            Validity::Warning(format!("{what} is to be replaced by {}", Date(until)))
+            Validity::Warning(format!("{what} must be replaced before {}", Date(until)))
         }
-        Validity::Invalid(_) if SystemTime::now() > until => {
-            Validity::Invalid(format!("{what} was to be replaced by {}", Date(until)))
-        }
+        Validity::Invalid(_) if SystemTime::now() > until => Validity::Invalid(format!(
+            "{what} is overdue since {}; get the new one",
+            Date(until)
+        )),
         other => other,
     }
 }

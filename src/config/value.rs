@@ -59,7 +59,7 @@ impl<'d> Value<'d> {
     /// A path that names something.
     pub(super) fn path(&self) -> Result<&Path, Expected> {
         match self.string()? {
-            "" => Err("expected a path, found nothing".into()),
+            "" => Err("expected a path, found an empty string".into()),
             path => Ok(Path::new(path)),
         }
     }
@@ -211,9 +211,9 @@ impl<'d> Value<'d> {
             return Ok(name.to_owned());
         }
         Err(match closest(name, &known) {
-            Some(meant) => format!("there is no {what} {name:?}, did you mean {meant:?}?"),
+            Some(meant) => format!("no {what} has the name {name:?}, did you mean {meant:?}?"),
             None => format!(
-                "there is no {what} {name:?}; there are: {}",
+                "no {what} has the name {name:?}; known: {}",
                 known.join(", ")
             ),
         })

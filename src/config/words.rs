@@ -18,16 +18,16 @@ pub(super) fn to(text: &str) -> Result<To, Expected> {
         "hello" => Ok(To::Hello),
         "echo" => Ok(To::Echo),
         port if port.strip_prefix("tcp:").unwrap_or(port).starts_with(':') => {
-            Err("a backend's address has a host, as in `127.0.0.1:9000`".into())
+            Err("the address of a backend needs a host, as in `127.0.0.1:9000`".into())
         }
         address => match address.parse::<Address>() {
-            Ok(Address::Tcp { port: 0, .. }) => Err("a backend's port is not 0".into()),
+            Ok(Address::Tcp { port: 0, .. }) => Err("the port of a backend must not be 0".into()),
             Ok(address) => Ok(To::Dialled(vec![address])),
             Err(_) if address.starts_with("tls:") => Err(
-                "TLS towards a backend is a table `[backend.tls]` beside `to = \"tcp:host:port\"`"
+                "for TLS to the backend, write `to = \"tcp:host:port\"` and a table `[backend.tls]`"
                     .into(),
             ),
-            Err(error) => Err(format!("{error}; or one of the words gate, hello, echo")),
+            Err(error) => Err(format!("{error}; or write gate, hello or echo")),
         },
     }
 }
@@ -77,13 +77,14 @@ pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
     // RFC 7301 §3.1: 1 to 255 bytes.
     if !(1..=255).contains(&name.len()) {
         return Err(format!(
-            "a protocol's name has 1 to 255 bytes, found {}",
+            "the name of a protocol must have 1 to 255 bytes, found {}",
             name.len()
         ));
     }
     if name.contains([',', ' ', '\t']) {
         return Err(format!(
-            "{name:?} is one protocol with a comma or a blank in its name; write a list, as in \"h2\", \"http/1.1\""
+            "{name:?} has a comma or a space; write several protocols as a list, as in \"h2\", \
+             \"http/1.1\""
         ));
     }
     let lower = name.to_ascii_lowercase();
@@ -153,7 +154,7 @@ fn canonical(network: IpNet) -> Result<IpNet, &'static str> {
     let prefix = written.prefix_len().checked_sub(MAPPED);
     prefix
         .and_then(|prefix| IpNet::new(address.into(), prefix).ok())
-        .ok_or("an IPv4 network that is written in IPv6 has a prefix from 96 to 128")
+        .ok_or("an IPv4-mapped IPv6 network needs a prefix from 96 to 128")
 }
 
 /// What TCP_USER_TIMEOUT can say: milliseconds, and 0 would turn it off.

@@ -90,33 +90,38 @@ impl Reason {
         let (word, text, whose) = match self {
             Self::Untrusted => (
                 "untrusted_proxy",
-                "they are none of `trusted_proxies`; if a load balancer is at `peer`, add it there",
+                "their address is not in `trusted_proxies`; if `peer` is a load balancer, add it",
                 Operators,
             ),
             Self::Header => (
                 "proxy_header",
-                "they did not begin with a PROXY protocol header, or with a wrong one; \
-                 `accept_proxy_protocol` requires it",
+                "their PROXY protocol header is missing or wrong; `accept_proxy_protocol` requires \
+                 one",
                 Operators,
             ),
             Self::Certificate => (
                 "certificate",
-                "their certificate is missing or not accepted (see `client_auth`, `client_ca`, `crl`)",
+                "their client certificate is missing or rejected (see `client_auth`, `client_ca`, \
+                 `crl`)",
                 Operators,
             ),
             Self::ClientRefused => (
                 "client_refused",
-                "they ended the handshake; `cause` is their alert, such as UnknownCA for a client that \
-                 does not trust our certificate",
+                "they aborted the TLS handshake; `cause` is their alert, such as UnknownCA from a \
+                 client that does not trust our certificate",
                 Clients,
             ),
-            Self::Handshake => ("handshake_failed", "the TLS handshake failed", Clients),
+            Self::Handshake => (
+                "handshake_failed",
+                "the TLS handshake failed; `cause` says why",
+                Clients,
+            ),
             Self::HandshakeTimeout => (
                 "handshake_timeout",
                 "the handshake took longer than timeouts.handshake",
                 Clients,
             ),
-            Self::NotTls => ("not_tls", "they do not speak TLS", Clients),
+            Self::NotTls => ("not_tls", "their first bytes are not TLS", Clients),
             Self::NoRoute => (
                 "no_route",
                 "no [[route]] matches; `vestibule check --explain` shows why",
@@ -124,28 +129,28 @@ impl Reason {
             ),
             Self::Denied => ("denied", "a route with `deny = true` matches", Clients),
             Self::OverLimit(limit) => {
-                let text = format!("{limit} was reached");
+                let text = format!("{limit} is reached");
                 return ("over_limit", text.into(), Operators);
             }
             Self::Shed => ("shed", "memory is short (runtime.max_memory)", Operators),
             Self::Expired => (
                 "expired",
-                "no worker took them within timeouts.backend",
+                "no worker took the connection within timeouts.backend",
                 Operators,
             ),
             Self::BackendRefused => (
                 "backend_refused",
-                "no address of the backend took them",
+                "no address of the backend accepted the connection",
                 Operators,
             ),
             Self::BackendTimeout => (
                 "backend_timeout",
-                "no address of the backend took them within timeouts.backend",
+                "no address of the backend accepted the connection within timeouts.backend",
                 Operators,
             ),
             Self::BackendReset => (
                 "backend_reset",
-                "the backend reset them before it sent a byte",
+                "the backend reset the connection before it sent a byte",
                 Operators,
             ),
         };

@@ -93,7 +93,8 @@ fn forbid_dumps(runtime: &Runtime) {
     if !runtime.core_dumps
         && let Err(error) = dumps::forbid()
     {
-        warn!(%error, "cannot forbid core dumps (runtime.core_dumps); one would show private keys");
+        warn!(%error, "cannot turn core dumps off (runtime.core_dumps); a core dump would contain \
+         private keys");
     }
 }
 
@@ -386,8 +387,8 @@ pub(super) fn warn_if_for_development(listener: &Listener) {
         warn!(
             listener = listener.name,
             address = %listener.address,
-            "the development certificate is in use beyond this machine, and everybody has its \
-             private key; use a certificate of your own"
+            "other machines can reach a listener with the development certificate, whose private \
+             key is public; use your own certificate"
         );
     }
 }
@@ -404,7 +405,7 @@ fn warn_if_unclaimable(config: &Config) {
     {
         warn!(
             backend = backend.name,
-            "`gate.path` is \"none\", so nobody can claim the connections of this backend"
+            "no worker can claim the connections of this backend, because `gate.path` is \"none\""
         );
     }
 }

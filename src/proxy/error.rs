@@ -39,8 +39,8 @@ pub enum BindError {
     },
     /// A backend is where this proxy listens itself.
     #[error(
-        "backend {backend:?} is to be at {address}, which leads back to {holder} of this Vestibule; give one \
-         of the two another address"
+        "the address {address} of backend {backend:?} is the address of {holder} of this \
+         Vestibule; change one of the two"
     )]
     LeadsBack {
         /// The backend's name.
@@ -90,7 +90,7 @@ impl BindError {
 pub enum PathError {
     /// A live process has the path; its id, where it is known.
     #[error(
-        "{} is using it; stop that one, or give this one a path or runtime directory of its own",
+        "{} uses it; stop that process, or choose another path or runtime directory",
         .0.map_or("another process".into(), shown)
     )]
     Held(Option<u32>),

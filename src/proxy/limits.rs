@@ -43,7 +43,8 @@ impl EffectiveLimits {
         let Some(connections) = self.connections else {
             warn!(
                 descriptors,
-                "limits.connections is unlimited, file descriptors are not: without one clients wait"
+                "limits.connections is unlimited, but file descriptors are not; clients wait when \
+                 none is left"
             );
             return;
         };
@@ -51,7 +52,7 @@ impl EffectiveLimits {
         if needed >= descriptors {
             warn!(
                 descriptors,
-                "limits.connections cannot be reached: {connections} connections may take {needed} \
+                "limits.connections cannot be reached: {connections} connections may need {needed} \
                  file descriptors; raise `ulimit -n` above that, or lower the limit"
             );
         }

@@ -85,7 +85,7 @@ impl Running {
         // A signature is verified for each certificate: not on a thread that has others to serve.
         let revoked = tokio::task::spawn_blocking(move || revoke(&state)).await;
         let revoked = revoked.unwrap_or_else(|error| {
-            warn!(%error, "open connections could not be looked at again");
+            warn!(%error, "cannot check whether open connections may stay");
             0
         });
         info!(revoked, "reloaded");
@@ -250,12 +250,12 @@ pub struct Reloaded {
 #[non_exhaustive]
 pub enum ReloadError {
     /// It differs in what a running process cannot change.
-    #[error("{0} is not what it was; that takes a restart")]
+    #[error("{0} changed; restart to apply it")]
     NeedsRestart(&'static str),
     /// A listener is to have the address of another, as when it has got another name.
     #[error(
-        "listener {listener:?} cannot have {address}, which is that of the open listener \
-         {holder:?}; keep the name, reload without {holder:?} first, or restart"
+        "listener {listener:?} cannot use {address}, because the open listener {holder:?} has it; \
+         keep the name {holder:?}, or restart, or first reload without {holder:?}"
     )]
     AnothersAddress {
         /// The listener that is to have it.

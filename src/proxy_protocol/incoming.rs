@@ -25,7 +25,7 @@ pub(crate) enum Origin {
 /// Why a header is refused; the proxy is at fault, or who speaks in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
-    #[error("the first bytes are no PROXY protocol header")]
+    #[error("the PROXY protocol header is missing")]
     Missing,
     #[error("the PROXY protocol header is longer than {LONGEST_V1} (v1) or {LONGEST} (v2) bytes")]
     TooLong,

@@ -48,8 +48,8 @@ impl FromStr for NamePattern {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not a name pattern; it is a DNS name, never an address, in which `*` may stand for one label \
-     and, once, `**` for one or more, as in `*.example.com`"
+    "not a name pattern; write a DNS name (no address), as in `*.example.com`: `*` is one label, \
+     `**` (once) is one or more"
 )]
 pub(crate) struct ParseNamePatternError;
 

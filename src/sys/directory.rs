@@ -95,7 +95,7 @@ pub(crate) fn ensure_private(path: &Path) -> io::Result<()> {
         if metadata.is_symlink() {
             links += 1;
             if links > MOST_LINKS {
-                return Err(denied("there are too many links on the way to it".into()));
+                return Err(denied("its path has too many symbolic links".into()));
             }
             let target = fs::read_link(&entry)?;
             if target.is_absolute() {
@@ -139,7 +139,7 @@ fn ensure_ours(directory: &Path, of: &Path, metadata: &Metadata) -> io::Result<(
     match metadata.uid() {
         uid if is_trusted(uid) => Ok(()),
         uid => Err(denied(format!(
-            "{} belongs to another user ({uid}); choose a directory of user {} or root",
+            "{} belongs to another user ({uid}); choose a directory that belongs to user {} or root",
             subject(directory, of),
             rustix::process::geteuid().as_raw()
         ))),
@@ -167,16 +167,16 @@ fn shared(directory: &Path, of: &Path, metadata: &Metadata) -> io::Error {
     let mode = metadata.mode() & 0o7777;
     let what_to_do = match mode & 0o1000 {
         0 => format!(
-            "run `chmod go-w {}`, or choose another",
+            "run `chmod go-w {}`, or choose another directory",
             directory.display()
         ),
         // Such as /tmp, which is as it should be.
-        _ => "choose another, such as one of its own in there".into(),
+        _ => "choose another directory, such as a private one inside it".into(),
     };
     let what = match directory == of {
         true => format!("other users can write to it (mode {mode:04o})"),
         false => format!(
-            "other users can write to {} (mode {mode:04o}), which it is in",
+            "other users can write to the directory above it, {} (mode {mode:04o})",
             directory.display()
         ),
     };
@@ -186,7 +186,7 @@ fn shared(directory: &Path, of: &Path, metadata: &Metadata) -> io::Error {
 fn subject(directory: &Path, of: &Path) -> String {
     match directory == of {
         true => "it".into(),
-        false => format!("{}, which it is in,", directory.display()),
+        false => format!("the directory above it, {},", directory.display()),
     }
 }
 
@@ -263,7 +263,7 @@ mod tests {
         std::os::unix::fs::lchown(&link, Some(STRANGER), None).expect("root may");
         assert!(refusal(&link).contains(&shared.display().to_string()));
         symlink("loop", parent.path().join("loop")).expect("a link");
-        assert!(refusal(&parent.path().join("loop")).contains("too many links"));
+        assert!(refusal(&parent.path().join("loop")).contains("too many symbolic links"));
     }
 
     /// Nobody's on most systems; these tests run as root.

@@ -43,13 +43,13 @@ pub(crate) fn exposed(path: &Path) -> Option<String> {
     // Of another owner's file the group is how this process reads it.
     let is_ours = found.uid() == rustix::process::geteuid().as_raw();
     let who = match mode {
-        mode if mode & 0o004 != 0 => "everybody on this machine",
+        mode if mode & 0o004 != 0 => "every user of this machine",
         mode if mode & 0o040 != 0 && is_ours => "its group",
         _ => return None,
     };
     let file = path.display();
     Some(format!(
-        "the private key can be read by {who} (mode {mode:04o}); `chmod go= {file}`"
+        "{who} can read the private key (mode {mode:04o}); run `chmod go= {file}`"
     ))
 }
 

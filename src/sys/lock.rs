@@ -71,9 +71,9 @@ fn foreign(path: &Path, there: &Metadata) -> Option<io::Error> {
     let owner = directory.map_or(0, |it| it.uid());
     let ours = rustix::process::geteuid().as_raw();
     let what = if !there.is_file() {
-        "is no regular file".to_owned()
+        "is not a regular file".to_owned()
     } else if there.nlink() > 1 {
-        "has another name as well".to_owned()
+        "has a second name (hard link)".to_owned()
     } else if ![0, ours, owner].contains(&there.uid()) {
         format!("belongs to another user ({})", there.uid())
     } else {
@@ -167,7 +167,7 @@ mod tests {
         };
         fs::write(&file, "precious").expect("a file");
         fs::hard_link(&file, directory.path().join("other")).expect("a link");
-        assert!(refused().contains("another name"), "{}", refused());
+        assert!(refused().contains("a second name"), "{}", refused());
         fs::remove_file(directory.path().join("other")).expect("a file");
         std::os::unix::fs::chown(&file, Some(65_534), None).expect("root may");
         assert!(refused().contains("another user (65534)"), "{}", refused());

@@ -96,7 +96,7 @@ pub(crate) fn whereabouts(host: &str) -> Whereabouts {
 /// What to do about a name without an address.
 pub(crate) fn unknown_name(host: &str) -> String {
     format!(
-        "no address is known for the name {host:?}; correct it, add it to /etc/hosts or the DNS, or give an \
+        "the name {host:?} has no address; correct it, add it to /etc/hosts or the DNS, or give an \
          IP address"
     )
 }
@@ -208,7 +208,7 @@ pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
         if let Err(error) = result
             && !IS_SAID.swap(true, Ordering::Relaxed)
         {
-            warn!(option, %error, "the kernel refuses a socket option; connections go on without it");
+            warn!(option, %error, "the kernel refused a socket option; connections work without it");
         }
     }
 }

@@ -177,15 +177,15 @@ fn not_given(error: Errno, to: &Owner) -> io::Error {
     }
     let us = rustix::process::geteuid().as_raw();
     let advice = match to.owner {
-        Some(_) => "only root may give a file to another user; leave out `owner`, or start as root",
+        Some(_) => "only root may set another owner; leave `owner` out, or start as root",
         None => {
-            "a user may give a file to its own groups alone; put it into that group (`usermod -aG GROUP \
-             USER`, then log in again), or name one of those that `id` shows"
+            "a user may set only its own groups; add the user to the group (`usermod -aG GROUP \
+             USER`, then log in again), or use a group that `id` shows"
         }
     };
     io::Error::new(
         refused.kind(),
-        format!("{refused}; this process has user {us}, and {advice}"),
+        format!("{refused}; this process runs as user {us}; {advice}"),
     )
 }
 
@@ -266,7 +266,7 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), LockError> 
         }
         Ok(_) => Err(LockError::Io(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            "something that is not a socket stands there; remove it or choose another path",
+            "the path exists and is not a socket; remove it, or choose another path",
         ))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error.into()),
@@ -288,7 +288,7 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Ok(Some(None)),
         Err(error) => Err(refused(
             error,
-            "tell whether a program uses the socket that is there; remove it if none does",
+            "find out whether a program uses the existing socket; if none does, remove it",
         )),
     }
 }

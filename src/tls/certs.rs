@@ -255,39 +255,39 @@ pub(crate) enum CertificateError {
     #[error("the certificate chain is not PEM: {0}")]
     ParseChain(PemError),
     #[error(
-        "there is no certificate in the chain file: the file holds {0}, and a certificate starts with \
-         -----BEGIN CERTIFICATE-----"
+        "the chain file has no certificate, which starts with -----BEGIN CERTIFICATE-----; the \
+         file contains {0}"
     )]
     EmptyChain(String),
-    #[error("holds a private key and no certificate: are chain and key swapped?")]
+    #[error("contains a private key and no certificate; check whether chain and key are swapped")]
     Swapped,
-    #[error("{0} cannot be read: {1}; get it again")]
+    #[error("cannot read {0}: {1}; get it again")]
     Malformed(Position, String),
     #[error(
-        "the first certificate of the chain is of version {0}, which no client takes; issue it as \
+        "the first certificate of the chain has version {0}, which no client accepts; issue it as \
          version 3, with its names as extensions (`openssl x509 -req -extfile`)"
     )]
     Version(u32),
     #[error("the private key is not PEM: {0}")]
     ParseKey(PemError),
     #[error(
-        "there is no private key in the key file; PKCS#8, PKCS#1 and SEC1 are read, unencrypted, and \
-         the file holds {0}"
+        "the key file has no private key; it needs an unencrypted PKCS#8, PKCS#1 or SEC1 key; the \
+         file contains {0}"
     )]
     NoKey(String),
     #[error(
         "the private key in line {0} is encrypted; decrypt it with `openssl pkey -in FILE -out \
-         DECRYPTED` and protect that file by its mode (600)"
+         DECRYPTED`, and protect the new file (`chmod 600`)"
     )]
     Encrypted(usize),
     #[error(
-        "the private key cannot be used: it is none, or of a kind that is not supported; supported are RSA of \
-         2048 bits and more, ECDSA on P-256, P-384 and P-521, and Ed25519"
+        "the private key is damaged or of an unsupported kind; supported are RSA of 2048 bits or \
+         more, ECDSA on P-256, P-384 and P-521, and Ed25519"
     )]
     UnusableKey,
     #[error(
-        "the private key does not belong to the first certificate of the chain ({first}) but to \
-         certificate {nth} ({fitting}): put it first"
+        "the private key belongs to certificate {nth} of the chain ({fitting}), not to the first \
+         one ({first}); move that certificate to the front"
     )]
     NotFirst {
         nth: usize,
@@ -295,8 +295,8 @@ pub(crate) enum CertificateError {
         first: String,
     },
     #[error(
-        "the private key does not belong to the first certificate of the chain ({0}), nor to another \
-         one of it; take the key that the certificate was requested with"
+        "the private key belongs to no certificate of the chain, which starts with {0}; use the \
+         key with which the certificate was requested"
     )]
     Mismatch(String),
 }

@@ -235,8 +235,9 @@ static PLATFORM: LazyLock<HashSet<Normal>> = LazyLock::new(|| {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Flaw {
     #[error(
-        "certificate {nth} of the chain ({name}) has not issued the one before it ({issued}); put the \
-         intermediate certificate of {issuer} there, or remove certificate {nth} if {issuer} is a root"
+        "certificate {nth} of the chain ({name}) did not issue the one before it ({issued}); put \
+         the intermediate certificate of {issuer} there, or remove certificate {nth} if {issuer} \
+         is a root"
     )]
     NotIssuer {
         nth: usize,
@@ -245,18 +246,15 @@ pub(crate) enum Flaw {
         issuer: String,
     },
     #[error(
-        "certificate {nth} of the chain ({name}) has the name of the issuer of {issued}, and another key than \
-         the one that signed it; put the certificate of that authority there that has the right key"
+        "certificate {nth} of the chain ({name}) has the name of the issuer of {issued}, but not \
+         its key; replace it with the certificate of this authority that has the right key"
     )]
     OtherKey {
         nth: usize,
         name: String,
         issued: String,
     },
-    #[error(
-        "certificate {nth} of the chain ({name}) has issued none of the others and does not belong there; \
-         remove it"
-    )]
+    #[error("certificate {nth} of the chain ({name}) issued none of the others; remove it")]
     Stray { nth: usize, name: String },
     #[error(
         "certificate {nth} of the chain ({name}) is the same as certificate {first}; remove one of them"
@@ -267,8 +265,8 @@ pub(crate) enum Flaw {
         first: usize,
     },
     #[error(
-        "certificate {nth} of the chain ({name}) is before certificate {issued} ({issued_name}), which it \
-         has issued; move it behind that one"
+        "certificate {nth} of the chain ({name}) is before certificate {issued} ({issued_name}), \
+         which it issued; move it after that one"
     )]
     Order {
         nth: usize,
@@ -277,8 +275,8 @@ pub(crate) enum Flaw {
         issued_name: String,
     },
     #[error(
-        "the chain ends before its issuer {0}, an intermediate authority as far as can be seen here; \
-         append its certificate, or clients that do not have it refuse the chain"
+        "the certificate of the issuer {0} is missing from the chain, and is probably an \
+         intermediate; append it, or clients that do not have it refuse the chain"
     )]
     NoIssuer(String),
     #[error(
@@ -292,8 +290,8 @@ pub(crate) enum Flaw {
         why: Unfit,
     },
     #[error(
-        "certificate {nth} of the chain ({name}) is signed with {hash}, which today's peers refuse; have \
-         it issued again with SHA-256"
+        "certificate {nth} of the chain ({name}) is signed with {hash}, which current peers \
+         refuse; have it issued again with SHA-256"
     )]
     WeakHash {
         nth: usize,
@@ -301,19 +299,20 @@ pub(crate) enum Flaw {
         hash: &'static str,
     },
     #[error(
-        "the certificate is not for {}: its extended key usage does not have {}, and peers refuse it",
+        "the certificate cannot be used for {}: its extended key usage does not have {}; peers \
+         refuse it",
         words_of(*.0).0,
         words_of(*.0).1
     )]
     Purpose(Role),
     #[error(
-        "the key usage of the certificate does not have digitalSignature, which signs handshakes; browsers, \
-         among others, refuse it; have it issued again with digitalSignature"
+        "the key usage of the certificate does not have digitalSignature; browsers and others \
+         refuse it; have it issued again with digitalSignature"
     )]
     KeyUsage,
     #[error(
-        "the certificate has no DNS name and no IP address as subjectAltName, and browsers and most \
-         other clients refuse it, whatever its common name is; have it issued again with \
+        "the certificate has no DNS name or IP address as subjectAltName; browsers and most other \
+         clients refuse it and ignore its common name; have it issued again with \
          `subjectAltName=DNS:NAME`"
     )]
     NoHost,

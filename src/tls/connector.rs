@@ -125,25 +125,30 @@ pub(crate) enum ConnectError {
     #[error("{}", words(.0))]
     Unverified(rustls::Error),
     /// The backend: it is somebody, and not whom it should be.
-    #[error("no rule of `tls.allow` admits {0}")]
+    #[error("no rule of `tls.allow` matches {0}")]
     NotAllowed(String),
     /// The backend: nobody can tell who it is.
     #[error(transparent)]
     Unreadable(#[from] BadCertificate),
     /// The backend: it wants another certificate of us, or one at all.
-    #[error("it refused our certificate, or the lack of one ({0:?})")]
+    #[error("backend rejected our client certificate, or requires one ({0:?})")]
     RefusedUs(AlertDescription),
     /// The backend: whatever it speaks, TLS it is not.
-    #[error("what it answered is not TLS")]
+    #[error("the backend's answer is not TLS")]
     NotTls,
     /// The backend: it left without an alert.
-    #[error("the server closed during the handshake: does it speak TLS from the first byte?")]
+    #[error(
+        "the backend closed during the handshake; check that it speaks TLS from the first byte"
+    )]
     Closed,
     /// Both: nothing could be agreed on, or the connection failed.
-    #[error("TLS handshake: {0}")]
+    #[error("TLS handshake failed: {0}")]
     Failed(io::Error),
     /// The configuration: there is no name to check a certificate against.
-    #[error("the address has no name that a certificate could have; set `tls.server_name`")]
+    #[error(
+        "the certificate cannot be checked, because the address has no name; set \
+     `tls.server_name`"
+    )]
     Nameless,
 }
 

@@ -41,7 +41,8 @@ impl<R> Rejection<R> {
     pub(super) fn with<IO>(self, io: IO) -> HandshakeError<IO, R> {
         match self {
             Self::UnknownName(name) => {
-                let cause = format!("the client asked for {name}, and no certificate has it");
+                let cause =
+                    format!("no certificate has the name that the client asked for: {name}");
                 HandshakeError::Failed(rustls::Error::General(cause), io)
             }
             Self::Refused(reason) => HandshakeError::Refused(reason, io),

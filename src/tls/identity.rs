@@ -48,7 +48,7 @@ pub(crate) fn identity(certificate: &[u8]) -> Result<Identity, BadCertificate> {
 /// Why a certificate has no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadCertificate {
-    #[error("the certificate cannot be parsed")]
+    #[error("cannot parse the certificate")]
     Unreadable,
     #[error("a name in the certificate has control characters or an unknown encoding")]
     Name,

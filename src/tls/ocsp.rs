@@ -156,9 +156,9 @@ const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 pub(crate) enum StapleError {
     #[error("not an OCSP response (RFC 6960) in DER: {0}")]
     Malformed(String),
-    #[error("the responder had no answer but {0:?}; ask it again")]
+    #[error("the OCSP responder answered {0:?}; ask it again")]
     Refusal(OcspResponseStatus),
-    #[error("not a basic OCSP response, the only kind that clients take")]
+    #[error("not a basic OCSP response, the only kind that clients accept")]
     NotBasic,
     #[error("the OCSP response is for another certificate")]
     Another,
@@ -167,11 +167,9 @@ pub(crate) enum StapleError {
         super::time::Date(*.0)
     )]
     Revoked(SystemTime),
-    #[error("the OCSP response says that the responder does not know the certificate")]
+    #[error("the OCSP responder does not know the certificate")]
     Unknown,
-    #[error(
-        "the OCSP response is signed neither by the certificate's issuer nor by a responder of it"
-    )]
+    #[error("neither the certificate's issuer nor its responder signed the OCSP response")]
     Signature,
 }
 
@@ -200,8 +198,8 @@ mod tests {
                 "not an OCSP response (RFC 6960) in DER: ",
             ),
             (refusal(0), "not a basic OCSP response"),
-            (refusal(3), "the responder had no answer but TryLater"),
-            (refusal(6), "the responder had no answer but Unauthorized"),
+            (refusal(3), "the OCSP responder answered TryLater"),
+            (refusal(6), "the OCSP responder answered Unauthorized"),
         ] {
             let error = Staple::new(response, &chain()).expect_err("no staple");
             assert!(error.to_string().starts_with(expected), "{error}");

@@ -74,7 +74,7 @@ pub(crate) struct Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "certificate {}, in line {},", self.nth, self.line)
+        write!(f, "certificate {} in line {}", self.nth, self.line)
     }
 }
 
@@ -161,10 +161,10 @@ impl Pem {
     pub(crate) fn holds(&self) -> String {
         match self.blocks.first().map(|block| &block.content) {
             None if self.binary == Some(Binary::Der) => {
-                "DER (`openssl x509 -inform DER` makes PEM of a certificate in it)".into()
+                "DER (convert a certificate to PEM with `openssl x509 -inform DER`)".into()
             }
             None if self.binary == Some(Binary::Pkcs12) => {
-                "PKCS#12 (`openssl pkcs12 -nodes` makes PEM of it)".into()
+                "PKCS#12 (convert it to PEM with `openssl pkcs12 -nodes`)".into()
             }
             None => "nothing that starts with -----BEGIN".into(),
             Some(Content::EncryptedKey) => "an encrypted private key".into(),
@@ -251,13 +251,13 @@ fn label(text: &str) -> Option<(&str, &str)> {
 fn advice(label: &str) -> &'static str {
     let is_about = |word: &str| label.to_uppercase().contains(word);
     if is_about("PKCS7") || is_about("PKCS #7") || is_about("CMS") {
-        "`openssl pkcs7 -print_certs` makes certificates of it"
+        "extract its certificates with `openssl pkcs7 -print_certs`"
     } else if is_about("OPENSSH") {
-        "`ssh-keygen -p -m PKCS8` makes a key for TLS of a copy of it"
+        "convert a copy of it with `ssh-keygen -p -m PKCS8`"
     } else if is_about("CRL") {
-        "a revocation list is in an X509 CRL"
+        "the label of a revocation list is X509 CRL"
     } else {
-        "known here are CERTIFICATE, X509 CRL, PRIVATE KEY and their older names"
+        "known labels are CERTIFICATE, X509 CRL, PRIVATE KEY and their older names"
     }
 }
 
@@ -335,19 +335,20 @@ fn utf_16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> String {
 /// Why not all of a file can be read. None of its content is in the words: it may be a key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PemError {
-    #[error("line {0} has `-----BEGIN` and is no `-----BEGIN LABEL-----`")]
+    #[error("line {0} starts with `-----BEGIN` but is not `-----BEGIN LABEL-----`")]
     Begin(usize),
     #[error("line {0} has `-----END` without a `-----BEGIN` before it")]
     NoBegin(usize),
     #[error(
-        "the block in line {0} (-----BEGIN {1}-----) has no -----END {1}-----; is the file cut short?"
+        "the block in line {0} (-----BEGIN {1}-----) has no -----END {1}-----; check whether the \
+         file is complete"
     )]
     NoEnd(usize, String),
-    #[error("the block in line {0} begins as {1:?} and ends as {2:?}")]
+    #[error("the block in line {0} begins with the label {1:?} and ends with {2:?}")]
     Mismatch(usize, String, String),
     #[error("the block in line {0} (-----BEGIN {1}-----) {2}; copy it again")]
     Content(usize, String, String),
-    #[error("the block in line {0} is of an unknown kind (-----BEGIN {1}-----); {2}")]
+    #[error("the block in line {0} has an unknown label (-----BEGIN {1}-----); {2}")]
     Label(usize, String, &'static str),
     #[error("line {0} {1}")]
     Gap(usize, Gap),

@@ -34,12 +34,13 @@ pub(crate) fn lists_in(
     }
     if let Some(line) = pem.no_certificate() {
         return Err(format!(
-            "what is called a certificate in line {line} is none; a revocation list is in an X509 CRL"
+            "the CERTIFICATE block in line {line} is not a certificate; the label of a revocation \
+             list is X509 CRL"
         ));
     }
     match pem.lists() {
         lists if lists.is_empty() => Err(format!(
-            "not a certificate revocation list (RFC 5280 §5), in PEM or DER: it holds {}",
+            "not a certificate revocation list (RFC 5280 §5) in PEM or DER: the file contains {}",
             pem.holds()
         )),
         lists => Ok(lists),

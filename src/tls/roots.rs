@@ -109,24 +109,24 @@ impl Roots {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
     #[error(
-        "line {0} begins a revocation list, which is not in force in a file of authorities; take it out, or, \
-         for a listener, name this file in `crl` too"
+        "line {0} begins a revocation list, which has no effect in a file of authorities; remove \
+         it, or (for a listener) name this file in `crl` too"
     )]
     List(usize),
     #[error("the bundle is not PEM: {0}")]
     Parse(PemError),
     #[error(
-        "there is no certificate in the bundle; it starts with -----BEGIN CERTIFICATE-----, and the file \
-         holds {0}"
+        "the bundle has no certificate, which starts with -----BEGIN CERTIFICATE-----; the file \
+         contains {0}"
     )]
     Empty(String),
-    #[error("{0} cannot be read: {1}; take it out, or get it again")]
+    #[error("cannot read {0}: {1}; remove it, or get it again")]
     Malformed(Position, String),
-    #[error("{0} {1}, cannot be used: {2}; take it out, or get it again")]
+    #[error("cannot use {0} ({1}): {2}; remove it, or get it again")]
     Unusable(Position, String, String),
     #[error(
-        "this machine trusts no certificate authority; install its package `ca-certificates`, or \
-         name a bundle"
+        "this machine has no trusted certificate authorities; install the package \
+         `ca-certificates`, or name a bundle"
     )]
     NoPlatform,
 }

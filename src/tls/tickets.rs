@@ -64,7 +64,7 @@ impl fmt::Debug for Secret {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a secret for tickets has 32 random bytes or more, as from `openssl rand 32`; this one has {0}"
+    "a ticket secret needs 32 random bytes or more, as from `openssl rand 32`; this one has {0}"
 )]
 pub(crate) struct SecretError(usize);
 

@@ -17,8 +17,8 @@ impl fmt::Display for Words<'_> {
             Error::InvalidCertificate(CertificateError::Other(other)) => other,
             Error::InvalidCertificate(CertificateError::UnknownRevocationStatus) => {
                 return f.write_str(
-                    "invalid peer certificate: a revocation list (`crl`) has the name of its issuer, and \
-                     was not signed with the issuer's key; get the list again",
+                    "invalid peer certificate: a revocation list (`crl`) has the name of its \
+                     issuer, but the issuer's key did not sign it; get the list again",
                 );
             }
             error => return error.fmt(f),
@@ -34,32 +34,33 @@ fn of_webpki(error: &webpki::Error) -> String {
     use webpki::Error::*;
     let words = match error {
         UnsupportedCriticalExtension => {
-            "invalid peer certificate: it, or one between it and its authority, has a critical extension \
-             that is not supported, such as certificate policies; issue it without, or not critical"
+            "invalid peer certificate: it, or an intermediate, has a critical extension that is \
+             not supported, such as certificate policies; issue it without this extension, or mark \
+             it as not critical"
         }
         NameConstraintViolation => {
-            "invalid peer certificate: the name constraints of its authority exclude one of its names \
-             (of URIs they exclude all: these constraints are not supported)"
+            "invalid peer certificate: the name constraints of its authority exclude one of its \
+             names (constraints on URIs are not supported: they exclude every URI)"
         }
         CaUsedAsEndEntity => {
-            "invalid peer certificate: it is that of an authority (CA:TRUE), and not itself one of those \
-             that are trusted here"
+            "invalid peer certificate: it is the certificate of an authority (CA:TRUE) that is not \
+             trusted itself"
         }
         EndEntityUsedAsCa => {
-            "invalid peer certificate: one that is no authority's (CA:FALSE) has signed another of its \
-             chain"
+            "invalid peer certificate: a certificate that is not an authority (CA:FALSE) signed \
+             another certificate of its chain"
         }
         PathLenConstraintViolated => {
-            "invalid peer certificate: there are more authorities between than `pathlen` allows"
+            "invalid peer certificate: its chain has more intermediates than `pathlen` allows"
         }
         UnsupportedCertVersion => {
-            "invalid peer certificate: it is of version 1 or 2; issue it as version 3"
+            "invalid peer certificate: it has version 1 or 2; issue it as version 3"
         }
         SignatureAlgorithmMismatch => {
-            "invalid peer certificate: it names two algorithms of its signature"
+            "invalid peer certificate: it names two different signature algorithms"
         }
         MalformedExtensions | ExtensionValueInvalid | EmptyEkuExtension => {
-            "invalid peer certificate: an extension of it is malformed"
+            "invalid peer certificate: one of its extensions is malformed"
         }
         MalformedNameConstraint | InvalidNetworkMaskConstraint => {
             "invalid peer certificate: the name constraints of its authority are malformed"
@@ -68,7 +69,7 @@ fn of_webpki(error: &webpki::Error) -> String {
         | MaximumPathDepthExceeded
         | MaximumSignatureChecksExceeded
         | MaximumNameConstraintComparisonsExceeded => {
-            "invalid peer certificate: its chain is too long or too tangled"
+            "invalid peer certificate: its chain is too long or too complex"
         }
         other => return format!("invalid peer certificate: {other:?}"),
     };

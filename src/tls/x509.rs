@@ -8,7 +8,7 @@ use x509_parser::prelude::FromDer;
 pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
     match X509Certificate::from_der(der) {
         Ok((&[], parsed)) => Ok(parsed),
-        Ok(_) => Err("something follows its end".into()),
+        Ok(_) => Err("extra bytes after its end".into()),
         Err(error) => Err(error.to_string()),
     }
 }

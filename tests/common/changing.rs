@@ -134,7 +134,7 @@ pub async fn reloaded(vestibule: &Vestibule, times: usize) {
 
 pub async fn refused(vestibule: &Vestibule) -> String {
     let event = vestibule
-        .event(|event| message(event).starts_with("not reloaded, nothing has changed: "))
+        .event(|event| message(event).starts_with("reload failed, the old configuration stays: "))
         .await;
     message(&event).to_owned()
 }
@@ -142,7 +142,7 @@ pub async fn refused(vestibule: &Vestibule) -> String {
 /// Waits until it has refused to reload so many times.
 pub async fn refusals(vestibule: &Vestibule, times: usize) {
     soon("a refusal", async {
-        let is_one = |event: &serde_json::Value| message(event).starts_with("not reloaded");
+        let is_one = |event: &serde_json::Value| message(event).starts_with("reload failed");
         while vestibule.log().iter().filter(|event| is_one(event)).count() < times {
             tokio::task::yield_now().await;
         }

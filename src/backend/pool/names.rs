@@ -94,7 +94,7 @@ impl Pool {
                 return name.found.set(name, &places);
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "the name server does not answer in time".to_owned(),
+            Err(_) => "the name server did not answer in time".to_owned(),
         };
         if known.is_empty() {
             name.failed(self.health, &format!("cannot look up the name: {error}"));

@@ -58,8 +58,8 @@ impl Registry {
         }
         warn!(
             address = %target.address,
-            "withdrawn: registered by user {}, and the listener there belongs to user {owner}; a worker \
-             registers what it listens on itself",
+            "address withdrawn: user {} registered it, but the listener there belongs to user \
+             {owner}; a worker may register only addresses where it listens itself",
             target.registrant.unwrap_or_default()
         );
     }
@@ -96,8 +96,8 @@ impl Registry {
             warn!(
                 backend,
                 pid,
-                "a worker has not read its OK in time: closed, with all that its process waits on; its \
-                 connections wait for another worker"
+                "a worker did not read its OK in time; closed all sockets on which its process \
+                 waits; its connections wait for another worker"
             );
         }
     }

@@ -161,7 +161,8 @@ impl Target {
             match self.is_of_name {
                 // Of a name that answers, one of several addresses is a detail.
                 true => {
-                    debug!(address = %self.address, place = ?self.place, "an address of a name is up")
+                    debug!(address = %self.address, place = ?self.place, "one address of a host \
+                     name is up")
                 }
                 false => info!(address = %self.address, "backend address is up"),
             }
@@ -182,7 +183,8 @@ impl Target {
             match (state.retry_at, self.is_of_name) {
                 (Some(_), _) => {}
                 (None, true) => {
-                    debug!(address = %self.address, place = ?self.place, error, "an address of a name is down");
+                    debug!(address = %self.address, place = ?self.place, error, "one address of a \
+                     host name is down");
                 }
                 (None, false) => {
                     warn!(address = %self.address, error, "backend address is down");

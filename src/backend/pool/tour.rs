@@ -126,5 +126,5 @@ enum Begun {
 const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) const NO_ANSWER: &str = "no answer in time";
-const LATE: &str = "no answer in 250 ms, in which another address answered";
-const LEADS_BACK: &str = "it leads back to this Vestibule";
+const LATE: &str = "no answer within 250 ms; another address answered first";
+const LEADS_BACK: &str = "the address is a listener or the gate of this Vestibule";

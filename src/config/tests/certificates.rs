@@ -140,7 +140,7 @@ fn the_file_at_fault_is_pointed_at() {
             String::new(),
             key.clone(),
             chain_at(
-                "DIR/chain.pem: there is no certificate in the chain file: the file holds nothing that \
+                "DIR/chain.pem: the chain file has no certificate, which starts with -----BEGIN CERTIFICATE-----; the file contains nothing that \
                  starts with -----BEGIN",
             ),
         ),
@@ -148,7 +148,7 @@ fn the_file_at_fault_is_pointed_at() {
             key.clone(),
             key.clone(),
             chain_at(
-                "DIR/chain.pem holds a private key and no certificate: are chain and key swapped?",
+                "DIR/chain.pem contains a private key and no certificate; check whether chain and key are swapped",
             ),
         ),
         (
@@ -159,14 +159,13 @@ fn the_file_at_fault_is_pointed_at() {
         (
             VERSION_1.into(),
             key.clone(),
-            chain_at("DIR/chain.pem: the first certificate of the chain is of version 1, which no"),
+            chain_at("DIR/chain.pem: the first certificate of the chain has version 1, which no"),
         ),
         (
             chain.clone(),
             String::new(),
             key_at(
-                "DIR/key.pem: there is no private key in the key file; PKCS#8, PKCS#1 and SEC1 \
-                 are read, unencrypted",
+                "DIR/key.pem: the key file has no private key; it needs an unencrypted PKCS#8, PKCS#1 or SEC1 key",
             ),
         ),
         (
@@ -177,15 +176,12 @@ fn the_file_at_fault_is_pointed_at() {
         (
             chain.clone(),
             not_a_key.into(),
-            key_at("DIR/key.pem: the private key cannot be used"),
+            key_at("DIR/key.pem: the private key is damaged"),
         ),
         (
             chain.clone(),
             read("client-key.pem"),
-            key_at(
-                "DIR/key.pem: the private key does not belong to the first certificate of the \
-                 chain",
-            ),
+            key_at("DIR/key.pem: the private key belongs to no certificate of the chain"),
         ),
     ] {
         fs::write(path.join("chain.pem"), chain).expect("a file");
@@ -260,7 +256,7 @@ fn a_chain_in_the_wrong_order_says_which_certificate_comes_first() {
     let [(5, CHAIN, message)] = &problems(path)[..] else {
         panic!("one problem of the chain, found {:?}", problems(path));
     };
-    let expected = "but to certificate 2 (CN=below): put it first";
+    let expected = "the private key belongs to certificate 2 of the chain (CN=below)";
     assert!(message.contains(expected), "{message}");
     // Of several keys it is the one that fits.
     fs::write(path.join("chain.pem"), format!("{own}{above}")).expect("a file");
@@ -431,7 +427,7 @@ fn what_every_client_will_refuse_is_said() {
         ),
         (
             leaf(&good, &public),
-            "the chain ends before its issuer CN=good",
+            "the certificate of the issuer CN=good is missing from the chain",
             "",
         ),
         (leaf(&root, &clients_only), "", "does not have serverAuth"),
@@ -484,9 +480,18 @@ fn a_private_key_that_others_can_read_is_warned_of() {
     for (mode, who) in [
         (0o600, None),
         (0o400, None),
-        (0o640, Some("its group (mode 0640)")),
-        (0o644, Some("everybody on this machine (mode 0644)")),
-        (0o604, Some("everybody on this machine (mode 0604)")),
+        (
+            0o640,
+            Some("its group can read the private key (mode 0640)"),
+        ),
+        (
+            0o644,
+            Some("every user of this machine can read the private key (mode 0644)"),
+        ),
+        (
+            0o604,
+            Some("every user of this machine can read the private key (mode 0604)"),
+        ),
     ] {
         fs::set_permissions(path.join("key.pem"), PermissionsExt::from_mode(mode)).expect("a file");
         let (warnings, _) = said(path);
@@ -529,10 +534,7 @@ fn a_bad_certificate_of_many_is_named() {
     let not_base64 = "-----BEGIN CERTIFICATE-----\nM$\n-----END CERTIFICATE-----\n";
     let line = 16 * lines + 1;
     for (bad, why) in [
-        (
-            bad,
-            format!("certificate 17, in line {line}, cannot be read"),
-        ),
+        (bad, format!("cannot read certificate 17 in line {line}:")),
         (
             not_base64,
             format!("the block in line {line} (-----BEGIN CERTIFICATE-----) is not base64"),
@@ -623,11 +625,15 @@ fn what_is_missing_in_an_entry_is_said() {
     for (text, expected) in [
         (
             entry(""),
-            vec!["4:1: a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`"],
+            vec![
+                "4:1: a TLS listener needs a certificate: `certificates = [ { chain = \"…\", key = \"…\" } ]`",
+            ],
         ),
         (
             entry("certificates = []"),
-            vec!["4:1: a TLS listener needs `certificates = [ { chain = \"…\", key = \"…\" } ]`"],
+            vec![
+                "4:1: a TLS listener needs a certificate: `certificates = [ { chain = \"…\", key = \"…\" } ]`",
+            ],
         ),
         (
             entry("certificates = [{}]"),
@@ -639,7 +645,7 @@ fn what_is_missing_in_an_entry_is_said() {
         (
             entry("certificates = [{ chain = \"\", key = 5 }]"),
             vec![
-                "5:27: `listener.tls.certificates.chain`: expected a path, found nothing",
+                "5:27: `listener.tls.certificates.chain`: expected a path, found an empty string",
                 "5:37: `listener.tls.certificates.key`: expected a string, found an integer",
             ],
         ),

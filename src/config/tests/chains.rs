@@ -105,11 +105,11 @@ fn an_authority_that_may_not_issue_is_a_problem() {
     for (extensions, expected) in [
         (
             "basicConstraints=CA:FALSE",
-            "certificate 2 (CN=good) is no certificate authority",
+            "certificate 2 (CN=good) is not a certificate authority",
         ),
         (
             "subjectAltName=DNS:good",
-            "certificate 2 (CN=good) is no certificate authority",
+            "certificate 2 (CN=good) is not a certificate authority",
         ),
         (
             "basicConstraints=CA:TRUE\nkeyUsage=digitalSignature",
@@ -121,7 +121,7 @@ fn an_authority_that_may_not_issue_is_a_problem() {
         ),
         (
             "basicConstraints=CA:TRUE\nnameConstraints=excluded;DNS:example",
-            "may not issue certificates for it.example, by its name constraints",
+            "may not issue certificates for it.example, because of its name constraints",
         ),
         (
             "basicConstraints=CA:TRUE\nnameConstraints=permitted;DNS:t.example",
@@ -164,7 +164,7 @@ fn a_pathlen_counts_the_authorities_below() {
             0,
             0,
             &[
-                "certificate 3 (CN=good) has a pathlen of 0, and the chain has more authorities below it (1)",
+                "certificate 3 (CN=good) has a pathlen of 0, but the chain has more authorities below it (1)",
             ],
         ),
     ] {
@@ -182,7 +182,7 @@ fn a_root_that_may_not_issue_is_a_warning() {
     let chain = Chain::new();
     chain.issue("root", "root", "basicConstraints=CA:FALSE", "-sha256");
     let expected =
-        "many peers refuse the chain: its certificate 3 (CN=root) is no certificate authority";
+        "many peers refuse the chain: its certificate 3 (CN=root) is not a certificate authority";
     chain.says(&["own", "good", "root"], &[expected], &[]);
 }
 
@@ -208,7 +208,7 @@ fn a_certificate_without_a_host_name_is_warned_of() {
         "subjectAltName=email:a@it.example",
     ] {
         chain.issue("own", "good", extensions, "-sha256");
-        let expected = "has no DNS name and no IP address as subjectAltName";
+        let expected = "has no DNS name or IP address as subjectAltName";
         chain.says(&["own", "good"], &[expected], &[]);
     }
     chain.issue("own", "good", "subjectAltName=IP:192.0.2.1", "-sha256");
@@ -229,16 +229,15 @@ fn a_certificate_that_does_not_belong_in_the_chain_is_named() {
         ),
         (
             &["own", "good", "root", "other"],
-            "certificate 4 of the chain (CN=other) has issued none of the others and does not belong there; \
-             remove it",
+            "certificate 4 of the chain (CN=other) issued none of the others; remove it",
         ),
         (
             &["own", "other", "good", "root"],
-            "certificate 2 of the chain (CN=other) has issued none of the others",
+            "certificate 2 of the chain (CN=other) issued none of the others",
         ),
         (
             &["own", "root", "good"],
-            "certificate 2 of the chain (CN=root) is before certificate 3 (CN=good), which it has issued",
+            "certificate 2 of the chain (CN=root) is before certificate 3 (CN=good), which it issued",
         ),
         (
             &["own", "root"],
@@ -255,7 +254,7 @@ fn an_authority_of_the_right_name_with_another_key_is_named() {
     let chain = Chain::new();
     fs::remove_file(chain.path().join("good-key.pem")).expect("a file");
     chain.issue("good", "root", AUTHORITY, "-sha256");
-    let expected = "certificate 2 of the chain (CN=good) has the name of the issuer of CN=own, and another key";
+    let expected = "certificate 2 of the chain (CN=good) has the name of the issuer of CN=own, but not its key";
     chain.says(&["own", "good"], &[expected], &[]);
 }
 
@@ -298,8 +297,7 @@ fn a_second_certificate_of_an_authority_by_another_root_belongs_there() {
 fn a_chain_that_ends_before_an_unknown_authority_says_what_that_may_mean() {
     let chain = Chain::new();
     let summary = |names: &[&str]| chain.load(names).summary().to_string();
-    let hint = "its chain ends before CN=good: clients must have that authority; if it is an intermediate, \
-                its certificate must follow in this file";
+    let hint = "its chain ends before CN=good: clients must have this authority; if it is an intermediate, its certificate must follow in this file";
     assert!(summary(&["own"]).contains(hint), "{}", summary(&["own"]));
     assert!(!summary(&["own", "good", "root"]).contains("chain ends"));
 }

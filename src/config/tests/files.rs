@@ -33,17 +33,15 @@ to = ["x", "a:0"]
             "1:1: unknown key `lisener`, did you mean `listener`?",
             "3:11: `runtime.workers`: expected a whole number from 1 to 1024, found 0",
             "5:1: unknown key `limits.conections`, did you mean `connections`?",
-            "8:11: `listener.address`: \"?:1\": the host is a name or an IP address, as in \
-             `localhost:8443` or `[::1]:8443`",
+            "8:11: `listener.address`: \"?:1\": the host must be a name or an IP address, as in `localhost:8443` or `[::1]:8443`",
             "9:1: `listener` needs the key `address`",
-            "10:8: the name \"https\" is taken",
+            "10:8: the name \"https\" is used twice",
             "11:1: unknown key `listener.adress`, did you mean `address`?",
-            "13:13: `route.listener`: there is no listener \"htps\", did you mean \"https\"?",
-            "13:21: `route.listener`: there is no listener \"gopher\"; there are: https",
-            "14:11: `route.backend`: there is no backend \"app\", did you mean \"api\"?",
-            "17:7: `backend.to`: \"x\": an address needs a port, as in `127.0.0.1:8443`, or is \
-             `unix:/path`; or one of the words gate, hello, echo",
-            "17:12: `backend.to`: \"a:0\": a backend's port is not 0",
+            "13:13: `route.listener`: no listener has the name \"htps\", did you mean \"https\"?",
+            "13:21: `route.listener`: no listener has the name \"gopher\"; known: https",
+            "14:11: `route.backend`: no backend has the name \"app\", did you mean \"api\"?",
+            "17:7: `backend.to`: \"x\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket; or write gate, hello or echo",
+            "17:12: `backend.to`: \"a:0\": the port of a backend must not be 0",
             "18:1: `backend` needs the key `name`",
             "18:1: `backend` needs the key `to`",
         ]
@@ -94,8 +92,8 @@ fn unknown_keys_are_told_in_every_table() {
 
 #[test]
 fn what_is_not_there_is_asked_for() {
-    const NO_LISTENER: &str = "1:1: there is no `[[listener]]`; it needs a `name` and an `address`";
-    const NO_BACKEND: &str = "1:1: there is no `[[backend]]`; it needs a `name` and a `to`";
+    const NO_LISTENER: &str = "1:1: there is no `[[listener]]`; add one with `name` and `address`";
+    const NO_BACKEND: &str = "1:1: there is no `[[backend]]`; add one with `name` and `to`";
     assert_eq!(problems(""), [NO_BACKEND, NO_LISTENER]);
     assert_eq!(
         problems("listener = []\nbackend = []"),
@@ -106,7 +104,7 @@ fn what_is_not_there_is_asked_for() {
     let two = format!("{LISTENER}{BACKEND}{}", BACKEND.replace("app", "api"));
     assert_eq!(
         problems(&two),
-        ["1:1: with several backends, `[[route]]`s say which connection goes where"]
+        ["1:1: with several backends, add `[[route]]` tables that choose between them"]
     );
     let routes = "[[route]]\nlistener = \"x\"\nbackend = \"y\"\n";
     assert_eq!(
@@ -144,10 +142,10 @@ fn a_wrong_type_is_one_problem_and_not_the_lack_of_it_too() {
 fn names_are_unique_among_their_kind() {
     let namesake = LISTENER.replace("8443", "8444");
     let text = format!("{LISTENER}{namesake}{}", BACKEND.replace("app", "front"));
-    assert_eq!(problems(&text), ["5:8: the name \"front\" is taken"]);
+    assert_eq!(problems(&text), ["5:8: the name \"front\" is used twice"]);
     let route = "[[route]]\nbackend = \"app\"\n";
     let text = format!("{LISTENER}{BACKEND}{BACKEND}{route}");
-    assert_eq!(problems(&text), ["8:8: the name \"app\" is taken"]);
+    assert_eq!(problems(&text), ["8:8: the name \"app\" is used twice"]);
 }
 
 #[test]
@@ -358,7 +356,7 @@ fn a_route_behind_one_that_takes_everything_is_warned_of() {
             .filter(|warning| warning.message.starts_with("`route`"))
             .map(|warning| (warning.line, &*warning.message))
             .collect();
-        let warning = "`route`: never matches, since the route of line 4 takes all";
+        let warning = "`route`: never matches, because the route in line 4 matches first";
         let expected = expected.then_some((line, warning));
         assert_eq!(warned, Vec::from_iter(expected), "{text}");
     }
@@ -372,7 +370,7 @@ fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
     let text = second("tcp:127.0.0.1:8443");
     assert_eq!(
         problems(&text),
-        ["6:11: another listener has tcp:127.0.0.1:8443"]
+        ["6:11: another listener already uses tcp:127.0.0.1:8443"]
     );
     parse(&second("tcp:127.0.0.1:8444"));
     // The system chooses another port for each.
@@ -394,7 +392,7 @@ fn a_listener_with_the_address_of_the_gate_is_a_problem_before_it_is_bound() {
         ("", "path = \"/run/v/other.sock\"", false),
         ("", "", false),
     ] {
-        let expected = is_taken.then_some("5:11: the gate has unix:/run/v/gate.sock");
+        let expected = is_taken.then_some("5:11: the gate already uses unix:/run/v/gate.sock");
         let text = beside(runtime, gate);
         assert_eq!(problems(&text), Vec::from_iter(expected), "{text}");
     }
@@ -472,8 +470,8 @@ fn a_revocation_list_is_never_passed_over() {
     let der = rustls_pemfile::crls(&mut good.as_bytes()).next();
     let der = der.expect("a list").expect("PEM").to_vec();
     for (beside, why) in [
-        (relabelled("CRL"), "unknown kind"),
-        (relabelled("CERTIFICATE"), "what is called a certificate"),
+        (relabelled("CRL"), "unknown label"),
+        (relabelled("CERTIFICATE"), "the CERTIFICATE block in line"),
         (der, "DER beside PEM"),
     ] {
         for content in [
@@ -492,7 +490,7 @@ fn a_revocation_list_is_never_passed_over() {
     fs::write(&path, format!("{ca}{good}")).expect("a file");
     let both = path.display().to_string();
     let problems = problems(&asking(&both, ""));
-    let expected = "begins a revocation list, which is not in force in a file of authorities";
+    let expected = "begins a revocation list, which has no effect in a file of authorities";
     assert!(
         problems.len() == 1 && problems[0].contains(expected),
         "{problems:?}"
@@ -504,7 +502,7 @@ fn a_revocation_list_is_never_passed_over() {
     )
     .expect("a file");
     let problems = self::problems(&asking("certs/ca.pem", &both));
-    assert!(problems[0].contains("list 2, in line "), "{problems:?}");
+    assert!(problems[0].contains("list 2 in line "), "{problems:?}");
 }
 
 /// Asks for certificates of these authorities, less those of these lists.

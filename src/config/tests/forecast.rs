@@ -25,11 +25,11 @@ fn what_stands_in_the_way_of_a_socket_is_found() {
         ("unix:DIR/stale", None),
         (
             "unix:DIR/file",
-            Some("something that is not a socket stands at DIR/file; remove it or"),
+            Some("DIR/file exists and is not a socket; remove it, or"),
         ),
         (
             "unix:DIR/dir",
-            Some("something that is not a socket stands at DIR/dir; remove it or"),
+            Some("DIR/dir exists and is not a socket; remove it, or"),
         ),
         (
             "unix:DIR/file/front.sock",
@@ -37,11 +37,11 @@ fn what_stands_in_the_way_of_a_socket_is_found() {
         ),
         (
             "unix:DIR/file/below/front.sock",
-            Some("DIR/file/below cannot be used: Not a directory"),
+            Some("cannot use DIR/file/below: Not a directory"),
         ),
         (
             "unix:DIR/none/front.sock",
-            Some("there is no directory DIR/none; run `mkdir -p DIR/none`"),
+            Some("the directory DIR/none does not exist; run `mkdir -p DIR/none`"),
         ),
     ] {
         let found = unready(address, path);
@@ -62,11 +62,11 @@ fn an_address_that_this_machine_has_not_and_a_name_that_none_has_are_found() {
         ("tcp:0.0.0.0:0", None),
         (
             "tcp:192.0.2.1:0",
-            Some("this machine has no address 192.0.2.1;"),
+            Some("this machine does not have the address 192.0.2.1;"),
         ),
         (
             "tcp:nowhere.invalid:8443",
-            Some("no address is known for the name \"nowhere.invalid\"; correct it, "),
+            Some("the name \"nowhere.invalid\" has no address; correct it, "),
         ),
     ] {
         let found = unready(address, std::path::Path::new("/"));
@@ -99,7 +99,6 @@ fn two_listeners_at_one_path_by_way_of_a_link_are_found() {
         panic!("one problem");
     };
     assert_eq!((problem.line, problem.column), (6, 11));
-    let expected =
-        "/real/front.sock, which leads to the same place; give one of the two another path";
+    let expected = "/real/front.sock, which is the same path through a link; change one of the two";
     assert!(problem.message.ends_with(expected), "{problem:?}");
 }

@@ -45,8 +45,7 @@ fn a_sidecar_is_one_listener_and_one_backend() {
     };
     assert_eq!(
         wrong(sidecar("9000", None)),
-        "backend \"9000\": an address needs a port, as in `127.0.0.1:8443`, or is `unix:/path`; or \
-         one of the words gate, hello, echo"
+        "backend \"9000\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket; or write gate, hello or echo"
     );
     let greeted = |to: &str| Sidecar {
         proxy_protocol: Some(ProxyProtocol::V1),
@@ -58,7 +57,7 @@ fn a_sidecar_is_one_listener_and_one_backend() {
     }
     assert_eq!(
         wrong(greeted("hello")),
-        "backend \"hello\": hello and echo are built in and read no PROXY protocol header"
+        "backend \"hello\": hello and echo are built in and read no PROXY protocol header; leave it out"
     );
     let files = Some(("certs/server.pem".into(), "certs/client-key.pem".into()));
     let message = wrong(Sidecar {
@@ -66,16 +65,16 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         ..sidecar("echo", None)
     });
     assert!(
-        message.starts_with("certs/client-key.pem: the private key does not belong"),
+        message.starts_with("certs/client-key.pem: the private key belongs to no certificate"),
         "{message}"
     );
     for (to, why) in [
-        ("tls:9000", "an address needs a port"),
-        ("tls:echo", "`tls:` is for a host and port"),
-        ("tls:gate", "`tls:` is for a host and port"),
+        ("tls:9000", "the port is missing"),
+        ("tls:echo", "write a host and port after `tls:`"),
+        ("tls:gate", "write a host and port after `tls:`"),
         (
             "tls:unix:/run/app.sock",
-            "the host is a name or an IP address",
+            "the host must be a name or an IP address",
         ),
     ] {
         let message = wrong(sidecar(to, None));
@@ -86,7 +85,7 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         ..sidecar("tls:localhost:9000", None)
     });
     assert!(
-        message.starts_with("certs/ca-key.pem: there is no certificate"),
+        message.starts_with("certs/ca-key.pem: the bundle has no certificate"),
         "{message}"
     );
     let message = wrong(Sidecar {
@@ -144,22 +143,22 @@ fn the_short_form_says_whom_to_let_in() {
     for (wrong, message) in [
         (
             sidecar(None, &["cn:alice"], "echo"),
-            "--allow needs the authorities of the clients (--client-ca), or a backend as `tls:HOST:PORT`",
+            "--allow needs --client-ca, or `--to tls:HOST:PORT`",
         ),
         (
             sidecar(ca, &["alice"], "echo"),
-            "rule \"alice\": an identity rule starts with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
+            "rule \"alice\": an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
         ),
         (
             sidecar(Some("certs/server-key.pem"), &[], "echo"),
-            "certs/server-key.pem: there is no certificate in the bundle",
+            "certs/server-key.pem: the bundle has no certificate",
         ),
         (
             Sidecar {
                 certificate: None,
                 ..sidecar(ca, &[], "tls:localhost:9000")
             },
-            "a CA for clients is for a listener with a certificate and key of its own",
+            "--client-ca needs --cert and --key",
         ),
     ] {
         let error = Config::sidecar(&wrong).expect_err("wrong").to_string();

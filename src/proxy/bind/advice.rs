@@ -17,13 +17,14 @@ pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => in_use(address),
         ErrorKind::PermissionDenied if port < first_unprivileged() => format!(
-            "ports below {} are for privileged processes; choose a higher one, or run `setcap \
-             cap_net_bind_service=+ep` on the program, or with systemd set \
-             `AmbientCapabilities=CAP_NET_BIND_SERVICE`",
+            "ports below {} need privileges; choose a higher port, run `setcap \
+             cap_net_bind_service=+ep` on the program, or set \
+             `AmbientCapabilities=CAP_NET_BIND_SERVICE` in the systemd unit",
             first_unprivileged()
         ),
         ErrorKind::AddrNotAvailable => format!(
-            "this machine has no address {}; `ip addr` shows those that it has, and 0.0.0.0 or [::] is all",
+            "this machine does not have the address {}; use one that `ip addr` shows, or 0.0.0.0 \
+             or [::] for all",
             address.ip()
         ),
         _ => return PathError::Io(error),
@@ -40,21 +41,24 @@ fn in_use(address: SocketAddr) -> String {
     let port = address.port();
     match holder(address) {
         Some(Holder { pid: Some(pid), .. }) if pid == std::process::id() => {
-            "another listener of this configuration has it; `[::]` serves IPv4 as well".into()
+            "another listener of this configuration uses it; `[::]` also serves IPv4".into()
         }
         Some(Holder {
             pid: Some(pid),
             uid,
             local,
         }) => format!(
-            "{} of user {uid} listens on {local}; stop that one, or choose another port",
+            "{} of user {uid} listens on {local}; stop that process, or choose another port",
             shown(pid)
         ),
         Some(Holder { uid, local, .. }) => format!(
-            "a process of user {uid} listens on {local}; as root `ss -ltnp 'sport = :{port}'` shows which; \
-             stop that one, or choose another port"
+            "a process of user {uid} listens on {local}; run `ss -ltnp 'sport = :{port}'` as root \
+             to see which; stop it, or choose another port"
         ),
-        None => format!("`ss -tanp 'sport = :{port}'` shows who has it; choose another port"),
+        None => format!(
+            "run `ss -tanp 'sport = :{port}'` to see which process uses it; stop it, \
+         or choose another port"
+        ),
     }
 }
 
@@ -67,19 +71,20 @@ pub(super) fn of_path(error: LockError, path: &Path) -> PathError {
     let length = path.as_os_str().len();
     let advice = match error.kind() {
         _ if length > LONGEST_UNIX_PATH => format!(
-            "the path has {length} bytes, and a Unix socket's at most {LONGEST_UNIX_PATH}; choose a shorter \
-             directory"
+            "the path has {length} bytes, and the path of a Unix socket is limited to \
+             {LONGEST_UNIX_PATH}; choose a shorter directory"
         ),
         ErrorKind::NotFound => {
             format!("the directory {directory} does not exist; run `mkdir -p {directory}`")
         }
-        ErrorKind::NotADirectory => format!("{directory} is not a directory"),
+        ErrorKind::NotADirectory => format!("{directory} is not a directory; choose another path"),
         ErrorKind::ReadOnlyFilesystem => {
-            format!("{directory} is read-only; choose a directory that can be written to")
+            format!("{directory} is on a read-only file system; choose another directory")
         }
         // The system's own words; others have said already what to do.
         ErrorKind::PermissionDenied if error.raw_os_error().is_some() => format!(
-            "user {} may not write to {directory}; choose another directory, or let it",
+            "user {} may not write to {directory}; change its permissions, or choose another \
+             directory",
             rustix::process::geteuid().as_raw()
         ),
         _ => return PathError::Io(error),

@@ -97,8 +97,8 @@ fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
     PrivateDirectory::named(&path, 0o700).map_err(|error| {
         // As after `su`, which leaves the variable of the other user.
         let message = format!(
-            "{error}; it comes from XDG_RUNTIME_DIR: unset that, or set `runtime.directory` or an \
-             absolute `gate.path`"
+            "{error}; XDG_RUNTIME_DIR names this directory: unset it, or set `runtime.directory` \
+             or an absolute `gate.path`"
         );
         BindError::directory(&path, io::Error::new(error.kind(), message))
     })
@@ -111,8 +111,9 @@ fn private_directory(path: &Path, mode: u32) -> Result<PrivateDirectory, BindErr
 fn warn_if_open(path: &Path, admission: Admission) {
     if admission == Admission::AtConnect {
         warn!(
-            "the file system of {} has no access control lists: every local user can connect to the gate, \
-             and those who are not allowed are turned away there; another file system keeps them out",
+            "every local user can connect to the gate, because the file system of {} has no access \
+             control lists; Vestibule refuses users that are not allowed; put the gate on another \
+             file system to keep them out",
             path.display()
         );
     }
@@ -152,8 +153,8 @@ fn warn_of(obstacle: &Obstacle, who: &str, entry: &str) {
     } = obstacle;
     let directory = directory.display();
     warn!(
-        "{who} cannot reach the gate: {directory} (mode {mode:04o}, of user {owner}) keeps it out; run \
-         `setfacl -m {entry}:x {directory}` or `chmod o+x {directory}`, or choose a `gate.path` in a \
-         directory that it can enter"
+        "{who} cannot reach the gate: the directory {directory} (mode {mode:04o}, owner {owner}) \
+         denies access; run `setfacl -m {entry}:x {directory}` or `chmod o+x {directory}`, or \
+         choose a `gate.path` in another directory"
     );
 }

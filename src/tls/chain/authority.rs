@@ -126,29 +126,30 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAuthority => f.write_str(
-                "is no certificate authority; issue it again with `basicConstraints=critical,CA:TRUE`",
+                "is not a certificate authority; issue it again with \
+                 `basicConstraints=critical,CA:TRUE`",
             ),
             Self::NoCertSign => f.write_str(
-                "may not issue certificates, since its key usage does not have keyCertSign; issue it again \
-                 with keyCertSign",
+                "may not issue certificates, because its key usage does not have keyCertSign; \
+                 issue it again with keyCertSign",
             ),
             Self::Purpose(role) => {
                 let (who, usage) = super::words_of(*role);
                 write!(
                     f,
-                    "may not issue certificates for {who}, since its extended key usage does not have \
-                     {usage}; issue it again with {usage}, or without an extended key usage"
+                    "may not issue certificates for {who}, because its extended key usage does not \
+                     have {usage}; issue it again with {usage}, or without an extended key usage"
                 )
             }
             Self::TooLong { allowed, below } => write!(
                 f,
-                "has a pathlen of {allowed}, and the chain has more authorities below it ({below}); issue it \
-                 again with a larger pathlen or without one"
+                "has a pathlen of {allowed}, but the chain has more authorities below it \
+                 ({below}); issue it again with a larger pathlen or without one"
             ),
             Self::Name(name) => write!(
                 f,
-                "may not issue certificates for {name}, by its name constraints; take a certificate \
-                 without that name, or one of another authority"
+                "may not issue certificates for {name}, because of its name constraints; use a \
+                 certificate without this name, or one from another authority"
             ),
         }
     }

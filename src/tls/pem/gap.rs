@@ -5,14 +5,14 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Gap {
     #[error(
-        "looks like the beginning or the end of a block and is neither: it takes five dashes, as in \
-             `-----BEGIN CERTIFICATE-----`"
+        "looks like the begin or end of a block but is not; write five dashes, as in `-----BEGIN \
+         CERTIFICATE-----`"
     )]
     Armour,
-    #[error("holds base64 outside of a block: its -----BEGIN is missing")]
+    #[error("has base64 outside of a block; its -----BEGIN line is missing")]
     Base64,
     #[error(
-        "holds DER beside PEM: `openssl x509 -inform DER` or `openssl crl -inform DER` makes PEM of it"
+        "has DER beside PEM; convert it with `openssl x509 -inform DER` or `openssl crl -inform DER`"
     )]
     Der,
 }

@@ -87,8 +87,8 @@ fn what_cannot_be_read_is_an_error_with_its_line() {
     let begin = "-----BEGIN CERTIFICATE-----";
     let end = "-----END CERTIFICATE-----";
     for (text, line, why) in [
-        (format!("{CHAIN}{begin}\nAAAA\n"), 0, "cut short"),
-        (format!("{CHAIN}{begin}\nAAAA\n{CHAIN}"), 0, "cut short"),
+        (format!("{CHAIN}{begin}\nAAAA\n"), 0, "is complete"),
+        (format!("{CHAIN}{begin}\nAAAA\n{CHAIN}"), 0, "is complete"),
         (
             format!("{CHAIN}-----BEGIN CERTIFICATE----\nAAAA\n{end}\n"),
             0,
@@ -109,12 +109,12 @@ fn what_cannot_be_read_is_an_error_with_its_line() {
         (
             format!("{CHAIN}{begin}\nAAAA\n-----END PRIVATE KEY-----\n"),
             0,
-            "ends as",
+            "ends with",
         ),
         (
             format!("{CHAIN}{begin}\nAAAA\n-----END CERT\n"),
             0,
-            "ends as",
+            "ends with",
         ),
     ] {
         let error = Pem::read(text.as_bytes()).expect_err(&text).to_string();
@@ -169,15 +169,15 @@ fn what_looks_like_a_spoiled_block_is_an_error_with_its_line() {
     let der = certificates(CHAIN)[0].0.to_vec();
     let relabelled = |label: &str| CHAIN.replace("CERTIFICATE", label).into_bytes();
     for (spoiled, why) in [
-        (relabelled("CERTIFCATE"), "unknown kind"),
+        (relabelled("CERTIFCATE"), "unknown label"),
         (relabelled("CRL"), "X509 CRL"),
         (relabelled("PKCS7"), "openssl pkcs7"),
-        (relabelled("certificate"), "unknown kind"),
+        (relabelled("certificate"), "unknown label"),
         (CHAIN.replace("-----B", "----- B").into_bytes(), "without a"),
         (CHAIN.replace("-----", "----").into_bytes(), "five dashes"),
         (CHAIN.replace("-----", "— ").into_bytes(), "five dashes"),
         (CHAIN.replace("-----", "–––––").into_bytes(), "five dashes"),
-        (body.into_bytes(), "-----BEGIN is missing"),
+        (body.into_bytes(), "-----BEGIN line is missing"),
         (der, "DER beside PEM"),
     ] {
         let line = CHAIN.lines().count() + 1;

@@ -199,7 +199,7 @@ impl<'a> Parsed<'a> {
             }
         };
         if fields.tlv_bytes().map_err(malformed)? != algorithm {
-            let why = "it names two algorithms of its signature";
+            let why = "it names two different signature algorithms";
             return Err(ListError::Malformed(why.into()));
         }
         let issuer = fields.tlv_bytes().map_err(malformed)?;
@@ -329,7 +329,7 @@ impl Extension<'_> {
 
 fn each(der: &[u8], extensions: Extensions) -> Result<Vec<Extension<'_>>, ListError> {
     if extensions == Extensions::Forbidden {
-        let why = "it has extensions, and no version that may have them";
+        let why = "it has extensions that its version does not allow";
         return Err(ListError::Malformed(why.into()));
     }
     let mut all = content(der)?;
@@ -369,7 +369,7 @@ fn peek(fields: &SliceReader<'_>) -> Option<Tag> {
 fn finished(fields: &SliceReader<'_>) -> Result<(), ListError> {
     match fields.is_finished() {
         true => Ok(()),
-        false => Err(ListError::Malformed("it has a field too many".into())),
+        false => Err(ListError::Malformed("it has an extra field".into())),
     }
 }
 
@@ -395,27 +395,27 @@ pub(crate) enum ListError {
     #[error("not a certificate revocation list (RFC 5280 §5), in PEM or DER: {0}")]
     Malformed(String),
     #[error(
-        "the revocation list is signed with {0}, which is not verified here; have its authority \
-         sign it with SHA-256 or better"
+        "the revocation list is signed with {0}, which is not supported; have its authority sign \
+         it with SHA-256 or better"
     )]
     Unverifiable(String),
     #[error(
-        "this is a delta list, the difference to a complete one; get the complete list of its \
+        "the revocation list is a delta list, which is not supported; get the complete list of its \
          authority"
     )]
     Delta,
     #[error(
-        "this is an indirect list, with certificates of other authorities; get the list that each \
-         authority signs itself"
+        "the revocation list is an indirect list (it covers certificates of other authorities), \
+         which is not supported; get the list that each authority signs itself"
     )]
     Indirect,
-    #[error("the list is one of attribute certificates, which no client shows in TLS")]
+    #[error("the revocation list is for attribute certificates, which TLS does not use")]
     OfAttributes,
-    #[error("the revocation list has the critical extension {0}, which is not understood here")]
+    #[error("the revocation list has the critical extension {0}, which is not supported")]
     Critical(String),
     #[error(
-        "an authority of `client_ca` has the name in the revocation list, and has not signed it \
-         ({0}); get the list again, or take one of a former key away"
+        "an authority in `client_ca` has the issuer name of the revocation list, but did not sign \
+         it ({0}); get the list again, or remove it if it was signed with an old key"
     )]
     Foreign(String),
 }

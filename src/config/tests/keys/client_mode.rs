@@ -39,8 +39,7 @@ fn backend_tls() {
             (
                 "ca = []",
                 6,
-                "`backend.tls.ca`: an empty list trusts nobody; leave the key out to trust what \
-                 this machine trusts",
+                "`backend.tls.ca`: an empty list trusts no authority; leave the key out to trust the authorities of this machine",
             ),
             (
                 "ca = [\"certs/ca.pem\", \"certs/none.pem\"]",
@@ -51,15 +50,12 @@ fn backend_tls() {
             (
                 "ca = \"certs/ca-key.pem\"",
                 6,
-                "certs/ca-key.pem: there is no certificate in the bundle; it starts with \
-                 -----BEGIN CERTIFICATE-----, and the file holds a private key",
+                "certs/ca-key.pem: the bundle has no certificate, which starts with -----BEGIN CERTIFICATE-----; the file contains a private key",
             ),
             (
                 "certificate = { chain = \"certs/client.pem\", key = \"certs/server-key.pem\" }",
                 51,
-                "certs/server-key.pem: the private key does not belong to the first certificate of the \
-                 chain (O=Vestibule DEVELOPMENT ONLY - do not trust, OU=ops, CN=web), nor to another \
-                 one of it; take the key that the certificate was requested with",
+                "certs/server-key.pem: the private key belongs to no certificate of the chain, which starts with O=Vestibule DEVELOPMENT ONLY - do not trust, OU=ops, CN=web; use the key with which the certificate was requested",
             ),
             (
                 "certificate = { chain = \"certs/client.pem\" }",
@@ -79,19 +75,17 @@ fn backend_tls() {
             (
                 "alpn = [\"h2\", \"\"]",
                 15,
-                "`backend.tls.alpn`: a protocol's name has 1 to 255 bytes, found 0",
+                "`backend.tls.alpn`: the name of a protocol must have 1 to 255 bytes, found 0",
             ),
             (
                 "allow = []",
                 9,
-                "`backend.tls.allow`: an empty list allows nobody; leave the key out to allow every \
-                 server whose certificate is good",
+                "`backend.tls.allow`: an empty list allows no server; leave the key out to allow every server with a valid certificate",
             ),
             (
                 "allow = [\"cn:api\", \"api\"]",
                 20,
-                "`backend.tls.allow`: \"api\": an identity rule starts with `uri:`, `dns:`, \
-                 `cn:`, `ou:` or `sha256:`",
+                "`backend.tls.allow`: \"api\": an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
             ),
             (
                 "servername = \"api\"",
@@ -113,15 +107,15 @@ fn a_backend_whose_addresses_have_no_name_needs_one() {
     for (to, why) in [
         (
             "\"unix:/run/app.sock\"",
-            "`unix:/run/app.sock` has no name that a certificate could have",
+            "the certificate of `unix:/run/app.sock` cannot be checked without a name",
         ),
         (
             "[\"localhost:1\", \"unix:/run/app.sock\"]",
-            "`unix:/run/app.sock` has no name that a certificate could have",
+            "the certificate of `unix:/run/app.sock` cannot be checked without a name",
         ),
         (
             "\"-a-:1\"",
-            "`tcp:-a-:1` has no name that a certificate could have",
+            "the certificate of `tcp:-a-:1` cannot be checked without a name",
         ),
         (
             "\"gate\"",
@@ -160,7 +154,6 @@ fn every_value_of_backend_tls_arrives() {
 #[test]
 fn tls_of_the_short_form_in_a_file_says_where_it_belongs() {
     let text = format!("{LISTENER}[[backend]]\nname = \"app\"\nto = \"tls:db.internal:5433\"\n");
-    let expected = "6:6: `backend.to`: \"tls:db.internal:5433\": TLS towards a backend is a table \
-                    `[backend.tls]` beside `to = \"tcp:host:port\"`";
+    let expected = "6:6: `backend.to`: \"tls:db.internal:5433\": for TLS to the backend, write `to = \"tcp:host:port\"` and a table `[backend.tls]`";
     assert_eq!(problems(&text), [expected]);
 }

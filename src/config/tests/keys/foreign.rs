@@ -10,7 +10,7 @@ fn a_key_of_another_program_or_table_is_answered_with_what_to_write() {
         (
             "gate",
             "mode = \"0660\"",
-            "follows from `allow_uids` and `allow_gids`; leave it out",
+            "leave it out; `allow_uids` and `allow_gids` determine it",
         ),
         (
             "listener",
@@ -134,10 +134,7 @@ fn a_protocol_that_no_client_offers_is_answered_with_the_one_that_is_meant() {
     }
     for several in ["h2,http/1.1", "h2 http/1.1", "http/1.1 "] {
         let said = problems(&file("listener.tls", &format!("alpn = [\"{several}\"]")));
-        assert!(
-            said.len() == 1 && said[0].contains("write a list"),
-            "{said:?}"
-        );
+        assert!(said.len() == 1 && said[0].contains("as a list"), "{said:?}");
     }
     for right in [
         "h2",

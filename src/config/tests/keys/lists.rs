@@ -23,12 +23,12 @@ fn listener() {
             (
                 "mode = \"0600\"",
                 8,
-                "`listener.mode`: is for `unix:` addresses; leave it out",
+                "`listener.mode`: only for `unix:` addresses; leave it out",
             ),
             (
                 "group = \"root\"",
                 9,
-                "`listener.group`: is for `unix:` addresses; leave it out",
+                "`listener.group`: only for `unix:` addresses; leave it out",
             ),
             (
                 "name = \"\"",
@@ -45,14 +45,12 @@ fn listener() {
             (
                 "address = \"0.0.0.0\"",
                 11,
-                "`listener.address`: \"0.0.0.0\": an address needs a port, as in \
-                 `127.0.0.1:8443`, or is `unix:/path`",
+                "`listener.address`: \"0.0.0.0\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket",
             ),
             (
                 "address = \"::1:80\"",
                 11,
-                "`listener.address`: \"::1:80\": an IPv6 address stands in brackets, as in \
-                 `[::1]:8443`",
+                "`listener.address`: \"::1:80\": write an IPv6 address in brackets, as in `[::1]:8443`",
             ),
             (
                 "address = \"systemd:https\"",
@@ -63,8 +61,7 @@ fn listener() {
             (
                 "accept_proxy_protocol = \"required\"",
                 25,
-                "`listener.accept_proxy_protocol`: nobody may connect without `trusted_proxies`; \
-                 name the load balancers, as in `trusted_proxies = [\"10.0.0.0/8\"]`",
+                "`listener.accept_proxy_protocol` needs `trusted_proxies`, the networks of the load balancers, as in `trusted_proxies = [\"10.0.0.0/8\"]`",
             ),
             (
                 "accept_proxy_protocol = \"require\"",
@@ -80,8 +77,7 @@ fn listener() {
             (
                 "trusted_proxies = [\"10.0.0.0/8\"]",
                 19,
-                "`listener.trusted_proxies`: has no effect without `accept_proxy_protocol = \
-                 \"required\"`; add it, or leave this out",
+                "`listener.trusted_proxies` has no effect without `accept_proxy_protocol = \"required\"`; add it, or remove `trusted_proxies`",
             ),
             (
                 "trusted_proxies = [\"10.0.0.0/33\"]",
@@ -148,14 +144,12 @@ fn listener_tls() {
             (
                 "client_auth = \"required\"",
                 15,
-                "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' \
-                 certificates come from",
+                "`client_auth` needs `client_ca = [\"…\"]`, the authorities of the client certificates",
             ),
             (
                 "client_auth = \"optional\"",
                 15,
-                "`client_auth` needs `client_ca = [\"…\"]`, the authorities that clients' \
-                 certificates come from",
+                "`client_auth` needs `client_ca = [\"…\"]`, the authorities of the client certificates",
             ),
             (
                 "client_ca = [\"certs/none.pem\"]",
@@ -166,19 +160,17 @@ fn listener_tls() {
             (
                 "client_ca = [\"certs/server-key.pem\"]",
                 14,
-                "certs/server-key.pem: there is no certificate in the bundle; it starts with -----BEGIN \
-                 CERTIFICATE-----, and the file holds a private key",
+                "certs/server-key.pem: the bundle has no certificate, which starts with -----BEGIN CERTIFICATE-----; the file contains a private key",
             ),
             (
                 "crl = [\"certs/ca.pem\"]",
                 8,
-                "certs/ca.pem: not a certificate revocation list (RFC 5280 §5), in PEM or DER: \
-                 it holds a certificate",
+                "certs/ca.pem: not a certificate revocation list (RFC 5280 §5) in PEM or DER: the file contains a certificate",
             ),
             (
                 "alpn = [\"h2\", \"\"]",
                 15,
-                "`listener.tls.alpn`: a protocol's name has 1 to 255 bytes, found 0",
+                "`listener.tls.alpn`: the name of a protocol must have 1 to 255 bytes, found 0",
             ),
             (
                 "min_version = \"1.1\"",
@@ -228,8 +220,7 @@ fn a_secret_for_tickets_that_is_empty_is_a_problem() {
     let line = format!("tickets = {{ secret_file = {:?} }}", empty.path());
     let problems = problems(&file("listener.tls", &line));
     let expected = format!(
-        "6:27: {}: a secret for tickets has 32 random bytes or more, as from `openssl rand 32`; \
-         this one has 0",
+        "6:27: {}: a ticket secret needs 32 random bytes or more, as from `openssl rand 32`; this one has 0",
         empty.path().display()
     );
     assert_eq!(problems, [expected]);
@@ -255,19 +246,17 @@ fn route() {
             (
                 "listener = [\"frnt\"]",
                 13,
-                "`route.listener`: there is no listener \"frnt\", did you mean \"front\"?",
+                "`route.listener`: no listener has the name \"frnt\", did you mean \"front\"?",
             ),
             (
                 "listener = [\"front\", \"gopher\"]",
                 22,
-                "`route.listener`: there is no listener \"gopher\"; there are: front",
+                "`route.listener`: no listener has the name \"gopher\"; known: front",
             ),
             (
                 "sni = [\"a*.example.com\"]",
                 8,
-                "`route.sni`: \"a*.example.com\": not a name pattern; it is a DNS name, never an address, in which \
-                 `*` may stand for one label and, once, `**` for one or more, as in \
-                 `*.example.com`",
+                "`route.sni`: \"a*.example.com\": not a name pattern; write a DNS name (no address), as in `*.example.com`: `*` is one label, `**` (once) is one or more",
             ),
             (
                 "from = []",
@@ -289,8 +278,7 @@ fn route() {
             (
                 "from = [\"::ffff:10.0.0.0/8\"]",
                 9,
-                "`route.from`: \"::ffff:10.0.0.0/8\": an IPv4 network that is written in IPv6 has a \
-                 prefix from 96 to 128",
+                "`route.from`: \"::ffff:10.0.0.0/8\": an IPv4-mapped IPv6 network needs a prefix from 96 to 128",
             ),
             (
                 "identity = []",
@@ -301,13 +289,12 @@ fn route() {
             (
                 "identity = [\"cn:alice\", \"alice\"]",
                 25,
-                "`route.identity`: \"alice\": an identity rule starts with `uri:`, `dns:`, `cn:`, \
-                 `ou:` or `sha256:`",
+                "`route.identity`: \"alice\": an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
             ),
             (
                 "backend = \"ap\"",
                 11,
-                "`route.backend`: there is no backend \"ap\", did you mean \"app\"?",
+                "`route.backend`: no backend has the name \"ap\", did you mean \"app\"?",
             ),
             (
                 "deny = 1",
@@ -328,7 +315,7 @@ fn a_route_either_names_a_backend_or_denies() {
         let text = format!("{LISTENER}{BACKEND}[[route]]\n{line}\n");
         assert_eq!(
             problems(&text),
-            ["7:1: a route has either `backend = \"…\"` or `deny = true`"]
+            ["7:1: a route needs either `backend = \"…\"` or `deny = true`"]
         );
     }
 }
@@ -366,19 +353,18 @@ fn backend() {
             (
                 "to = \"gat\"",
                 6,
-                "`backend.to`: \"gat\": an address needs a port, as in `127.0.0.1:8443`, or is \
-                 `unix:/path`; or one of the words gate, hello, echo",
+                "`backend.to`: \"gat\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket; or write gate, hello or echo",
             ),
             (
                 "to = \"a:0\"",
                 6,
-                "`backend.to`: \"a:0\": a backend's port is not 0",
+                "`backend.to`: \"a:0\": the port of a backend must not be 0",
             ),
             ("to = []", 6, "`backend.to`: expected at least one address"),
             (
                 "to = [\"a:1\", \"gate\"]",
                 14,
-                "`backend.to`: gate, hello and echo stand alone",
+                "`backend.to`: gate, hello and echo cannot be combined with other entries",
             ),
             (
                 "to = 9000",
@@ -393,8 +379,7 @@ fn backend() {
             (
                 "proxy_protocol = \"v2\"",
                 18,
-                "`backend.proxy_protocol`: hello and echo are built in and read no PROXY protocol \
-                 header",
+                "`backend.proxy_protocol`: hello and echo are built in and read no PROXY protocol header; leave it out",
             ),
             (
                 "proxy_protocol = \"v3\"",
@@ -435,7 +420,7 @@ fn backend() {
             (
                 "tls = { ca = \"certs/ca.pem\" }",
                 7,
-                "`backend.tls`: hello and echo are built in; TLS is for addresses and for gate",
+                "`backend.tls`: hello and echo are built in and use no TLS; leave the table out",
             ),
         ],
     );

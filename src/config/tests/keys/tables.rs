@@ -45,7 +45,7 @@ fn runtime() {
             (
                 "directory = \"\"",
                 13,
-                "`runtime.directory`: expected a path, found nothing",
+                "`runtime.directory`: expected a path, found an empty string",
             ),
             (
                 "directory = true",
@@ -255,7 +255,7 @@ fn gate() {
             (
                 "path = \"\"",
                 8,
-                "`gate.path`: expected a path, found nothing",
+                "`gate.path`: expected a path, found an empty string",
             ),
             (
                 "path = 5",
@@ -290,7 +290,7 @@ fn admin_and_audit_are_off() {
             (
                 "address = \"unix:admin.sock\"",
                 11,
-                "`admin.address`: not supported in this version; only \"none\" is",
+                "`admin.address`: not supported in this version; only \"none\" is accepted",
             ),
             (
                 "allow_writes_over_tcp = true",
@@ -306,7 +306,7 @@ fn admin_and_audit_are_off() {
             (
                 "path = \"audit.log\"",
                 8,
-                "`audit.path`: not supported in this version; only \"none\" is",
+                "`audit.path`: not supported in this version; only \"none\" is accepted",
             ),
             (
                 "rotate = \"0B\"",
