@@ -62,6 +62,22 @@ impl Ledger {
         found
     }
 
+    /// What there is to see of the open connections that are meant.
+    pub(crate) fn list(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
+        let found = self.find(filter);
+        found
+            .iter()
+            .map(|entry| OpenConnection::of(entry))
+            .collect()
+    }
+
+    /// Ends the open connections that are meant; how many were not to end already.
+    pub(crate) fn kill(&self, filter: &ConnectionFilter) -> usize {
+        let found = self.find(filter);
+        let told = found.iter().filter(|entry| entry.end(EndCause::Killed));
+        told.count()
+    }
+
     /// Ends every connection that is open, or opens from now on.
     pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);

@@ -52,6 +52,7 @@ mod config;
 mod gate;
 mod handler;
 mod proxy;
+mod supervisor;
 mod watch;
 
 // What fuzz/ runs.
@@ -87,4 +88,5 @@ pub use proxy::{
 };
 pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};
+pub use supervisor::{ConfigSource, ReadError, ReloadFailure, Supervisor, SupervisorHandle};
 pub use watch::{FileState, Watch};

@@ -28,10 +28,11 @@ use crate::deadline::Deadline;
 use crate::gate::{self, Gate};
 use crate::handler::Backend;
 use crate::ledger::{ConnectionFilter, OpenConnection};
-use crate::outcome::{EndCause, Outcome};
+use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
+use crate::watch::FileState;
 use crate::worker::{Door, Worker};
 
 /// A proxy whose addresses are bound and which does not accept yet.
@@ -75,6 +76,8 @@ use crate::worker::{Door, Worker};
 #[must_use = "nothing is accepted before `start`"]
 pub struct Proxy {
     state: Arc<ProxyState>,
+    drain_timeout: Option<Duration>,
+    files: Vec<FileState>,
     addresses: HashMap<String, Address>,
     assembly: Assembly,
 }
@@ -109,10 +112,13 @@ impl Builder {
     ///
     /// Names the address or path that cannot be bound; nothing is left behind then.
     pub async fn bind(self) -> Result<Proxy, BindError> {
+        let (drain_timeout, files) = (self.config.drain_timeout(), self.config.files().to_vec());
         let (state, assembly) = bind::assemble(self.config, self.threads).await?;
         let addresses = addresses(&assembly.listeners);
         Ok(Proxy {
             state,
+            drain_timeout,
+            files,
             addresses,
             assembly,
         })
@@ -131,6 +137,11 @@ impl Proxy {
     /// The addresses of the listeners by name, with the port that the system chose for port 0.
     pub fn addresses(&self) -> &HashMap<String, Address> {
         &self.addresses
+    }
+
+    /// The files of the configuration, as they were when it was read.
+    pub(crate) fn files(&self) -> &[FileState] {
+        &self.files
     }
 
     /// A handle that accepts the connections of a backend with `to = "gate"` in this process.
@@ -158,8 +169,10 @@ impl Proxy {
     pub fn start(self) -> Running {
         let Self {
             state,
+            drain_timeout,
             addresses,
             assembly,
+            ..
         } = self;
         for (name, open) in &assembly.listeners {
             open.announce(name);
@@ -180,6 +193,7 @@ impl Proxy {
         tasks.close();
         Running {
             state,
+            drain_timeout,
             addresses,
             workers,
             tasks,
@@ -197,6 +211,7 @@ impl Proxy {
 #[must_use = "dropping it closes every connection"]
 pub struct Running {
     state: Arc<ProxyState>,
+    drain_timeout: Option<Duration>,
     addresses: HashMap<String, Address>,
     workers: TaskTracker,
     tasks: TaskTracker,
@@ -233,14 +248,19 @@ impl Running {
         &self.addresses
     }
 
+    pub(crate) fn state(&self) -> &Arc<ProxyState> {
+        &self.state
+    }
+
+    /// How long a drain may take, `timeouts.drain` of the configuration that is served; `None` is
+    /// unlimited.
+    pub fn drain_timeout(&self) -> Option<Duration> {
+        self.drain_timeout
+    }
+
     /// How many connections are open, and how those that are not have ended.
     pub fn statistics(&self) -> Statistics {
-        Statistics {
-            open: self.state.ledger.open_connections(),
-            pending: self.state.limits.pending(),
-            waiting: self.state.rendezvous.len(),
-            ended: Outcome::ALL.map(|outcome| (outcome, self.state.ledger.ended(outcome))),
-        }
+        Statistics::of(&self.state)
     }
 
     /// The open connections that are meant, in no order.
@@ -248,11 +268,7 @@ impl Running {
     /// A query by id, identity, peer, backend or listener takes microseconds; one that has to look at
     /// all connections does so on the caller's thread, not on the workers'.
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
-        let found = self.state.ledger.find(filter);
-        found
-            .iter()
-            .map(|entry| OpenConnection::of(entry))
-            .collect()
+        self.state.ledger.list(filter)
     }
 
     /// Ends the open connections that are meant, as [`Outcome::Killed`]; how many were told so.
@@ -260,9 +276,7 @@ impl Running {
     /// Bytes that are on their way have one second to arrive. A connection that is to end already is not
     /// counted.
     pub fn kill(&self, filter: &ConnectionFilter) -> usize {
-        let found = self.state.ledger.find(filter);
-        let told = found.iter().filter(|entry| entry.end(EndCause::Killed));
-        told.count()
+        self.state.ledger.kill(filter)
     }
 
     /// Stops accepting, resolves what waits at the rendezvous, and lets the rest end; after
@@ -374,6 +388,15 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    pub(crate) fn of(state: &ProxyState) -> Self {
+        Self {
+            open: state.ledger.open_connections(),
+            pending: state.limits.pending(),
+            waiting: state.rendezvous.len(),
+            ended: Outcome::ALL.map(|outcome| (outcome, state.ledger.ended(outcome))),
+        }
+    }
+
     /// How many connections have ended in this way.
     pub fn ended(&self, outcome: Outcome) -> u64 {
         self.ended

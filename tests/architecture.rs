@@ -57,7 +57,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
     (
         "control",
         Peers::Allowed,
-        &["config", "gate", "handler", "proxy", "watch"],
+        &["config", "gate", "handler", "proxy", "supervisor", "watch"],
     ),
 ];
 

@@ -18,7 +18,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
 use clap_complete::Shell;
 use tracing::error;
-use vestibule::{ConfigError, printable};
+use vestibule::{ReadError, printable};
 
 use self::args::{Args, Command};
 
@@ -53,7 +53,7 @@ fn answer() -> ExitCode {
             if stderr::has_log() {
                 // Under the target that no filter hides: it is why the process ends.
                 error!(target: stderr::START, "{said}");
-            } else if failure.error.is::<ConfigError>() {
+            } else if let Some(ReadError::Config(_)) = failure.error.downcast_ref() {
                 // Each line begins with its place in the file, as editors expect it.
                 stderr::last_words(&said);
             } else {

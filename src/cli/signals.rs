@@ -1,9 +1,11 @@
 //! What operators say to a running process with signals.
 
+use std::convert::Infallible;
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
+use vestibule::SupervisorHandle;
 
 /// What the operator says while it runs.
 pub(super) struct Signals {
@@ -23,15 +25,31 @@ impl Signals {
         })
     }
 
+    /// Has the supervisor do what the signals say: SIGHUP reloads, the first one that ends drains, a
+    /// second one cuts what is open then.
+    ///
     /// The signals of an upgrade and of log rotation, whose default is to kill, are answered with what
     /// they come to in this version.
-    pub(super) async fn asked(&mut self) -> Asked {
+    pub(super) async fn steer(mut self, supervisor: SupervisorHandle) -> Infallible {
         loop {
             tokio::select! {
-                () = self.end.asked() => return Asked::End,
-                _ = self.hangup.recv() => return Asked::Reload,
+                biased;
+                () = self.end.asked() => match supervisor.is_draining() {
+                    false => {
+                        info!("asked to end; a second signal closes open connections at once");
+                        supervisor.drain();
+                    }
+                    true => supervisor.cut(),
+                },
+                _ = self.hangup.recv() => match supervisor.is_draining() {
+                    false => {
+                        info!("SIGHUP: reloading");
+                        supervisor.request_reload();
+                    }
+                    true => warn!("SIGHUP ignored: no reload during a drain"),
+                },
                 _ = self.user1.recv() => {
-                    info!("SIGUSR1: there is no file to reopen; the log goes to stderr");
+                    info!("SIGUSR1: there is no log file to reopen; the log goes to stderr");
                 }
                 _ = self.user2.recv() => {
                     warn!("SIGUSR2: this version does not support upgrade; restart instead");
@@ -39,29 +57,6 @@ impl Signals {
             }
         }
     }
-
-    /// What this comes to, unless the end is asked for first, for which it is given up. The other
-    /// signals are kept for [`Self::asked`].
-    pub(super) async fn unless_end<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            () = self.end.asked() => None,
-            done = work => Some(done),
-        }
-    }
-
-    /// Waits for one of the signals that end.
-    pub(super) async fn end_is_asked(&mut self) {
-        while self.asked().await != Asked::End {
-            warn!("SIGHUP ignored: no reload during a drain");
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    End,
-    Reload,
 }
 
 /// The signals that end: SIGTERM, SIGINT, and SIGQUIT, on which other servers drain.
@@ -88,46 +83,4 @@ impl End {
             _ = self.quit.recv() => {}
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::sync_channel;
-    use std::time::Duration;
-
-    use anyhow::Context;
-    use rustix::process::{Signal, getpid, kill_process};
-    use tokio::sync::oneshot;
-    use tokio::task::spawn_blocking;
-
-    use super::*;
-    use crate::cli::run::control;
-
-    // One test: all of the process hears its signals.
-    #[test]
-    fn a_read_that_hangs_is_given_up_for_the_end_holds_up_no_exit_and_loses_no_sighup() {
-        for end in [Signal::TERM, Signal::INT, Signal::QUIT] {
-            let (data, disk) = sync_channel::<()>(0);
-            let ran = control(async {
-                let mut signals = Signals::new().context("no signals")?;
-                let (started, has_started) = oneshot::channel();
-                let hangs = spawn_blocking(move || {
-                    started.send(()).expect("a test that waits");
-                    disk.recv_timeout(LONG)
-                });
-                has_started.await.context("no read")?;
-                for signal in [Signal::HUP, end] {
-                    kill_process(getpid(), signal).context("no signal")?;
-                }
-                assert!(signals.unless_end(hangs).await.is_none(), "{end:?}");
-                assert_eq!(signals.asked().await, Asked::Reload);
-                Ok(())
-            });
-            assert!(ran.is_ok());
-            data.send(()).expect("a read that hangs still");
-        }
-    }
-
-    /// Only a test that fails takes so long.
-    const LONG: Duration = Duration::from_secs(60);
 }

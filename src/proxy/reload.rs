@@ -80,6 +80,7 @@ impl Running {
             warn_if_for_development(listener);
         }
         self.addresses = addresses(&self.listeners);
+        self.drain_timeout = config.drain_timeout();
 
         let state = Arc::clone(&self.state);
         // A signature is verified for each certificate: not on a thread that has others to serve.
