@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tracing_subscriber::EnvFilter;
 
 use super::value::{Expected, Value};
 use crate::address::Address;
@@ -57,7 +56,7 @@ pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
 pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
     let is_filter = |text: &str| {
         let complete = log_filter::complete(text);
-        complete.is_some_and(|filter| EnvFilter::builder().parse(filter).is_ok())
+        complete.is_some_and(|filter| is_taken(&filter))
     };
     value.parsed(|text| match is_filter(text) {
         true => Ok(text.to_owned()),
@@ -66,6 +65,19 @@ pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
              off, error, warn, info, debug and trace",
         ),
     })
+}
+
+/// The command line's subscriber has the last word on a filter.
+#[cfg(feature = "cli")]
+fn is_taken(filter: &str) -> bool {
+    let filter = tracing_subscriber::EnvFilter::builder().parse(filter);
+    filter.is_ok()
+}
+
+/// A program that embeds the library sets up its own log.
+#[cfg(not(feature = "cli"))]
+fn is_taken(_: &str) -> bool {
+    true
 }
 
 pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {
