@@ -28,13 +28,13 @@ use tokio_rustls::rustls::{
 };
 
 use crate::deadline::Deadline;
-use crate::relay::record::{Peer, ReadVectored, RecordStream, TrafficSecrets, Wire};
-use crate::relay::{Relay, Settings};
+use crate::relay::{Joint, Records, Relay, Settings};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::Secret;
 use crate::tls::{self, Keyed, Session, TlsAcceptor};
 use crate::traffic::Traffic;
+use crate::wire::{Peer, Wire};
 
 /// A listener in memory, and the configuration of its clients.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Front {
     }
 }
 
-async fn secure(acceptor: &TlsAcceptor, wire: Line) -> RecordStream<Line> {
+async fn secure(acceptor: &TlsAcceptor, wire: Line) -> Joint<Records<Line>> {
     let deadline = Deadline::after(LONG);
     let accepted = acceptor.accept(wire, deadline, |_| Ok::<_, ()>(None)).await;
     let Ok(secured) = accepted else {
@@ -125,11 +125,7 @@ async fn secure(acceptor: &TlsAcceptor, wire: Line) -> RecordStream<Line> {
         traffic,
         received,
     } = *keyed;
-    let traffic = traffic.map(|secrets| TrafficSecrets {
-        client: secrets.client,
-        server: secrets.server,
-    });
-    RecordStream::new(io, &secrets, traffic, received).expect("a suite of ours")
+    Joint::new(Records::new(io, &secrets, traffic, received).expect("a suite of ours"))
 }
 
 /// Of clients that offer `suite` and X25519, and nothing else.
@@ -232,7 +228,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    fn join(&mut self, mut client: RecordStream<Line>) {
+    fn join(&mut self, mut client: Joint<Records<Line>>) {
         let mut backend = self.back.clone();
         self.life = Box::pin(async move {
             let traffic = Traffic::default();
@@ -316,8 +312,6 @@ impl AsyncRead for Line {
         Poll::Ready(Ok(()))
     }
 }
-
-impl ReadVectored for Line {}
 
 impl AsyncWrite for Line {
     fn poll_write(

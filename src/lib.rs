@@ -25,7 +25,10 @@ mod residue;
 mod traffic;
 mod wire;
 
-// Mechanisms: each knows the words and nothing of the others.
+// Codecs: what several mechanisms speak, without IO.
+mod record;
+
+// Mechanisms: each knows the words and codecs, and nothing of the others.
 mod drain;
 mod limits;
 mod proxy_protocol;

@@ -1,18 +1,25 @@
 //! Moving bytes both ways between a client and its backend until both have closed.
 //!
-//! [`stream`] joins any two streams; [`record`] joins a TLS client and a backend with the records in
-//! its own hands. What both promise is said here and tested for both.
+//! There is one relay, [`joint`]. Each of its two sides is [`clear`], where every byte is payload, or has
+//! [`records`], which are opened and sealed here. What is promised is said here and tested for all.
 
+mod clear;
 mod drive;
+mod endpoint;
+mod joint;
 mod quiet;
-pub(crate) mod record;
-pub(crate) mod stream;
+mod records;
 mod unsent;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::endpoint::poll_discard;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::joint::state::State as Exported;
+pub(crate) use self::joint::{Heard, Joint};
+pub(crate) use self::records::Records;
 use crate::traffic::Traffic;
 
 /// What a relay goes by, and where it counts.

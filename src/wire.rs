@@ -1,11 +1,11 @@
 //! A peer's stream and the socket under it, as far as TLS and the relay care.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A peer of a relay. What is asked here is asked of the socket under its stream; the defaults are those
 /// of a stream that has none.
@@ -20,12 +20,34 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         None
     }
 
+    /// Reads into one place after the other in a single step: how many bytes, and 0 is the end. A stream that
+    /// cannot do it fills the first place alone.
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_read_first(self, cx, places)
+    }
+
     /// Reads and drops what the socket still says after the end of the stream; ready when the socket
     /// has ended as well.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())
     }
+}
+
+/// Fills the first place alone.
+pub(crate) fn poll_read_first<S: AsyncRead + Unpin + ?Sized>(
+    stream: &mut S,
+    cx: &mut Context<'_>,
+    places: &mut [IoSliceMut<'_>],
+) -> Poll<io::Result<usize>> {
+    let first = places.first_mut().map_or(&mut [][..], |place| place);
+    let mut buffer = ReadBuf::new(first);
+    ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
 }
 
 /// How far a socket is with what it was given to send.
@@ -59,5 +81,15 @@ impl Peer for tokio::io::DuplexStream {}
 impl Wire for tokio::io::DuplexStream {
     fn was_read_out(&self) -> bool {
         false
+    }
+}
+
+/// Fills one place after the other, for streams that are not the system's.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn scatter(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) {
+    for place in places {
+        let (ours, others) = bytes.split_at(bytes.len().min(place.len()));
+        place[..ours.len()].copy_from_slice(ours);
+        bytes = others;
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the bottom up. A module may import those of lower layers; where it says so, its own too.
-const LAYERS: [(&str, Peers, &[&str]); 5] = [
+const LAYERS: [(&str, Peers, &[&str]); 6] = [
     (
         "words",
         Peers::Allowed,
@@ -26,6 +26,7 @@ const LAYERS: [(&str, Peers, &[&str]); 5] = [
             "wire",
         ],
     ),
+    ("codecs", Peers::Forbidden, &["record"]),
     (
         "mechanisms",
         Peers::Forbidden,

@@ -8,11 +8,10 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::secure::Secure;
 use crate::deadline::Deadline;
-use crate::relay::record::ReadVectored;
-use crate::relay::stream::poll_discard;
+use crate::relay::poll_discard;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
-use crate::wire::{Peer, Transmission};
+use crate::wire::{Peer, Transmission, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Plain {
@@ -57,7 +56,7 @@ one_of_streams!(Plain {
     Secure
 });
 
-impl ReadVectored for Plain {
+impl Peer for Plain {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -65,15 +64,10 @@ impl ReadVectored for Plain {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => socket.poll_read_vectored(cx, places),
-            Self::Memory(stream) => stream.poll_read_vectored(cx, places),
-            Self::Secure(secure) => secure.poll_read_vectored(cx, places),
+            Self::Memory(_) | Self::Secure(_) => poll_read_first(self, cx, places),
         }
     }
-}
 
-impl ReadVectored for DuplexStream {}
-
-impl Peer for Plain {
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),

@@ -13,11 +13,9 @@ use super::dial::DialError;
 use crate::address::Address;
 use crate::identity::Identity;
 use crate::pace::Pace;
-use crate::relay::record::ReadVectored;
 use crate::residue;
 use crate::sys::socket::Socket;
 use crate::tls::connector::{Settings, TlsConnector, refusal};
-use crate::wire::Peer;
 
 /// What the connections to the addresses of one backend have in common.
 #[derive(Debug)]
@@ -154,7 +152,3 @@ impl AsyncWrite for Secure {
         }
     }
 }
-
-impl Peer for Box<Secure> {}
-
-impl ReadVectored for Box<Secure> {}

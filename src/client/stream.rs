@@ -1,28 +1,20 @@
 //! A client whose bytes come in the clear: TLS in rustls's hands, or none.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::ProtocolVersion;
 
-use crate::backend::Plain;
-use crate::relay::record::{Heard, RecordStream, TrafficSecrets};
-use crate::relay::stream::{Joint, poll_discard};
-use crate::relay::{End, Relay};
+use crate::record::TrafficSecrets;
+use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
-use crate::wire::{Peer, Transmission};
+use crate::wire::{Peer, Transmission, poll_read_first};
 
 #[derive(Debug)]
-pub(crate) struct Stream {
-    inner: Inner,
-    joint: Joint,
-}
-
-#[derive(Debug)]
-enum Inner {
+pub(crate) enum Stream {
     Tls(Box<TlsStream<Socket>>),
     Plain(Socket),
 }
@@ -33,63 +25,11 @@ impl Stream {
             // Where the kernel cannot, its close is an end whatever it was meant to be.
             let _ = stream.reset_on_close();
         }
-        Self::new(Inner::Plain(socket))
-    }
-
-    pub(super) fn tls(stream: Box<TlsStream<Socket>>) -> Self {
-        Self::new(Inner::Tls(stream))
-    }
-
-    fn new(inner: Inner) -> Self {
-        Self {
-            inner,
-            joint: Joint::default(),
-        }
-    }
-
-    /// Reads what the client says until it has ended or said `enough` bytes, and keeps it.
-    ///
-    /// # Cancel safety
-    ///
-    /// No byte is lost: what was heard stays in the stream.
-    pub(super) async fn hear(&mut self, enough: usize) -> Heard {
-        let Self { inner, joint } = self;
-        loop {
-            let early = joint.heard();
-            let room = enough.saturating_sub(early.len());
-            if room == 0 {
-                return Heard::Words;
-            }
-            early.reserve(EARLY_STEP.saturating_sub(early.capacity() - early.len()));
-            match (&mut *inner).take(room as u64).read_buf(early).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => {
-                    joint.client_failed(error);
-                    break;
-                }
-            }
-        }
-        match joint.heard().is_empty() {
-            true => Heard::Nothing,
-            false => Heard::Words,
-        }
-    }
-
-    pub(super) async fn join(&mut self, backend: &mut Plain, relay: Relay<'_>) -> End {
-        self.joint.join(&mut self.inner, backend, relay).await
-    }
-
-    pub(super) fn joint(&mut self) -> &mut Joint {
-        &mut self.joint
+        Self::Plain(socket)
     }
 
     pub(super) fn is_plain(&self) -> bool {
-        matches!(self.inner, Inner::Plain(_))
-    }
-
-    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
-        self.inner.shutdown().await
+        matches!(self, Self::Plain(_))
     }
 
     /// Takes the records out of rustls's hands, for an alert that rustls has no call for.
@@ -97,29 +37,27 @@ impl Stream {
     /// # Errors
     ///
     /// There is no TLS on this socket, or its keys are of no use.
-    pub(super) fn into_record(self) -> Result<RecordStream<Socket>, Socket> {
-        let (socket, connection) = match self.inner {
-            Inner::Tls(stream) => stream.into_inner(),
-            Inner::Plain(socket) => return Err(socket),
+    pub(super) fn into_records(self) -> Result<Records<Socket>, Socket> {
+        let (socket, connection) = match self {
+            Self::Tls(stream) => stream.into_inner(),
+            Self::Plain(socket) => return Err(socket),
         };
         let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         // Only to say a last word: of secrets for the next keys there is no need.
         let traffic = is_tls13.then(TrafficSecrets::default);
         match connection.dangerous_extract_secrets() {
-            Ok(secrets) => RecordStream::new(socket, &secrets, traffic, Vec::new()),
+            Ok(secrets) => Records::new(socket, &secrets, traffic, Vec::new()),
             Err(_) => Err(socket),
         }
     }
 
     pub(super) fn into_socket(self) -> Socket {
-        match self.inner {
-            Inner::Tls(stream) => stream.into_inner().0,
-            Inner::Plain(socket) => socket,
+        match self {
+            Self::Tls(stream) => stream.into_inner().0,
+            Self::Plain(socket) => socket,
         }
     }
-}
 
-impl Inner {
     fn socket(&self) -> &Socket {
         match self {
             Self::Tls(stream) => stream.get_ref().0,
@@ -131,11 +69,11 @@ impl Inner {
 macro_rules! delegate {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
-            Inner::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let $stream = Pin::new(stream.as_mut());
                 $call
             }
-            Inner::Plain(socket) => {
+            Stream::Plain(socket) => {
                 let $stream = Pin::new(socket);
                 $call
             }
@@ -143,7 +81,7 @@ macro_rules! delegate {
     };
 }
 
-impl Peer for Inner {
+impl Peer for Stream {
     fn has_failed(&self) -> bool {
         self.socket().has_failed()
     }
@@ -155,6 +93,17 @@ impl Peer for Inner {
         }
     }
 
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tls(_) => poll_read_first(self, cx, places),
+            Self::Plain(socket) => socket.poll_read_vectored(cx, places),
+        }
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tls(stream) => poll_discard(stream.get_mut().0, cx),
@@ -163,15 +112,15 @@ impl Peer for Inner {
     }
 }
 
-impl AsyncRead for Inner {
+impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = match self.get_mut() {
-            Inner::Tls(stream) => stream,
-            Inner::Plain(socket) => return Pin::new(socket).poll_read(cx, buf),
+            Stream::Tls(stream) => stream,
+            Stream::Plain(socket) => return Pin::new(socket).poll_read(cx, buf),
         };
         let read = Pin::new(stream.as_mut()).poll_read(cx, buf);
         // What rustls itself has to say to what it read, such as that there is no renegotiation,
@@ -184,7 +133,7 @@ impl AsyncRead for Inner {
     }
 }
 
-impl AsyncWrite for Inner {
+impl AsyncWrite for Stream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -212,5 +161,3 @@ impl AsyncWrite for Inner {
         }
     }
 }
-
-const EARLY_STEP: usize = 1024;

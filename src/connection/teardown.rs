@@ -71,7 +71,7 @@ pub(super) async fn interrupt(
 
 /// Ends a connection on which nothing moves. To the backend half a request must not look like a whole
 /// one.
-async fn cut(mut client: Client, backend: Plain) {
+async fn cut(client: Client, backend: Plain) {
     match client.has_ended() {
         true => backend.close().await,
         false => backend.reset(),

@@ -1,9 +1,9 @@
 //! The record layer and rustls: the same bytes, the same plaintext or the same refusal.
 //!
 //! ```text
-//! program ─► client's records ──┬─► RecordStream ─► backend     the same bytes, the same end
+//! program ─► client's records ──┬─► Records ─► backend          the same bytes, the same end
 //!            (sealed by Half)   └─► rustls's server
-//!            rustls's client  ◄──── RecordStream ◄─ backend     the bytes that it said
+//!            rustls's client  ◄──── Records ◄─      backend     the bytes that it said
 //! ```
 
 mod half;

@@ -1,4 +1,4 @@
-//! What both relays have in common: how one direction moves, and when two directions and the timers
+//! What all relays have in common: how one direction moves, and when two directions and the timers
 //! make an end.
 //!
 //! ```text
@@ -50,7 +50,7 @@ pub(super) struct Progress {
 
 /// What the reader's end means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OnEnd {
+pub(crate) enum OnEnd {
     PassOn,
     /// Its connection is known to have failed.
     Fail,
@@ -92,7 +92,7 @@ impl State {
 
 /// Why a reader has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Cause {
+pub(crate) enum Cause {
     /// Its connection failed.
     Reset,
     /// Its stream ended where TLS says that it did not.
@@ -115,7 +115,7 @@ impl From<io::Error> for Cause {
 
 /// Which end of a direction failed.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Read(Cause),
     /// With what it says of the answer, if it is the backend that reads no more.
     Write(Answer),

@@ -8,7 +8,7 @@ use tokio::io::AsyncWrite;
 
 /// Owns memory only while it holds something.
 #[derive(Debug, Default)]
-pub(super) struct Unsent {
+pub(crate) struct Unsent {
     bytes: Vec<u8>,
     sent: usize,
 }
@@ -33,7 +33,6 @@ impl Unsent {
         self.bytes.capacity()
     }
 
-    #[cfg(any(test, fuzzing))]
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.sent..]
     }

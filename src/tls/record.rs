@@ -22,7 +22,6 @@ use tokio_rustls::rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus,
 };
 use tokio_rustls::rustls::{self, ExtractedSecrets, KeyLog, ProtocolVersion};
-use zeroize::Zeroizing;
 
 use super::first::{
     ALERT, APPLICATION_DATA, Failure, MOST_KEPT, READ, RECORD_HEADER, Reading, hello, read,
@@ -30,6 +29,7 @@ use super::first::{
 };
 use super::turns::rest;
 use super::{HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer};
+use crate::record::{Secret, TrafficSecrets};
 use crate::wire::Wire;
 
 /// A connection past its handshake, and past rustls.
@@ -42,15 +42,6 @@ pub(crate) struct Keyed<IO> {
     /// What the client has sent after its handshake, as it came.
     pub received: Vec<u8>,
 }
-
-/// RFC 8446 §7.1: `client_application_traffic_secret_0` and the server's.
-#[derive(Default)]
-pub(crate) struct TrafficSecrets {
-    pub client: Secret,
-    pub server: Secret,
-}
-
-type Secret = Zeroizing<Box<[u8]>>;
 
 pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
@@ -375,14 +366,14 @@ mod tests {
 
     use super::super::Settings;
     use super::super::certs::Certificate;
-    use super::super::tickets::Secret;
+    use super::super::tickets;
     use super::*;
     use crate::deadline::Deadline;
 
     /// What becomes of a client that says this, and then nothing.
     async fn refusal(said: &[u8]) -> rustls::Error {
         let certificate = Certificate::for_development().expect("it is tested");
-        let secret = Secret::new(&[7; 32]).expect("it is long enough");
+        let secret = tickets::Secret::new(&[7; 32]).expect("it is long enough");
         let acceptor = TlsAcceptor::new(&Settings::with(certificate), &secret);
         let acceptor = acceptor.expect("a certificate and its key");
         let (ours, mut client) = duplex(1 << 20);

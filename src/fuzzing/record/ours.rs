@@ -11,14 +11,14 @@ use tokio_rustls::rustls::ExtractedSecrets;
 use super::pipe::Pipe;
 use super::program::Setup;
 use super::session::Secrets;
-use crate::relay::record::{Exported, Heard, RecordStream, Secret, TrafficSecrets};
-use crate::relay::{End, Relay, Settings};
+use crate::record::{Secret, TrafficSecrets};
+use crate::relay::{End, Exported, Heard, Joint, Records, Relay, Settings};
 use crate::traffic::Traffic;
 
 pub(super) struct Ours {
     /// Until it begins.
     keys: Option<Keys>,
-    stream: Option<RecordStream<Pipe>>,
+    stream: Option<Client>,
     client: Pipe,
     backend: Pipe,
     pub traffic: Traffic,
@@ -29,6 +29,8 @@ pub(super) struct Ours {
     limit: Option<u64>,
     bell: Arc<Bell>,
 }
+
+type Client = Joint<Records<Pipe>>;
 
 type Keys = (ExtractedSecrets, Option<TrafficSecrets>);
 
@@ -75,18 +77,18 @@ impl Ours {
             return bytes;
         };
         let (received, rest) = bytes.split_at(bytes.len().min(MOST_HANDED_OVER));
-        let stream = RecordStream::new(self.client.clone(), &extracted, secrets, received.to_vec());
-        let Ok(mut stream) = stream else {
+        let records = Records::new(self.client.clone(), &extracted, secrets, received.to_vec());
+        let Ok(mut records) = records else {
             panic!("a suite that is known");
         };
         if let Some(limit) = self.limit {
-            stream.set_limit(limit);
+            records.set_limit(limit);
         }
-        self.go_on(stream);
+        self.go_on(Joint::new(records));
         rest
     }
 
-    fn go_on(&mut self, stream: RecordStream<Pipe>) {
+    fn go_on(&mut self, stream: Client) {
         self.stream = Some(stream);
         self.bell.ring();
     }
@@ -133,7 +135,7 @@ impl Ours {
             let (io, state) = stream.export();
             let bytes = serde_json::to_vec(&state).expect("plain data");
             let state: Exported = serde_json::from_slice(&bytes).expect("what was written");
-            self.go_on(RecordStream::import(io, state).expect("what was exported"));
+            self.go_on(Joint::import(io, state).expect("what was exported"));
         }
     }
 
@@ -142,7 +144,7 @@ impl Ours {
         self.begin(&[]);
         let stream = self.stream.as_mut().expect("it has begun");
         let mut cx = Context::from_waker(Waker::noop());
-        let closed = pin!(stream.close()).poll(&mut cx);
+        let closed = pin!(stream.client().close()).poll(&mut cx);
         assert!(matches!(closed, Poll::Ready(Ok(()))), "{closed:?}");
     }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::relay::record::{Peer, ReadVectored, Wire, scatter};
+use crate::wire::{Peer, Wire, scatter};
 
 /// A task is woken only as a socket would wake it, so that what forgets to wait is left behind.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl AsyncRead for Pipe {
     }
 }
 
-impl ReadVectored for Pipe {
+impl Peer for Pipe {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,8 +145,6 @@ impl AsyncWrite for Pipe {
         Poll::Ready(Ok(()))
     }
 }
-
-impl Peer for Pipe {}
 
 impl Wire for Pipe {
     fn was_read_out(&self) -> bool {

@@ -114,7 +114,7 @@ impl Program<'_> {
             prompt: is(1),
             handed_over: is(2),
             hear: is(4).then_some(1 + how_much),
-            limit: is(8).then_some(16 + how_much as u64 % 32),
+            limit: is(8).then_some(24 + how_much as u64 % 32),
             grain: if is(16) { 1 + how_much } else { usize::MAX },
         }
     }

@@ -77,9 +77,9 @@ impl Told {
         self.received.is_empty()
     }
 
-    /// So far that eight full records and a last word might be too many.
+    /// So far that what is sealed at a time and a last word might be too many.
     pub(super) fn is_nearly_spent(&self) -> bool {
-        self.downwards.sequence().saturating_add(12) > self.limit
+        self.downwards.sequence().saturating_add(21) > self.limit
     }
 
     fn understand(&mut self, record: &[u8]) {

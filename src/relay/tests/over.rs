@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -14,12 +14,12 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::*;
-use crate::relay::record::{Peer, ReadVectored, RecordStream, TrafficSecrets, Wire, scatter};
-use crate::relay::stream::{Joint, poll_discard};
+use crate::relay::{Joint, Records, poll_discard};
 use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::Secret;
 use crate::tls::{Engine, Session, Settings, TlsAcceptor};
+use crate::wire::{Peer, Wire, scatter};
 
 /// What lies between the client's bytes and the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,10 +60,7 @@ impl Over {
             has_failed: Arc::default(),
         };
         let (version, engine) = match self {
-            Self::Clear => {
-                let client = Client::Clear(socket);
-                return (Near::new(client), Far::Clear(far));
-            }
+            Self::Clear => return (Near::Clear(Joint::new(socket)), Far::Clear(far)),
             Self::Rustls(version) => (version, Engine::Stream),
             Self::Record(version) => (version, Engine::Record),
         };
@@ -72,19 +69,16 @@ impl Over {
         let connector = TlsConnector::from(config(version));
         let name = ServerName::try_from("localhost").expect("a name");
         let (accepted, far) = tokio::join!(accept, connector.connect(name, far));
-        let client = match accepted.ok().expect("a handshake").session {
-            Session::Stream(stream) => Client::Rustls(stream),
+        let near = match accepted.ok().expect("a handshake").session {
+            Session::Stream(stream) => Near::Rustls(Box::new(Joint::new(*stream))),
             Session::Record(keyed) => {
-                let traffic = keyed.traffic.map(|secrets| TrafficSecrets {
-                    client: secrets.client,
-                    server: secrets.server,
-                });
-                let stream = RecordStream::new(keyed.io, &keyed.secrets, traffic, keyed.received);
-                Client::Record(Box::new(stream.ok().expect("a suite that is known")))
+                let records = Records::new(keyed.io, &keyed.secrets, keyed.traffic, keyed.received);
+                let records = records.ok().expect("a suite that is known");
+                Near::Record(Box::new(Joint::new(records)))
             }
         };
         let far = far.expect("a handshake");
-        (Near::new(client), Far::Tls(Box::new(far)))
+        (near, Far::Tls(Box::new(far)))
     }
 
     /// Whether the client's stream may keep bytes until it is flushed: sockets do not, and TLS
@@ -111,23 +105,13 @@ impl Over {
 }
 
 /// The relay's end of a client.
-pub(super) struct Near {
-    client: Client,
-    joint: Joint,
-}
-
-enum Client {
-    Clear(Socket),
-    Rustls(Box<server::TlsStream<Socket>>),
-    Record(Box<RecordStream<Socket>>),
+pub(super) enum Near {
+    Clear(Joint<Socket>),
+    Rustls(Box<Joint<server::TlsStream<Socket>>>),
+    Record(Box<Joint<Records<Socket>>>),
 }
 
 impl Near {
-    fn new(client: Client) -> Self {
-        let joint = Joint::default();
-        Self { client, joint }
-    }
-
     /// Gives the socket a habit that it did not have at the handshake.
     pub(super) fn with<S: Stream + 'static>(
         mut self,
@@ -145,33 +129,29 @@ impl Near {
     }
 
     fn socket(&mut self) -> &mut Socket {
-        match &mut self.client {
-            Client::Clear(socket) => socket,
-            Client::Rustls(stream) => stream.get_mut().0,
-            Client::Record(stream) => stream.io_mut(),
+        match self {
+            Self::Clear(joint) => joint.client(),
+            Self::Rustls(joint) => joint.client().get_mut().0,
+            Self::Record(joint) => joint.client().io_mut(),
         }
     }
 
     /// Reads so many bytes, or a record more, before there is a backend.
     pub(super) async fn hear(&mut self, enough: usize) {
-        let early = self.joint.heard();
-        let heard = match &mut self.client {
-            Client::Clear(socket) => (&mut *socket).take(enough as u64).read_to_end(early).await,
-            Client::Rustls(stream) => (&mut **stream).take(enough as u64).read_to_end(early).await,
-            Client::Record(stream) => {
-                stream.hear(enough).await;
-                return;
-            }
+        let heard = match self {
+            Self::Clear(joint) => joint.hear(enough).await,
+            Self::Rustls(joint) => joint.hear(enough).await,
+            Self::Record(joint) => joint.hear(enough).await,
         };
-        assert_eq!(heard.expect("bytes"), enough);
+        assert_eq!(heard, Heard::Words);
     }
 
     pub(super) async fn join<B: Stream>(&mut self, backend: &mut B, relay: Relay<'_>) -> End {
-        let (joint, mut backend) = (&mut self.joint, Vectored(backend));
-        match &mut self.client {
-            Client::Clear(socket) => joint.join(socket, &mut backend, relay).await,
-            Client::Rustls(tls) => joint.join(&mut **tls, &mut backend, relay).await,
-            Client::Record(stream) => stream.join(&mut backend, relay).await,
+        let mut backend = Vectored(backend);
+        match self {
+            Self::Clear(joint) => joint.join(&mut backend, relay).await,
+            Self::Rustls(joint) => joint.join(&mut backend, relay).await,
+            Self::Record(joint) => joint.join(&mut backend, relay).await,
         }
     }
 }
@@ -179,9 +159,7 @@ impl Near {
 /// A backend that reads into one place after the other, as sockets do.
 struct Vectored<'a, B>(&'a mut B);
 
-impl<B: Stream> Peer for Vectored<'_, B> {}
-
-impl<B: Stream> ReadVectored for Vectored<'_, B> {
+impl<B: Stream> Peer for Vectored<'_, B> {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,

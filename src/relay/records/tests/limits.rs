@@ -1,28 +1,16 @@
 //! How long a key is used, and who changes it.
 
 use super::*;
-use crate::relay::record::inbound::Answer;
 
 /// Low enough to be passed often, high enough for what one turn seals.
-const LIMIT: u64 = 20;
-
-#[test]
-fn the_limit_is_that_of_the_suite() {
-    for suite in suites() {
-        let expected = match suite.aead {
-            Aead::Aes128Gcm | Aead::Aes256Gcm => 1 << 24,
-            Aead::ChaCha20Poly1305 => u64::MAX,
-        };
-        assert_eq!(Outbound::new(keys(suite, 1)).limit, expected, "{suite:?}");
-    }
-}
+const LIMIT: u64 = 40;
 
 #[tokio::test(start_paused = true)]
 async fn keys_change_before_they_have_sealed_too_much() {
     for suite in suites().filter(|suite| suite.version == Version::Tls13) {
         for (step, count) in [(1, 200), (MAX_PAYLOAD, 60), (8 * MAX_PAYLOAD, 30)] {
             let (mut stream, mut peer) = connection(suite);
-            stream.outbound.limit = LIMIT;
+            stream.client().set_limit(LIMIT);
             let (end, updates) = joined(&mut stream, async |mut backend| {
                 let mut updates = 0;
                 for turn in 0..count {
@@ -37,7 +25,7 @@ async fn keys_change_before_they_have_sealed_too_much() {
                             (Received::KeyUpdate(Answer::NotRequested), _) => updates += 1,
                             (other, _) => panic!("{other:?}"),
                         }
-                        assert!(peer.theirs.keys.cipher.sequence() <= LIMIT);
+                        assert!(peer.opened() <= LIMIT);
                     }
                 }
                 drop(backend);
@@ -59,10 +47,10 @@ async fn keys_change_before_they_have_sealed_too_much() {
 async fn a_client_that_never_changes_its_keys_is_asked_to() {
     for suite in suites().filter(|suite| suite.version == Version::Tls13) {
         let (mut stream, mut peer) = connection(suite);
-        stream.outbound.limit = LIMIT;
+        stream.client().set_limit(LIMIT);
         let (end, asked) = joined(&mut stream, async |mut backend| {
             let mut asked = 0;
-            for turn in 0..100 {
+            for turn in 0..200 {
                 peer.data(&[turn]).await;
                 assert_eq!(read(&mut backend, 1).await, [turn]);
                 backend.write_all(&[turn]).await.expect("a relay");
@@ -118,7 +106,7 @@ async fn a_request_that_crosses_ours_is_answered() {
     const ROOM: usize = 1_000;
     for suite in suites().filter(|suite| suite.version == Version::Tls13) {
         let (mut stream, mut peer) = connection_over(suite, ROOM);
-        stream.outbound.limit = LIMIT;
+        stream.client().set_limit(LIMIT);
         let (end, ()) = joined(&mut stream, async |mut backend| {
             // The client reads nothing, and there is no room for our request when it is due.
             let answer = [7; ROOM - OVERHEAD];
@@ -151,13 +139,7 @@ async fn requests_that_come_together_are_answered_once() {
     let (mut stream, mut peer) = connection(TLS13);
     let mut wire = Vec::new();
     for _ in 0..20 {
-        let request = key_update(1);
-        wire.extend(record(
-            &mut peer.ours.keys.cipher,
-            ContentType::Handshake,
-            &request,
-        ));
-        peer.ours.keys.update().expect("TLS 1.3");
+        wire.extend(peer.layer.key_update(1));
     }
     let (end, ()) = joined(&mut stream, async |mut backend| {
         peer.wire.write_all(&wire).await.expect("a reader");
@@ -190,7 +172,7 @@ async fn nothing_follows_our_close_notify_not_even_an_answer() {
 async fn in_tls_1_2_the_connection_ends_with_its_keys() {
     for suite in suites().filter(|suite| suite.version == Version::Tls12) {
         let (mut stream, mut peer) = connection(suite);
-        stream.outbound.limit = LIMIT;
+        stream.client().set_limit(LIMIT);
         let (end, sealed) = joined(&mut stream, async |mut backend| {
             let mut sealed = 0;
             while sealed < LIMIT && backend.write_all(b"w").await.is_ok() {

@@ -1,4 +1,4 @@
-//! What a connection of the stream relay owns, and when.
+//! What a connection in the clear owns, and when.
 
 use std::future::poll_fn;
 
@@ -7,15 +7,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use super::*;
 use crate::relay::tests::{PATIENT, ROOM, bytes, come};
 
+impl<C> Joint<C> {
+    pub(in crate::relay) fn up(&self) -> &State {
+        &self.up.state
+    }
+
+    /// What the backend has not taken.
+    pub(in crate::relay) fn opened(&self) -> &Unsent {
+        &self.up.unsent
+    }
+}
+
 fn poll(
-    pump: &mut Pump,
+    lane: &mut Lane,
     cx: &mut Context<'_>,
     reader: &mut DuplexStream,
     writer: &mut DuplexStream,
     counter: &Counter,
 ) -> Poll<()> {
     let mut flow = Flow {
-        pump,
+        lane,
         reader,
         writer,
         counter,
@@ -23,10 +34,10 @@ fn poll(
     super::pump(&mut flow, cx, OnEnd::PassOn)
 }
 
-fn holding(unsent: Vec<u8>) -> Pump {
-    Pump {
+fn holding(unsent: Vec<u8>) -> Lane {
+    Lane {
         unsent: unsent.into(),
-        ..Pump::default()
+        ..Lane::default()
     }
 }
 
@@ -35,22 +46,22 @@ async fn the_memory_of_a_stall_is_given_back_when_it_has_ended() {
     let (mut from_far, mut from) = duplex(1 << 20);
     let (mut to, mut to_far) = duplex(1_000);
     let counter = Counter::default();
-    let mut pump = holding(bytes(10));
+    let mut lane = holding(bytes(10));
     from_far.write_all(&bytes(30_000)).await.expect("room");
 
-    let moved = poll_fn(|cx| Poll::Ready(poll(&mut pump, cx, &mut from, &mut to, &counter))).await;
+    let moved = poll_fn(|cx| Poll::Ready(poll(&mut lane, cx, &mut from, &mut to, &counter))).await;
     assert!(moved.is_pending());
-    assert!((29_000..=64 * 1024).contains(&pump.unsent.capacity()));
+    assert!((29_000..=64 * 1024).contains(&lane.unsent.capacity()));
 
     come(async {
         let mut read = vec![0; 30_010];
         tokio::select! {
-            () = poll_fn(|cx| poll(&mut pump, cx, &mut from, &mut to, &counter)) => panic!("nobody has closed"),
+            () = poll_fn(|cx| poll(&mut lane, cx, &mut from, &mut to, &counter)) => panic!("nobody has closed"),
             read = to_far.read_exact(&mut read) => read.expect("the bytes"),
         }
     })
     .await;
-    assert_eq!(pump.unsent.capacity(), 0);
+    assert_eq!(lane.unsent.capacity(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,22 +69,23 @@ async fn a_quiet_connection_owns_no_buffer() {
     let (_from_far, mut from) = duplex(ROOM);
     let (mut to, _to_far) = duplex(ROOM);
     let counter = Counter::default();
-    let mut pump = holding(bytes(1_000));
-    let moved = poll_fn(|cx| Poll::Ready(poll(&mut pump, cx, &mut from, &mut to, &counter))).await;
+    let mut lane = holding(bytes(1_000));
+    let moved = poll_fn(|cx| Poll::Ready(poll(&mut lane, cx, &mut from, &mut to, &counter))).await;
     assert!(moved.is_pending());
-    assert_eq!((counter.get(), pump.unsent.capacity()), (1_000, 0));
+    assert_eq!((counter.get(), lane.unsent.capacity()), (1_000, 0));
 }
 
 #[test]
 fn a_relay_at_rest_is_small() {
-    let ((mut client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
+    let ((client, _client_far), (mut backend, _backend_far)) = (duplex(ROOM), duplex(ROOM));
     let traffic = Traffic::default();
     let relay = Relay {
         settings: &PATIENT,
         traffic: &traffic,
     };
-    let mut joint = Joint::default();
-    let size = size_of::<Joint>() + size_of_val(&joint.join(&mut client, &mut backend, relay));
+    let lanes = 2 * size_of::<Lane>();
+    let mut joint = Joint::new(client);
+    let size = lanes + size_of_val(&joint.join(&mut backend, relay));
     // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
     assert!((200..=400).contains(&size), "{size} bytes");
 }

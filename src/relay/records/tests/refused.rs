@@ -52,12 +52,8 @@ async fn what_follows_a_close_notify_is_not_looked_at() {
 #[tokio::test(start_paused = true)]
 async fn an_end_without_close_notify_is_a_truncation_wherever_it_comes() {
     for suite in suites() {
-        let whole = record(
-            &mut keys(suite, CLIENTS).cipher,
-            ContentType::ApplicationData,
-            b"w",
-        );
-        for cut in [0, 1, HEADER, whole.len() - 1, whole.len()] {
+        let whole = layer::pair(suite).1.data(b"w");
+        for cut in [0, 1, 5, whole.len() - 1, whole.len()] {
             let (mut stream, mut peer) = connection(suite);
             let (end, _backend) = joined(&mut stream, async |backend| {
                 peer.wire.write_all(&whole[..cut]).await.expect("a reader");
@@ -89,12 +85,8 @@ async fn a_client_that_breaks_the_protocol_is_told_how_and_the_backend_has_what_
         for (kind, payload, alert) in cases {
             let (mut stream, mut peer) = connection(suite);
             let (end, ()) = joined(&mut stream, async |mut backend| {
-                let mut wire = record(
-                    &mut peer.ours.keys.cipher,
-                    ContentType::ApplicationData,
-                    b"word",
-                );
-                wire.extend(record(&mut peer.ours.keys.cipher, kind, payload));
+                let mut wire = peer.layer.data(b"word");
+                wire.extend(peer.layer.record(kind, payload));
                 peer.wire.write_all(&wire).await.expect("a reader");
                 assert_eq!(read(&mut backend, 4).await, b"word");
                 assert_eq!(peer.alert().await, (2, alert), "{suite:?} {kind:?}");
@@ -102,7 +94,7 @@ async fn a_client_that_breaks_the_protocol_is_told_how_and_the_backend_has_what_
             .await;
             assert_eq!(end, End::ClientReset, "{suite:?} {kind:?}");
             // The alert was the last word.
-            stream.close().await.expect("a pipe with room");
+            stream.client().close().await.expect("a pipe with room");
             drop(stream);
             peer.unread.clear();
             assert_eq!(peer.next().await, None);
@@ -119,7 +111,7 @@ async fn a_client_that_has_given_up_is_told_nothing() {
         })
         .await;
         assert_eq!(end, End::ClientReset, "{suite:?}");
-        stream.close().await.expect("a pipe with room");
+        stream.client().close().await.expect("a pipe with room");
         drop(stream);
         assert_eq!(peer.next().await, None, "{suite:?}");
     }
@@ -153,8 +145,8 @@ async fn what_was_heard_before_a_backend_came_is_kept_within_bounds() {
             peer.data(payload).await;
         }
         assert_eq!(stream.hear(10_000).await, Heard::Words);
-        let kept = stream.opened.len() + stream.held.len();
-        assert!(stream.opened.len() >= 10_000, "{suite:?}");
+        let kept = stream.opened().len() + stream.client().held.len();
+        assert!(stream.opened().len() >= 10_000, "{suite:?}");
         assert!(
             kept <= 10_000 + 2 * (MAX_PAYLOAD + OVERHEAD),
             "{suite:?}: {kept}"
@@ -182,7 +174,7 @@ async fn a_client_that_leaves_without_a_word_was_not_heard() {
         peer.data(b"word").await;
         peer.close_notify().await;
         assert_eq!(stream.hear(10).await, Heard::Words);
-        assert_eq!(stream.up, State::Ending);
+        assert_eq!(*stream.up(), State::Ending);
     }
 }
 
@@ -190,8 +182,8 @@ async fn a_client_that_leaves_without_a_word_was_not_heard() {
 async fn a_close_says_goodbye_once() {
     for suite in suites() {
         let (mut stream, mut peer) = connection(suite);
-        stream.close().await.expect("a pipe with room");
-        stream.close().await.expect("a pipe with room");
+        stream.client().close().await.expect("a pipe with room");
+        stream.client().close().await.expect("a pipe with room");
         drop(stream);
         assert_eq!(peer.next().await, Some((Received::CloseNotify, vec![])));
         assert_eq!(peer.next().await, None);
@@ -206,8 +198,7 @@ async fn a_quiet_connection_owns_no_buffer() {
         tokio::select! {
             (end, _) = joined(&mut stream, async |mut backend| {
                 for _ in 0..20 {
-                    let cipher = &mut peer.ours.keys.cipher;
-                    let record = record(cipher, ContentType::ApplicationData, &said);
+                    let record = peer.layer.data(&said);
                     // It comes in two parts, so that the first one has to be held.
                     let (first, second) = record.split_at(record.len() / 2);
                     peer.wire.write_all(first).await.expect("a reader");
@@ -222,11 +213,9 @@ async fn a_quiet_connection_owns_no_buffer() {
             }) => panic!("{end:?}"),
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
-        let owned = (
-            stream.held.capacity(),
-            stream.opened.capacity(),
-            stream.sealed.capacity(),
-        );
-        assert_eq!(owned, (0, 0, 0), "{suite:?}");
+        let records = stream.client();
+        let owned = (records.held.capacity(), records.sealed.capacity());
+        let owned = (owned, stream.opened().capacity());
+        assert_eq!(owned, ((0, 0), 0), "{suite:?}");
     }
 }

@@ -164,7 +164,7 @@ fn key_material_is_wiped_when_it_is_dropped() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn both_libraries_seal_alike_and_open_what_the_other_has_sealed() {
-    use crate::relay::record::aead::{Failed, Key, vaes};
+    use crate::record::aead::{Failed, Key, vaes};
 
     for aead in [Aead::Aes128Gcm, Aead::Aes256Gcm] {
         let secret = bytes(aead.key_length());
@@ -205,7 +205,7 @@ fn both_libraries_seal_alike_and_open_what_the_other_has_sealed() {
 fn nothing_of_a_key_is_left_where_it_was() {
     use std::os::unix::fs::FileExt;
 
-    use crate::relay::record::aead::vaes;
+    use crate::record::aead::vaes;
 
     let memory = std::fs::File::open("/proc/self/mem").expect("our own memory");
     // Which AES-256 has as its second round key, behind what the allocator writes into a free block.
@@ -220,4 +220,15 @@ fn nothing_of_a_key_is_left_where_it_was() {
     assert!(has_secret());
     drop(key);
     assert!(!has_secret());
+}
+
+#[test]
+fn the_limit_is_that_of_the_suite() {
+    for suite in suites() {
+        let expected = match suite.aead {
+            Aead::Aes128Gcm | Aead::Aes256Gcm => 1 << 24,
+            Aead::ChaCha20Poly1305 => u64::MAX,
+        };
+        assert_eq!(Outbound::new(keys(suite, 1)).limit, expected, "{suite:?}");
+    }
 }

@@ -1,16 +1,15 @@
-//! What the client is sent: the backend's bytes in records, and what the record layer says itself.
-
-use std::io::IoSliceMut;
+//! What the peer is sent: payloads in records, and what the record layer says itself.
 
 use tokio_rustls::rustls::{AlertDescription, ContentType};
 
 use super::cipher::{Exhausted, MAX_PAYLOAD, OVERHEAD, Version};
 use super::inbound::{Answer, FATAL, WARNING};
 use super::keys::Keys;
+use super::layout::{Layout, MOST_PIECES, Pieces};
 
 /// The sending half of a record layer.
 #[derive(Debug)]
-pub(super) struct Outbound {
+pub(crate) struct Outbound {
     pub keys: Keys,
     /// After so many records a key has to be changed.
     pub limit: u64,
@@ -22,36 +21,36 @@ impl Outbound {
         Self { keys, limit }
     }
 
-    /// Whether the keys must change before `records` more can be sealed with them.
+    /// Whether the keys must change before as many records as are sealed at a time.
     ///
     /// A few more are always left for alerts, which must get out whatever happens.
-    pub(super) fn must_update(&self, records: usize) -> bool {
+    pub(super) fn must_update(&self) -> bool {
         let sealed = self.keys.cipher.sequence();
-        sealed.saturating_add(records as u64) > self.limit.saturating_sub(KEPT_FOR_ALERTS)
+        sealed.saturating_add(MOST_PIECES as u64) > self.limit.saturating_sub(KEPT_FOR_ALERTS)
     }
 
-    /// The places for the payloads of the records that fit into `out`.
-    pub(super) fn places<'a>(&self, out: &'a mut [u8]) -> [IoSliceMut<'a>; RECORDS] {
-        let suite = self.keys.suite;
-        let mut records = out.chunks_exact_mut(suite.sealed(MAX_PAYLOAD));
-        std::array::from_fn(|_| match records.next() {
-            Some(record) => IoSliceMut::new(&mut record[suite.before()..][..MAX_PAYLOAD]),
-            None => IoSliceMut::new(&mut []),
-        })
+    /// How payloads are to lie so that they can be sealed in place.
+    pub(super) fn layout(&self) -> Layout {
+        Layout::of(self.keys.suite)
     }
 
-    /// Seals the `payload` bytes that lie in the [`Self::places`] of `out`, all but the last of which
-    /// are full; how long the records are.
-    pub(super) fn data(&mut self, payload: usize, out: &mut [u8]) -> Result<usize, Exhausted> {
-        let (mut left, mut length) = (payload, 0);
-        while left > 0 {
-            let payload = left.min(MAX_PAYLOAD);
-            let out = &mut out[length..];
+    /// Seals the payloads that lie in `buffer` as [`Self::layout`] has them; how long the records are.
+    pub(super) fn data(&mut self, pieces: &Pieces, buffer: &mut [u8]) -> Result<usize, Exhausted> {
+        let mut length = 0;
+        for payload in pieces.lengths() {
+            let out = &mut buffer[length..];
             let cipher = &mut self.keys.cipher;
             length += cipher.seal_in_place(ContentType::ApplicationData, payload, out)?;
-            left -= payload;
         }
         Ok(length)
+    }
+
+    /// Appends a payload that lies elsewhere, in as many records as it takes.
+    pub(super) fn copy(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        for part in payload.chunks(MAX_PAYLOAD) {
+            self.append(ContentType::ApplicationData, part, out)?;
+        }
+        Ok(())
     }
 
     /// Appends a `close_notify` (RFC 8446 §6.1).
@@ -106,9 +105,6 @@ impl Outbound {
         length.map(drop)
     }
 }
-
-/// How many full records are moved at a time.
-pub(super) const RECORDS: usize = 8;
 
 const KEPT_FOR_ALERTS: u64 = 4;
 const KEY_UPDATE: u8 = 24;

@@ -6,7 +6,6 @@ use tokio_rustls::rustls::ContentType::{
 };
 
 use super::*;
-use crate::relay::record::inbound::{Answer, Refusal};
 
 type All = Result<Vec<Received>, Refusal>;
 type Parsed = Result<Option<Header>, Alert>;
@@ -19,7 +18,7 @@ fn receive(suite: Suite, records: &[(ContentType, &[u8])]) -> All {
     for (kind, payload) in records {
         let mut sealed = record(&mut theirs.cipher, *kind, payload);
         let header = Header::of_whole_record(&sealed, suite)?.expect("a whole record");
-        let received = inbound.receive(header, &mut sealed, 0)?;
+        let received = inbound.receive(header, &mut sealed, 0, 0)?;
         if matches!(received, Received::KeyUpdate(_)) {
             theirs.update().expect("TLS 1.3");
         }
@@ -49,7 +48,7 @@ fn the_version_of_a_record_of_tls_1_3_is_ignored() {
         let mut sealed = record(&mut theirs.cipher, DATA, b"word");
         sealed[2] = minor;
         let header = Header::of_whole_record(&sealed, TLS13).expect("a record");
-        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0);
+        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0, 0);
         assert_eq!(received, Ok(Received::Data(4)), "{minor}");
     }
 }
@@ -62,7 +61,7 @@ fn padding_is_taken_off_and_must_leave_a_type() {
         // The type is sealed behind the payload: what looks like one of 0 is one more of padding.
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), inner);
         let header = Header::of_whole_record(&sealed, TLS13)?.expect("a whole record");
-        inbound.receive(header, &mut sealed, 0)
+        inbound.receive(header, &mut sealed, 0, 0)
     };
     assert_eq!(open(&[b'w', 23]), Ok(Received::Data(1)));
     assert_eq!(open(&[b'w', 0, 23, 0, 0]), Ok(Received::Data(2)));
@@ -80,7 +79,7 @@ fn a_record_without_anything_in_it_is_refused() {
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), &vec![0; all_zero]);
         let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
         let header = Header::of_whole_record(&sealed, TLS13).expect("a record");
-        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0);
+        let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0, 0);
         assert_eq!(received, broken(Alert::UnexpectedMessage));
     }
 }
@@ -323,7 +322,7 @@ fn a_record_too_short_for_its_tag_is_forged() {
             let mut record = [&[23, 3, 3, 0, length][..], &[0; 24][..usize::from(length)]].concat();
             let header = Header::of_whole_record(&record, suite).expect("a record");
             let mut inbound = Inbound::new(keys(suite, CLIENTS));
-            let received = inbound.receive(header.expect("a whole one"), &mut record, 0);
+            let received = inbound.receive(header.expect("a whole one"), &mut record, 0, 0);
             assert_eq!(received, broken(Alert::BadRecordMac), "{suite:?} {length}");
         }
     }

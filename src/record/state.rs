@@ -1,17 +1,16 @@
-//! A record stream as plain data, so that a connection can outlive its process.
+//! A record layer as plain data, so that a connection can outlive its process.
 //!
 //! Compiled for tests and fuzzing alone until a process hands its connections to the next one.
 
 use serde::{Deserialize, Serialize};
 
+use super::Layer;
 use super::cipher::{Cipher, Suite, Version};
 use super::inbound::{Inbound, Message, Patience};
 use super::keys::{Keys, Material, cipher_of};
 use super::outbound::Outbound;
-use super::{MOST_HELD, RecordStream, Wire};
-use crate::relay::drive;
 
-/// Everything of a [`RecordStream`] but its socket.
+/// Everything of a [`Layer`].
 ///
 /// It holds the keys of a live connection: whoever has it can read and forge what is said.
 #[derive(Serialize, Deserialize)]
@@ -21,14 +20,9 @@ pub(crate) struct State {
     patience: Patience,
     outbound: KeysState,
     limit: u64,
-    up: drive::State,
-    down: drive::State,
-    held: Vec<u8>,
-    opened: Vec<u8>,
-    sealed: Vec<u8>,
-    owed: usize,
     updating: bool,
     asked: bool,
+    is_mute: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,34 +32,24 @@ struct KeysState {
     sequence: u64,
 }
 
-impl<IO: Wire> RecordStream<IO> {
-    /// Takes the stream apart, between two records or in the middle of one.
-    pub(crate) fn export(self) -> (IO, State) {
-        let state = State {
+impl Layer {
+    /// Takes the layer apart, between two records.
+    pub(crate) fn export(self) -> State {
+        State {
             inbound: self.inbound.keys.export(),
             message: self.inbound.message,
             patience: self.inbound.patience,
             outbound: self.outbound.keys.export(),
             limit: self.outbound.limit,
-            up: self.up,
-            down: self.down,
-            held: self.held,
-            opened: self.opened.as_slice().to_vec(),
-            sealed: self.sealed.as_slice().to_vec(),
-            owed: self.owed,
             updating: self.updating,
             asked: self.asked,
-        };
-        (self.io, state)
+            is_mute: self.is_mute,
+        }
     }
 
-    /// Goes on with an exported stream; `None` when the state does not fit together.
-    pub(crate) fn import(io: IO, state: State) -> Option<Self> {
-        if state.held.len() > MOST_HELD {
-            return None;
-        }
+    /// Goes on with an exported layer; `None` when the state does not fit together.
+    pub(crate) fn import(state: State) -> Option<Self> {
         Some(Self {
-            io,
             inbound: Inbound {
                 keys: Keys::import(state.inbound)?,
                 message: state.message,
@@ -75,14 +59,9 @@ impl<IO: Wire> RecordStream<IO> {
                 keys: Keys::import(state.outbound)?,
                 limit: state.limit,
             },
-            up: state.up,
-            down: state.down,
-            held: state.held,
-            opened: state.opened.into(),
-            sealed: state.sealed.into(),
-            owed: state.owed,
             updating: state.updating,
             asked: state.asked,
+            is_mute: state.is_mute,
         })
     }
 }

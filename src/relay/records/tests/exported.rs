@@ -1,7 +1,6 @@
 //! Connections as plain data: what was under way goes on from it.
 
 use super::*;
-use crate::relay::record::inbound::Answer;
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_connection_moves_with_all_that_it_holds() {
@@ -11,14 +10,9 @@ async fn a_stalled_connection_moves_with_all_that_it_holds() {
         let (said, answer) = (bytes(50_000), bytes(60_000));
         let mut wire = Vec::new();
         for payload in said.chunks(MAX_PAYLOAD) {
-            let cipher = &mut peer.ours.keys.cipher;
-            wire.extend(record(cipher, ContentType::ApplicationData, payload));
+            wire.extend(peer.layer.data(payload));
         }
-        wire.extend(record(
-            &mut peer.ours.keys.cipher,
-            ContentType::Alert,
-            &CLOSE_NOTIFY,
-        ));
+        wire.extend(peer.layer.close_notify());
         let (mut wire, mut answered) = (&wire[..], &answer[..]);
         let traffic = Traffic::default();
         // Nobody reads at either end.
@@ -33,8 +27,8 @@ async fn a_stalled_connection_moves_with_all_that_it_holds() {
             _ = write => panic!("all was taken"),
             () = tokio::time::sleep(Duration::from_secs(60)) => {}
         }
-        assert!(!stream.opened.is_empty() && !stream.sealed.is_empty());
-        assert!(!stream.held.is_empty(), "{suite:?}");
+        assert!(!stream.opened().is_empty() && !stream.client().sealed.is_empty());
+        assert!(!stream.client().held.is_empty(), "{suite:?}");
         let mut stream = moved(stream);
 
         let (end, heard, sealed) = tokio::join!(
@@ -45,7 +39,7 @@ async fn a_stalled_connection_moves_with_all_that_it_holds() {
         assert_eq!(end, End::Done);
         assert!(heard == said, "{suite:?}: other bytes than were said");
         let (nothing, _) = duplex(1);
-        (peer.wire, peer.unread) = (nothing, sealed);
+        (peer.wire, peer.layer.unread) = (nothing, sealed);
         peer.expect_data(&answer).await;
         assert_eq!(peer.next().await, Some((Received::CloseNotify, vec![])));
     }
@@ -80,7 +74,8 @@ async fn a_request_for_new_keys_is_answered_once_though_the_connection_moves_bef
             assert_eq!(read(&mut far, 6).await, b"before");
         })
         .await;
-        assert!(stream.updating && !stream.sealed.is_empty(), "{suite:?}");
+        let records = stream.client();
+        assert!(records.layer.is_updating() && !records.sealed.is_empty());
 
         let mut stream = moved(stream);
         while_joined(&mut stream, &mut near, async {
@@ -109,11 +104,11 @@ async fn a_request_for_new_keys_is_answered_once_though_the_connection_moves_bef
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_was_asked_for_new_keys_is_not_asked_again_because_the_connection_moved() {
-    const LIMIT: u64 = 20;
+    const LIMIT: u64 = 40;
     for suite in suites().filter(|suite| suite.version == Version::Tls13) {
         let (mut stream, mut peer) = connection(suite);
         let (mut near, mut far) = duplex(1_000);
-        stream.outbound.limit = LIMIT;
+        stream.client().set_limit(LIMIT);
         let turn = async |peer: &mut Peer, far: &mut DuplexStream| {
             peer.data(b"w").await;
             assert_eq!(read(far, 1).await, b"w");
@@ -146,7 +141,7 @@ async fn a_client_that_was_asked_for_new_keys_is_not_asked_again_because_the_con
 
 /// Joins the stream to a backend until `test` is over.
 async fn while_joined<T>(
-    stream: &mut RecordStream<DuplexStream>,
+    stream: &mut Client,
     near: &mut DuplexStream,
     test: impl Future<Output = T>,
 ) -> T {
@@ -159,9 +154,9 @@ async fn while_joined<T>(
 }
 
 /// The stream that is made of what another one was.
-fn moved(stream: RecordStream<DuplexStream>) -> RecordStream<DuplexStream> {
+fn moved(stream: Client) -> Client {
     let (io, state) = stream.export();
     let state = serde_json::to_string(&state).expect("plain data");
     let state = serde_json::from_str(&state).expect("plain data");
-    RecordStream::import(io, state).expect("a state that fits")
+    Joint::import(io, state).expect("a state that fits")
 }

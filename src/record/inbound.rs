@@ -1,4 +1,4 @@
-//! What the client sends: records opened, their types told apart, and its patience with us tested.
+//! What the peer sends: records opened, their types told apart, and its patience with us tested.
 
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::{AlertDescription, ContentType, HandshakeType};
@@ -8,7 +8,7 @@ use super::keys::Keys;
 
 /// The receiving half of a record layer.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     pub keys: Keys,
     pub message: Message,
     pub patience: Patience,
@@ -16,31 +16,31 @@ pub(super) struct Inbound {
 
 /// What a record was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Received {
-    /// So many bytes for the backend.
+pub(crate) enum Received {
+    /// So many bytes of payload.
     Data(usize),
     /// Nothing that calls for anything.
     Nothing,
-    /// The client says no more. What comes now is not looked at (RFC 8446 §6.1).
+    /// The peer says no more. What comes now is not looked at (RFC 8446 §6.1).
     CloseNotify,
-    /// The client's keys have changed, and ours are to follow if it says so (RFC 8446 §4.6.3).
+    /// The peer's keys have changed, and ours are to follow if it says so (RFC 8446 §4.6.3).
     KeyUpdate(Answer),
-    /// The client wants a new handshake, which it cannot have (RFC 5746 §4.5 leaves that to us).
+    /// The peer wants a new handshake, which it cannot have (RFC 5746 §4.5 leaves that to us).
     Renegotiation,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Requested,
     NotRequested,
 }
 
 /// Why no more can be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The client broke the protocol, and is to be told so.
+pub(crate) enum Refusal {
+    /// The peer broke the protocol, and is to be told so.
     Broken(AlertDescription),
-    /// The client has given up.
+    /// The peer has given up.
     Given(AlertDescription),
 }
 
@@ -59,16 +59,19 @@ impl Inbound {
         }
     }
 
-    /// Opens the whole record with which `buffer` ends, from `at` on, and says what it was; the bytes
-    /// for the backend are moved to the start.
+    /// Opens the whole record with which `buffer` ends, from `at` on, and says what it was; its payload
+    /// is moved to `to`, as [`Cipher::open`] does it.
+    ///
+    /// [`Cipher::open`]: super::cipher::Cipher::open
     pub(super) fn receive(
         &mut self,
         header: Header,
         buffer: &mut [u8],
         at: usize,
+        to: usize,
     ) -> Result<Received, Refusal> {
-        let (kind, length) = self.keys.cipher.open(header, buffer, at)?;
-        let payload = &buffer[..length];
+        let (kind, length) = self.keys.cipher.open(header, buffer, at, to)?;
+        let payload = &buffer[to..to + length];
         if self.message.is_begun() && kind != ContentType::Handshake {
             // RFC 8446 §5.1: a message in parts has nothing between them.
             return Err(AlertDescription::UnexpectedMessage.into());
@@ -161,7 +164,7 @@ impl Inbound {
 
 /// A handshake message that comes in parts: its header, and how much of its body was skipped.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Message {
+pub(crate) struct Message {
     header: [u8; 4],
     held: usize,
     skipped: usize,
@@ -214,12 +217,12 @@ impl Message {
     }
 }
 
-/// How much a client may say that moves nothing, so that it cannot keep us busy for free. The numbers
-/// are rustls's, and those BoringSSL's. We are stricter in what begins a count anew: bytes for the
-/// backend alone. With rustls an empty record of data does for KeyUpdates, and any other record for
+/// How much a peer may say that moves nothing, so that it cannot keep us busy for free. The numbers
+/// are rustls's, and those BoringSSL's. We are stricter in what begins a count anew: bytes of
+/// payload alone. With rustls an empty record of data does for KeyUpdates, and any other record for
 /// empty ones, so that by turns they are taken for ever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     empty_records: u8,
     key_updates: u8,
     warnings: u8,

@@ -15,7 +15,7 @@ pub(super) const NONCE: usize = aws_lc::NONCE_LEN;
 pub(super) const TAG: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Aead {
+pub(crate) enum Aead {
     Aes128Gcm,
     Aes256Gcm,
     ChaCha20Poly1305,
@@ -37,7 +37,7 @@ impl Aead {
 }
 
 /// A key, wiped when it is dropped.
-pub(super) enum Key {
+pub(crate) enum Key {
     AwsLc(aws_lc::LessSafeKey),
     #[cfg(target_arch = "x86_64")]
     Ring(vaes::Key),
@@ -101,7 +101,7 @@ impl Key {
 
 /// The tag is a wrong one, or the length not one that the AEAD can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Failed;
+pub(crate) struct Failed;
 
 /// AES-GCM by ring.
 #[cfg(target_arch = "x86_64")]

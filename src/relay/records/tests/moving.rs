@@ -19,7 +19,6 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
 use crate::backend::Plain;
-use crate::relay::record::state;
 use crate::relay::tests::over;
 use crate::sys::socket::Socket;
 use crate::tls::{Engine, Session, TlsAcceptor};
@@ -178,7 +177,10 @@ async fn echo(mut stream: UnixStream) -> u64 {
 }
 
 /// A handshake, and what is left of it.
-pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> RecordStream<TcpStream> {
+pub(super) async fn accepted(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+) -> Joint<Records<TcpStream>> {
     let accepted = acceptor
         .accept(socket, Deadline::after(None), |_| Ok::<_, ()>(None))
         .await;
@@ -186,12 +188,8 @@ pub(super) async fn accepted(acceptor: TlsAcceptor, socket: TcpStream) -> Record
     let Session::Record(keyed) = secured.session else {
         panic!("it is not for us");
     };
-    let traffic = keyed.traffic.map(|traffic| TrafficSecrets {
-        client: traffic.client,
-        server: traffic.server,
-    });
-    let stream = RecordStream::new(keyed.io, &keyed.secrets, traffic, keyed.received);
-    stream.expect("a suite that is known")
+    let records = Records::new(keyed.io, &keyed.secrets, keyed.traffic, keyed.received);
+    Joint::new(records.expect("a suite that is known"))
 }
 
 /// Relays until it is time to move.
@@ -200,7 +198,7 @@ async fn relay(
     socket: TcpStream,
     mut backend: Plain,
     mut moving: watch::Receiver<bool>,
-) -> (TcpStream, Plain, state::State) {
+) -> (TcpStream, Plain, Exported) {
     let mut stream = accepted(acceptor, socket).await;
     let traffic = Traffic::default();
     let relay = patient(&traffic);
@@ -237,7 +235,7 @@ fn the_other_process() {
                 let client = TcpStream::from_std(client.into()).expect("a socket");
                 let backend = UnixStream::from_std(backend.into()).expect("a socket");
                 let mut backend = Plain::Socket(Socket::Unix(backend.into()));
-                let mut stream = RecordStream::import(client, state).expect("a state that fits");
+                let mut stream = Joint::import(client, state).expect("a state that fits");
                 let traffic = Traffic::default();
                 stream.join(&mut backend, patient(&traffic)).await
             });
@@ -250,7 +248,7 @@ fn the_other_process() {
 }
 
 /// Sends the length of the state with both sockets, and then the state.
-fn send(channel: &Channel, client: &TcpStream, backend: &UnixStream, state: &state::State) {
+fn send(channel: &Channel, client: &TcpStream, backend: &UnixStream, state: &Exported) {
     let state = serde_json::to_vec(state).expect("plain data");
     let sockets = [client.as_fd(), backend.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
@@ -268,7 +266,7 @@ fn send(channel: &Channel, client: &TcpStream, backend: &UnixStream, state: &sta
 }
 
 /// What [`send`] sent; `None` at the end.
-fn receive(channel: &mut Channel) -> Option<(OwnedFd, OwnedFd, state::State)> {
+fn receive(channel: &mut Channel) -> Option<(OwnedFd, OwnedFd, Exported)> {
     let mut length = [0; 8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);

@@ -13,13 +13,13 @@ use super::aead::{Aead, Key, NONCE, TAG};
 
 /// What a record layer needs to know of the cipher suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Suite {
+pub(crate) struct Suite {
     pub version: Version,
     pub aead: Aead,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Version {
+pub(crate) enum Version {
     Tls12,
     Tls13,
 }
@@ -52,7 +52,7 @@ impl Suite {
     }
 
     /// What lies in the sealed part behind the payload: in TLS 1.3 its type.
-    fn inner(self) -> usize {
+    pub(super) fn inner(self) -> usize {
         match self.version {
             Version::Tls13 => 1,
             Version::Tls12 => 0,
@@ -67,7 +67,7 @@ impl Suite {
 
 /// The first five bytes of a record (RFC 8446 §5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     kind: ContentType,
     /// Of what follows.
     length: usize,
@@ -118,13 +118,18 @@ impl Header {
     pub(super) fn record_length(self) -> usize {
         HEADER + self.length
     }
+
+    /// More than the payload can be.
+    pub(super) fn sealed_length(self) -> usize {
+        self.length
+    }
 }
 
 /// As long as a nonce in both versions: the implicit part, mixed or joined with what else makes one.
 pub(super) type Iv = Zeroizing<[u8; NONCE]>;
 
 /// Seals or opens the records of one direction with one key.
-pub(super) struct Cipher {
+pub(crate) struct Cipher {
     key: Key,
     iv: Iv,
     sequence: u64,
@@ -189,13 +194,14 @@ impl Cipher {
         Ok(HEADER + rest)
     }
 
-    /// Opens the whole record with which `buffer` ends, from `at` on, and moves what it holds to the
-    /// start; what that is, and how many bytes.
+    /// Opens the whole record with which `buffer` ends, from `at` on, and moves what it holds to `to`,
+    /// which is not behind where that begins; what it is, and how many bytes.
     pub(super) fn open(
         &mut self,
         header: Header,
         buffer: &mut [u8],
         at: usize,
+        to: usize,
     ) -> Result<(ContentType, usize), AlertDescription> {
         let record = &buffer[at..];
         let explicit = HEADER..self.suite.before();
@@ -209,7 +215,8 @@ impl Cipher {
         let aad = Additional::new(self.suite, self.sequence, kind, rest, length);
         self.advance()
             .map_err(|Exhausted| AlertDescription::InternalError)?;
-        let sealed = at + explicit.end..;
+        let sealed = at + explicit.end - to..;
+        let buffer = &mut buffer[to..];
         self.key
             .open(nonce, aad.as_ref(), buffer, sealed)
             .map_err(|_| AlertDescription::BadRecordMac)?;
@@ -254,7 +261,7 @@ impl std::fmt::Debug for Cipher {
 
 /// The key has sealed or opened all the records that it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Exhausted;
+pub(crate) struct Exhausted;
 
 /// Takes the content type and the padding off (RFC 8446 §5.4).
 fn strip(inner: &[u8]) -> Result<(ContentType, usize), AlertDescription> {
@@ -306,10 +313,10 @@ fn header_bytes(kind: ContentType, length: usize) -> [u8; HEADER] {
 }
 
 /// What a record may carry (RFC 8446 §5.1).
-pub(super) const MAX_PAYLOAD: usize = 1 << 14;
+pub(crate) const MAX_PAYLOAD: usize = 1 << 14;
 
 /// What sealing adds at most: header, explicit nonce or content type, tag.
-pub(super) const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
+pub(crate) const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
 
 pub(super) const HEADER: usize = 5;
 const EXPLICIT_NONCE: usize = 8;

@@ -12,9 +12,17 @@ use crate::residue;
 /// Key material, wiped when it is dropped.
 pub(crate) type Secret = Zeroizing<Box<[u8]>>;
 
+/// The traffic secrets of TLS 1.3, `client_application_traffic_secret_0` and the server's (RFC 8446 §7.1);
+/// without them keys cannot be updated.
+#[derive(Default)]
+pub(crate) struct TrafficSecrets {
+    pub client: Secret,
+    pub server: Secret,
+}
+
 /// A cipher, and what the next one is made from.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     pub cipher: Cipher,
     pub suite: Suite,
     pub material: Material,
@@ -22,7 +30,7 @@ pub(super) struct Keys {
 
 /// From what a cipher can be made again, here or in another process.
 #[derive(Serialize, Deserialize)]
-pub(super) enum Material {
+pub(crate) enum Material {
     /// The key and IV follow from it, and so does the next of its kind (RFC 8446 §7.2, §7.3).
     Traffic(Secret),
     /// There is no next one (RFC 5246 §6.3).
@@ -85,7 +93,7 @@ impl Keys {
 
 /// TLS 1.2 has no keys but those of its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoNextKeys;
+pub(crate) struct NoNextKeys;
 
 impl std::fmt::Debug for Material {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

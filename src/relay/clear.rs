@@ -1,0 +1,104 @@
+//! The side of a relay whose bytes need no record layer of ours: a socket, memory, or TLS in rustls's hands.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::ReadBuf;
+
+use super::drive::{Cause, Fault, OnEnd};
+use super::endpoint::{Endpoint, Filled, Rest, Then};
+use crate::record::{Layout, Pieces};
+use crate::wire::{Peer, Transmission};
+
+/// A stream of which every byte is payload. It may keep bytes until it is flushed.
+impl<S: Peer> Endpoint for S {
+    fn layout(&self) -> Layout {
+        Layout::PLAIN
+    }
+
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        layout: Layout,
+        on_end: OnEnd,
+    ) -> Poll<Result<Filled, Fault>> {
+        let read = match layout {
+            Layout::PLAIN => {
+                let room = scratch.len().min(MOST_READ);
+                let mut buffer = ReadBuf::new(&mut scratch[..room]);
+                let read = Pin::new(self).poll_read(cx, &mut buffer);
+                read.map_ok(|()| buffer.filled().len())
+            }
+            layout => self.poll_read_vectored(cx, &mut layout.places(scratch)),
+        };
+        let read = ready!(read).map_err(Fault::read)?;
+        let then = match (read, on_end) {
+            (0, OnEnd::Fail) => return Poll::Ready(Err(Fault::Read(Cause::Reset))),
+            (0, OnEnd::PassOn) => Then::End,
+            _ => Then::More,
+        };
+        let pieces = Pieces::read(layout, read);
+        Poll::Ready(Ok(Filled { pieces, then }))
+    }
+
+    fn room(&self, bytes: usize) -> usize {
+        bytes
+    }
+
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        pieces: &Pieces,
+        rest: &mut Rest<'_>,
+    ) -> Result<(), Fault> {
+        let bytes = &scratch[..pieces.length()];
+        let taken = match Pin::new(self).poll_write(cx, bytes) {
+            Poll::Ready(Ok(taken)) => taken,
+            Poll::Ready(Err(error)) => return Err(Fault::write(error)),
+            Poll::Pending => 0,
+        };
+        *rest.unflushed |= taken > 0;
+        rest.counter.add(taken);
+        rest.unsent.extend(&bytes[taken..]);
+        Ok(())
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest<'_>) -> Poll<Result<(), Fault>> {
+        let Rest {
+            unsent,
+            unflushed,
+            counter,
+        } = rest;
+        let sent = unsent.poll_write(cx, self, |taken| {
+            **unflushed = true;
+            counter.add(taken);
+        });
+        sent.map_err(Fault::write)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Peer::poll_discard(self, cx)
+    }
+
+    fn has_failed(&self) -> bool {
+        Peer::has_failed(self)
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        Peer::transmission(self)
+    }
+}
+
+/// Where nothing is sealed a longer read gained nothing.
+const MOST_READ: usize = 64 * 1024;

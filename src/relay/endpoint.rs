@@ -1,0 +1,139 @@
+//! One side of a relay: what it reads and how it is written to, with records or without.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::drive::{Fault, OnEnd};
+use super::unsent::Unsent;
+use crate::record::{Layout, MOST_HEADROOM, MOST_HELD, Pieces};
+use crate::traffic::Counter;
+use crate::wire::Transmission;
+
+/// A client or a backend, as a relay reads it and writes to it.
+///
+/// The reader leaves payloads in the scratch as the writer wants them, so that records are opened and
+/// sealed in place, also between two sides that both have records.
+pub(crate) trait Endpoint {
+    /// How payloads are to lie for [`Self::send`].
+    fn layout(&self) -> Layout;
+
+    /// Reads once into the scratch, or a part of it that is long enough for [`Self::room`].
+    ///
+    /// # Errors
+    ///
+    /// Nothing was read. A failure behind what was read is in [`Filled::then`].
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        layout: Layout,
+        on_end: OnEnd,
+    ) -> Poll<Result<Filled, Fault>>;
+
+    /// The scratch for a read of about so many bytes.
+    fn room(&self, bytes: usize) -> usize;
+
+    /// Makes ready for [`Self::send`]; what has to be sent first is the rest then.
+    fn prepare(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Sends what lies in the scratch; what is not taken is kept here or in `rest`.
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        pieces: &Pieces,
+        rest: &mut Rest<'_>,
+    ) -> Result<(), Fault>;
+
+    /// Sends what is left of earlier reads.
+    fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest<'_>) -> Poll<Result<(), Fault>>;
+
+    /// Whether something is kept here to be sent.
+    fn owes(&self) -> bool {
+        false
+    }
+
+    /// Whether a closing alert is the last of what is to be sent.
+    fn is_mute(&self) -> bool {
+        false
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Says the end in the stream, where that is not the shutdown alone.
+    fn say_end(&mut self) {}
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// As [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// As [`Peer::has_failed`](crate::wire::Peer::has_failed).
+    fn has_failed(&self) -> bool;
+
+    /// As [`Peer::transmission`](crate::wire::Peer::transmission).
+    fn transmission(&mut self) -> Option<Transmission>;
+}
+
+/// What a read has left in the scratch.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    pub pieces: Pieces,
+    pub then: Then,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Then {
+    More,
+    /// The stream has ended in order.
+    End,
+    Failed(Fault),
+}
+
+/// What a writer has not taken of a direction's bytes, and where those are counted that it has.
+pub(crate) struct Rest<'a> {
+    /// Not sealed.
+    pub unsent: &'a mut Unsent,
+    /// Written, and perhaps still in a buffer of the writer's.
+    pub unflushed: &'a mut bool,
+    pub counter: &'a Counter,
+}
+
+/// Lends the thread's scratch.
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    SCRATCH.with_borrow_mut(|scratch| work(scratch))
+}
+
+/// Reads what a socket still says and drops it; ready when the socket has ended.
+pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    with_scratch(|scratch| {
+        for _ in 0..DISCARDS {
+            let mut buffer = ReadBuf::new(scratch);
+            match ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                // Should it have failed, the other direction says so.
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+const DISCARDS: usize = 2;
+
+thread_local! {
+    /// The buffer of a thread, as long as eight full records: bulk transfer costs a third less CPU than
+    /// with one.
+    static SCRATCH: RefCell<Box<[u8]>> =
+        RefCell::new(vec![0; MOST_HELD + MOST_HEADROOM].into_boxed_slice());
+}

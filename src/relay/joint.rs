@@ -1,0 +1,281 @@
+//! The relay between any two sides, each with records of ours or without.
+//!
+//! ```text
+//! client ── receive ─► scratch ── send ─► backend      one [`Lane`] each way;
+//!        ◄─ send ── scratch ◄─ receive ──              an end is passed on as an end
+//! ```
+//!
+//! The scratch belongs to the thread. A connection owns memory only for bytes that the other
+//! side did not take at once, and then it reads no more until it has: that is the backpressure.
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod state;
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use super::drive::{
+    Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, drive, pump,
+};
+use super::endpoint::{Endpoint, Rest, Then, with_scratch};
+use super::unsent::Unsent;
+use super::{End, Relay};
+use crate::record::Layout;
+use crate::traffic::{Counter, Traffic};
+use crate::wire::Transmission;
+
+/// A client, and how far its relay with a backend has come.
+#[derive(Debug)]
+pub(crate) struct Joint<C> {
+    client: C,
+    up: Lane,
+    down: Lane,
+}
+
+/// What one direction keeps.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) state: State,
+    /// Read, not sealed, and not taken by the writer yet.
+    pub(super) unsent: Unsent,
+    /// Written, and perhaps still in a buffer of the writer's.
+    pub(super) unflushed: bool,
+}
+
+/// What came of listening to a client that nobody serves yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It said something, and may have closed its side after it.
+    Words,
+    /// It closed without a word, or failed.
+    Nothing,
+}
+
+impl<C: Endpoint> Joint<C> {
+    pub(crate) fn new(client: C) -> Self {
+        Self {
+            client,
+            up: Lane::default(),
+            down: Lane::default(),
+        }
+    }
+
+    pub(crate) fn client(&mut self) -> &mut C {
+        &mut self.client
+    }
+
+    pub(crate) fn into_client(self) -> C {
+        self.client
+    }
+
+    /// Reads what the client says until it has ended or said `enough` bytes; a record more at most
+    /// is kept, and the next one sealed.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was heard stays here.
+    pub(crate) async fn hear(&mut self, enough: usize) -> Heard {
+        poll_fn(|cx| {
+            while self.up.state == State::Open && self.up.unsent.len() < enough {
+                if let Err(Fault::Read(cause)) = ready!(self.poll_hear(cx, enough)) {
+                    self.up.state.break_off(cause);
+                }
+            }
+            Poll::Ready(match self.up.unsent.is_empty() {
+                true => Heard::Nothing,
+                false => Heard::Words,
+            })
+        })
+        .await
+    }
+
+    fn poll_hear(&mut self, cx: &mut Context<'_>, enough: usize) -> Poll<Result<(), Fault>> {
+        with_scratch(|scratch| {
+            let room = self.client.room(enough - self.up.unsent.len());
+            let room = room.min(scratch.len());
+            let scratch = &mut scratch[..room];
+            let received = (self.client).poll_receive(cx, scratch, Layout::PLAIN, OnEnd::PassOn);
+            let received = ready!(received)?;
+            self.up.unsent.extend(&scratch[..received.pieces.length()]);
+            match received.then {
+                Then::More => {}
+                Then::End => self.up.state = State::Ending,
+                Then::Failed(fault) => return Poll::Ready(Err(fault)),
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    /// Whether the client was told that it has had all.
+    pub(crate) fn has_told_the_end(&self) -> bool {
+        self.down.state.is_closed()
+    }
+
+    /// Whether the client has ended its stream in order, and the backend was told.
+    pub(crate) fn has_heard_the_end(&self) -> bool {
+        self.up.state.is_closed()
+    }
+
+    /// Reads no more: another [`Self::join`] delivers what was read.
+    pub(crate) fn stop(&mut self) {
+        self.up.state.break_off(Cause::Stopped);
+        self.down.state.break_off(Cause::Stopped);
+    }
+
+    /// Joins client and backend until both have ended, one has failed, or nothing moves any more.
+    ///
+    /// The streams are not closed beyond the shutdowns that their ends called for: how to end a failed
+    /// connection is for the caller.
+    ///
+    /// # Cancel safety
+    ///
+    /// No byte is lost: what was read and not written stays here, and in the backend.
+    pub(crate) async fn join<B: Endpoint>(&mut self, backend: &mut B, relay: Relay<'_>) -> End {
+        let mut joined = Joined {
+            joint: self,
+            backend,
+            traffic: relay.traffic,
+        };
+        drive(&mut joined, relay.settings).await
+    }
+}
+
+struct Joined<'a, C, B> {
+    joint: &'a mut Joint<C>,
+    backend: &'a mut B,
+    traffic: &'a Traffic,
+}
+
+impl<C: Endpoint, B: Endpoint> Directions for Joined<'_, C, B> {
+    fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
+        let mut up = Flow {
+            lane: &mut self.joint.up,
+            reader: &mut self.joint.client,
+            writer: self.backend,
+            counter: &self.traffic.from_client,
+        };
+        pump(&mut up, cx, on_end)
+    }
+
+    fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()> {
+        let mut down = Flow {
+            lane: &mut self.joint.down,
+            reader: self.backend,
+            writer: &mut self.joint.client,
+            counter: &self.traffic.to_client,
+        };
+        pump(&mut down, cx, on_end)
+    }
+
+    fn states(&mut self) -> (&mut State, &mut State) {
+        (&mut self.joint.up.state, &mut self.joint.down.state)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            up_is_blocked: !self.joint.up.unsent.is_empty() || self.backend.owes(),
+            moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
+        }
+    }
+
+    fn client_has_failed(&self) -> bool {
+        self.joint.client.has_failed()
+    }
+
+    fn transmission(&mut self, side: Side) -> Option<Transmission> {
+        match side {
+            Side::Client => self.joint.client.transmission(),
+            Side::Backend => self.backend.transmission(),
+        }
+    }
+}
+
+/// One direction at work.
+struct Flow<'a, R, W> {
+    lane: &'a mut Lane,
+    reader: &'a mut R,
+    writer: &'a mut W,
+    counter: &'a Counter,
+}
+
+impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
+    const SHARE: usize = 8;
+
+    fn state(&mut self) -> &mut State {
+        &mut self.lane.state
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let Lane {
+            state,
+            unsent,
+            unflushed,
+        } = &mut *self.lane;
+        if self.writer.is_mute() && matches!(state, State::Open | State::Broken(_) | State::Ending)
+        {
+            // The alert that ends a broken connection is the last word in it.
+            *state = State::Closing;
+            unsent.clear();
+        }
+        let mut rest = Rest {
+            unsent,
+            unflushed,
+            counter: self.counter,
+        };
+        self.writer.poll_rest(cx, &mut rest)
+    }
+
+    fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
+        self.writer.prepare()?;
+        if self.writer.owes() {
+            return Poll::Ready(Ok(()));
+        }
+        let layout = self.writer.layout();
+        with_scratch(|scratch| {
+            let received = self.reader.poll_receive(cx, scratch, layout, on_end);
+            let received = ready!(received)?;
+            if received.pieces.length() > 0 {
+                let mut rest = Rest {
+                    unsent: &mut self.lane.unsent,
+                    unflushed: &mut self.lane.unflushed,
+                    counter: self.counter,
+                };
+                (self.writer).send(cx, scratch, &received.pieces, &mut rest)?;
+            }
+            match received.then {
+                Then::More => {}
+                Then::End => self.lane.state = State::Ending,
+                Then::Failed(fault) => return Poll::Ready(Err(fault)),
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.lane.unflushed {
+            ready!(self.writer.poll_flush(cx))?;
+            self.lane.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn say_end(&mut self) {
+        self.writer.say_end();
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reader.poll_discard(cx)
+    }
+
+    fn forget(&mut self) {
+        self.lane.unsent.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,64 @@
+//! A client with records of ours, and how far its relay is, as plain data.
+//!
+//! Compiled for tests and fuzzing alone until a process hands its connections to the next one.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Joint, Lane};
+use crate::relay::records::Records;
+use crate::relay::{drive, records};
+use crate::wire::Wire;
+
+/// Everything of a [`Joint`] but the client's socket. It holds the keys of a live connection.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    client: records::Exported,
+    up: LaneState,
+    down: LaneState,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LaneState {
+    state: drive::State,
+    unsent: Vec<u8>,
+}
+
+impl<IO: Wire> Joint<Records<IO>> {
+    /// Takes the connection apart, between two records or in the middle of one.
+    pub(crate) fn export(self) -> (IO, State) {
+        let (io, client) = self.client.export();
+        let state = State {
+            client,
+            up: self.up.export(),
+            down: self.down.export(),
+        };
+        (io, state)
+    }
+
+    /// Goes on with an exported connection; `None` when the state does not fit together.
+    pub(crate) fn import(io: IO, state: State) -> Option<Self> {
+        Some(Self {
+            client: Records::import(io, state.client)?,
+            up: Lane::import(state.up),
+            down: Lane::import(state.down),
+        })
+    }
+}
+
+impl Lane {
+    fn export(self) -> LaneState {
+        LaneState {
+            state: self.state,
+            unsent: self.unsent.as_slice().to_vec(),
+        }
+    }
+
+    fn import(state: LaneState) -> Self {
+        Self {
+            state: state.state,
+            unsent: state.unsent.into(),
+            // Who writes next finds out.
+            unflushed: true,
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The side of a relay whose records are opened and sealed here: a record layer over its socket.
+//!
+//! ```text
+//! socket ── recv ─► held + scratch ─ open in place ─► payloads
+//!        ◄─ send ── sealed         ◄─ seal in place ─
+//! ```
+//!
+//! It owns memory only for the part of a record that has come so far, and for records that the socket
+//! did not take at once; then nothing more is read for it until the socket has.
+
+#[cfg(any(test, fuzzing))]
+mod state;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::ReadBuf;
+use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
+
+use super::drive::{Cause, Fault, OnEnd};
+use super::endpoint::{Endpoint, Filled, Rest, Then, poll_discard};
+use super::unsent::Unsent;
+use crate::record::{self, Exhausted, Layer, Layout, MOST_HELD, Pieces, TrafficSecrets};
+use crate::traffic::Counter;
+use crate::wire::{Transmission, Wire};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::state::State as Exported;
+
+/// A TLS connection past its handshake.
+#[derive(Debug)]
+pub(crate) struct Records<IO> {
+    io: IO,
+    layer: Layer,
+    /// Received, and not a whole record yet.
+    held: Vec<u8>,
+    /// Sealed, and not taken by the socket yet.
+    sealed: Unsent,
+    /// How many bytes of payload `sealed` has.
+    owed: usize,
+}
+
+impl<IO: Wire> Records<IO> {
+    /// Takes over from rustls. `traffic` is there in TLS 1.3 and in no other version; `received` is
+    /// what the peer has sent after its handshake, [`MOST_HELD`] bytes at most.
+    ///
+    /// # Errors
+    ///
+    /// The secrets are of no suite that is known here.
+    pub(crate) fn new(
+        io: IO,
+        secrets: &ExtractedSecrets,
+        traffic: Option<TrafficSecrets>,
+        received: Vec<u8>,
+    ) -> Result<Self, IO> {
+        match Layer::new(secrets, traffic) {
+            Some(layer) => Ok(Self::of(io, layer, received)),
+            None => Err(io),
+        }
+    }
+
+    fn of(io: IO, layer: Layer, held: Vec<u8>) -> Self {
+        Self {
+            io,
+            layer,
+            held,
+            sealed: Unsent::default(),
+            owed: 0,
+        }
+    }
+
+    /// Changes keys after fewer records than they could seal.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn set_limit(&mut self, records: u64) {
+        self.layer.set_limit(records);
+    }
+
+    pub(crate) fn into_io(self) -> IO {
+        self.io
+    }
+
+    /// Puts a fatal alert behind what is to be sent; [`Self::close`] sends it.
+    pub(crate) fn alert(&mut self, alert: AlertDescription) {
+        self.layer.alert(alert, self.sealed.bytes());
+    }
+
+    /// Says `close_notify`, unless a last alert was sent already, and waits until the socket has it.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            loop {
+                ready!(self.sealed.poll_write(cx, &mut self.io, |_| {}))?;
+                if self.layer.is_mute() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.layer.close_notify(self.sealed.bytes());
+            }
+        })
+        .await
+    }
+
+    /// Puts what is held and what can be read behind it into `buffer`, from `from` on; where it ends.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        from: usize,
+    ) -> Poll<Result<usize, Fault>> {
+        let held = from + self.held.len();
+        let mut received = held;
+        // Whole records are held when they came with the end of the handshake, or there was no place for
+        // what they hold.
+        if !self.layer.can_open(&self.held) {
+            let mut unfilled = ReadBuf::new(&mut buffer[held..]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut unfilled)).map_err(Fault::read)?;
+            received += unfilled.filled().len();
+            if received == held {
+                return Poll::Ready(Err(Fault::Read(Cause::Truncated)));
+            }
+        }
+        buffer[from..held].copy_from_slice(&self.held);
+        Poll::Ready(Ok(received))
+    }
+
+    /// Opens all whole records.
+    fn open(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        from: usize,
+        layout: Layout,
+    ) -> Filled {
+        let owed = self.sealed.len();
+        let answers = self.sealed.bytes();
+        let opened = self.layer.open(buffer, from, layout, answers);
+        self.held.clear();
+        match &buffer[opened.rest..] {
+            // An idle connection owns no buffer.
+            [] => self.held.shrink_to_fit(),
+            rest => self.held.extend_from_slice(rest),
+        }
+        if self.sealed.len() > owed {
+            // They are the other direction's to send, which may have had its turn.
+            cx.waker().wake_by_ref();
+        }
+        let then = match opened.then {
+            record::Then::More => Then::More,
+            record::Then::End => Then::End,
+            record::Then::KeysSpent => Then::Failed(Fault::Read(Cause::KeysSpent)),
+            record::Then::Refused(_) => {
+                // As far as the socket takes the alert now; the rest goes out with `close`.
+                let _ = self.sealed.poll_write(cx, &mut self.io, |_| {});
+                Then::Failed(Fault::Read(Cause::Reset))
+            }
+        };
+        Filled {
+            pieces: opened.pieces,
+            then,
+        }
+    }
+
+    /// Sends what is sealed.
+    fn poll_sealed(&mut self, cx: &mut Context<'_>, counter: &Counter) -> Poll<Result<(), Fault>> {
+        let is_last = self.layer.is_mute();
+        let sent = match is_last {
+            true => {
+                let write = |bytes: &_| self.io.poll_write_more(cx, bytes);
+                self.sealed.poll_write_by(write, |_| {})
+            }
+            false => self.sealed.poll_write(cx, &mut self.io, |_| {}),
+        };
+        match ready!(sent) {
+            Ok(()) => {}
+            // It took everything and left; what a Unix socket refuses is our close_notify alone.
+            // TCP would have taken that as well.
+            Err(error)
+                if is_last
+                    && error.kind() == io::ErrorKind::BrokenPipe
+                    && self.io.was_read_out() =>
+            {
+                self.sealed.clear();
+            }
+            Err(error) => return Poll::Ready(Err(Fault::write(error))),
+        }
+        self.layer.all_was_sent();
+        if self.owed > 0 {
+            counter.add(std::mem::take(&mut self.owed));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: Wire> Endpoint for Records<IO> {
+    fn layout(&self) -> Layout {
+        self.layer.layout()
+    }
+
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        layout: Layout,
+        on_end: OnEnd,
+    ) -> Poll<Result<Filled, Fault>> {
+        let from = self.layer.headroom(layout);
+        let end = scratch.len().min(from + MOST_HELD);
+        match (
+            ready!(self.poll_fill(cx, &mut scratch[..end], from)),
+            on_end,
+        ) {
+            (Ok(end), _) => Poll::Ready(Ok(self.open(cx, &mut scratch[..end], from, layout))),
+            (Err(Fault::Read(Cause::Truncated)), OnEnd::Fail) => {
+                Poll::Ready(Err(Fault::Read(Cause::Reset)))
+            }
+            (Err(fault), _) => Poll::Ready(Err(fault)),
+        }
+    }
+
+    /// A record more at most.
+    fn room(&self, _: usize) -> usize {
+        self.held.len() + self.layer.longest()
+    }
+
+    fn prepare(&mut self) -> Result<(), Fault> {
+        let fresh = self.layer.keep_keys_fresh(self.sealed.bytes());
+        fresh.map_err(keys_spent)
+    }
+
+    fn send(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut [u8],
+        pieces: &Pieces,
+        rest: &mut Rest<'_>,
+    ) -> Result<(), Fault> {
+        let length = self.layer.seal(pieces, scratch).map_err(keys_spent)?;
+        let sealed = &scratch[..length];
+        let taken = match Pin::new(&mut self.io).poll_write(cx, sealed) {
+            Poll::Ready(Ok(taken)) => taken,
+            Poll::Ready(Err(error)) => return Err(Fault::write(error)),
+            Poll::Pending => 0,
+        };
+        match &sealed[taken..] {
+            [] => rest.counter.add(pieces.length()),
+            left => {
+                self.sealed.extend(left);
+                self.owed = pieces.length();
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest<'_>) -> Poll<Result<(), Fault>> {
+        ready!(self.poll_sealed(cx, rest.counter))?;
+        if rest.unsent.is_empty() || self.layer.is_mute() {
+            return Poll::Ready(Ok(()));
+        }
+        // What was heard before there was this side to send it to.
+        self.prepare()?;
+        let heard = rest.unsent.as_slice();
+        let sealed = self.layer.seal_copy(heard, self.sealed.bytes());
+        sealed.map_err(keys_spent)?;
+        self.owed = heard.len();
+        rest.unsent.clear();
+        self.poll_sealed(cx, rest.counter)
+    }
+
+    fn owes(&self) -> bool {
+        !self.sealed.is_empty()
+    }
+
+    fn is_mute(&self) -> bool {
+        self.layer.is_mute()
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The socket keeps nothing, and what it did not take is the rest.
+        Poll::Ready(Ok(()))
+    }
+
+    fn say_end(&mut self) {
+        self.layer.close_notify(self.sealed.bytes());
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        poll_discard(&mut self.io, cx)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.io.has_failed()
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        self.io.transmission()
+    }
+}
+
+fn keys_spent(_: Exhausted) -> Fault {
+    Fault::Read(Cause::KeysSpent)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! One side's records as plain data: all but the socket.
+
+use serde::{Deserialize, Serialize};
+
+use super::Records;
+use crate::record::{self, Layer, MOST_HELD};
+use crate::wire::Wire;
+
+/// Everything of [`Records`] but the socket. It holds the keys of a live connection.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct State {
+    layer: record::Exported,
+    held: Vec<u8>,
+    sealed: Vec<u8>,
+    owed: usize,
+}
+
+impl<IO: Wire> Records<IO> {
+    /// Takes the side apart, between two records or in the middle of one.
+    pub(crate) fn export(self) -> (IO, State) {
+        let state = State {
+            layer: self.layer.export(),
+            held: self.held,
+            sealed: self.sealed.as_slice().to_vec(),
+            owed: self.owed,
+        };
+        (self.io, state)
+    }
+
+    /// Goes on with an exported side; `None` when the state does not fit together.
+    pub(crate) fn import(io: IO, state: State) -> Option<Self> {
+        if state.held.len() > MOST_HELD {
+            return None;
+        }
+        Some(Self {
+            io,
+            layer: Layer::import(state.layer)?,
+            held: state.held,
+            sealed: state.sealed.into(),
+            owed: state.owed,
+        })
+    }
+}
