@@ -2,13 +2,14 @@
 
 pub(crate) mod claimer;
 pub(crate) mod dial;
+mod dial_error;
 pub(crate) mod echo;
 mod greeting;
 pub(crate) mod hello;
 pub(crate) mod own;
-pub(crate) mod plain;
 pub(crate) mod pool;
 mod secure;
+pub(crate) mod upstream;
 pub(crate) mod whose;
 
 use std::pin::Pin;
@@ -20,10 +21,10 @@ use tokio::net::UnixStream;
 use self::claimer::Claimer;
 use self::dial::Reached;
 use self::own::Own;
-pub(crate) use self::plain::Plain;
 pub(crate) use self::pool::Lease;
 use self::pool::{Balance, Health, Pool, Registry};
 use self::secure::Tls;
+pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
 use crate::drain::Drain;
@@ -313,7 +314,7 @@ async fn taken(claimer: Claimer) -> Taken {
 
 /// A backend's side of a connection.
 pub(crate) struct Served {
-    pub stream: Plain,
+    pub stream: Upstream,
     /// What must run beside the relay for the stream to be served.
     pub service: Option<Service>,
     /// The connection's share of its address; dropped when the connection has ended.
@@ -336,7 +337,7 @@ impl Served {
 
     fn claimed(stream: UnixStream) -> Self {
         Self {
-            stream: Plain::Socket(Socket::Unix(unix_stream::UnixStream::claimed(stream))),
+            stream: Socket::Unix(unix_stream::UnixStream::claimed(stream)).into(),
             service: None,
             lease: None,
             identity: None,
@@ -350,7 +351,7 @@ impl Served {
         let (ours, theirs) = tokio::io::duplex(BUILT_IN_BUFFER);
         let service: Service = Box::pin(serve(theirs));
         Self {
-            stream: Plain::Memory(ours),
+            stream: ours.into(),
             service: Some(service),
             lease: None,
             identity: None,

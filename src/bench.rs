@@ -119,13 +119,8 @@ async fn secure(acceptor: &TlsAcceptor, wire: Line) -> Joint<Records<Line>> {
         panic!("the records are not ours");
     };
     black_box(secured.facts);
-    let Keyed {
-        io,
-        secrets,
-        traffic,
-        received,
-    } = *keyed;
-    Joint::new(Records::new(io, &secrets, traffic, received).expect("a suite of ours"))
+    let Keyed { io, start } = *keyed;
+    Joint::new(Records::new(io, start).expect("a suite of ours"))
 }
 
 /// Of clients that offer `suite` and X25519, and nothing else.

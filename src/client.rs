@@ -11,14 +11,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::AlertDescription;
 
 pub(crate) use self::stream::Stream;
-use crate::backend::Plain;
+use crate::backend::Upstream;
 use crate::deadline::{Deadline, Elapsed};
 use crate::record::MOST_HELD;
-use crate::relay::{End, Heard, Joint, Records, Relay, Settings};
+use crate::relay::{End, Endpoint, Heard, Joint, Records, Relay, Settings};
 use crate::sys::socket::Socket;
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
-use crate::wire::{Peer, Transmission, Wire};
+use crate::wire::{Peer, Transmission, Wire, poll_read_first};
 
 /// A relay under way. It is what most connections are made of, hence boxed each in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -46,14 +46,9 @@ impl Client {
         match session {
             Session::Stream(stream) => Ok(Self::Stream(Box::new(Joint::new(Stream::Tls(stream))))),
             Session::Record(keyed) => {
-                let Keyed {
-                    io,
-                    secrets,
-                    traffic,
-                    received,
-                } = *keyed;
+                let Keyed { io, start } = *keyed;
                 const { assert!(MOST_RECEIVED <= MOST_HELD) };
-                let records = Records::new(io, &secrets, traffic, received)?;
+                let records = Records::new(io, start)?;
                 Ok(Self::Record(Box::new(Joint::new(records))))
             }
         }
@@ -90,12 +85,18 @@ impl Client {
     /// any more.
     pub(crate) fn relay<'a>(
         &'a mut self,
-        backend: &'a mut Plain,
+        backend: &'a mut Upstream,
         relay: Relay<'a>,
     ) -> Relaying<'a> {
-        match self {
-            Self::Record(joint) => Box::pin(async move { Ok(joint.join(backend, relay).await) }),
-            Self::Stream(joint) => Box::pin(async move { Ok(joint.join(backend, relay).await) }),
+        match (self, backend) {
+            (Self::Record(joint), Upstream::Records(secure)) => {
+                join(joint, secure.records(), relay)
+            }
+            (Self::Record(joint), Upstream::Clear(backend)) => join(joint, backend, relay),
+            (Self::Stream(joint), Upstream::Records(secure)) => {
+                join(joint, secure.records(), relay)
+            }
+            (Self::Stream(joint), Upstream::Clear(backend)) => join(joint, backend, relay),
         }
     }
 
@@ -103,7 +104,7 @@ impl Client {
     /// `patience` at most.
     pub(crate) async fn stop(
         &mut self,
-        backend: &mut Plain,
+        backend: &mut Upstream,
         traffic: &Traffic,
         patience: Option<Duration>,
     ) {
@@ -177,6 +178,14 @@ impl Client {
     }
 }
 
+fn join<'a, C, B>(joint: &'a mut Joint<C>, backend: &'a mut B, relay: Relay<'a>) -> Relaying<'a>
+where
+    C: Endpoint + Send,
+    B: Endpoint + Send,
+{
+    Box::pin(async move { Ok(joint.join(backend, relay).await) })
+}
+
 impl Peer for Socket {
     fn has_failed(&self) -> bool {
         Self::has_failed(self)
@@ -191,7 +200,10 @@ impl Peer for Socket {
         cx: &mut Context<'_>,
         places: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        Self::poll_read_vectored(self, cx, places)
+        match self {
+            Self::Unix(stream) if stream.resets_on_close() => poll_read_first(self, cx, places),
+            Self::Tcp(_) | Self::Unix(_) => Self::poll_read_vectored(self, cx, places),
+        }
     }
 }
 
@@ -241,6 +253,7 @@ mod tests {
     use tokio_rustls::rustls::{ConnectionTrafficSecrets, ExtractedSecrets};
 
     use super::*;
+    use crate::record::Start;
     use crate::relay::Settings;
     use crate::traffic::Traffic;
 
@@ -256,11 +269,12 @@ mod tests {
             tx: (0, secrets()),
             rx: (0, secrets()),
         };
-        let records = Records::new(socket(), &secrets, None, Vec::new()).expect("a known suite");
+        let start = Start::of_server(secrets, None, Vec::new());
+        let records = Records::new(socket(), start).expect("a known suite");
         let record = Client::Record(Box::new(Joint::new(records)));
         let stream = Client::plain(socket());
         for mut client in [record, stream] {
-            let (mut backend, traffic) = (Plain::Socket(socket()), Traffic::default());
+            let (mut backend, traffic) = (Upstream::from(socket()), Traffic::default());
             let settings = Settings {
                 idle: None,
                 half_close: None,

@@ -22,7 +22,7 @@ use self::admission::admit;
 use self::teardown::{HURRY, Remains, dismiss, interrupt, part};
 use self::termination::Termination;
 use crate::active_config::{ActiveConfig, ListenerConfig, Timeouts};
-use crate::backend::{Backend, Lease, Plain, Served, Service};
+use crate::backend::{Backend, Lease, Served, Service, Upstream};
 use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
 use crate::ledger::Record;
@@ -62,7 +62,7 @@ struct Admitted {
 /// Nothing in it depends on where the connection came from, or on the configuration that let it in.
 struct Established {
     client: Client,
-    backend: Plain,
+    backend: Upstream,
     /// What must run beside the relay for the backend to answer.
     service: Option<Service>,
     timeouts: relay::Settings,
@@ -249,7 +249,7 @@ fn close(record: Record, reserved: Reserved, termination: &Termination) {
 }
 
 /// In TLS 1.3 a backend refuses our certificate after the handshake, when bytes may have moved.
-fn ended(end: End, backend: &Plain) -> Termination {
+fn ended(end: End, backend: &Upstream) -> Termination {
     match end {
         End::BackendReset(Answer::Broken) if backend.has_refused_us() => {
             Termination::BackendRefused

@@ -19,13 +19,14 @@ mod layout;
 mod outbound;
 #[cfg(any(test, fuzzing))]
 mod state;
+mod ticket;
 
 use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
 
 pub(crate) use self::cipher::Exhausted;
 use self::cipher::{HEADER, Header, MAX_PAYLOAD, OVERHEAD, Version};
-pub(crate) use self::inbound::Refusal;
 use self::inbound::{Answer, Inbound, Received};
+pub(crate) use self::inbound::{Refusal, Role};
 use self::keys::Keys;
 pub(crate) use self::keys::{Secret, TrafficSecrets};
 pub(crate) use self::layout::{Layout, Pieces};
@@ -33,6 +34,8 @@ use self::layout::{MOST_PIECES, RECORDS};
 use self::outbound::Outbound;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::state::State as Exported;
+use self::ticket::Tickets;
+pub(crate) use self::ticket::{Keeper, Unreadable};
 
 /// The record layer of one connection.
 #[derive(Debug)]
@@ -45,6 +48,38 @@ pub(crate) struct Layer {
     asked: bool,
     /// A closing alert was sealed, or received: we say no more (RFC 8446 §6.1, §6.2).
     is_mute: bool,
+    /// The fatal alert by which the peer has given up.
+    given_up: Option<AlertDescription>,
+}
+
+/// What a handshake leaves to begin with.
+pub(crate) struct Start {
+    pub role: Role,
+    /// In a place of their own, where they are wiped: moving them would leave copies.
+    pub secrets: Box<ExtractedSecrets>,
+    /// In TLS 1.3 and in no other version.
+    pub traffic: Option<TrafficSecrets>,
+    /// What the peer has sent after its handshake, as it came; [`MOST_HELD`] bytes at most.
+    pub received: Vec<u8>,
+    /// Who keeps the tickets of a server.
+    pub keeper: Option<Box<dyn Keeper>>,
+}
+
+impl Start {
+    /// In the place of the server.
+    pub(crate) fn of_server(
+        secrets: ExtractedSecrets,
+        traffic: Option<TrafficSecrets>,
+        received: Vec<u8>,
+    ) -> Self {
+        Self {
+            role: Role::Server,
+            secrets: Box::new(secrets),
+            traffic,
+            received,
+            keeper: None,
+        }
+    }
 }
 
 /// What was opened of a buffer.
@@ -71,26 +106,39 @@ pub(crate) enum Then {
 }
 
 impl Layer {
-    /// Takes over from rustls. `traffic` is there in TLS 1.3 and in no other version.
-    ///
     /// `None`: the secrets are of no suite that is known here.
-    pub(crate) fn new(secrets: &ExtractedSecrets, traffic: Option<TrafficSecrets>) -> Option<Self> {
+    pub(crate) fn new(start: Start) -> Option<(Self, Vec<u8>)> {
+        let Start {
+            role,
+            secrets,
+            traffic,
+            received,
+            keeper,
+        } = start;
         let (client, server) = match traffic {
             Some(TrafficSecrets { client, server }) => (Some(client), Some(server)),
             None => (None, None),
         };
-        let theirs = Keys::new(&secrets.rx, client)?;
-        let ours = Keys::new(&secrets.tx, server)?;
-        Some(Self::of(theirs, ours))
+        let (theirs, ours) = match role {
+            Role::Server => (client, server),
+            Role::Client => (server, client),
+        };
+        let theirs = Keys::new(&secrets.rx, theirs)?;
+        let ours = Keys::new(&secrets.tx, ours)?;
+        let mut layer = Self::of(role, theirs, ours);
+        let tickets = keeper.map(|keeper| Box::new(Tickets::new(keeper)));
+        layer.inbound.tickets = tickets;
+        Some((layer, received))
     }
 
-    fn of(theirs: Keys, ours: Keys) -> Self {
+    fn of(role: Role, theirs: Keys, ours: Keys) -> Self {
         Self {
-            inbound: Inbound::new(theirs),
+            inbound: Inbound::new(role, theirs),
             outbound: Outbound::new(ours),
             updating: false,
             asked: false,
             is_mute: false,
+            given_up: None,
         }
     }
 
@@ -154,6 +202,7 @@ impl Layer {
                 }
             }
         };
+        self.inbound.let_tickets_go();
         Opened { pieces, rest, then }
     }
 
@@ -201,8 +250,9 @@ impl Layer {
 
     /// Tells the peer what it did wrong, if it does not know.
     fn refuse(&mut self, refusal: Refusal, answers: &mut Vec<u8>) {
-        if let Refusal::Broken(alert) = refusal {
-            self.alert(alert, answers);
+        match refusal {
+            Refusal::Broken(alert) => self.alert(alert, answers),
+            Refusal::Given(alert) => self.given_up = Some(alert),
         }
         // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).
         self.is_mute = true;
@@ -261,6 +311,11 @@ impl Layer {
             let _ = self.outbound.fatal(alert, out);
             self.is_mute = true;
         }
+    }
+
+    /// Why the peer has given up, if it has.
+    pub(crate) fn given_up(&self) -> Option<AlertDescription> {
+        self.given_up
     }
 
     /// Whether we have nothing more to say.

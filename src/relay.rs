@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::endpoint::poll_discard;
+pub(crate) use self::endpoint::{Endpoint, poll_discard};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::joint::state::State as Exported;
 pub(crate) use self::joint::{Heard, Joint};

@@ -3,11 +3,13 @@
 pub(crate) mod certs;
 pub(crate) mod chain;
 pub(crate) mod client_auth;
+pub(crate) mod connect_error;
 pub(crate) mod connector;
 mod first;
 mod hello;
 pub(crate) mod hosts;
 pub(crate) mod identity;
+mod key_log;
 mod name;
 pub(crate) mod ocsp;
 pub(crate) mod pem;
@@ -23,6 +25,7 @@ mod stream;
 pub(crate) mod tickets;
 pub(crate) mod time;
 pub(crate) mod turns;
+mod unbuffered;
 pub(crate) mod words;
 mod x509;
 
@@ -259,7 +262,7 @@ fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustl
     }
     config.enable_secret_extraction = true;
     if settings.engine == Engine::Record {
-        config.key_log = Arc::new(record::Handover);
+        config.key_log = Arc::new(key_log::Handover);
     }
     Ok(config)
 }
@@ -307,16 +310,19 @@ fn facts(connection: &CommonState, sni: Option<&str>) -> TlsFacts {
 
 /// Who the client of a finished handshake is, also of one that was resumed.
 fn peer(connection: &CommonState) -> Option<Peer> {
-    let chain = connection.peer_certificates()?;
+    let chain = chain_of(connection);
     Some(Peer {
         // It was verified that there is one.
         identity: identity::identity(chain.first()?).ok()?,
-        chain: chain
-            .iter()
-            .cloned()
-            .map(CertificateDer::into_owned)
-            .collect(),
+        chain,
     })
+}
+
+/// The certificates that the peer has shown, its own first.
+fn chain_of(connection: &CommonState) -> Vec<CertificateDer<'static>> {
+    let chain = connection.peer_certificates().unwrap_or_default();
+    let owned = chain.iter().cloned().map(CertificateDer::into_owned);
+    owned.collect()
 }
 
 /// Why there is no TLS connection.

@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
 use common::client::{self, Front};
+use common::site::{Kind, Site, certificates, server};
 use common::vestibule::{Relay, Vestibule};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
@@ -32,6 +33,15 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug, Default)]
 struct Log(Mutex<Vec<Secret>>);
 
+impl Log {
+    /// What was logged, and the keys that it has led to.
+    fn with(&self, keys: [Secret; 2]) -> Vec<Secret> {
+        let mut secrets = self.0.lock().expect("no panic").clone();
+        secrets.extend(keys);
+        secrets
+    }
+}
+
 impl KeyLog for Log {
     fn log(&self, label: &str, _: &[u8], secret: &[u8]) {
         if label.ends_with("_TRAFFIC_SECRET_0") {
@@ -54,29 +64,72 @@ async fn keys_are_where_they_are_used_and_gone_with_their_connection() {
         for version in [&TLS12, &TLS13] {
             let vestibule = start(relay).await;
             let (socket, secrets) = connect(&vestibule, version, 0).await;
-            let is_tls13 = version.version == TLS13.version;
-            for (what, count) in count(&vestibule, &secrets) {
-                // In TLS 1.2 there is nothing to derive a key from again: it is kept.
-                let most = match (what.is_secret, is_tls13) {
-                    (true, _) => 1 + OF_RUSTLS,
-                    (false, true) => 1,
-                    (false, false) => 2 + OF_RUSTLS,
-                };
-                assert!((1..=most).contains(&count), "{relay:?} {what:?}: {count}");
-            }
+            ensure_used(&vestibule, version, &secrets);
             drop(socket);
             vestibule.ended("client_truncated", 1).await;
-            for (what, count) in count(&vestibule, &secrets) {
-                let most = match what.is_secret || !is_tls13 {
-                    true => OF_RUSTLS,
-                    false => 0,
-                };
-                assert!(
-                    count <= most,
-                    "{relay:?} {what:?}: {count}, when all has ended"
-                );
-            }
+            ensure_gone(&vestibule, version, &secrets);
         }
+    }
+}
+
+#[tokio::test]
+async fn keys_of_a_backend_are_where_they_are_used_and_gone_with_their_connection() {
+    for relay in [Relay::Auto, Relay::Stream] {
+        for version in [&TLS12, &TLS13] {
+            let (log, directory) = (Arc::new(Log::default()), certificates());
+            let mut config = server(directory.path(), "api", &[version]);
+            config.key_log = Arc::<Log>::clone(&log);
+            config.enable_secret_extraction = true;
+            let site = Site::start(directory, relay, Kind::Tcp, config, "").await;
+            let [.., clear, _] = site.doors();
+            let (mut client, mut backend) = site.pair(&clear).await;
+            client.write_all(b"words").await.expect("open");
+            backend.read_exact(&mut [0; 5]).await.expect("words");
+            backend.write_all(b"words").await.expect("open");
+            client.read_exact(&mut [0; 5]).await.expect("words");
+            let (socket, connection) = backend.into_inner();
+            let extracted = connection.dangerous_extract_secrets().expect("keys");
+            let secrets = log.with([
+                key("the client's key", &extracted.rx.1),
+                key("the server's key", &extracted.tx.1),
+            ]);
+            ensure_used(&site.vestibule, version, &secrets);
+            drop(socket);
+            site.vestibule.ended("backend_reset", 1).await;
+            ensure_gone(&site.vestibule, version, &secrets);
+        }
+    }
+}
+
+/// Of a connection that is open.
+fn ensure_used(
+    vestibule: &Vestibule,
+    version: &'static SupportedProtocolVersion,
+    secrets: &[Secret],
+) {
+    for (what, count) in count(vestibule, secrets) {
+        // In TLS 1.2 there is nothing to derive a key from again: it is kept.
+        let most = match (what.is_secret, version.version == TLS13.version) {
+            (true, _) => 1 + OF_RUSTLS,
+            (false, true) => 1,
+            (false, false) => 2 + OF_RUSTLS,
+        };
+        assert!((1..=most).contains(&count), "{what:?}: {count}");
+    }
+}
+
+/// Of a connection that has ended.
+fn ensure_gone(
+    vestibule: &Vestibule,
+    version: &'static SupportedProtocolVersion,
+    secrets: &[Secret],
+) {
+    for (what, count) in count(vestibule, secrets) {
+        let most = match what.is_secret || version.version != TLS13.version {
+            true => OF_RUSTLS,
+            false => 0,
+        };
+        assert!(count <= most, "{what:?}: {count}, when all has ended");
     }
 }
 
@@ -124,9 +177,10 @@ async fn connect(
     }
     let (socket, connection) = client.into_inner();
     let extracted = connection.dangerous_extract_secrets().expect("keys");
-    let mut secrets = log.0.lock().expect("no panic").clone();
-    secrets.push(key("the client's key", &extracted.tx.1));
-    secrets.push(key("the server's key", &extracted.rx.1));
+    let secrets = log.with([
+        key("the client's key", &extracted.tx.1),
+        key("the server's key", &extracted.rx.1),
+    ]);
     (socket, secrets)
 }
 

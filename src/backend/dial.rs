@@ -9,7 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, SockRef, Type};
 use tokio::net::{self, TcpStream, lookup_host};
 
-use super::Plain;
+use super::Upstream;
+use super::dial_error::DialError;
 use super::greeting::greet;
 use super::secure::Tls;
 use crate::address::Address;
@@ -19,28 +20,10 @@ use crate::sys::socket::Socket;
 use crate::sys::tcp;
 use crate::sys::unix_stream::UnixStream;
 
-/// Why an attempt failed.
-#[derive(Debug)]
-pub(crate) enum DialError {
-    /// Nobody is at fault for long: the listener's queue is full, or we are out of descriptors.
-    /// To be tried again, and no sign of bad health.
-    Busy,
-    /// The backend does not answer.
-    Down(io::Error),
-    /// The backend answers, and is not whom it should be, or does not want us.
-    Untrusted(String),
-    /// The listener at a registered address is this user's, who has not registered it.
-    Foreign(u32),
-    /// It leads back to us.
-    Ours,
-    /// The backend has taken the connection and broken it before it was told whose it is.
-    Reset,
-}
-
 /// A connection to an address, ready for the bytes of a client.
 #[derive(Debug)]
 pub(crate) struct Reached {
-    pub stream: Plain,
+    pub stream: Upstream,
     /// Who is there, where TLS says so.
     pub identity: Option<Box<Identity>>,
 }
@@ -87,14 +70,14 @@ pub(crate) async fn introduce(
     }
     let Some(tls) = tls else {
         return Ok(Reached {
-            stream: Plain::Socket(socket),
+            stream: socket.into(),
             identity: None,
         });
     };
     // Boxed: it is long, and most backends have no TLS.
-    let (secure, identity) = Box::pin(tls.secure(address, socket)).await?;
+    let (secured, identity) = Box::pin(tls.secure(address, socket)).await?;
     Ok(Reached {
-        stream: Plain::Secure(secure),
+        stream: secured.into(),
         identity: Some(identity),
     })
 }

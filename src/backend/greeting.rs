@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::AsyncWriteExt;
 
-use super::dial::DialError;
+use super::dial_error::DialError;
 use crate::sys::socket::Socket;
 
 /// Writes the header before anybody else can write, also before a TLS handshake.

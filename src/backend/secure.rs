@@ -1,4 +1,4 @@
-//! TLS towards a dialled backend: the handshake that follows the dial, and the stream that is left.
+//! TLS towards a dialled backend: the handshake that follows the dial, and what is left of it.
 
 use std::io;
 use std::pin::Pin;
@@ -7,15 +7,19 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::AlertDescription;
 use tracing::warn;
 
-use super::dial::DialError;
+use super::dial_error::DialError;
 use crate::address::Address;
 use crate::identity::Identity;
 use crate::pace::Pace;
+use crate::relay::Records;
 use crate::residue;
 use crate::sys::socket::Socket;
-use crate::tls::connector::{Settings, TlsConnector, refusal};
+use crate::tls::connect_error::{is_refusal, refusal};
+use crate::tls::connector::{Connected, Settings, TlsConnector};
+use crate::tls::{self, Keyed};
 
 /// What the connections to the addresses of one backend have in common.
 #[derive(Debug)]
@@ -39,17 +43,14 @@ impl Tls {
         self: &Arc<Self>,
         address: &Address,
         socket: Socket,
-    ) -> Result<(Box<Secure>, Box<Identity>), DialError> {
+    ) -> Result<(Secured, Box<Identity>), DialError> {
         let connected = self.connector.connect(address, socket).await;
         residue::wipe();
         match connected {
-            Ok((stream, identity)) => {
-                let secure = Secure {
-                    stream,
-                    tls: Arc::clone(self),
-                    is_refused: false,
-                };
-                Ok((Box::new(secure), identity))
+            Ok((connected, identity)) => {
+                let secured = self.secured(connected);
+                residue::wipe();
+                Ok((secured?, identity))
             }
             Err(error) if error.is_about_trust() => {
                 self.complain(Some(address), &error.to_string());
@@ -57,6 +58,30 @@ impl Tls {
             }
             Err(error) => Err(DialError::Down(io::Error::other(error))),
         }
+    }
+
+    // Apart, so that what it leaves on the stack can be wiped.
+    #[inline(never)]
+    fn secured(self: &Arc<Self>, connected: Connected<Socket>) -> Result<Secured, DialError> {
+        let tls = Arc::clone(self);
+        match connected {
+            Connected::Stream(stream) => Ok(Secured::Stream(Box::new(SecureStream {
+                stream,
+                tls,
+                is_refused: false,
+            }))),
+            Connected::Record(keyed) => {
+                let Keyed { io, start } = *keyed;
+                let records = Records::new(io, start);
+                let records = records.map_err(|_| unknown_suite())?;
+                Ok(Secured::Records(Box::new(SecureRecords { records, tls })))
+            }
+        }
+    }
+
+    fn complain_about_us(&self, alert: AlertDescription) {
+        let error = format!("backend rejected our client certificate, or requires one ({alert:?})");
+        self.complain(None, &error);
     }
 
     /// Says at most once a second that a certificate was refused: every connection meets the same.
@@ -73,13 +98,50 @@ impl Tls {
 
 /// A connection to a backend, past its handshake.
 #[derive(Debug)]
-pub(crate) struct Secure {
+pub(super) enum Secured {
+    Records(Box<SecureRecords>),
+    Stream(Box<SecureStream>),
+}
+
+fn unknown_suite() -> DialError {
+    DialError::Down(io::Error::other(tls::unknown_suite()))
+}
+
+/// A connection to a backend, past its handshake, with the records in our hands.
+#[derive(Debug)]
+pub(crate) struct SecureRecords {
+    records: Records<Socket>,
+    tls: Arc<Tls>,
+}
+
+impl SecureRecords {
+    pub(crate) fn records(&mut self) -> &mut Records<Socket> {
+        &mut self.records
+    }
+
+    pub(super) fn into_socket(self) -> Socket {
+        self.records.into_io()
+    }
+
+    /// As [`SecureStream::is_refused`]; it is said here, when the connection has failed.
+    pub(super) fn is_refused(&self) -> bool {
+        let refusal = self.records.given_up().filter(|alert| is_refusal(*alert));
+        if let Some(alert) = refusal {
+            self.tls.complain_about_us(alert);
+        }
+        refusal.is_some()
+    }
+}
+
+/// A connection to a backend, past its handshake, with the records in rustls's hands.
+#[derive(Debug)]
+pub(crate) struct SecureStream {
     stream: Box<TlsStream<Socket>>,
     tls: Arc<Tls>,
     is_refused: bool,
 }
 
-impl Secure {
+impl SecureStream {
     pub(super) fn into_socket(self) -> Socket {
         self.stream.into_inner().0
     }
@@ -98,7 +160,7 @@ impl Secure {
     }
 }
 
-impl AsyncRead for Secure {
+impl AsyncRead for SecureStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,11 +171,7 @@ impl AsyncRead for Secure {
             && let Some(alert) = refusal(error)
         {
             self.is_refused = true;
-            let error = format!(
-                "backend rejected our client certificate, or requires one \
-             ({alert:?})"
-            );
-            self.tls.complain(None, &error);
+            self.tls.complain_about_us(alert);
         }
         // What rustls itself has to say to what it read, such as new keys, would wait for the
         // client's next bytes, and the backend may be waiting for just that.
@@ -125,7 +183,7 @@ impl AsyncRead for Secure {
     }
 }
 
-impl AsyncWrite for Secure {
+impl AsyncWrite for SecureStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

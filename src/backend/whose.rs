@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::dial::DialError;
+use super::dial_error::DialError;
 use super::own::Own;
 use crate::sys::listeners;
 use crate::sys::socket::Socket;

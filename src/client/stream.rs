@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::ProtocolVersion;
 
-use crate::record::TrafficSecrets;
+use crate::record::{Start, TrafficSecrets};
 use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
@@ -46,7 +46,7 @@ impl Stream {
         // Only to say a last word: of secrets for the next keys there is no need.
         let traffic = is_tls13.then(TrafficSecrets::default);
         match connection.dangerous_extract_secrets() {
-            Ok(secrets) => Records::new(socket, &secrets, traffic, Vec::new()),
+            Ok(secrets) => Records::new(socket, Start::of_server(secrets, traffic, Vec::new())),
             Err(_) => Err(socket),
         }
     }
@@ -100,7 +100,7 @@ impl Peer for Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tls(_) => poll_read_first(self, cx, places),
-            Self::Plain(socket) => socket.poll_read_vectored(cx, places),
+            Self::Plain(socket) => Peer::poll_read_vectored(socket, cx, places),
         }
     }
 

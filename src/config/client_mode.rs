@@ -9,6 +9,7 @@ use super::words::protocol;
 use crate::address::Address;
 use crate::backend::To;
 use crate::identity::Rule;
+use crate::tls::Engine;
 use crate::tls::certs::Role;
 use crate::tls::connector::{self, ServerName, Settings};
 use crate::tls::roots::Roots;
@@ -60,6 +61,7 @@ pub(super) fn client_mode(
         certificate,
         alpn: alpn.unwrap_or_default(),
         allow: allow.unwrap_or_default(),
+        engine: Engine::default(),
     }))
 }
 

@@ -85,7 +85,7 @@ impl Decoder<'_> {
             audit.read("keep", Value::count);
             audit.finish();
         }
-        let (backends, backend_names) = backends(self, &mut root);
+        let (mut backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
         self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
@@ -105,6 +105,9 @@ impl Decoder<'_> {
                     *protocols = routes.protocols(&listener.name);
                 }
             }
+        }
+        for tls in backends.iter_mut().filter_map(|it| it.tls.as_mut()) {
+            tls.engine = runtime.engine;
         }
         Some(Config {
             runtime,

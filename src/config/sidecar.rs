@@ -14,12 +14,12 @@ use crate::backend::To;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
-use crate::tls::Alpn;
 use crate::tls::certs::{Certificate, Fault, Role};
 use crate::tls::chain as tls_chain;
 use crate::tls::client_auth::{self, ClientAuth, Demand};
 use crate::tls::connector;
 use crate::tls::roots::Roots;
+use crate::tls::{Alpn, Engine};
 use crate::watch::FileState;
 use crate::{gate, identity};
 
@@ -346,6 +346,7 @@ fn towards_backend(
             None => allow.to_vec(),
             Some(_) => Vec::new(),
         },
+        engine: Engine::default(),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::termination::Termination;
-use crate::backend::{Plain, Unserved};
+use crate::backend::{Unserved, Upstream};
 use crate::client::{self, Client};
 use crate::relay::{Answer, End};
 use crate::sys::socket::Socket;
@@ -35,7 +35,7 @@ pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
 
 /// Ends both sides in the way that tells each what happened to the other. What was read from one side
 /// has been delivered to the other by now.
-pub(super) async fn part(client: Client, backend: Plain, end: End) {
+pub(super) async fn part(client: Client, backend: Upstream, end: End) {
     match end {
         End::Done => {}
         // If it was us who gave up on it, the alert that says why is given time to arrive.
@@ -61,7 +61,7 @@ pub(super) async fn part(client: Client, backend: Plain, end: End) {
 /// `patience`.
 pub(super) async fn interrupt(
     mut client: Client,
-    mut backend: Plain,
+    mut backend: Upstream,
     traffic: &Traffic,
     patience: Option<Duration>,
 ) {
@@ -71,7 +71,7 @@ pub(super) async fn interrupt(
 
 /// Ends a connection on which nothing moves. To the backend half a request must not look like a whole
 /// one.
-async fn cut(client: Client, backend: Plain) {
+async fn cut(client: Client, backend: Upstream) {
     match client.has_ended() {
         true => backend.close().await,
         false => backend.reset(),

@@ -5,13 +5,25 @@ use tokio_rustls::rustls::{AlertDescription, ContentType, HandshakeType};
 
 use super::cipher::{Header, Version};
 use super::keys::Keys;
+use super::ticket::{Tickets, Unreadable};
 
 /// The receiving half of a record layer.
 #[derive(Debug)]
 pub(crate) struct Inbound {
     pub keys: Keys,
+    pub role: Role,
     pub message: Message,
     pub patience: Patience,
+    /// While somebody waits for them.
+    pub tickets: Option<Box<Tickets>>,
+    tickets_have_come: bool,
+}
+
+/// Whose place we have in the handshake that made the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Server,
+    Client,
 }
 
 /// What a record was.
@@ -51,11 +63,19 @@ impl From<AlertDescription> for Refusal {
 }
 
 impl Inbound {
-    pub(super) fn new(keys: Keys) -> Self {
+    pub(super) fn new(role: Role, keys: Keys) -> Self {
+        Self::resumed(role, keys, Message::default(), Patience::default())
+    }
+
+    /// Goes on in the middle of a message.
+    pub(super) fn resumed(role: Role, keys: Keys, message: Message, patience: Patience) -> Self {
         Self {
             keys,
-            message: Message::default(),
-            patience: Patience::default(),
+            role,
+            message,
+            patience,
+            tickets: None,
+            tickets_have_come: false,
         }
     }
 
@@ -78,7 +98,10 @@ impl Inbound {
         }
         self.patience.with_record(kind, length)?;
         match kind {
-            ContentType::ApplicationData => Ok(Received::Data(length)),
+            ContentType::ApplicationData => {
+                self.tickets_have_come |= length > 0;
+                Ok(Received::Data(length))
+            }
             ContentType::Alert => self.alert(payload),
             ContentType::Handshake => self.handshake(payload),
             _ => Err(AlertDescription::UnexpectedMessage.into()),
@@ -105,18 +128,31 @@ impl Inbound {
 
     fn handshake(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
         match self.keys.suite.version {
-            Version::Tls13 => self.key_update(payload),
+            Version::Tls13 => self.post_handshake(payload),
             Version::Tls12 => self.renegotiation(payload),
         }
     }
 
-    /// A KeyUpdate, the one message that a client may send after its handshake: session tickets
-    /// come from us, and for a certificate we did not ask.
-    fn key_update(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
-        let rest = self.message.take(payload);
-        if self.message.kind() != HandshakeType::KeyUpdate {
-            return Err(AlertDescription::UnexpectedMessage.into());
+    /// A server may be sent a KeyUpdate and nothing else: tickets come from it, and for a certificate we do not
+    /// ask after the handshake. A client may be sent tickets as well; to be asked for a certificate it has not
+    /// offered (RFC 8446 §4.6.2).
+    fn post_handshake(&mut self, mut payload: &[u8]) -> Result<Received, Refusal> {
+        loop {
+            payload = self.message.take(payload);
+            match (self.message.kind(), self.role) {
+                (HandshakeType::KeyUpdate, _) => return self.key_update(payload),
+                (HandshakeType::NewSessionTicket, Role::Client) => {
+                    payload = self.ticket(payload)?;
+                }
+                _ => return Err(AlertDescription::UnexpectedMessage.into()),
+            }
+            if payload.is_empty() {
+                return Ok(Received::Nothing);
+            }
         }
+    }
+
+    fn key_update(&mut self, rest: &[u8]) -> Result<Received, Refusal> {
         let Some(length) = self.message.length() else {
             return Ok(Received::Nothing);
         };
@@ -140,12 +176,50 @@ impl Inbound {
         Ok(Received::KeyUpdate(answer))
     }
 
-    /// A ClientHello, which is skipped whole.
+    /// A ticket, as far as it goes; what is behind it.
+    fn ticket<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {
+        let Some(length) = self.message.length() else {
+            return Ok(&[]);
+        };
+        let skipped = self.message.skip(payload);
+        let rest = match skipped {
+            Skipped::All(rest) => rest,
+            Skipped::Some => &[],
+            Skipped::TooLong => return Err(AlertDescription::DecodeError.into()),
+        };
+        let part = &payload[..payload.len() - rest.len()];
+        if let Some(tickets) = &mut self.tickets {
+            tickets.add(length, part);
+        }
+        if let Skipped::All(_) = skipped {
+            self.patience.with_ticket()?;
+            if let Some(tickets) = &mut self.tickets {
+                let kept = tickets.keep(length);
+                kept.map_err(|Unreadable| AlertDescription::DecodeError)?;
+                self.tickets_have_come = true;
+            }
+        }
+        Ok(rest)
+    }
+
+    /// Tickets come together, behind the handshake and before any payload: then nobody waits for them any
+    /// more, and what keeps them needs no memory for as long as the connection lives.
+    pub(super) fn let_tickets_go(&mut self) {
+        if self.tickets_have_come && !self.message.is_begun() {
+            self.tickets = None;
+        }
+    }
+
+    /// The wish for a new handshake, which is skipped whole: a ClientHello, or a HelloRequest.
     fn renegotiation(&mut self, mut payload: &[u8]) -> Result<Received, Refusal> {
+        let expected = match self.role {
+            Role::Server => HandshakeType::ClientHello,
+            Role::Client => HandshakeType::HelloRequest,
+        };
         let mut received = Received::Nothing;
         while !payload.is_empty() {
             payload = self.message.take(payload);
-            if self.message.kind() != HandshakeType::ClientHello {
+            if self.message.kind() != expected {
                 return Err(AlertDescription::UnexpectedMessage.into());
             }
             payload = match self.message.skip(payload) {
@@ -218,7 +292,7 @@ impl Message {
 }
 
 /// How much a peer may say that moves nothing, so that it cannot keep us busy for free. The numbers
-/// are rustls's, and those BoringSSL's. We are stricter in what begins a count anew: bytes of
+/// are rustls's, and those BoringSSL's, but for tickets. We are stricter in what begins a count anew: bytes of
 /// payload alone. With rustls an empty record of data does for KeyUpdates, and any other record for
 /// empty ones, so that by turns they are taken for ever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -227,6 +301,7 @@ pub(crate) struct Patience {
     key_updates: u8,
     warnings: u8,
     renegotiations: u8,
+    tickets: u8,
 }
 
 impl Default for Patience {
@@ -236,6 +311,7 @@ impl Default for Patience {
             key_updates: KEY_UPDATES_WITHOUT_DATA,
             warnings: 4,
             renegotiations: 1,
+            tickets: TICKETS_WITHOUT_DATA,
         }
     }
 }
@@ -247,6 +323,7 @@ impl Patience {
             (ContentType::ApplicationData, _) => {
                 self.empty_records = EMPTY_RECORDS_WITHOUT_DATA;
                 self.key_updates = KEY_UPDATES_WITHOUT_DATA;
+                self.tickets = TICKETS_WITHOUT_DATA;
             }
             _ => {}
         }
@@ -255,6 +332,10 @@ impl Patience {
 
     fn with_key_update(&mut self) -> Result<(), Refusal> {
         spend(&mut self.key_updates)
+    }
+
+    fn with_ticket(&mut self) -> Result<(), Refusal> {
+        spend(&mut self.tickets)
     }
 
     fn with_warning(&mut self) -> Result<(), Refusal> {
@@ -276,6 +357,8 @@ fn spend(allowed: &mut u8) -> Result<(), Refusal> {
 
 const EMPTY_RECORDS_WITHOUT_DATA: u8 = 32;
 const KEY_UPDATES_WITHOUT_DATA: u8 = 32;
+/// rustls takes any number; servers send one to four.
+const TICKETS_WITHOUT_DATA: u8 = 32;
 
 /// As long as rustls takes a handshake message to be.
 const MAX_MESSAGE: usize = 0xffff;

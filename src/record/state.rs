@@ -6,15 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::Layer;
 use super::cipher::{Cipher, Suite, Version};
-use super::inbound::{Inbound, Message, Patience};
+use super::inbound::{Inbound, Message, Patience, Role};
 use super::keys::{Keys, Material, cipher_of};
 use super::outbound::Outbound;
 
-/// Everything of a [`Layer`].
+/// Everything of a [`Layer`] but who keeps its tickets: what comes of them later is not kept.
 ///
 /// It holds the keys of a live connection: whoever has it can read and forge what is said.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
+    role: Role,
     inbound: KeysState,
     message: Message,
     patience: Patience,
@@ -36,6 +37,7 @@ impl Layer {
     /// Takes the layer apart, between two records.
     pub(crate) fn export(self) -> State {
         State {
+            role: self.inbound.role,
             inbound: self.inbound.keys.export(),
             message: self.inbound.message,
             patience: self.inbound.patience,
@@ -50,11 +52,12 @@ impl Layer {
     /// Goes on with an exported layer; `None` when the state does not fit together.
     pub(crate) fn import(state: State) -> Option<Self> {
         Some(Self {
-            inbound: Inbound {
-                keys: Keys::import(state.inbound)?,
-                message: state.message,
-                patience: state.patience,
-            },
+            inbound: Inbound::resumed(
+                state.role,
+                Keys::import(state.inbound)?,
+                state.message,
+                state.patience,
+            ),
             outbound: Outbound {
                 keys: Keys::import(state.outbound)?,
                 limit: state.limit,
@@ -62,6 +65,8 @@ impl Layer {
             updating: state.updating,
             asked: state.asked,
             is_mute: state.is_mute,
+            // Then there is nothing to go on with.
+            given_up: None,
         })
     }
 }

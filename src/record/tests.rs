@@ -1,8 +1,10 @@
 //! What a record layer must get right, seen by a peer that can seal whatever it likes.
 
+mod client;
 mod known;
 mod layout;
 mod received;
+mod rustls;
 
 use tokio_rustls::rustls::ContentType;
 
@@ -81,12 +83,21 @@ pub(crate) struct Peer {
     pub unread: Vec<u8>,
 }
 
-/// A layer and its peer.
+/// A layer in the place of the server, and its peer.
 pub(crate) fn pair(suite: Suite) -> (Layer, Peer) {
-    let layer = Layer::of(keys(suite, CLIENTS), keys(suite, SERVERS));
+    pair_in(Role::Server, suite)
+}
+
+/// A layer in this place, and its peer in the other.
+pub(crate) fn pair_in(role: Role, suite: Suite) -> (Layer, Peer) {
+    let (ours, theirs, other) = match role {
+        Role::Server => (SERVERS, CLIENTS, Role::Client),
+        Role::Client => (CLIENTS, SERVERS, Role::Server),
+    };
+    let layer = Layer::of(role, keys(suite, theirs), keys(suite, ours));
     let peer = Peer {
-        ours: Outbound::new(keys(suite, CLIENTS)),
-        theirs: Inbound::new(keys(suite, SERVERS)),
+        ours: Outbound::new(keys(suite, theirs)),
+        theirs: Inbound::new(other, keys(suite, ours)),
         unread: Vec::new(),
     };
     (layer, peer)

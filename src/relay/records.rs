@@ -17,12 +17,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
-use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
+use tokio_rustls::rustls::AlertDescription;
 
 use super::drive::{Cause, Fault, OnEnd};
 use super::endpoint::{Endpoint, Filled, Rest, Then, poll_discard};
 use super::unsent::Unsent;
-use crate::record::{self, Exhausted, Layer, Layout, MOST_HELD, Pieces, TrafficSecrets};
+use crate::record::{self, Exhausted, Layer, Layout, MOST_HELD, Pieces, Start};
 use crate::traffic::Counter;
 use crate::wire::{Transmission, Wire};
 
@@ -43,20 +43,12 @@ pub(crate) struct Records<IO> {
 }
 
 impl<IO: Wire> Records<IO> {
-    /// Takes over from rustls. `traffic` is there in TLS 1.3 and in no other version; `received` is
-    /// what the peer has sent after its handshake, [`MOST_HELD`] bytes at most.
-    ///
     /// # Errors
     ///
     /// The secrets are of no suite that is known here.
-    pub(crate) fn new(
-        io: IO,
-        secrets: &ExtractedSecrets,
-        traffic: Option<TrafficSecrets>,
-        received: Vec<u8>,
-    ) -> Result<Self, IO> {
-        match Layer::new(secrets, traffic) {
-            Some(layer) => Ok(Self::of(io, layer, received)),
+    pub(crate) fn new(io: IO, start: Start) -> Result<Self, IO> {
+        match Layer::new(start) {
+            Some((layer, received)) => Ok(Self::of(io, layer, received)),
             None => Err(io),
         }
     }
@@ -75,6 +67,11 @@ impl<IO: Wire> Records<IO> {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn set_limit(&mut self, records: u64) {
         self.layer.set_limit(records);
+    }
+
+    /// Why the peer has given up, if it has.
+    pub(crate) fn given_up(&self) -> Option<AlertDescription> {
+        self.layer.given_up()
     }
 
     pub(crate) fn into_io(self) -> IO {

@@ -74,6 +74,11 @@ impl UnixStream {
         Ok(())
     }
 
+    /// Whether a close would be a reset: then it is read by [`AsyncRead`] alone, which leaves a byte.
+    pub(crate) fn resets_on_close(&self) -> bool {
+        matches!(self.peer, Peer::Warned { .. })
+    }
+
     /// Reads, and leaves the last byte in the socket, behind what is `withheld`.
     ///
     /// It costs a second system call and a second copy. The byte keeps the buffer alive in which it came, of

@@ -1,25 +1,23 @@
 //! The TLS side of a dialled backend: a handshake in the place of the client, and who it was with.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio_rustls::TlsConnector as Handshaker;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::client::Resumption;
 pub(crate) use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::pki_types::UnixTime;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{self, AlertDescription, ClientConfig};
 
 use super::certs::Certificate;
+use super::connect_error::ConnectError;
 use super::identity::{BadCertificate, identity};
 use super::roots::Roots;
-use super::server_auth::{Refusal, ServerAuth};
+use super::server_auth::ServerAuth;
 use super::sessions::{Attempt, Sessions};
-use super::stream::tls_error;
 use super::turns::in_turn;
-use super::words::words;
-use super::{is_not_tls, provider};
+use super::{Engine, Keyed, chain_of, key_log, provider, record};
 use crate::address::Address;
 use crate::identity::{Identity, Rule};
 use crate::wire::Wire;
@@ -35,6 +33,7 @@ pub(crate) struct Settings {
     pub alpn: Vec<String>,
     /// Whom a certificate must show, beyond the name; empty: nobody in particular.
     pub allow: Vec<Rule>,
+    pub engine: Engine,
 }
 
 /// Performs handshakes with the addresses of one backend.
@@ -43,6 +42,13 @@ pub(crate) struct TlsConnector {
     config: ClientConfig,
     sessions: Arc<Sessions>,
     server_name: Option<ServerName<'static>>,
+    engine: Engine,
+}
+
+/// A connection past its handshake.
+pub(crate) enum Connected<IO> {
+    Stream(Box<TlsStream<IO>>),
+    Record(Box<Keyed<IO>>),
 }
 
 impl TlsConnector {
@@ -67,10 +73,15 @@ impl TlsConnector {
             .iter()
             .map(|name| name.clone().into())
             .collect();
+        if settings.engine == Engine::Record {
+            config.enable_secret_extraction = true;
+            config.key_log = Arc::new(key_log::Handover);
+        }
         Self {
             config,
             sessions: Arc::new(Sessions::new(verifier, clock)),
             server_name: settings.server_name.clone(),
+            engine: settings.engine,
         }
     }
 
@@ -83,7 +94,7 @@ impl TlsConnector {
         &self,
         address: &Address,
         io: IO,
-    ) -> Result<(Box<TlsStream<IO>>, Box<Identity>), ConnectError>
+    ) -> Result<(Connected<IO>, Box<Identity>), ConnectError>
     where
         IO: Wire,
     {
@@ -91,16 +102,27 @@ impl TlsConnector {
         let attempt = Arc::new(Attempt::new(&self.sessions));
         let mut config = self.config.clone();
         config.resumption = Resumption::store(Arc::clone(&attempt) as _);
-        let handshaker = Handshaker::from(Arc::new(config));
+        let config = Arc::new(config);
         let server_name = name.clone();
         // Boxed as in `TlsAcceptor::accept`; the first step is in it, which makes a key.
-        let handshake = Box::pin(async move { handshaker.connect(server_name, io).await });
-        let stream = in_turn(handshake).await.map_err(ConnectError::from)?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        let (connected, chain) = match self.engine {
+            Engine::Record => {
+                let handshake = Box::pin(record::connect(config, server_name, io));
+                let (keyed, chain) = in_turn(handshake).await?;
+                (Connected::Record(Box::new(keyed)), chain)
+            }
+            Engine::Stream => {
+                let handshaker = Handshaker::from(config);
+                let handshake = Box::pin(async move { handshaker.connect(server_name, io).await });
+                let stream = in_turn(handshake).await?;
+                let chain = chain_of(stream.get_ref().1);
+                (Connected::Stream(Box::new(stream)), chain)
+            }
+        };
         let certificate = chain.first().ok_or(BadCertificate::Unreadable)?;
         let identity = identity(certificate)?;
-        attempt.done(&name, chain);
-        Ok((Box::new(stream), Box::new(identity)))
+        attempt.done(&name, &chain);
+        Ok((connected, Box::new(identity)))
     }
 
     fn name_of(&self, address: &Address) -> Result<ServerName<'static>, ConnectError> {
@@ -118,100 +140,6 @@ pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_owned()).ok()
 }
 
-/// Why an address is not one to give a connection to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    /// The backend: its certificate is not for it, not signed by whom we trust, or out of time.
-    #[error("{}", words(.0))]
-    Unverified(rustls::Error),
-    /// The backend: it is somebody, and not whom it should be.
-    #[error("no rule of `tls.allow` matches {0}")]
-    NotAllowed(String),
-    /// The backend: nobody can tell who it is.
-    #[error(transparent)]
-    Unreadable(#[from] BadCertificate),
-    /// The backend: it wants another certificate of us, or one at all.
-    #[error("backend rejected our client certificate, or requires one ({0:?})")]
-    RefusedUs(AlertDescription),
-    /// The backend: whatever it speaks, TLS it is not.
-    #[error("the backend's answer is not TLS")]
-    NotTls,
-    /// The backend: it left without an alert.
-    #[error(
-        "the backend closed during the handshake; check that it speaks TLS from the first byte"
-    )]
-    Closed,
-    /// Both: nothing could be agreed on, or the connection failed.
-    #[error("TLS handshake failed: {0}")]
-    Failed(io::Error),
-    /// The configuration: there is no name to check a certificate against.
-    #[error(
-        "the certificate cannot be checked, because the address has no name; set \
-     `tls.server_name`"
-    )]
-    Nameless,
-}
-
-impl ConnectError {
-    /// Whether trying again is in vain until somebody changes a certificate or the configuration.
-    pub(crate) fn is_about_trust(&self) -> bool {
-        match self {
-            Self::Unverified(_)
-            | Self::NotAllowed(_)
-            | Self::Unreadable(_)
-            | Self::RefusedUs(_)
-            | Self::Nameless => true,
-            Self::NotTls | Self::Closed | Self::Failed(_) => false,
-        }
-    }
-}
-
-impl From<io::Error> for ConnectError {
-    fn from(error: io::Error) -> Self {
-        if let Some(alert) = refusal(&error) {
-            return Self::RefusedUs(alert);
-        }
-        match tls_error(&error) {
-            Some(cause @ rustls::Error::InvalidCertificate(_)) => match Refusal::of(&cause) {
-                Some(Refusal::NotAllowed(identity)) => Self::NotAllowed(identity),
-                Some(Refusal::Unreadable(why)) => Self::Unreadable(why),
-                None => Self::Unverified(cause),
-            },
-            Some(cause) if is_not_tls(&cause) => Self::NotTls,
-            None if is_closed(error.kind()) => Self::Closed,
-            Some(_) | None => Self::Failed(error),
-        }
-    }
-}
-
-/// How a server leaves that does not speak TLS, or not with us.
-fn is_closed(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::*;
-    matches!(
-        kind,
-        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-    )
-}
-
-/// The alert by which a server refuses a client for its certificate. In TLS 1.3 it comes after the
-/// client's handshake is done (RFC 8446 §4.4.2.4), to whoever reads next.
-pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
-    use AlertDescription::*;
-    match tls_error(error)? {
-        rustls::Error::AlertReceived(
-            alert @ (BadCertificate
-            | UnsupportedCertificate
-            | CertificateRevoked
-            | CertificateExpired
-            | CertificateUnknown
-            | UnknownCA
-            | CertificateRequired
-            | AccessDenied),
-        ) => Some(alert),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
@@ -219,9 +147,10 @@ mod tests {
 
     use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-    use tokio_rustls::rustls::{HandshakeKind, ServerConfig, SupportedProtocolVersion};
+    use tokio_rustls::rustls::{self, HandshakeKind, ServerConfig, SupportedProtocolVersion};
 
     use super::*;
+    use crate::record::{Layer, Layout, Then};
     use crate::tls::turns::Rounds;
 
     /// An authority in PEM, and a server of TLS that it vouches for.
@@ -246,46 +175,75 @@ mod tests {
         (authority.pem(), Arc::new(config).into())
     }
 
-    fn connector(authority: &str, clock: fn() -> UnixTime) -> TlsConnector {
+    fn versions_and_engines() -> [(&'static SupportedProtocolVersion, Engine); 4] {
+        use Engine::{Record, Stream};
+        [
+            (&TLS12, Record),
+            (&TLS13, Record),
+            (&TLS12, Stream),
+            (&TLS13, Stream),
+        ]
+    }
+
+    fn connector(authority: &str, engine: Engine, clock: fn() -> UnixTime) -> TlsConnector {
         let settings = Settings {
             server_name: server_name(NAME),
             roots: Roots::from_pem(authority.as_bytes()).expect("an authority"),
             certificate: None,
             alpn: Vec::new(),
             allow: Vec::new(),
+            engine,
         };
         TlsConnector::with_clock(&settings, clock)
     }
 
-    /// Shakes hands and says a word both ways, so that tickets arrive.
+    /// Shakes hands and hears a word, before which tickets arrive.
     async fn handshake(
         connector: &TlsConnector,
         server: &tokio_rustls::TlsAcceptor,
     ) -> HandshakeKind {
         let (ours, theirs): (DuplexStream, DuplexStream) = duplex(1 << 16);
         let address = Address::Unix("/nowhere".into());
-        let (stream, served) = tokio::join!(connector.connect(&address, ours), async {
+        let (connected, served) = tokio::join!(connector.connect(&address, ours), async {
             let mut stream = server.accept(theirs).await.expect("a handshake");
             stream.write_all(b"?").await.expect("open");
             stream.flush().await.expect("open");
             stream
         });
-        let (mut stream, _identity) = stream.expect("a handshake");
-        stream.read_exact(&mut [0]).await.expect("a word");
-        drop(served);
-        stream.get_ref().1.handshake_kind().expect("done")
+        match connected.expect("a handshake").0 {
+            Connected::Stream(mut stream) => {
+                stream.read_exact(&mut [0]).await.expect("a word");
+            }
+            Connected::Record(keyed) => hear_a_word(*keyed).await,
+        }
+        served.get_ref().1.handshake_kind().expect("done")
+    }
+
+    async fn hear_a_word(keyed: Keyed<DuplexStream>) {
+        let Keyed { mut io, start } = keyed;
+        let (mut layer, mut received) = Layer::new(start).expect("a suite that is known");
+        loop {
+            let answers = &mut Vec::new();
+            let opened = layer.open(&mut received, 0, Layout::PLAIN, answers);
+            assert_eq!(opened.then, Then::More);
+            if opened.pieces.length() > 0 {
+                return;
+            }
+            received.drain(..opened.rest);
+            assert_ne!(io.read_buf(&mut received).await.expect("a pipe"), 0);
+        }
     }
 
     #[tokio::test]
     async fn a_session_is_resumed_while_the_certificate_behind_it_is_good() {
-        for version in [&TLS12, &TLS13] {
+        for (version, engine) in versions_and_engines() {
             let (authority, server) = server(version);
-            let connector = connector(&authority, UnixTime::now);
+            let connector = connector(&authority, engine, UnixTime::now);
             let first = handshake(&connector, &server).await;
             assert_ne!(first, HandshakeKind::Resumed);
             for _ in 0..20 {
                 let next = handshake(&connector, &server).await;
-                assert_eq!(next, HandshakeKind::Resumed, "{version:?}");
+                assert_eq!(next, HandshakeKind::Resumed, "{version:?} {engine:?}");
             }
         }
     }
@@ -296,9 +254,9 @@ mod tests {
         fn late() -> UnixTime {
             UnixTime::since_unix_epoch(Duration::from_secs(100_000_000_000))
         }
-        for version in [&TLS12, &TLS13] {
+        for (version, engine) in versions_and_engines() {
             let (authority, server) = server(version);
-            let connector = connector(&authority, late);
+            let connector = connector(&authority, engine, late);
             for _ in 0..3 {
                 // The handshake itself goes by the true time, in which the certificate is good.
                 let kind = handshake(&connector, &server).await;
@@ -309,8 +267,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_handshake_waits_for_its_turn_on_a_worker() {
+        for engine in [Engine::Record, Engine::Stream] {
+            waits_for_its_turn(engine).await;
+        }
+    }
+
+    async fn waits_for_its_turn(engine: Engine) {
         let (authority, _) = server(&TLS13);
-        let connector = connector(&authority, UnixTime::now);
+        let connector = connector(&authority, engine, UnixTime::now);
         let (ours, mut theirs) = duplex(1 << 16);
         let address = Address::Unix("/nowhere".into());
         let rounds = Rounds::begin();

@@ -13,13 +13,13 @@ use super::{HandshakeError, is_not_tls};
 
 /// Who failed: the stream, or TLS, and then the client has been told.
 pub(super) enum Failure {
-    Io,
+    Io(io::Error),
     Tls(rustls::Error),
 }
 
 impl From<io::Error> for Failure {
-    fn from(_: io::Error) -> Self {
-        Self::Io
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
     }
 }
 
@@ -27,7 +27,7 @@ impl Failure {
     /// For a failure before there was a ClientHello.
     pub(super) fn of_hello<IO, R>(self, io: IO) -> HandshakeError<IO, R> {
         match self {
-            Self::Io => HandshakeError::Gone,
+            Self::Io(_) => HandshakeError::Gone,
             Self::Tls(cause) if is_not_tls(&cause) => HandshakeError::NotTls(io),
             Self::Tls(cause) => HandshakeError::Failed(cause, io),
         }
@@ -135,7 +135,7 @@ where
     // No more, whatever room an earlier message has left: what is behind the handshake is the relay's
     // to read, which has a place for so much.
     match io.take(most as u64).read_buf(received).await? {
-        0 => Err(Failure::Io),
+        0 => Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
         _ => Ok(()),
     }
 }

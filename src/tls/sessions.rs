@@ -10,15 +10,20 @@
 //! they stand for. So each connection has a view of the store of its own, which knows its chain.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_rustls::rustls::NamedGroup;
 use tokio_rustls::rustls::client::danger::ServerCertVerifier;
 use tokio_rustls::rustls::client::{
-    ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue,
+    ClientConnectionData, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
+use tokio_rustls::rustls::kernel::KernelConnection;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::record::{Keeper, Unreadable};
+use crate::residue;
 
 /// The sessions of one backend.
 #[derive(Debug)]
@@ -217,6 +222,31 @@ impl ClientSessionStore for Attempt {
     fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let newest = |server: &mut Server| server.tls13.pop_back();
         self.sessions.still_good(name, newest)
+    }
+}
+
+/// What rustls leaves of a connection to read the tickets that come later.
+pub(super) struct Later(KernelConnection<ClientConnectionData>);
+
+impl Later {
+    pub(super) fn new(connection: KernelConnection<ClientConnectionData>) -> Self {
+        Self(connection)
+    }
+}
+
+impl Keeper for Later {
+    /// To the store of the connection's configuration: its [`Attempt`].
+    fn keep(&mut self, ticket: &[u8]) -> Result<(), Unreadable> {
+        let kept = self.0.handle_new_session_ticket(ticket);
+        // The secret of the session was made on the way.
+        residue::wipe();
+        kept.map_err(|_| Unreadable)
+    }
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Later").finish_non_exhaustive()
     }
 }
 

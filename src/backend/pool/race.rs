@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Lease;
-use crate::backend::dial::DialError;
+use crate::backend::dial_error::DialError;
 use crate::sys::socket::Socket;
 
 /// How a connect ended.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Pool;
 use super::race::{Connected, Race};
 use super::target::{Lease, Target};
-use crate::backend::dial::{DialError, Place, connect_tcp, connect_unix};
+use crate::backend::dial::{Place, connect_tcp, connect_unix};
+use crate::backend::dial_error::DialError;
 use crate::deadline::Deadline;
 use crate::sys::socket::Socket;
 

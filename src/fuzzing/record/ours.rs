@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ExtractedSecrets;
 use super::pipe::Pipe;
 use super::program::Setup;
 use super::session::Secrets;
-use crate::record::{Secret, TrafficSecrets};
+use crate::record::{Secret, Start, TrafficSecrets};
 use crate::relay::{End, Exported, Heard, Joint, Records, Relay, Settings};
 use crate::traffic::Traffic;
 
@@ -77,7 +77,10 @@ impl Ours {
             return bytes;
         };
         let (received, rest) = bytes.split_at(bytes.len().min(MOST_HANDED_OVER));
-        let records = Records::new(self.client.clone(), &extracted, secrets, received.to_vec());
+        let records = Records::new(
+            self.client.clone(),
+            Start::of_server(extracted, secrets, received.to_vec()),
+        );
         let Ok(mut records) = records else {
             panic!("a suite that is known");
         };

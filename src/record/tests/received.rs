@@ -12,7 +12,7 @@ type Parsed = Result<Option<Header>, Alert>;
 
 /// What an inbound layer makes of these records, until it refuses one.
 fn receive(suite: Suite, records: &[(ContentType, &[u8])]) -> All {
-    let mut inbound = Inbound::new(keys(suite, CLIENTS));
+    let mut inbound = Inbound::new(Role::Server, keys(suite, CLIENTS));
     let mut theirs = keys(suite, CLIENTS);
     let mut all = Vec::new();
     for (kind, payload) in records {
@@ -43,7 +43,7 @@ fn data_is_data() {
 #[test]
 fn the_version_of_a_record_of_tls_1_3_is_ignored() {
     let mut theirs = keys(TLS13, CLIENTS);
-    let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
+    let mut inbound = Inbound::new(Role::Server, keys(TLS13, CLIENTS));
     for minor in [1, 2, 3, 4] {
         let mut sealed = record(&mut theirs.cipher, DATA, b"word");
         sealed[2] = minor;
@@ -56,7 +56,7 @@ fn the_version_of_a_record_of_tls_1_3_is_ignored() {
 #[test]
 fn padding_is_taken_off_and_must_leave_a_type() {
     let mut theirs = keys(TLS13, CLIENTS);
-    let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
+    let mut inbound = Inbound::new(Role::Server, keys(TLS13, CLIENTS));
     let mut open = |inner: &[u8]| {
         // The type is sealed behind the payload: what looks like one of 0 is one more of padding.
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), inner);
@@ -77,7 +77,7 @@ fn a_record_without_anything_in_it_is_refused() {
     for all_zero in [0, 1] {
         let mut theirs = keys(TLS13, CLIENTS);
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), &vec![0; all_zero]);
-        let mut inbound = Inbound::new(keys(TLS13, CLIENTS));
+        let mut inbound = Inbound::new(Role::Server, keys(TLS13, CLIENTS));
         let header = Header::of_whole_record(&sealed, TLS13).expect("a record");
         let received = inbound.receive(header.expect("a whole one"), &mut sealed, 0, 0);
         assert_eq!(received, broken(Alert::UnexpectedMessage));
@@ -321,7 +321,7 @@ fn a_record_too_short_for_its_tag_is_forged() {
         for length in 0..=shortest {
             let mut record = [&[23, 3, 3, 0, length][..], &[0; 24][..usize::from(length)]].concat();
             let header = Header::of_whole_record(&record, suite).expect("a record");
-            let mut inbound = Inbound::new(keys(suite, CLIENTS));
+            let mut inbound = Inbound::new(Role::Server, keys(suite, CLIENTS));
             let received = inbound.receive(header.expect("a whole one"), &mut record, 0, 0);
             assert_eq!(received, broken(Alert::BadRecordMac), "{suite:?} {length}");
         }

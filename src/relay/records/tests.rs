@@ -1,5 +1,6 @@
 //! What a relay with records must get right, seen by a client that can seal whatever it likes.
 
+mod backends;
 mod exported;
 mod limits;
 mod moving;

@@ -72,7 +72,7 @@ impl Over {
         let near = match accepted.ok().expect("a handshake").session {
             Session::Stream(stream) => Near::Rustls(Box::new(Joint::new(*stream))),
             Session::Record(keyed) => {
-                let records = Records::new(keyed.io, &keyed.secrets, keyed.traffic, keyed.received);
+                let records = Records::new(keyed.io, keyed.start);
                 let records = records.ok().expect("a suite that is known");
                 Near::Record(Box::new(Joint::new(records)))
             }
@@ -215,7 +215,7 @@ impl Peer for Socket {
 
 impl Peer for server::TlsStream<Socket> {
     fn has_failed(&self) -> bool {
-        self.get_ref().0.has_failed()
+        Peer::has_failed(self.get_ref().0)
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {

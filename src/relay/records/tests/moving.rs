@@ -18,7 +18,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::*;
-use crate::backend::Plain;
 use crate::relay::tests::over;
 use crate::sys::socket::Socket;
 use crate::tls::{Engine, Session, TlsAcceptor};
@@ -74,7 +73,7 @@ async fn move_all(version: over::Version) {
         relays.spawn(relay(
             acceptor.clone(),
             accepted,
-            Plain::Socket(Socket::Unix(near.into())),
+            Socket::Unix(near.into()),
             moving.clone(),
         ));
     }
@@ -86,7 +85,7 @@ async fn move_all(version: over::Version) {
     move_now.send(true).expect("somebody moves");
     while let Some(relayed) = relays.join_next().await {
         let (client, backend, state) = relayed.expect("a relay");
-        let Plain::Socket(Socket::Unix(backend)) = backend else {
+        let Socket::Unix(backend) = backend else {
             panic!("it was another");
         };
         send(&ours, &client, &backend, &state);
@@ -188,7 +187,7 @@ pub(super) async fn accepted(
     let Session::Record(keyed) = secured.session else {
         panic!("it is not for us");
     };
-    let records = Records::new(keyed.io, &keyed.secrets, keyed.traffic, keyed.received);
+    let records = Records::new(keyed.io, keyed.start);
     Joint::new(records.expect("a suite that is known"))
 }
 
@@ -196,9 +195,9 @@ pub(super) async fn accepted(
 async fn relay(
     acceptor: TlsAcceptor,
     socket: TcpStream,
-    mut backend: Plain,
+    mut backend: Socket,
     mut moving: watch::Receiver<bool>,
-) -> (TcpStream, Plain, Exported) {
+) -> (TcpStream, Socket, Exported) {
     let mut stream = accepted(acceptor, socket).await;
     let traffic = Traffic::default();
     let relay = patient(&traffic);
@@ -234,7 +233,7 @@ fn the_other_process() {
             relays.spawn(async move {
                 let client = TcpStream::from_std(client.into()).expect("a socket");
                 let backend = UnixStream::from_std(backend.into()).expect("a socket");
-                let mut backend = Plain::Socket(Socket::Unix(backend.into()));
+                let mut backend = Socket::Unix(backend.into());
                 let mut stream = Joint::import(client, state).expect("a state that fits");
                 let traffic = Traffic::default();
                 stream.join(&mut backend, patient(&traffic)).await

@@ -1,0 +1,121 @@
+//! The backend's side of a connection: with records of ours, or in the clear, which is a socket, TLS in rustls's
+//! hands, or memory for what is built in.
+
+use std::io::{self, IoSliceMut};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncWriteExt, DuplexStream};
+
+use super::secure::{SecureRecords, SecureStream, Secured};
+use crate::deadline::Deadline;
+use crate::relay::poll_discard;
+use crate::sys::either::one_of_streams;
+use crate::sys::socket::Socket;
+use crate::wire::{Peer, Transmission, poll_read_first};
+
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    Clear(Clear),
+    /// Boxed: most backends have no TLS, and every idle connection has room for this.
+    Records(Box<SecureRecords>),
+}
+
+#[derive(Debug)]
+pub(crate) enum Clear {
+    Socket(Socket),
+    Memory(DuplexStream),
+    /// Boxed, as above.
+    Secure(Box<SecureStream>),
+}
+
+impl From<Socket> for Upstream {
+    fn from(socket: Socket) -> Self {
+        Self::Clear(Clear::Socket(socket))
+    }
+}
+
+impl From<DuplexStream> for Upstream {
+    fn from(stream: DuplexStream) -> Self {
+        Self::Clear(Clear::Memory(stream))
+    }
+}
+
+impl From<Secured> for Upstream {
+    fn from(secured: Secured) -> Self {
+        match secured {
+            Secured::Records(secure) => Self::Records(secure),
+            Secured::Stream(secure) => Self::Clear(Clear::Secure(secure)),
+        }
+    }
+}
+
+impl Upstream {
+    /// Closes so that the peer can tell it from an end, where the stream has a way to say so.
+    pub(crate) fn reset(self) {
+        match self {
+            Self::Records(secure) => secure.into_socket().reset(),
+            Self::Clear(Clear::Socket(socket)) => socket.reset(),
+            Self::Clear(Clear::Secure(secure)) => secure.into_socket().reset(),
+            Self::Clear(Clear::Memory(stream)) => drop(stream),
+        }
+    }
+
+    /// Closes at once; with TLS it says so first, if there is room for that in the socket.
+    pub(crate) async fn close(self) {
+        let goodbye = Deadline::after(Duration::ZERO);
+        // Whatever it says, the socket is closed next.
+        match self {
+            Self::Records(mut secure) => {
+                let _ = goodbye.bound(secure.records().close()).await;
+            }
+            Self::Clear(Clear::Secure(mut secure)) => {
+                let _ = goodbye.bound(secure.shutdown()).await;
+            }
+            Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => {}
+        }
+    }
+
+    /// Whether the backend has refused our certificate.
+    pub(crate) fn has_refused_us(&self) -> bool {
+        match self {
+            Self::Records(secure) => secure.is_refused(),
+            Self::Clear(Clear::Secure(secure)) => secure.is_refused(),
+            Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => false,
+        }
+    }
+}
+
+one_of_streams!(Clear {
+    Socket,
+    Memory,
+    Secure
+});
+
+impl Peer for Clear {
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),
+            Self::Memory(_) | Self::Secure(_) => poll_read_first(self, cx, places),
+        }
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Socket(socket) => socket.transmission(),
+            Self::Memory(_) => None,
+            Self::Secure(secure) => secure.socket().transmission(),
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Secure(secure) => poll_discard(secure.socket(), cx),
+            Self::Socket(_) | Self::Memory(_) => Poll::Ready(()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Why a server is not one to give a connection to, and what it says when it does not want us.
+
+use std::io;
+
+use tokio_rustls::rustls::{self, AlertDescription};
+
+use super::first::Failure;
+use super::identity::BadCertificate;
+use super::is_not_tls;
+use super::server_auth::Refusal;
+use super::stream::tls_error;
+use super::words::words;
+
+/// Why an address is not one to give a connection to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    /// The backend: its certificate is not for it, not signed by whom we trust, or out of time.
+    #[error("{}", words(.0))]
+    Unverified(rustls::Error),
+    /// The backend: it is somebody, and not whom it should be.
+    #[error("no rule of `tls.allow` matches {0}")]
+    NotAllowed(String),
+    /// The backend: nobody can tell who it is.
+    #[error(transparent)]
+    Unreadable(#[from] BadCertificate),
+    /// The backend: it wants another certificate of us, or one at all.
+    #[error("backend rejected our client certificate, or requires one ({0:?})")]
+    RefusedUs(AlertDescription),
+    /// The backend: whatever it speaks, TLS it is not.
+    #[error("the backend's answer is not TLS")]
+    NotTls,
+    /// The backend: it left without an alert.
+    #[error(
+        "the backend closed during the handshake; check that it speaks TLS from the first byte"
+    )]
+    Closed,
+    /// Both: nothing could be agreed on, or the connection failed.
+    #[error("TLS handshake failed: {0}")]
+    Failed(io::Error),
+    /// The configuration: there is no name to check a certificate against.
+    #[error(
+        "the certificate cannot be checked, because the address has no name; set `tls.server_name`"
+    )]
+    Nameless,
+}
+
+impl ConnectError {
+    /// Whether trying again is in vain until somebody changes a certificate or the configuration.
+    pub(crate) fn is_about_trust(&self) -> bool {
+        match self {
+            Self::Unverified(_)
+            | Self::NotAllowed(_)
+            | Self::Unreadable(_)
+            | Self::RefusedUs(_)
+            | Self::Nameless => true,
+            Self::NotTls | Self::Closed | Self::Failed(_) => false,
+        }
+    }
+}
+
+impl From<io::Error> for ConnectError {
+    fn from(error: io::Error) -> Self {
+        if let Some(alert) = refusal(&error) {
+            return Self::RefusedUs(alert);
+        }
+        match tls_error(&error) {
+            Some(cause @ rustls::Error::InvalidCertificate(_)) => match Refusal::of(&cause) {
+                Some(Refusal::NotAllowed(identity)) => Self::NotAllowed(identity),
+                Some(Refusal::Unreadable(why)) => Self::Unreadable(why),
+                None => Self::Unverified(cause),
+            },
+            Some(cause) if is_not_tls(&cause) => Self::NotTls,
+            None if is_closed(error.kind()) => Self::Closed,
+            Some(_) | None => Self::Failed(error),
+        }
+    }
+}
+
+impl From<Failure> for ConnectError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Io(error) => error.into(),
+            // As it comes out of a stream.
+            Failure::Tls(cause) => io::Error::new(io::ErrorKind::InvalidData, cause).into(),
+        }
+    }
+}
+
+/// How a server leaves that does not speak TLS, or not with us.
+fn is_closed(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        kind,
+        UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+    )
+}
+
+/// The alert by which a server refuses a client for its certificate, see [`is_refusal`].
+pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
+    match tls_error(error)? {
+        rustls::Error::AlertReceived(alert) if is_refusal(alert) => Some(alert),
+        _ => None,
+    }
+}
+
+/// Whether a server refuses a client for its certificate with this alert. In TLS 1.3 it comes after the
+/// client's handshake is done (RFC 8446 §4.4.2.4), to whoever reads next.
+pub(crate) fn is_refusal(alert: AlertDescription) -> bool {
+    use AlertDescription::*;
+    matches!(
+        alert,
+        BadCertificate
+            | UnsupportedCertificate
+            | CertificateRevoked
+            | CertificateExpired
+            | CertificateUnknown
+            | UnknownCA
+            | CertificateRequired
+            | AccessDenied
+    )
+}
