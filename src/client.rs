@@ -1,24 +1,22 @@
 //! The client's side of a connection, with TLS or without, and the ways to end it.
 
 mod stream;
+mod transport;
 
-use std::io::{self, IoSliceMut};
 use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::AlertDescription;
 
 pub(crate) use self::stream::Stream;
+pub(crate) use self::transport::Transport;
 use crate::backend::Upstream;
 use crate::deadline::{Deadline, Elapsed};
 use crate::record::MOST_HELD;
 use crate::relay::{End, Endpoint, Heard, Joint, Records, Relay, Settings};
-use crate::sys::socket::Socket;
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
-use crate::wire::{Peer, Transmission, Wire, poll_read_first};
 
 /// A relay under way. It is what most connections are made of, hence boxed each in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -27,14 +25,14 @@ pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>>
 #[derive(Debug)]
 pub(crate) enum Client {
     /// TLS with the records in our hands.
-    Record(Box<Joint<Records<Socket>>>),
+    Record(Box<Joint<Records<Transport>>>),
     /// TLS in rustls's, or none.
     Stream(Box<Joint<Stream>>),
 }
 
 impl Client {
-    pub(crate) fn plain(socket: Socket) -> Self {
-        Self::Stream(Box::new(Joint::new(Stream::plain(socket))))
+    pub(crate) fn plain(transport: Transport) -> Self {
+        Self::Stream(Box::new(Joint::new(Stream::plain(transport))))
     }
 
     /// # Errors
@@ -42,7 +40,7 @@ impl Client {
     /// The keys are of no suite that the record layer knows.
     // So that what it leaves on the stack can be wiped.
     #[inline(never)]
-    pub(crate) fn secured(session: Session<Socket>) -> Result<Self, Socket> {
+    pub(crate) fn secured(session: Session<Transport>) -> Result<Self, Transport> {
         match session {
             Session::Stream(stream) => Ok(Self::Stream(Box::new(Joint::new(Stream::Tls(stream))))),
             Session::Record(keyed) => {
@@ -148,7 +146,7 @@ impl Client {
         };
         // It waits for room in a socket that the client may never read from.
         if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
-            close(self.into_socket()).await;
+            close(self.into_transport()).await;
         }
     }
 
@@ -158,7 +156,7 @@ impl Client {
             Self::Record(joint) => joint,
             Self::Stream(joint) => match joint.into_client().into_records() {
                 Ok(records) => Box::new(Joint::new(records)),
-                Err(socket) => return socket.reset(),
+                Err(transport) => return transport.reset(),
             },
         };
         joint.client().alert(alert);
@@ -167,13 +165,13 @@ impl Client {
 
     /// Ends the connection so that the client can tell it from an end.
     pub(crate) fn reset(self) {
-        self.into_socket().reset();
+        self.into_transport().reset();
     }
 
-    fn into_socket(self) -> Socket {
+    fn into_transport(self) -> Transport {
         match self {
             Self::Record(joint) => joint.into_client().into_io(),
-            Self::Stream(joint) => joint.into_client().into_socket(),
+            Self::Stream(joint) => joint.into_client().into_transport(),
         }
     }
 }
@@ -186,51 +184,20 @@ where
     Box::pin(async move { Ok(joint.join(backend, relay).await) })
 }
 
-impl Peer for Socket {
-    fn has_failed(&self) -> bool {
-        Self::has_failed(self)
-    }
-
-    fn transmission(&mut self) -> Option<Transmission> {
-        Self::transmission(self)
-    }
-
-    fn poll_read_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Unix(stream) if stream.resets_on_close() => poll_read_first(self, cx, places),
-            Self::Tcp(_) | Self::Unix(_) => Self::poll_read_vectored(self, cx, places),
-        }
-    }
-}
-
-impl Wire for Socket {
-    fn was_read_out(&self) -> bool {
-        Self::was_read_out(self)
-    }
-
-    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Self::poll_write_more(self, cx, bytes)
-    }
-}
-
-/// Closes a socket so that what was sent last arrives.
+/// Closes a stream so that what was sent last arrives.
 ///
 /// A close with unread bytes makes the kernel send a reset, which may overtake the alert or the
 /// answer; so the sending side is closed first, and what still comes is read, for a bounded time.
-pub(crate) async fn close(mut socket: Socket) {
+pub(crate) async fn close(mut transport: Transport) {
     let linger = async {
-        socket.shutdown().await?;
+        transport.shutdown().await?;
         tokio::io::copy(
-            &mut (&mut socket).take(LINGER_BYTES),
+            &mut (&mut transport).take(LINGER_BYTES),
             &mut tokio::io::sink(),
         )
         .await
     };
-    // Whatever it says, the socket is closed next.
+    // Whatever it says, the stream is closed next.
     let _ = Deadline::after(LINGER).bound(linger).await;
 }
 
@@ -255,6 +222,7 @@ mod tests {
     use super::*;
     use crate::record::Start;
     use crate::relay::Settings;
+    use crate::sys::socket::Socket;
     use crate::traffic::Traffic;
 
     /// Every idle connection has one. Above the bounds something is held across an await that need
@@ -270,9 +238,9 @@ mod tests {
             rx: (0, secrets()),
         };
         let start = Start::of_server(secrets, None, Vec::new());
-        let records = Records::new(socket(), start).expect("a known suite");
+        let records = Records::new(transport(), start).expect("a known suite");
         let record = Client::Record(Box::new(Joint::new(records)));
-        let stream = Client::plain(socket());
+        let stream = Client::plain(transport());
         for mut client in [record, stream] {
             let (mut backend, traffic) = (Upstream::from(socket()), Traffic::default());
             let settings = Settings {
@@ -287,6 +255,10 @@ mod tests {
             let size = size_of_val(&*client.relay(&mut backend, relay));
             assert!((208..=272).contains(&size), "{size} bytes");
         }
+    }
+
+    fn transport() -> Transport {
+        Transport::Socket(socket())
     }
 
     fn socket() -> Socket {

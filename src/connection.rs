@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Accepted ─ admit ─► Admitted ─ establish ─► Established ─ run ─► Termination ─► Outcome
-//!  a socket   │        a client    │           client, backend,  │
+//!  a stream   │        a client    │           client, backend,  │
 //!             │        and where   │           places, record    ├─► told to both sides
 //!             │        it may go   │                             └─► the record is closed
 //!             └────────────────────┴─► Failed ─ end ─► Termination ─► Outcome
@@ -11,6 +11,7 @@
 //! Each stage is a value that the next one consumes, and what a value owns is given back when it is
 //! dropped. Others see a connection in the [ledger](crate::ledger), and may end it in any stage.
 
+mod accept;
 mod admission;
 mod proxy_header;
 mod teardown;
@@ -18,32 +19,19 @@ mod termination;
 
 use std::sync::Arc;
 
+pub(crate) use self::accept::{Accepted, Arrival, accept};
 use self::admission::admit;
 use self::teardown::{HURRY, Remains, dismiss, interrupt, part};
 use self::termination::Termination;
-use crate::active_config::{ActiveConfig, ListenerConfig, Timeouts};
+use crate::active_config::Timeouts;
 use crate::backend::{Backend, Lease, Served, Service, Upstream};
 use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
 use crate::ledger::Record;
 use crate::limits::{IdentityShare, Permit, Place};
-use crate::outcome::EndCause;
+use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
 use crate::relay::{self, Answer, End, Relay};
-use crate::sys::socket::Socket;
-
-/// A connection as it comes from its listener.
-pub(crate) struct Accepted {
-    /// Those of its moment.
-    pub config: Arc<ActiveConfig>,
-    pub listener: Arc<ListenerConfig>,
-    pub socket: Socket,
-    /// Room among the open connections.
-    pub permit: Permit,
-    /// Room among those that no backend has yet.
-    pub place: Place,
-    pub record: Record,
-}
 
 /// A client that was let in, and to whom.
 struct Admitted {
@@ -89,28 +77,31 @@ struct Reserved {
     _lease: Option<Lease>,
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end, and says how that was.
 ///
 /// Each stage is boxed in its own size: most connections are idle in their relay, and would otherwise
 /// hold the room for a handshake.
-pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) {
-    if let Some(established) = Box::pin(establish(accepted, state)).await {
-        established.run().await;
+pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Outcome {
+    match Box::pin(establish(accepted, state)).await {
+        Ok(established) => established.run().await,
+        Err(outcome) => outcome,
     }
 }
 
-/// `None` when the connection has ended before its relay.
-async fn establish(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Option<Box<Established>> {
+/// # Errors
+///
+/// How the connection has ended before its relay.
+async fn establish(
+    accepted: Box<Accepted>,
+    state: Arc<ProxyState>,
+) -> Result<Box<Established>, Outcome> {
     let established = match admit(accepted, &state).await {
         Ok(admitted) => admitted.establish(&state).await,
         Err(failed) => Err(failed),
     };
     match established {
-        Ok(established) => Some(Box::new(established)),
-        Err(failed) => {
-            Box::pin(failed.end()).await;
-            None
-        }
+        Ok(established) => Ok(Box::new(established)),
+        Err(failed) => Err(Box::pin(failed.end()).await),
     }
 }
 
@@ -168,7 +159,7 @@ impl Admitted {
 
 impl Established {
     /// Moves bytes until there is an end, and tells it to both sides.
-    async fn run(mut self: Box<Self>) {
+    async fn run(mut self: Box<Self>) -> Outcome {
         let Self {
             client,
             backend,
@@ -188,10 +179,10 @@ impl Established {
             end = within(*lifetime, relay) => end.map_err(|Elapsed| Interruption::Lifetime),
             cause = record.ended() => Err(Interruption::Ended(cause)),
         };
-        Box::pin(self.end(end)).await;
+        Box::pin(self.end(end)).await
     }
 
-    async fn end(self: Box<Self>, end: Result<End, Interruption>) {
+    async fn end(self: Box<Self>, end: Result<End, Interruption>) -> Outcome {
         let Self {
             client,
             backend,
@@ -216,7 +207,7 @@ impl Established {
                 Termination::Ended(cause)
             }
         };
-        close(record, reserved, &termination);
+        close(record, reserved, &termination)
     }
 }
 
@@ -228,7 +219,7 @@ enum Interruption {
 
 impl Failed {
     /// Tells the client, with time for what it is told to arrive.
-    async fn end(self) {
+    async fn end(self) -> Outcome {
         let Self {
             remains,
             termination,
@@ -238,14 +229,16 @@ impl Failed {
         record.closing();
         record.span().in_scope(|| termination.log());
         dismiss(remains, &termination).await;
-        close(record, reserved, &termination);
+        close(record, reserved, &termination)
     }
 }
 
-fn close(record: Record, reserved: Reserved, termination: &Termination) {
+fn close(record: Record, reserved: Reserved, termination: &Termination) -> Outcome {
     let detail = termination.detail(&record.facts().backend);
+    let outcome = termination.outcome();
     drop(reserved);
-    record.close(termination.outcome(), detail);
+    record.close(outcome, detail);
+    outcome
 }
 
 /// In TLS 1.3 a backend refuses our certificate after the handshake, when bytes may have moved.

@@ -87,7 +87,8 @@ pub use identity::Identity;
 pub use ledger::{ConnectionFilter, ConnectionState, OpenConnection};
 pub use outcome::Outcome;
 pub use proxy::{
-    BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, Statistics,
+    BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, ServeError,
+    Statistics,
 };
 pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

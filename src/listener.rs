@@ -14,12 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::active_config::{ActiveConfig, ListenerConfig};
-use crate::connection::{self, Accepted};
-use crate::facts::{Endpoint, Facts};
-use crate::id::Id;
-use crate::ledger::Via;
-use crate::limits::Begins;
+use crate::active_config::ActiveConfig;
+use crate::client::Transport;
+use crate::connection::{Arrival, accept, serve};
+use crate::facts::Endpoint;
 use crate::proxy_state::ProxyState;
 use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
@@ -58,7 +56,7 @@ pub(crate) enum Source {
 }
 
 /// A socket fresh from the kernel.
-struct Arrival {
+struct Incoming {
     socket: Socket,
     peer: Option<Endpoint>,
 }
@@ -125,7 +123,7 @@ impl Listener {
     /// The next connection. While descriptors `are_scarce`, which ends when nobody waits, none is
     /// taken but beside the one in reserve: a connection would keep it for as long as it is open, and
     /// the gate would answer nobody.
-    async fn accept(&self, state: &ProxyState, are_scarce: &mut bool) -> io::Result<Arrival> {
+    async fn accept(&self, state: &ProxyState, are_scarce: &mut bool) -> io::Result<Incoming> {
         let mut next = pin!(self.source.accept());
         poll_fn(|cx| {
             if !*are_scarce {
@@ -140,8 +138,7 @@ impl Listener {
     }
 
     /// Takes the connection in, or closes it before any work is done for it.
-    fn admit(&self, arrival: Arrival, state: &Arc<ProxyState>, connections: &TaskTracker) {
-        let Arrival { socket, peer } = arrival;
+    fn admit(&self, incoming: Incoming, state: &Arc<ProxyState>, connections: &TaskTracker) {
         let mut config = state.config.load_full();
         if let (false, Some(last)) = (
             config.listeners.contains_key(&*self.name),
@@ -149,54 +146,24 @@ impl Listener {
         ) {
             config = Arc::clone(last);
         }
-        // A listener is stopped before a config comes that has nothing for it.
+        // A listener is stopped before a configuration comes that has nothing for it.
         let Some(listener) = config.listeners.get(&*self.name).map(Arc::clone) else {
             return;
         };
-        let (client, begins, via) = match &listener.proxies {
-            // Before it takes a place: no share bounds how many one address could have of them.
-            Some(trusted) if !trusted.contains(peer.as_ref()) => {
-                state.ledger.denied(self.facts(&listener, &socket, peer));
-                return;
-            }
-            // Where a load balancer tells of the client, its own connections are nobody's share,
-            // nor has it been said yet whose handshake it is.
-            Some(_) => (None, Begins::WithHeader, Via::Proxy),
-            None => (peer.as_ref(), listener.begins(), Via::Direct),
-        };
-        let ip = client.and_then(Endpoint::ip);
-        let (permit, place) = match state.limits.admit(ip, begins) {
-            Ok(admitted) => admitted,
-            Err(limit) => {
-                state.ledger.refused(&self.name, peer.as_ref(), limit.key());
-                return;
-            }
-        };
-        let facts = self.facts(&listener, &socket, peer);
-        let record = state.ledger.open(facts, via);
-        let span = record.span();
-        let accepted = Box::new(Accepted {
+        let arrival = Arrival {
             config,
             listener,
-            socket,
-            permit,
-            place,
-            record,
-        });
-        let life = connection::serve(accepted, Arc::clone(state));
-        connections.spawn(life.instrument(span));
-    }
-
-    /// What is known of a connection when it has come.
-    fn facts(&self, listener: &ListenerConfig, socket: &Socket, peer: Option<Endpoint>) -> Facts {
-        let mut facts = Facts::of(Id::random());
-        facts.listener = Some(Arc::clone(&listener.name));
-        facts.peer = peer;
-        facts.local = match &self.source {
-            Source::Tcp(_, Some(local)) | Source::Unix(_, local) => Some(local.clone()),
-            Source::Tcp(_, None) => socket.local(),
+            transport: Transport::Socket(incoming.socket),
+            peer: incoming.peer,
+            local: match &self.source {
+                Source::Tcp(_, local) => local.as_ref(),
+                Source::Unix(_, local) => Some(local),
+            },
         };
-        facts
+        if let Ok(accepted) = accept(arrival, state) {
+            let span = accepted.record.span();
+            connections.spawn(serve(accepted, Arc::clone(state)).instrument(span));
+        }
     }
 
     /// At the limit those who come are closed at once, also when there is no descriptor to accept
@@ -221,11 +188,11 @@ impl Source {
     /// # Cancel safety
     ///
     /// As that of tokio's listeners: no connection is lost.
-    async fn accept(&self) -> io::Result<Arrival> {
+    async fn accept(&self) -> io::Result<Incoming> {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok(Arrival {
+                Ok(Incoming {
                     socket: Socket::Tcp(stream),
                     peer: Some(Endpoint::Tcp(peer)),
                 })
@@ -235,7 +202,7 @@ impl Source {
                 let peer = peer
                     .as_pathname()
                     .map(|path| Endpoint::Unix(path.to_owned()));
-                Ok(Arrival {
+                Ok(Incoming {
                     socket: Socket::Unix(stream.into()),
                     peer,
                 })

@@ -10,6 +10,7 @@ mod bind;
 mod error;
 mod limits;
 mod reload;
+mod serve;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use tracing::info;
 use self::bind::{Assembly, BoundGate, Fixed, Open};
 pub use self::error::{BindError, PathError};
 pub use self::reload::{ReloadError, Reloaded};
+pub(crate) use self::serve::Entrance;
+pub use self::serve::ServeError;
 use crate::address::Address;
 use crate::config::Config;
 use crate::deadline::Deadline;

@@ -13,14 +13,19 @@ mod tests;
 use std::pin::pin;
 use std::sync::Arc;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use self::followed::Followed;
 pub use self::source::{ConfigSource, ReadError};
 use crate::config::Config;
+use crate::facts::Endpoint;
 use crate::ledger::{ConnectionFilter, OpenConnection};
-use crate::proxy::{Drained, Proxy, ReloadError, Reloaded, Running, Statistics};
+use crate::outcome::Outcome;
+use crate::proxy::{
+    Drained, Entrance, Proxy, ReloadError, Reloaded, Running, ServeError, Statistics,
+};
 use crate::proxy_state::ProxyState;
 
 /// Keeps a proxy running until it has drained.
@@ -62,6 +67,7 @@ pub struct SupervisorHandle {
     reloads: mpsc::Sender<Reload>,
     stage: Arc<watch::Sender<Stage>>,
     state: Arc<ProxyState>,
+    entrance: Entrance,
 }
 
 /// A reload that was asked for, and where its answer goes.
@@ -106,6 +112,7 @@ impl Supervisor {
             reloads: reload,
             stage: Arc::new(sender),
             state: Arc::clone(running.state()),
+            entrance: running.entrance(),
         };
         Self {
             running,
@@ -292,6 +299,28 @@ impl SupervisorHandle {
     /// See [`Running::kill`].
     pub fn kill(&self, filter: &ConnectionFilter) -> usize {
         self.state.ledger.kill(filter)
+    }
+
+    /// See [`Running::serve`].
+    ///
+    /// # Errors
+    ///
+    /// The connection was not served, and its stream is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once, as [`Outcome::Aborted`].
+    pub fn serve<IO, P>(
+        &self,
+        listener: &str,
+        io: IO,
+        peer: P,
+    ) -> impl Future<Output = Result<Outcome, ServeError>> + Send + use<IO, P>
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+        P: Into<Option<Endpoint>>,
+    {
+        self.entrance.serve(listener, io, peer)
     }
 
     fn advance(&self, stage: Stage) {

@@ -7,25 +7,26 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::rustls::ProtocolVersion;
 
+use super::transport::Transport;
 use crate::record::{Start, TrafficSecrets};
 use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
-use crate::wire::{Peer, Transmission, poll_read_first};
+use crate::wire::{Peer, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
-    Tls(Box<TlsStream<Socket>>),
-    Plain(Socket),
+    Tls(Box<TlsStream<Transport>>),
+    Plain(Transport),
 }
 
 impl Stream {
-    pub(super) fn plain(mut socket: Socket) -> Self {
-        if let Socket::Unix(stream) = &mut socket {
+    pub(super) fn plain(mut transport: Transport) -> Self {
+        if let Transport::Socket(Socket::Unix(stream)) = &mut transport {
             // Where the kernel cannot, its close is an end whatever it was meant to be.
             let _ = stream.reset_on_close();
         }
-        Self::Plain(socket)
+        Self::Plain(transport)
     }
 
     pub(super) fn is_plain(&self) -> bool {
@@ -36,32 +37,32 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// There is no TLS on this socket, or its keys are of no use.
-    pub(super) fn into_records(self) -> Result<Records<Socket>, Socket> {
-        let (socket, connection) = match self {
+    /// There is no TLS on this stream, or its keys are of no use.
+    pub(super) fn into_records(self) -> Result<Records<Transport>, Transport> {
+        let (transport, connection) = match self {
             Self::Tls(stream) => stream.into_inner(),
-            Self::Plain(socket) => return Err(socket),
+            Self::Plain(transport) => return Err(transport),
         };
         let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
         // Only to say a last word: of secrets for the next keys there is no need.
         let traffic = is_tls13.then(TrafficSecrets::default);
         match connection.dangerous_extract_secrets() {
-            Ok(secrets) => Records::new(socket, Start::of_server(secrets, traffic, Vec::new())),
-            Err(_) => Err(socket),
+            Ok(secrets) => Records::new(transport, Start::of_server(secrets, traffic, Vec::new())),
+            Err(_) => Err(transport),
         }
     }
 
-    pub(super) fn into_socket(self) -> Socket {
+    pub(super) fn into_transport(self) -> Transport {
         match self {
             Self::Tls(stream) => stream.into_inner().0,
-            Self::Plain(socket) => socket,
+            Self::Plain(transport) => transport,
         }
     }
 
-    fn socket(&self) -> &Socket {
+    fn transport(&self) -> &Transport {
         match self {
             Self::Tls(stream) => stream.get_ref().0,
-            Self::Plain(socket) => socket,
+            Self::Plain(transport) => transport,
         }
     }
 }
@@ -73,8 +74,8 @@ macro_rules! delegate {
                 let $stream = Pin::new(stream.as_mut());
                 $call
             }
-            Stream::Plain(socket) => {
-                let $stream = Pin::new(socket);
+            Stream::Plain(transport) => {
+                let $stream = Pin::new(transport);
                 $call
             }
         }
@@ -83,13 +84,13 @@ macro_rules! delegate {
 
 impl Peer for Stream {
     fn has_failed(&self) -> bool {
-        self.socket().has_failed()
+        self.transport().has_failed()
     }
 
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Tls(stream) => stream.get_mut().0.transmission(),
-            Self::Plain(socket) => socket.transmission(),
+            Self::Plain(transport) => transport.transmission(),
         }
     }
 
@@ -100,14 +101,14 @@ impl Peer for Stream {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tls(_) => poll_read_first(self, cx, places),
-            Self::Plain(socket) => Peer::poll_read_vectored(socket, cx, places),
+            Self::Plain(transport) => transport.poll_read_vectored(cx, places),
         }
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Tls(stream) => poll_discard(stream.get_mut().0, cx),
-            Self::Plain(socket) => socket.poll_discard(cx),
+            Self::Plain(transport) => transport.poll_discard(cx),
         }
     }
 }
@@ -120,7 +121,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         let stream = match self.get_mut() {
             Stream::Tls(stream) => stream,
-            Stream::Plain(socket) => return Pin::new(socket).poll_read(cx, buf),
+            Stream::Plain(transport) => return Pin::new(transport).poll_read(cx, buf),
         };
         let read = Pin::new(stream.as_mut()).poll_read(cx, buf);
         // What rustls itself has to say to what it read, such as that there is no renegotiation,
@@ -153,7 +154,7 @@ impl AsyncWrite for Stream {
             // It took everything and left; what a Unix socket refuses is our close_notify alone.
             // TCP would have taken that as well.
             Err(error)
-                if error.kind() == io::ErrorKind::BrokenPipe && self.socket().was_read_out() =>
+                if error.kind() == io::ErrorKind::BrokenPipe && self.transport().was_read_out() =>
             {
                 Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
             }

@@ -1,4 +1,4 @@
-//! From a socket to a client whose facts are known and whose backend is chosen.
+//! From a stream to a client whose facts are known and whose backend is chosen.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::termination::{Rejection, Termination};
 use super::{Accepted, Admitted, Failed, Reserved};
 use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
 use crate::backend::Backend;
-use crate::client::Client;
+use crate::client::{Client, Transport};
 use crate::deadline::Deadline;
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::Record;
@@ -17,16 +17,15 @@ use crate::proxy_protocol::Origin;
 use crate::proxy_state::ProxyState;
 use crate::residue;
 use crate::route::{Expecting, Query, Refusal};
-use crate::sys::socket::Socket;
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 
 /// Lets a client in, unless its connection is ended meanwhile.
 pub(super) async fn admit(accepted: Box<Accepted>, state: &ProxyState) -> Result<Admitted, Failed> {
-    let (mut admission, socket) = Admission::of(accepted, state);
+    let (mut admission, transport) = Admission::of(accepted, state);
     let entry = Arc::clone(admission.record.entry());
     let admitted = tokio::select! {
         biased;
-        admitted = Box::pin(admission.admit(socket)) => {
+        admitted = Box::pin(admission.admit(transport)) => {
             admitted.map_err(|(remains, rejection)| (remains, Termination::Rejected(rejection)))
         }
         cause = entry.ended() => Err((Remains::Nothing, Termination::Ended(cause))),
@@ -79,11 +78,11 @@ type Rejected = (Remains, Rejection);
 impl<'a> Admission<'a> {
     // A box that is taken apart where it lies would be kept until the client was let in.
     #[expect(clippy::boxed_local, reason = "to give back the box is what it is for")]
-    fn of(accepted: Box<Accepted>, state: &'a ProxyState) -> (Self, Socket) {
+    fn of(accepted: Box<Accepted>, state: &'a ProxyState) -> (Self, Transport) {
         let Accepted {
             config,
             listener,
-            socket,
+            transport,
             permit,
             place,
             record,
@@ -103,24 +102,29 @@ impl<'a> Admission<'a> {
             },
             record,
         };
-        (admission, socket)
+        (admission, transport)
     }
 
-    async fn admit(&mut self, socket: Socket) -> Result<(Client, Arc<Backend>), Rejected> {
+    async fn admit(
+        &mut self,
+        mut transport: Transport,
+    ) -> Result<(Client, Arc<Backend>), Rejected> {
         let nothing_is_left = |rejection| (Remains::Nothing, rejection);
-        self.first_byte(&socket).await.map_err(nothing_is_left)?;
+        self.first_byte(&mut transport)
+            .await
+            .map_err(nothing_is_left)?;
         if self.listener.proxies.is_some() {
-            match self.introduce(&socket).await {
+            match self.introduce(&mut transport).await {
                 Err(rejection @ Rejection::Header(_)) => {
-                    return Err((Remains::Socket(socket), rejection));
+                    return Err((Remains::Transport(transport), rejection));
                 }
                 introduced => introduced.map_err(nothing_is_left)?,
             }
         }
         let listener = Arc::clone(&self.listener);
         let client = match &listener.tls {
-            Some(acceptor) => self.secure(socket, acceptor).await?,
-            None => Client::plain(socket),
+            Some(acceptor) => self.secure(transport, acceptor).await?,
+            None => Client::plain(transport),
         };
         match self.welcome() {
             Ok(backend) => Ok((client, backend)),
@@ -129,14 +133,14 @@ impl<'a> Admission<'a> {
     }
 
     /// Waits until the client of a handshake says something: until then it may have to make room.
-    async fn first_byte(&mut self, socket: &Socket) -> Result<(), Rejection> {
+    async fn first_byte(&mut self, transport: &mut Transport) -> Result<(), Rejection> {
         let Place::Handshaking(place) = &self.place else {
             return Ok(());
         };
         let spoken = tokio::select! {
             biased;
-            spoken = self.deadline.bound(socket.first_byte()) => match spoken {
-                // What became of the socket is heard where it is read.
+            spoken = self.deadline.bound(transport.first_byte()) => match spoken {
+                // What became of the stream is heard where it is read.
                 Ok(_) => place.speaks(),
                 Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
             },
@@ -146,8 +150,8 @@ impl<'a> Admission<'a> {
     }
 
     /// Takes the PROXY protocol header off the stream, and counts the connection for its client.
-    async fn introduce(&mut self, socket: &Socket) -> Result<(), Rejection> {
-        let origin = match self.deadline.bound(read(socket)).await {
+    async fn introduce(&mut self, transport: &mut Transport) -> Result<(), Rejection> {
+        let origin = match self.deadline.bound(read(transport)).await {
             Ok(Ok(origin)) => origin,
             Ok(Err(ReadError::Refused(cause))) => return Err(Rejection::Header(cause)),
             Ok(Err(ReadError::Gone)) => return Err(Rejection::Gone),
@@ -169,12 +173,16 @@ impl<'a> Admission<'a> {
     }
 
     /// The handshake, which goes on only where a route could come to take the client.
-    async fn secure(&mut self, socket: Socket, acceptor: &TlsAcceptor) -> Result<Client, Rejected> {
+    async fn secure(
+        &mut self,
+        transport: Transport,
+        acceptor: &TlsAcceptor,
+    ) -> Result<Client, Rejected> {
         let facts = self.record.facts();
         let of_address = acceptor.at(facts.local.as_ref().and_then(Endpoint::ip));
         let acceptor = of_address.as_ref().unwrap_or(acceptor);
         let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor);
-        let secured = acceptor.accept(socket, self.deadline, choose).await;
+        let secured = acceptor.accept(transport, self.deadline, choose).await;
         drop(facts);
         let secured = secured.map_err(|error| self.rejected(error))?;
         let Secured {
@@ -182,9 +190,9 @@ impl<'a> Admission<'a> {
             peer,
             session,
         } = secured;
-        let client = Client::secured(session).map_err(|socket| {
+        let client = Client::secured(session).map_err(|transport| {
             let unknown = Rejection::Handshake(tls::unknown_suite());
-            (Remains::Socket(socket), unknown)
+            (Remains::Transport(transport), unknown)
         })?;
         residue::wipe();
         self.record.secured(facts);
@@ -194,15 +202,15 @@ impl<'a> Admission<'a> {
         Ok(client)
     }
 
-    fn rejected(&self, error: HandshakeError<Socket, Refusal>) -> Rejected {
+    fn rejected(&self, error: HandshakeError<Transport, Refusal>) -> Rejected {
         match error {
-            HandshakeError::NotTls(socket) => (Remains::Socket(socket), Rejection::NotTls),
-            HandshakeError::Failed(cause, socket) => {
-                (Remains::Socket(socket), Rejection::Handshake(cause))
+            HandshakeError::NotTls(transport) => (Remains::Transport(transport), Rejection::NotTls),
+            HandshakeError::Failed(cause, transport) => {
+                (Remains::Transport(transport), Rejection::Handshake(cause))
             }
-            HandshakeError::Refused(refusal, socket) => {
+            HandshakeError::Refused(refusal, transport) => {
                 let refused = Rejection::NotAdmitted(NotAdmitted::Route(refusal));
-                (Remains::Socket(socket), refused)
+                (Remains::Transport(transport), refused)
             }
             HandshakeError::Gone => (Remains::Nothing, Rejection::Gone),
             HandshakeError::TimedOut => {

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::client::Transport;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
-use crate::sys::socket::Socket;
 
 /// Why there is no header; the peer is at fault.
 pub(super) enum ReadError {
@@ -16,14 +16,14 @@ pub(super) enum ReadError {
 ///
 /// It looks before it takes, so that what follows the header stays in the socket: whoever speaks
 /// TLS reads it from there.
-pub(super) async fn read(socket: &Socket) -> Result<Origin, ReadError> {
+pub(super) async fn read(transport: &mut Transport) -> Result<Origin, ReadError> {
     let mut header = vec![0; USUAL];
     let mut taken = 0;
     loop {
         if taken == header.len() {
             header.resize(LONGEST, 0);
         }
-        let seen = match socket.peek(&mut header[taken..]).await {
+        let seen = match transport.peek(&mut header[taken..]).await {
             Ok(0) | Err(_) => return Err(ReadError::Gone),
             Ok(seen) => taken + seen,
         };
@@ -31,7 +31,7 @@ pub(super) async fn read(socket: &Socket) -> Result<Origin, ReadError> {
         // Also of a header in parts all is taken that is there: what was seen would be ready to be
         // seen again, at once and for ever.
         let wanted = end.unwrap_or(seen);
-        take(socket, &mut header[taken..wanted]).map_err(|_| ReadError::Gone)?;
+        take(transport, &mut header[taken..wanted]).map_err(|_| ReadError::Gone)?;
         taken = wanted;
         if end.is_some() {
             return parse(&header[..taken]).map_err(ReadError::Refused);
@@ -40,8 +40,8 @@ pub(super) async fn read(socket: &Socket) -> Result<Origin, ReadError> {
 }
 
 /// Takes bytes that were seen: they are there, so it does not wait and is never short.
-fn take(socket: &Socket, bytes: &mut [u8]) -> io::Result<()> {
-    match socket.take(bytes)? {
+fn take(transport: &mut Transport, bytes: &mut [u8]) -> io::Result<()> {
+    match transport.take_seen(bytes)? {
         taken if taken == bytes.len() => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
@@ -56,20 +56,27 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream, UnixStream};
 
     use super::*;
+    use crate::sys::socket::Socket;
 
     const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n";
     const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\x03\x04\0\0";
 
-    /// Both ends, over TCP and over a Unix socket.
-    async fn pairs() -> [(Socket, Socket); 2] {
+    /// Both ends: over TCP, over a Unix socket, and in memory.
+    async fn pairs() -> [(Transport, Transport); 3] {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (theirs, ours) = tokio::join!(TcpStream::connect(address), listener.accept());
         let tcp = (ours.expect("a connection").0, theirs.expect("a connection"));
         let unix = UnixStream::pair().expect("a pair");
+        let memory = tokio::io::duplex(2 * LONGEST);
+        let socket = Transport::Socket;
         [
-            (Socket::Tcp(tcp.0), Socket::Tcp(tcp.1)),
-            (Socket::Unix(unix.0.into()), Socket::Unix(unix.1.into())),
+            (socket(Socket::Tcp(tcp.0)), socket(Socket::Tcp(tcp.1))),
+            (
+                socket(Socket::Unix(unix.0.into())),
+                socket(Socket::Unix(unix.1.into())),
+            ),
+            (Transport::stream(memory.0), Transport::stream(memory.1)),
         ]
     }
 
@@ -80,7 +87,7 @@ mod tests {
                 let sent = [header, b"\x16\x03\x01 and so on"].concat();
                 theirs.write_all(&sent).await.expect("room");
                 drop(theirs);
-                assert!(read(&ours).await.is_ok());
+                assert!(read(&mut ours).await.is_ok());
                 let mut rest = Vec::new();
                 ours.read_to_end(&mut rest).await.expect("the rest");
                 assert_eq!(rest, b"\x16\x03\x01 and so on");
@@ -98,7 +105,7 @@ mod tests {
                 theirs.write_all(&header).await.expect("room");
                 theirs.write_all(b"and so on").await.expect("room");
                 drop(theirs);
-                assert!(read(&ours).await.is_ok(), "{length}");
+                assert!(read(&mut ours).await.is_ok(), "{length}");
                 let mut rest = Vec::new();
                 ours.read_to_end(&mut rest).await.expect("the rest");
                 assert_eq!(rest, b"and so on");
@@ -109,8 +116,8 @@ mod tests {
     #[tokio::test]
     async fn a_header_may_come_byte_by_byte() {
         for header in [LINE, LOCAL] {
-            for (ours, mut theirs) in pairs().await {
-                let mut reading = Box::pin(read(&ours));
+            for (mut ours, mut theirs) in pairs().await {
+                let mut reading = Box::pin(read(&mut ours));
                 for byte in header {
                     let mut cx = Context::from_waker(Waker::noop());
                     assert!(matches!(reading.as_mut().poll(&mut cx), Poll::Pending));
@@ -126,10 +133,10 @@ mod tests {
     async fn who_leaves_within_the_header_is_gone() {
         for header in [LINE, LOCAL] {
             for length in 0..header.len() {
-                for (ours, mut theirs) in pairs().await {
+                for (mut ours, mut theirs) in pairs().await {
                     theirs.write_all(&header[..length]).await.expect("room");
                     drop(theirs);
-                    assert!(matches!(read(&ours).await, Err(ReadError::Gone)));
+                    assert!(matches!(read(&mut ours).await, Err(ReadError::Gone)));
                 }
             }
         }

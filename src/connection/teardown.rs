@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use super::termination::Termination;
 use crate::backend::{Unserved, Upstream};
-use crate::client::{self, Client};
+use crate::client::{self, Client, Transport};
 use crate::relay::{Answer, End};
-use crate::sys::socket::Socket;
 use crate::traffic::Traffic;
 
 /// What there is of a connection that ends before its relay.
@@ -15,7 +14,7 @@ pub(super) enum Remains {
     /// It is closed with what it owned; nothing can be told to the client.
     Nothing,
     /// No TLS was agreed on.
-    Socket(Socket),
+    Transport(Transport),
     Client(Client),
 }
 
@@ -23,7 +22,7 @@ pub(super) enum Remains {
 pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
     match (remains, termination) {
         (Remains::Nothing, _) => {}
-        (Remains::Socket(socket), _) => client::close(socket).await,
+        (Remains::Transport(transport), _) => client::close(transport).await,
         (Remains::Client(client), Termination::Rejected(rejection)) => {
             client.refuse(rejection.alert()).await;
         }

@@ -17,7 +17,7 @@ use super::either::one_of_streams;
 use super::queue;
 use super::unix_stream::UnixStream;
 use crate::facts::Endpoint;
-use crate::wire::Transmission;
+use crate::wire::{Peer, Transmission, Wire, poll_read_first};
 
 /// A TCP or Unix stream.
 #[derive(Debug)]
@@ -175,6 +175,37 @@ impl Socket {
             Self::Tcp(stream) => stream.local_addr().ok().map(Endpoint::Tcp),
             Self::Unix(stream) => unix_endpoint(stream.local_addr()),
         }
+    }
+}
+
+impl Peer for Socket {
+    fn has_failed(&self) -> bool {
+        Self::has_failed(self)
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        Self::transmission(self)
+    }
+
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Unix(stream) if stream.resets_on_close() => poll_read_first(self, cx, places),
+            Self::Tcp(_) | Self::Unix(_) => Self::poll_read_vectored(self, cx, places),
+        }
+    }
+}
+
+impl Wire for Socket {
+    fn was_read_out(&self) -> bool {
+        Self::was_read_out(self)
+    }
+
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::poll_write_more(self, cx, bytes)
     }
 }
 

@@ -1,0 +1,229 @@
+//! What a client's bytes come over: a socket, or a stream that a program has brought.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSliceMut};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::facts::Endpoint;
+use crate::sys::either::one_of_streams;
+use crate::sys::socket::Socket;
+use crate::wire::{Peer, Transmission, Wire, poll_read_first};
+
+#[derive(Debug)]
+pub(crate) enum Transport {
+    Socket(Socket),
+    Stream(Box<ForeignStream>),
+}
+
+impl Transport {
+    pub(crate) fn stream(io: impl AsyncRead + AsyncWrite + Send + 'static) -> Self {
+        Self::Stream(Box::new(ForeignStream {
+            io: Box::pin(io),
+            seen: Vec::new(),
+        }))
+    }
+
+    /// Waits for the first byte, or the end; it stays where it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken.
+    pub(crate) async fn first_byte(&mut self) -> io::Result<()> {
+        match self {
+            Self::Socket(socket) => socket.first_byte().await,
+            Self::Stream(stream) => poll_fn(|cx| stream.poll_see(cx)).await,
+        }
+    }
+
+    /// Waits for bytes and looks at them; they stay where they are. 0 is the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is taken.
+    pub(crate) async fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => socket.peek(room).await,
+            Self::Stream(stream) => {
+                poll_fn(|cx| stream.poll_see(cx)).await?;
+                let (seen, _) = stream.seen.split_at(stream.seen.len().min(room.len()));
+                room[..seen.len()].copy_from_slice(seen);
+                Ok(seen.len())
+            }
+        }
+    }
+
+    /// Takes bytes that are there, after [`Self::peek`] has seen them.
+    pub(crate) fn take_seen(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(socket) => socket.take(room),
+            Self::Stream(stream) => Ok(stream.take(room)),
+        }
+    }
+
+    /// Closes so that the peer can tell it from an end, where there is a way to say so. A stream of a
+    /// program is dropped.
+    pub(crate) fn reset(self) {
+        match self {
+            Self::Socket(socket) => socket.reset(),
+            Self::Stream(stream) => drop(stream),
+        }
+    }
+
+    pub(crate) fn local(&self) -> Option<Endpoint> {
+        match self {
+            Self::Socket(socket) => socket.local(),
+            Self::Stream(_) => None,
+        }
+    }
+}
+
+one_of_streams!(Transport { Socket, Stream });
+
+impl Peer for Transport {
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.has_failed(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Socket(socket) => socket.transmission(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    fn poll_read_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        places: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),
+            Self::Stream(stream) => poll_read_first(stream, cx, places),
+        }
+    }
+}
+
+impl Wire for Transport {
+    fn was_read_out(&self) -> bool {
+        match self {
+            Self::Socket(socket) => socket.was_read_out(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(socket) => socket.poll_write_more(cx, bytes),
+            Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+}
+
+/// A stream that a program has brought, of which nothing is known but that it reads and writes.
+pub(crate) struct ForeignStream {
+    io: Pin<Box<dyn ReadWrite>>,
+    /// What was read to be looked at, and not taken yet.
+    seen: Vec<u8>,
+}
+
+trait ReadWrite: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
+
+impl ForeignStream {
+    /// Ready when there is something to look at, or the end has come.
+    fn poll_see(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.seen.is_empty() {
+            let mut room = [0; SEEN];
+            let mut unfilled = ReadBuf::new(&mut room);
+            ready!(self.io.as_mut().poll_read(cx, &mut unfilled))?;
+            self.seen.extend_from_slice(unfilled.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn take(&mut self, room: &mut [u8]) -> usize {
+        let count = self.seen.len().min(room.len());
+        room[..count].copy_from_slice(&self.seen[..count]);
+        self.seen.drain(..count);
+        if self.seen.is_empty() {
+            // An idle connection owns no buffer.
+            self.seen = Vec::new();
+        }
+        count
+    }
+}
+
+impl fmt::Debug for ForeignStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ForeignStream").finish_non_exhaustive()
+    }
+}
+
+impl AsyncRead for ForeignStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.seen.is_empty() {
+            return self.io.as_mut().poll_read(cx, buf);
+        }
+        let room = buf.initialize_unfilled();
+        let count = self.take(room);
+        buf.advance(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ForeignStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.io.as_mut().poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_shutdown(cx)
+    }
+}
+
+/// More than a PROXY protocol header usually has.
+const SEEN: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_only_looked_at_is_read_first() {
+        let (ours, mut theirs) = duplex(64);
+        let mut transport = Transport::stream(ours);
+        theirs.write_all(b"header and bytes").await.expect("room");
+        transport.first_byte().await.expect("a byte");
+        let mut room = [0; 6];
+        assert_eq!(transport.peek(&mut room).await.expect("bytes"), 6);
+        assert_eq!(transport.take_seen(&mut room).expect("bytes"), 6);
+        assert_eq!(&room, b"header");
+        drop(theirs);
+        let mut rest = Vec::new();
+        transport.read_to_end(&mut rest).await.expect("the rest");
+        assert_eq!(rest, b" and bytes");
+        assert_eq!(transport.peek(&mut room).await.expect("the end"), 0);
+    }
+}

@@ -1,0 +1,144 @@
+//! Serving connections that a program has accepted itself.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::Running;
+use crate::client::Transport;
+use crate::connection::{self, Arrival, accept};
+use crate::facts::Endpoint;
+use crate::outcome::Outcome;
+use crate::proxy_state::ProxyState;
+
+impl Running {
+    /// Serves a connection that the program has accepted itself, as if the listener with this name had:
+    /// through its TLS, the limits, the routes and the list of connections. `peer` is who is at the other
+    /// end, if that is known: limits for each address and routes by address go by it.
+    ///
+    /// The connection ends when the future is dropped. A drain waits for it.
+    ///
+    /// Any stream will do. Of one that is no socket less is known: a client that was reset looks like one
+    /// that has ended, and what was written to the stream counts as delivered. Where the listener expects a
+    /// PROXY protocol header, so does this, from a `peer` among its `trusted_proxies`.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let config: vestibule::Config = r#"
+    ///     [[listener]]
+    ///     name = "plain"
+    ///     address = "tcp:127.0.0.1:0"
+    ///     [[backend]]
+    ///     name = "echo"
+    ///     to = "echo"
+    /// "#
+    /// .parse()?;
+    /// let running = vestibule::Proxy::builder(config).bind().await?.start();
+    ///
+    /// let (mut client, ours) = tokio::io::duplex(1024);
+    /// let served = running.serve("plain", ours, None);
+    /// let talk = async move {
+    ///     client.write_all(b"hello").await?;
+    ///     client.shutdown().await?;
+    ///     let mut answer = String::new();
+    ///     client.read_to_string(&mut answer).await?;
+    ///     std::io::Result::Ok(answer)
+    /// };
+    /// let (outcome, answer) = tokio::join!(served, talk);
+    /// assert_eq!((outcome?, &*answer?), (vestibule::Outcome::Done, "hello"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The connection was not served, and its stream is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once, as [`Outcome::Aborted`].
+    pub fn serve<IO, P>(
+        &self,
+        listener: &str,
+        io: IO,
+        peer: P,
+    ) -> impl Future<Output = Result<Outcome, ServeError>> + Send + use<IO, P>
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+        P: Into<Option<Endpoint>>,
+    {
+        self.entrance().serve(listener, io, peer)
+    }
+
+    pub(crate) fn entrance(&self) -> Entrance {
+        Entrance {
+            state: Arc::clone(&self.state),
+            served: self.workers.clone(),
+        }
+    }
+}
+
+/// Where connections come in that no listener has accepted.
+#[derive(Clone, Debug)]
+pub(crate) struct Entrance {
+    state: Arc<ProxyState>,
+    /// What a drain waits for.
+    served: TaskTracker,
+}
+
+impl Entrance {
+    /// See [`Running::serve`].
+    pub(crate) fn serve<IO, P>(
+        &self,
+        listener: &str,
+        io: IO,
+        peer: P,
+    ) -> impl Future<Output = Result<Outcome, ServeError>> + Send + use<IO, P>
+    where
+        IO: AsyncRead + AsyncWrite + Send + 'static,
+        P: Into<Option<Endpoint>>,
+    {
+        let (state, token) = (Arc::clone(&self.state), self.served.token());
+        let config = state.config.load_full();
+        let found = config.listeners.get(listener).map(Arc::clone);
+        let found = found.ok_or_else(|| ServeError::UnknownListener(listener.to_owned()));
+        let (transport, peer) = (Transport::stream(io), peer.into());
+        async move {
+            let _token = token;
+            let listener = found?;
+            if state.drain.is_started() {
+                return Err(ServeError::Draining);
+            }
+            let arrival = Arrival {
+                config,
+                listener,
+                transport,
+                peer,
+                local: None,
+            };
+            let accepted = match accept(arrival, &state) {
+                Ok(accepted) => accepted,
+                Err(outcome) => return Ok(outcome),
+            };
+            let span = accepted.record.span();
+            Ok(connection::serve(accepted, state).instrument(span).await)
+        }
+    }
+}
+
+/// Why a connection of a program was not served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The configuration has no such listener.
+    #[error("the configuration has no listener {0:?}")]
+    UnknownListener(String),
+    /// The proxy takes no new connections.
+    #[error("the proxy is draining")]
+    Draining,
+}
