@@ -158,20 +158,28 @@ def one_round(arguments, results, measured):
         # hitch gives up being root and has to reach the backend's socket.
         os.chmod(directory, 0o711)
         start = Starter(arguments, pathlib.Path(directory))
-        timed = [work for work in works.TIMED if work.name in arguments.works]
-        if timed:
-            timed_works(arguments, results, measured, bench, start, timed)
+        for side, some in works.SIDES.items():
+            timed = [work for work in some if work.name in arguments.works]
+            if timed:
+                timed_works(arguments, results, measured, bench, start, timed, side)
         if works.SCALING in arguments.works and arguments.proxies[0].name == "vestibule":
             scaling(arguments, results, measured, bench, start)
-        if works.IDLE in arguments.works:
-            order = rotated(arguments.proxies, measured)
-            samples = measure.memory(bench, start, order, arguments.connections, IDLE_SIZE, logger(works.IDLE))
+        for side, name in works.IDLES.items():
+            if name not in arguments.works:
+                continue
+            order = rotated(able(arguments.proxies, side), measured)
+            samples = measure.memory(bench, start, order, arguments.connections, IDLE_SIZE, logger(name), side)
             results["memory"] += [sample | {"round": measured} for sample in samples]
 
 
-def timed_works(arguments, results, measured, bench, start, timed):
+def able(chosen, side):
+    """The proxies that can have TLS on this side."""
+    return [proxy for proxy in chosen if side in proxy.sides]
+
+
+def timed_works(arguments, results, measured, bench, start, timed, side):
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(start(proxy)) for proxy in arguments.proxies]
+        running = [stack.enter_context(start(proxy, side=side)) for proxy in able(arguments.proxies, side)]
         for turn, work in enumerate(timed):
             for one in rotated(running, measured + turn):
                 if work.needs_tls and not one.proxy.tls:
@@ -211,7 +219,7 @@ class Starter:
             with socket.socket(socket.AF_UNIX) as placeholder:
                 placeholder.bind(f"{directory}/backend.sock")
 
-    def __call__(self, proxy, workers=1, cpus=None):
+    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER):
         self.started += 1
         unix = self.arguments.backend == "unix"
         setting = proxies.Setting(
@@ -221,6 +229,8 @@ class Starter:
             certificate=ROOT / "certs" / "server.pem",
             key=ROOT / "certs" / "server-key.pem",
             workers=workers,
+            side=side,
+            ca=ROOT / "certs" / "ca.pem",
         )
         return proxies.Running(proxy, setting, cpus or {self.arguments.proxy_cpu})
 

@@ -23,11 +23,14 @@ class Bench:
 
     def task(self, running, task):
         """The whole task for the load generator, as it wants it on its command line."""
-        tls = task.get("tls", "1.3") if running.proxy.tls else "none"
+        setting = running.setting
+        tls = task.get("tls", "1.3") if running.proxy.tls and setting.to_clients else "none"
+        shown = {"chain": str(setting.certificate), "key": str(setting.key)}
         whole = {
             "target": running.target,
-            "certificate": str(running.setting.certificate),
-            "backend": running.setting.backend,
+            "certificate": str(setting.certificate),
+            "backend": setting.backend,
+            "backend_tls": shown if setting.to_backend else None,
             "pids": running.pids(),
             "warm_up_ms": int(self.warm_up * 1000),
             "measure_ms": int(self.seconds * 1000),
@@ -112,7 +115,7 @@ def thread_times(before, after):
     return dict(sorted(times.items(), key=lambda item: -item[1])[:8])
 
 
-def memory(bench, start, proxies, connections, size, log):
+def memory(bench, start, proxies, connections, size, log, side):
     """Bytes per idle connection of each proxy, and what is left of them after they are closed.
 
     `start` gives a fresh process. They all wait out the time after the close together.
@@ -120,11 +123,12 @@ def memory(bench, start, proxies, connections, size, log):
     waiting = []
     try:
         for proxy in proxies:
-            running = start(proxy)
+            running = start(proxy, side=side)
             waiting.append((running, None, None))
             bench.close_idle(running, bench.open_idle(running, 16, size))
             time.sleep(SETTLE_SECONDS)
-            sample = {"proxy": proxy.name, "connections": connections, "size": size, "before": running.memory()}
+            sample = {"proxy": proxy.name, "side": side, "connections": connections, "size": size}
+            sample["before"] = running.memory()
             load = bench.open_idle(running, connections, size)
             time.sleep(SETTLE_SECONDS)
             sample["open"] = running.memory()

@@ -15,6 +15,10 @@ import time
 from dataclasses import dataclass
 from typing import Callable
 
+# Where a proxy speaks TLS: towards its clients, as usual; towards the backend, which is client mode; or both.
+SERVER, CLIENT, BOTH = "server", "client", "both"
+ALL_SIDES = (SERVER, CLIENT, BOTH)
+
 CONNECTIONS = 19000  # what "no limit" is where a number must be given, below the descriptors' limit
 START_SECONDS = 20
 STOP_SECONDS = 5
@@ -31,6 +35,18 @@ class Setting:
     key: pathlib.Path
     workers: int
     client_ca: pathlib.Path | None = None  # clients may show certificates of this authority
+    side: str = SERVER  # where TLS is spoken
+    ca: pathlib.Path | None = None  # the authority of the backend's certificate, where it has TLS
+
+    @property
+    def to_clients(self):
+        """Whether clients speak TLS."""
+        return self.side in (SERVER, BOTH)
+
+    @property
+    def to_backend(self):
+        """Whether the backend speaks TLS."""
+        return self.side in (CLIENT, BOTH)
 
     @property
     def unix(self):
@@ -57,6 +73,7 @@ class Proxy:
     version: tuple  # the arguments that make it say its version
     command: Callable  # (program, Setting) -> its command line; writes the configuration
     tls: bool = True
+    sides: tuple = (SERVER,)  # where it can have TLS
     why: str = ""  # what a reader should know of its configuration
 
 
@@ -66,6 +83,16 @@ class Proxy:
 def vestibule(relay):
     def command(program, setting):
         client_auth = f'client_auth = "optional"\nclient_ca = ["{setting.client_ca}"]' if setting.client_ca else ""
+        listener = f"""\
+[listener.tls]
+certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
+{client_auth}
+""" if setting.to_clients else ""
+        backend = f"""\
+[backend.tls]
+server_name = "localhost"
+ca = "{setting.ca}"
+""" if setting.to_backend else ""
         path = setting.write("vestibule.toml", f"""\
 [runtime]
 workers = {setting.workers}
@@ -81,12 +108,11 @@ path = "none"
 [[listener]]
 name = "compared"
 address = "tcp:127.0.0.1:{setting.port}"
-[listener.tls]
-certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
-{client_auth}
+{listener}
 [[backend]]
 name = "load"
 to = ["{setting.backend if setting.unix else 'tcp:' + setting.backend}"]
+{backend}
 """)
         return [program, "run", "-c", path]
 
@@ -98,9 +124,11 @@ to = ["{setting.backend if setting.unix else 'tcp:' + setting.backend}"]
 
 def haproxy(tls):
     def command(program, setting):
-        bind = f"bind 127.0.0.1:{setting.port}" + (f" ssl crt {setting.pem()}" if tls else "")
+        bind = f"bind 127.0.0.1:{setting.port}" + (f" ssl crt {setting.pem()}" if tls and setting.to_clients else "")
         bind += f" ca-file {setting.client_ca} verify optional" if setting.client_ca else ""
         address = f"unix@{setting.unix}" if setting.unix else setting.backend
+        if setting.to_backend:
+            address += f" ssl verify required ca-file {setting.ca} sni str(localhost) verifyhost localhost"
         path = setting.write("haproxy.cfg", f"""\
 global
     nbthread {setting.workers}
@@ -197,6 +225,29 @@ def envoy(program, setting):
         host, port = setting.backend.rsplit(":", 1)
         address = f"socket_address: {{ address: {host}, port_value: {port} }}"
     extensions = "type.googleapis.com/envoy.extensions"
+    to_clients = f"""\
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": {extensions}.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context:
+            tls_certificates:
+            - certificate_chain: {{ filename: {setting.certificate} }}
+              private_key: {{ filename: {setting.key} }}
+""" if setting.to_clients else ""
+    to_backend = f"""\
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": {extensions}.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: localhost
+        common_tls_context:
+          tls_params: {{ tls_maximum_protocol_version: TLSv1_3 }}
+          validation_context:
+            trusted_ca: {{ filename: {setting.ca} }}
+            match_typed_subject_alt_names:
+            - {{ san_type: DNS, matcher: {{ exact: localhost }} }}
+""" if setting.to_backend else ""
     path = setting.write("envoy.yaml", f"""\
 static_resources:
   listeners:
@@ -208,18 +259,10 @@ static_resources:
           "@type": {extensions}.filters.network.tcp_proxy.v3.TcpProxy
           stat_prefix: compared
           cluster: load
-      transport_socket:
-        name: envoy.transport_sockets.tls
-        typed_config:
-          "@type": {extensions}.transport_sockets.tls.v3.DownstreamTlsContext
-          common_tls_context:
-            tls_certificates:
-            - certificate_chain: {{ filename: {setting.certificate} }}
-              private_key: {{ filename: {setting.key} }}
-  clusters:
+{to_clients}  clusters:
   - name: load
     type: STATIC
-    circuit_breakers:
+{to_backend}    circuit_breakers:
       thresholds: [ {{ max_connections: 1000000, max_pending_requests: 1000000 }} ]
     load_assignment:
       cluster_name: load
@@ -232,12 +275,14 @@ def catalogue(vestibule_program, envoy_program):
     """All of them, in the order of the tables."""
     return [
         Proxy("vestibule", "Vestibule", vestibule_program, ("--version",), vestibule("auto"),
-              why="defaults"),
+              sides=ALL_SIDES, why="defaults"),
         Proxy("vestibule-stream", 'Vestibule, relay = "stream"', vestibule_program, ("--version",), vestibule("stream"),
-              why="without the record relay"),
-        Proxy("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(tls=True), why="mode tcp, default buffers"),
+              sides=ALL_SIDES, why="without the record relay"),
+        Proxy("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(tls=True), sides=ALL_SIDES,
+              why="mode tcp, default buffers"),
         Proxy("nginx", "nginx stream", "nginx", ("-v",), nginx, why="default buffers"),
-        Proxy("envoy", "Envoy", envoy_program, ("--version",), envoy, why="tcp_proxy, circuit breaker raised"),
+        Proxy("envoy", "Envoy", envoy_program, ("--version",), envoy, sides=ALL_SIDES,
+              why="tcp_proxy, circuit breaker raised"),
         Proxy("hitch", "hitch", "hitch", ("--version",), hitch, why="defaults"),
         Proxy("stunnel", "stunnel", "stunnel", ("-version",), stunnel, why="defaults, a thread for each connection"),
         Proxy("haproxy-plain", "HAProxy without TLS", "haproxy", ("-v",), haproxy(tls=False), tls=False,

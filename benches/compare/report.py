@@ -31,7 +31,7 @@ def markdown(results):
     """The whole page."""
     page = Page(results)
     with open(METHOD, encoding="utf-8") as method:
-        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.memory(),
+        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.sides(), page.memory(),
                  page.scaling(), method.read().strip(), page.busy(), page.machine()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -94,10 +94,29 @@ class Page:
         head = [""] + [work.title for work in chosen]
         return cost + "\n\nLatency of the same messages in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
 
-    def memory(self):
-        if not self.results["memory"]:
+    def sides(self):
+        """TLS towards the backend: without a client's, and with it."""
+        parts = [
+            self.side("client", "Client mode", "Clients without TLS, a backend with TLS 1.3 whose certificate is verified."),
+            self.side("both", "TLS to TLS", "TLS 1.3 on both sides."),
+        ]
+        return "\n\n".join(part for part in parts if part)
+
+    def side(self, side, title, words):
+        chosen = [work for work in works.SIDES[side] if any((work.name, name) in self.found for name in self.proxies)]
+        idle = works.IDLES[side]
+        names = [name for name in self.proxies if any((figure, name) in self.found for figure in [idle, *(w.name for w in chosen)])]
+        if not names:
             return ""
-        sample = self.results["memory"][0]
+        rows = [[self.proxies[name]["label"]] + [self.cell(work.name, name) for work in chosen] + [self.cell(idle, name)] for name in names]
+        head = [""] + [f"{work.title}, {work.unit}" for work in chosen] + ["idle, KiB"]
+        return f"## {title}\n\n{words} Units as above.\n\n" + table(head, rows)
+
+    def memory(self):
+        samples = [sample for sample in self.results["memory"] if sample.get("side", "server") == "server"]
+        if not samples:
+            return ""
+        sample = samples[0]
         rows = [
             [about["label"], self.cell(works.IDLE, name), self.mebibytes("memory before", name), self.mebibytes("memory after", name),
              self.mebibytes("rss before", name), self.mebibytes("rss after", name)]

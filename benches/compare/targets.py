@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import works
 
+OWN = 1.15  # what the client side may cost, by the cost of our own server side
+
 PASS, MISS, UNKNOWN = "pass", "MISS", "not measured"
 
 
@@ -30,7 +32,10 @@ def medians(results):
                 found.setdefault((f"{work.name} {quantile}", sample["proxy"]), []).append(sample[f"{quantile}_ns"] / 1e3)
     for sample in results["memory"]:
         own = {when: sample[when]["own"] / 1024 for when in ("before", "open", "after")}
-        found.setdefault((works.IDLE, sample["proxy"]), []).append((own["open"] - own["before"]) / sample["connections"])
+        side = sample.get("side", "server")
+        found.setdefault((works.IDLES[side], sample["proxy"]), []).append((own["open"] - own["before"]) / sample["connections"])
+        if side != "server":
+            continue
         found.setdefault(("memory before", sample["proxy"]), []).append(own["before"])
         found.setdefault(("memory after", sample["proxy"]), []).append(own["after"] - own["before"])
         found.setdefault(("rss before", sample["proxy"]), []).append(sample["before"]["rss"] / 1024)
@@ -75,6 +80,15 @@ def evaluate(results):
         value = ours.median / min(theirs)
         return Row(title, f"≤ {limit:.2f}", f"{value:.2f}", PASS if value <= limit else MISS)
 
+    def own(title, figure, *sums):
+        """Against Vestibule's own server side: what it costs to have TLS there, or the sum of both."""
+        ours = found.get((figure, "vestibule"))
+        parts = [found.get((name, "vestibule")) for name in sums]
+        if ours is None or None in parts:
+            return Row(title, f"≤ {OWN:.2f}", "", UNKNOWN)
+        value = ours.median / sum(part.median for part in parts)
+        return Row(title, f"≤ {OWN:.2f}", f"{value:.2f}", PASS if value <= OWN else MISS)
+
     rows = [
         ratio("full handshake, TLS 1.3, CPU: against Envoy", "full-1.3", "envoy", 0.62),
         ratio("full handshake, TLS 1.3, CPU: against HAProxy", "full-1.3", "haproxy", 0.36),
@@ -84,6 +98,13 @@ def evaluate(results):
         ratio("1 KiB echo, 64 connections, p99: against the best peer", "echo-1KiB-64 p99", "best", 1.00),
         ratio("memory of an idle connection: against HAProxy", works.IDLE, "haproxy", 0.27),
         ratio("bulk both ways, CPU: against HAProxy without TLS", "both-ways", "haproxy-plain", 0.85),
+        # What a server seals a client opens.
+        own("client mode, bulk to the client: against the server side's from the client", "client-mode-to-client", "from-client"),
+        own("client mode, bulk from the client: against the server side's to the client", "client-mode-from-client", "to-client"),
+        own("client mode, memory of an idle connection: against the server side", works.IDLES["client"], works.IDLE),
+        own("TLS to TLS, bulk to the client: against sealing and opening", "tls-to-tls-to-client", "to-client", "from-client"),
+        own("TLS to TLS, bulk from the client: against sealing and opening", "tls-to-tls-from-client", "to-client", "from-client"),
+        own("TLS to TLS, memory of an idle connection: against two server sides", works.IDLES["both"], works.IDLE, works.IDLE),
     ]
     factors = scaling(results)
     for name, work in works.SCALED.items():

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+from proxies import BOTH, CLIENT, SERVER
+
 
 @dataclass(frozen=True)
 class Work:
@@ -13,11 +15,12 @@ class Work:
     count: str  # the part of the answer that says how much was done
     scale: float  # from nanoseconds per piece to `unit`
     task: dict = field(default_factory=dict)
+    side: str = SERVER  # where the proxy has TLS
 
     @property
     def needs_tls(self):
         """Whether it would be the same as another one, without TLS."""
-        return "sessions" in self.task or "tls" in self.task
+        return "sessions" in self.task or "tls" in self.task or self.side != SERVER
 
     def figure(self, sample):
         """CPU time of the proxy per piece of work; None where the work was not what it is called."""
@@ -66,12 +69,24 @@ ECHO = [
     for connections in (1, 64)
     for size, label in ((64, "64 B"), (1024, "1 KiB"), (16384, "16 KiB"))
 ]
-TIMED = HANDSHAKES + BULK + ECHO
 
-# Not timed: memory, and Vestibule alone on one core and on two.
+
+def _beside(side, name):
+    """The works that are also measured with TLS on another side."""
+    chosen = [HANDSHAKES[0], *BULK, ECHO[4]]
+    return [replace(work, name=f"{name}-{work.name}", side=side) for work in chosen]
+
+
+CLIENT_MODE = _beside(CLIENT, "client-mode")
+TLS_TO_TLS = _beside(BOTH, "tls-to-tls")
+SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS}
+TIMED = [work for some in SIDES.values() for work in some]
+
+# Not timed: memory, by the side of TLS, and Vestibule alone on one core and on two.
 IDLE = "idle"
+IDLES = {SERVER: IDLE, CLIENT: f"client-mode-{IDLE}", BOTH: f"tls-to-tls-{IDLE}"}
 SCALING = "scaling"
-NAMES = [work.name for work in TIMED] + [IDLE, SCALING]
+NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING]
 
 
 def by_name(name):

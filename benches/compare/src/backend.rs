@@ -6,13 +6,18 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
+use rustls::ServerConfig;
+use rustls::server::UnbufferedServerConnection;
 
 use crate::buffer::Buffer;
 use crate::pattern::Pattern;
 use crate::poll::{Interest, Poll, Ready};
+use crate::session::{self, Session};
+use crate::task::Certificate;
 
 /// The first byte of a connection says what its backend is to do with it.
 pub(crate) const ECHO: u8 = b'E';
@@ -39,6 +44,7 @@ pub(crate) struct Backend {
     scratch: Vec<u8>,
     pattern: Pattern,
     sunk: u64,
+    tls: Option<Arc<ServerConfig>>,
 }
 
 enum Listener {
@@ -54,6 +60,14 @@ struct Peer {
     sent: u64,
     /// Of an echo: what the proxy has not taken yet.
     waiting: Buffer,
+    tls: Option<Box<Tls>>,
+}
+
+/// The records of a connection.
+struct Tls {
+    session: Session<UnbufferedServerConnection>,
+    incoming: Buffer,
+    outgoing: Buffer,
 }
 
 /// Whether a connection goes on.
@@ -63,8 +77,8 @@ enum Flow {
 }
 
 impl Backend {
-    /// Listens at `address`; a socket that another run left there is removed.
-    pub(crate) fn bind(poll: &Poll, address: &str) -> Result<Self> {
+    /// Listens at `address`; a socket that another run left there is removed. With a certificate it speaks TLS.
+    pub(crate) fn bind(poll: &Poll, address: &str, tls: Option<&Certificate>) -> Result<Self> {
         let listener = match address.strip_prefix("unix:") {
             Some(path) => {
                 let _absent = fs::remove_file(path);
@@ -89,6 +103,7 @@ impl Backend {
             scratch: vec![0; CHUNK],
             pattern: Pattern::new(),
             sunk: 0,
+            tls: tls.map(session::serve).transpose()?,
         })
     }
 
@@ -146,7 +161,8 @@ impl Backend {
         let token = self.next_token;
         self.next_token += 1;
         poll.add(&fd, token, Interest::Read)?;
-        self.peers.insert(token, Peer::new(fd));
+        let tls = self.tls.as_ref().map(Tls::accept).transpose()?;
+        self.peers.insert(token, Peer::new(fd, tls));
         Ok(())
     }
 
@@ -159,35 +175,55 @@ impl Backend {
             Err(Errno::CONNRESET) => return Ok(Flow::Ended),
             Err(error) => return Err(error).context("reading at the backend"),
         };
-        let mut bytes = &self.scratch[..count];
-        if peer.role.is_none() {
-            peer.role = Some(bytes[0]);
-            bytes = &bytes[1..];
+        let bytes = &self.scratch[..count];
+        let Some(mut tls) = peer.tls.take() else {
+            peer.hear(bytes, &self.pattern, &mut self.sunk)?;
+            return Ok(Flow::On);
+        };
+        tls.incoming.append(bytes);
+        let Tls {
+            session,
+            incoming,
+            outgoing,
+        } = &mut *tls;
+        session.process(incoming, outgoing, |payload| {
+            peer.hear(payload, &self.pattern, &mut self.sunk)
+        })?;
+        let is_closed = session.is_closed_by_peer();
+        if is_closed {
+            session.close(incoming, outgoing)?;
         }
-        match peer.role {
-            Some(ECHO) => peer.waiting.append(bytes),
-            Some(SINK | SINK_AND_SOURCE) => {
-                ensure!(
-                    self.pattern.matches(peer.received, bytes),
-                    "wrong bytes at the backend, after {} of them",
-                    peer.received
-                );
-                self.sunk += bytes.len() as u64;
-            }
-            Some(SOURCE) => ensure!(bytes.is_empty(), "nothing was to be sent here"),
-            role => bail!("no such role: {role:?}"),
+        peer.tls = Some(tls);
+        match is_closed {
+            // What the socket does not take of the end is an error of the run, at the client.
+            true => peer.flush().map(|_| Flow::Ended),
+            false => Ok(Flow::On),
         }
-        peer.received += bytes.len() as u64;
-        Ok(Flow::On)
     }
 
     fn write(&mut self, peer: &mut Peer) -> Result<Flow> {
+        if let Flow::Ended = peer.flush()? {
+            return Ok(Flow::Ended);
+        }
+        if peer.backlog() > 0 {
+            return Ok(Flow::On);
+        }
         let bytes = match peer.role {
             Some(ECHO) if peer.waiting.len() > 0 => peer.waiting.filled(),
             Some(SOURCE) => self.pattern.piece(peer.sent, CHUNK),
             Some(SINK_AND_SOURCE) if !peer.is_ahead() => self.pattern.piece(peer.sent, CHUNK),
             _ => return Ok(Flow::On),
         };
+        if let Some(tls) = &mut peer.tls {
+            let count = bytes.len();
+            tls.session
+                .seal(bytes, &mut tls.incoming, &mut tls.outgoing)?;
+            peer.sent += count as u64;
+            if peer.role == Some(ECHO) {
+                peer.waiting.consume(count);
+            }
+            return peer.flush();
+        }
         match rustix::io::write(&peer.fd, bytes) {
             Ok(count) => {
                 peer.sent += count as u64;
@@ -203,8 +239,18 @@ impl Backend {
     }
 }
 
+impl Tls {
+    fn accept(config: &Arc<ServerConfig>) -> Result<Box<Self>> {
+        Ok(Box::new(Self {
+            session: Session::accept(config)?,
+            incoming: Buffer::default(),
+            outgoing: Buffer::default(),
+        }))
+    }
+}
+
 impl Peer {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: OwnedFd, tls: Option<Box<Tls>>) -> Self {
         Self {
             fd,
             role: None,
@@ -212,10 +258,59 @@ impl Peer {
             received: 0,
             sent: 0,
             waiting: Buffer::default(),
+            tls,
         }
     }
 
+    /// Payload that has come: its role, and then what that is about.
+    fn hear(&mut self, mut bytes: &[u8], pattern: &Pattern, sunk: &mut u64) -> Result<()> {
+        if self.role.is_none() {
+            self.role = Some(bytes[0]);
+            bytes = &bytes[1..];
+        }
+        match self.role {
+            Some(ECHO) => self.waiting.append(bytes),
+            Some(SINK | SINK_AND_SOURCE) => {
+                ensure!(
+                    pattern.matches(self.received, bytes),
+                    "wrong bytes at the backend, after {} of them",
+                    self.received
+                );
+                *sunk += bytes.len() as u64;
+            }
+            Some(SOURCE) => ensure!(bytes.is_empty(), "nothing was to be sent here"),
+            role => bail!("no such role: {role:?}"),
+        }
+        self.received += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of records that wait for the socket.
+    fn backlog(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.outgoing.len())
+    }
+
+    /// Writes records that wait, as far as the socket takes them.
+    fn flush(&mut self) -> Result<Flow> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(Flow::On);
+        };
+        if tls.outgoing.len() == 0 {
+            return Ok(Flow::On);
+        }
+        match rustix::io::write(&self.fd, tls.outgoing.filled()) {
+            Ok(count) => tls.outgoing.consume(count),
+            Err(Errno::AGAIN) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => return Ok(Flow::Ended),
+            Err(error) => return Err(error).context("writing at the backend"),
+        }
+        Ok(Flow::On)
+    }
+
     fn wants(&self) -> Interest {
+        if self.backlog() > 0 {
+            return Interest::Both;
+        }
         match self.role {
             // Back-pressure: an echo that is not taken stops the reading.
             Some(ECHO) if self.waiting.len() > 0 => Interest::Write,

@@ -1,4 +1,4 @@
-//! The TLS of a client, by rustls's unbuffered API: it works on the buffers of the connection.
+//! TLS on either side of a proxy, by rustls's unbuffered API: it works on the buffers of the connection.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 use rustls::{
     CipherSuite, ClientConfig, DigitallySignedStruct, Error, HandshakeKind, NamedGroup,
-    SignatureScheme,
+    ServerConfig, SignatureScheme,
 };
 
 use crate::buffer::Buffer;
@@ -81,9 +82,51 @@ pub(crate) fn offer_as(
     Ok(Some(Arc::new(config)))
 }
 
+/// What a backend with TLS speaks: the same as [`offer`], with sessions that can be resumed.
+pub(crate) fn serve(certificate: &Certificate) -> Result<Arc<ServerConfig>> {
+    let provider = Arc::new(CryptoProvider {
+        cipher_suites: vec![cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    });
+    let chain = CertificateDer::pem_file_iter(&certificate.chain)?.collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_file(&certificate.key)?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// What the unbuffered connections of rustls have in common.
+pub(crate) trait Unbuffered {
+    /// Of its kind.
+    type Data;
+
+    /// Looks at what has come in.
+    fn look<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Unbuffered for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn look<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(received)
+    }
+}
+
+impl Unbuffered for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn look<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(received)
+    }
+}
+
 /// One connection's TLS.
-pub(crate) struct Session {
-    connection: UnbufferedClientConnection,
+pub(crate) struct Session<C = UnbufferedClientConnection> {
+    connection: C,
     established: bool,
     closed_by_peer: bool,
 }
@@ -98,7 +141,20 @@ impl Session {
             closed_by_peer: false,
         })
     }
+}
 
+impl Session<UnbufferedServerConnection> {
+    /// A session whose client has not said anything yet.
+    pub(crate) fn accept(config: &Arc<ServerConfig>) -> Result<Self> {
+        Ok(Self {
+            connection: UnbufferedServerConnection::new(Arc::clone(config))?,
+            established: false,
+            closed_by_peer: false,
+        })
+    }
+}
+
+impl<C: Unbuffered> Session<C> {
     /// Whether data can be sent.
     pub(crate) fn is_established(&self) -> bool {
         self.established
@@ -117,8 +173,7 @@ impl Session {
         mut sink: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         loop {
-            let UnbufferedStatus { discard, state, .. } =
-                self.connection.process_tls_records(incoming.filled());
+            let UnbufferedStatus { discard, state, .. } = self.connection.look(incoming.filled());
             let more = match state? {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
@@ -169,11 +224,7 @@ impl Session {
         outgoing: &mut Buffer,
     ) -> Result<()> {
         let room = outgoing.room(bytes.len() + (bytes.len() / 16_384 + 1) * 256);
-        match self
-            .connection
-            .process_tls_records(incoming.filled())
-            .state?
-        {
+        match self.connection.look(incoming.filled()).state? {
             ConnectionState::WriteTraffic(mut traffic) => {
                 let sealed = traffic
                     .encrypt(bytes, room)
@@ -187,11 +238,7 @@ impl Session {
 
     /// Says that no more will be sent.
     pub(crate) fn close(&mut self, incoming: &mut Buffer, outgoing: &mut Buffer) -> Result<()> {
-        match self
-            .connection
-            .process_tls_records(incoming.filled())
-            .state?
-        {
+        match self.connection.look(incoming.filled()).state? {
             ConnectionState::WriteTraffic(mut traffic) => {
                 let sealed = traffic
                     .queue_close_notify(outgoing.room(RECORD))
@@ -202,7 +249,9 @@ impl Session {
             state => bail!("nothing can be closed in this state: {state:?}"),
         }
     }
+}
 
+impl Session {
     /// How the handshake went; an error if it was not what `tls` asks for.
     pub(crate) fn handshake(&self, tls: Tls) -> Result<HandshakeKind> {
         let suite = self

@@ -21,7 +21,7 @@ impl Stage {
     /// Opens the backend of the task.
     pub(crate) fn set(task: &Task) -> Result<Self> {
         let poll = Poll::new()?;
-        let backend = Backend::bind(&poll, &task.backend)?;
+        let backend = Backend::bind(&poll, &task.backend, task.backend_tls.as_ref())?;
         Ok(Self {
             poll,
             backend,

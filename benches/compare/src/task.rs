@@ -20,6 +20,9 @@ pub(crate) struct Task {
     pub(crate) certificate: PathBuf,
     /// Where the proxy dials: `unix:/path` or `host:port`. Bound here for as long as this runs.
     pub(crate) backend: String,
+    /// What the backend shows of itself in TLS 1.3; without it the backend has no TLS.
+    #[serde(default)]
+    pub(crate) backend_tls: Option<Certificate>,
     /// The processes of the proxy; the CPU time of all their threads is what is measured.
     pub(crate) pids: Vec<i32>,
     /// Connections open at a time.
