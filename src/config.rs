@@ -9,6 +9,8 @@ mod forecast;
 mod foreign;
 mod handshake;
 mod lines;
+pub mod options;
+mod parts;
 mod problem;
 mod proxy_protocol;
 mod routes;
@@ -28,9 +30,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use self::document::Document;
 pub use self::explain::{Question, QuestionError};
 use self::files::Files;
 use self::lines::Place;
+use self::options::ConfigBuilder;
+use self::problem::UNNAMED;
 pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
@@ -124,6 +129,11 @@ pub(crate) struct Listener {
 }
 
 impl Config {
+    /// Builds a configuration in code: no file, and no text. See [`options`].
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder::default()
+    }
+
     /// Reads a file. Relative paths in it are relative to its directory. Where none of the files is
     /// there and all are in the working directory, they are relative to that, with a warning.
     ///
@@ -134,7 +144,7 @@ impl Config {
         let path = path.as_ref();
         let (text, itself) = read(path)?;
         let files = Files::new(path.parent().unwrap_or(Path::new("")));
-        let decoded = decode::decode(&text, &files);
+        let decoded = decode::decode(Document::new(&text), &files);
         if !files.are_here() {
             return Self::of_decoded(&path.display(), decoded, files, Some(itself));
         }
@@ -229,7 +239,7 @@ impl Config {
         itself: Option<FileState>,
     ) -> Result<Self, ConfigError> {
         let files = Files::new(base);
-        let decoded = decode::decode(text, &files);
+        let decoded = decode::decode(Document::new(text), &files);
         Self::of_decoded(name, decoded, files, itself)
     }
 
@@ -311,7 +321,7 @@ impl FromStr for Config {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        Self::of_text(&"configuration", text, Path::new(""), None)
+        Self::of_text(&UNNAMED, text, Path::new(""), None)
     }
 }
 

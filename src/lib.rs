@@ -75,6 +75,7 @@ pub mod printable;
 pub mod bench;
 
 pub use address::{Address, ParseAddressError};
+pub use config::options;
 pub use config::{
     Config, ConfigError, LogFormat, Problem, Question, QuestionError, Sidecar, SidecarError,
     Summary,

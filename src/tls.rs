@@ -100,9 +100,13 @@ pub(crate) enum Alpn {
     OfRoutes(Vec<String>),
 }
 
+/// The lowest version of TLS that clients may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MinVersion {
+#[non_exhaustive]
+pub enum MinVersion {
+    /// TLS 1.2, and higher versions.
     Tls12,
+    /// TLS 1.3.
     Tls13,
 }
 

@@ -29,9 +29,10 @@ use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
 
-/// How the next address is chosen.
+/// How the next address of a backend is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Balance {
+#[non_exhaustive]
+pub enum Balance {
     /// The one with the fewest open connections; ties in turn.
     LeastConnections,
     /// Each in its turn.

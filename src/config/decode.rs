@@ -27,8 +27,7 @@ use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
 /// Reads a configuration, and what it names from `files`, which know then what was read.
-pub(super) fn decode(text: &str, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
-    let document = Document::new(text);
+pub(super) fn decode(document: Document<'_>, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
     let decoder = Decoder {
         files,
         dialled: RefCell::default(),

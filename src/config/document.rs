@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 
 use super::lines::Lines;
+use super::parts::Parts;
 use super::problem::Problem;
 use super::unready::{Host, Unready};
 
 /// The text and what was found wrong with it.
 pub(super) struct Document<'a> {
     lines: Lines<'a>,
+    parts: Parts,
     findings: RefCell<Findings>,
 }
 
@@ -26,8 +28,14 @@ pub(super) struct Findings {
 
 impl<'a> Document<'a> {
     pub(super) fn new(text: &'a str) -> Self {
+        Self::of_parts(text, Parts::default())
+    }
+
+    /// A text that was made of parts. They, and not lines, are the places of what is found.
+    pub(super) fn of_parts(text: &'a str, parts: Parts) -> Self {
         Self {
             lines: Lines::of(text),
+            parts,
             findings: RefCell::default(),
         }
     }
@@ -36,9 +44,11 @@ impl<'a> Document<'a> {
         self.lines.text()
     }
 
-    /// The line of a place, from 1.
-    pub(super) fn line(&self, offset: usize) -> usize {
-        self.lines.place(offset).line
+    /// Names the table of a kind, such as `route`, that is at a place.
+    pub(super) fn which(&self, kind: &str, offset: usize) -> String {
+        let line = self.lines.place(offset).line;
+        let of_line = || format!("the {kind} in line {line}");
+        self.parts.at(line).map_or_else(of_line, str::to_owned)
     }
 
     pub(super) fn problem(&self, offset: usize, message: String) {
@@ -77,6 +87,17 @@ impl<'a> Document<'a> {
     }
 
     pub(super) fn into_findings(self) -> Findings {
-        self.findings.into_inner()
+        let mut findings = self.findings.into_inner();
+        let Findings {
+            problems,
+            warnings,
+            expired,
+            unready,
+        } = &mut findings;
+        for found in [problems, warnings, expired] {
+            self.parts.attribute(found);
+        }
+        unready.parts = self.parts;
+        findings
     }
 }

@@ -1,11 +1,15 @@
 //! The files that a configuration names.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
-use std::fmt::Display;
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Display};
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use super::table::Table;
 use super::validity::Validity;
@@ -16,6 +20,8 @@ use crate::watch::FileState;
 /// Reads files, and remembers which.
 pub(super) struct Files<'b> {
     pub base: &'b Path,
+    /// What a program has in memory, by the path that stands for it.
+    memory: HashMap<PathBuf, InMemory>,
     read: RefCell<Vec<FileState>>,
     /// Of these the paths that are relative.
     relative: RefCell<Vec<PathBuf>>,
@@ -25,9 +31,28 @@ pub(super) struct Files<'b> {
 
 /// A file that the configuration names, and where.
 pub(super) struct File {
-    pub content: Vec<u8>,
-    path: PathBuf,
+    pub content: Content,
+    name: Name,
     offset: usize,
+}
+
+/// Bytes in memory in place of a file.
+pub(super) struct InMemory {
+    /// The dotted path of the key that has them.
+    pub key: String,
+    pub content: Arc<Zeroizing<Vec<u8>>>,
+}
+
+pub(super) enum Content {
+    Read(Vec<u8>),
+    /// Not copied: it may be a key.
+    InMemory(Arc<Zeroizing<Vec<u8>>>),
+}
+
+enum Name {
+    Path(PathBuf),
+    /// Of bytes in memory.
+    Key(String),
 }
 
 impl<'b> Files<'b> {
@@ -35,14 +60,30 @@ impl<'b> Files<'b> {
     pub(super) fn new(base: &'b Path) -> Self {
         Self {
             base,
+            memory: HashMap::new(),
             read: RefCell::default(),
             relative: RefCell::default(),
             exposed: RefCell::default(),
         }
     }
 
+    /// As [`Self::new`] in the working directory, for a program that has some of the files in memory.
+    pub(super) fn in_memory(memory: HashMap<PathBuf, InMemory>) -> Self {
+        Self {
+            memory,
+            ..Self::new(Path::new(""))
+        }
+    }
+
     pub(super) fn read(&self, value: &Value<'_>) -> Result<File, Expected> {
         let given = value.path()?;
+        if let Some(InMemory { key, content }) = self.memory.get(given) {
+            return Ok(File {
+                content: Content::InMemory(Arc::clone(content)),
+                name: Name::Key(key.clone()),
+                offset: value.offset,
+            });
+        }
         let path = self.beside(given);
         if given.is_relative() {
             self.relative.borrow_mut().push(given.to_owned());
@@ -51,8 +92,8 @@ impl<'b> Files<'b> {
         self.read.borrow_mut().push(FileState::of(&path));
         match file::read(&path) {
             Ok(content) => Ok(File {
-                content,
-                path,
+                content: Content::Read(content),
+                name: Name::Path(path),
                 offset: value.offset,
             }),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
@@ -61,8 +102,9 @@ impl<'b> Files<'b> {
 
     /// Warns once of a private key that others can read.
     pub(super) fn warn_if_exposed(&self, key: &File, table: &Table<'_>) {
-        if let Some(warning) = file::exposed(&key.path)
-            && self.exposed.borrow_mut().insert(key.path.clone())
+        if let Name::Path(path) = &key.name
+            && let Some(warning) = file::exposed(path)
+            && self.exposed.borrow_mut().insert(path.clone())
         {
             key.warn(table, &warning);
         }
@@ -90,17 +132,17 @@ impl<'b> Files<'b> {
 impl File {
     /// Reports what is wrong with the file, where the configuration names it.
     pub(super) fn problem(&self, table: &Table<'_>, error: &dyn Display) {
-        table.problem_at(self.offset, format!("{}: {error}", self.path.display()));
+        table.problem_at(self.offset, format!("{}: {error}", self.name));
     }
 
     /// As [`Self::problem`], where the words go on from the file's name.
     pub(super) fn states(&self, table: &Table<'_>, statement: &dyn Display) {
-        table.problem_at(self.offset, format!("{} {statement}", self.path.display()));
+        table.problem_at(self.offset, format!("{} {statement}", self.name));
     }
 
     /// As [`Self::problem`], for what is only going to be wrong.
     pub(super) fn warn(&self, table: &Table<'_>, warning: &dyn Display) {
-        table.warn_at(self.offset, format!("{}: {warning}", self.path.display()));
+        table.warn_at(self.offset, format!("{}: {warning}", self.name));
     }
 
     /// What there is to say of dates in it.
@@ -120,7 +162,27 @@ impl File {
 
     /// As [`Self::problem`], for what is wrong because time has passed.
     fn expired(&self, table: &Table<'_>, error: &dyn Display) {
-        table.expired_at(self.offset, format!("{}: {error}", self.path.display()));
+        table.expired_at(self.offset, format!("{}: {error}", self.name));
+    }
+}
+
+impl Deref for Content {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Read(content) => content,
+            Self::InMemory(content) => content,
+        }
+    }
+}
+
+impl Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Key(key) => write!(f, "`{key}`"),
+        }
     }
 }
 

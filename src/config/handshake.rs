@@ -141,9 +141,8 @@ pub(super) fn chain_and_key(
 }
 
 /// `None` only with a problem that was reported.
-fn stapled(certificate: &Certificate, mut file: File, entry: &Table<'_>) -> Option<Certificate> {
-    let response = std::mem::take(&mut file.content);
-    let staple = match Staple::new(response, certificate.chain()) {
+fn stapled(certificate: &Certificate, file: File, entry: &Table<'_>) -> Option<Certificate> {
+    let staple = match Staple::new(file.content.to_vec(), certificate.chain()) {
         Ok(staple) => staple,
         Err(error) => {
             file.problem(entry, &error);
@@ -233,7 +232,7 @@ pub(super) fn authorities(
     lists: &[File],
     table: &Table<'_>,
 ) -> Option<Option<Roots>> {
-    let parse = |file: &File| match lists.iter().any(|list| list.content == file.content) {
+    let parse = |file: &File| match lists.iter().any(|list| *list.content == *file.content) {
         true => Roots::beside_lists(&file.content),
         false => Roots::from_pem(&file.content),
     };

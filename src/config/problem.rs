@@ -11,9 +11,9 @@ use crate::watch::FileState;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// From 1.
+    /// From 1; 0 in a configuration that was built in code: there the message says where.
     pub line: usize,
-    /// From 1, in characters.
+    /// From 1, in characters; 0 where `line` is.
     pub column: usize,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -32,7 +32,7 @@ impl Problem {
 
 /// Every problem of one configuration, in the order of the text.
 ///
-/// Displayed as a line a problem: `FILE:LINE:COLUMN: message`.
+/// Displayed as a line a problem: `FILE:LINE:COLUMN: message`, or `configuration: message` if it was built in code.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct ConfigError {
     file: String,
@@ -52,6 +52,13 @@ impl ConfigError {
             problems,
             files,
         }
+    }
+
+    /// What keeps a configuration that was built in code from being written as a text.
+    pub(super) fn unwritable(messages: &[String]) -> Self {
+        let nowhere = Place { line: 0, column: 0 };
+        let problems = messages.iter().map(|it| Problem::at(nowhere, it));
+        Self::new(&UNNAMED, problems.collect(), Vec::new())
     }
 
     pub(super) fn unreadable(
@@ -89,8 +96,15 @@ impl fmt::Display for ConfigError {
         ) in self.problems.iter().enumerate()
         {
             let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{}:{line}:{column}: {message}", self.file)?;
+            write!(f, "{separator}{}:", self.file)?;
+            if *line > 0 {
+                write!(f, "{line}:{column}:")?;
+            }
+            write!(f, " {message}")?;
         }
         Ok(())
     }
 }
+
+/// What stands for the name of a file where there is none.
+pub(super) const UNNAMED: &str = "configuration";

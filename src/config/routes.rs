@@ -45,9 +45,8 @@ fn warn_of_the_unreachable(root: &Table<'_>, rules: &[Rule], places: &[usize]) {
     let mut broad: Vec<(&Rule, usize)> = Vec::new();
     for (rule, &place) in rules.iter().zip(places) {
         if let Some((_, taker)) = broad.iter().find(|(broad, _)| broad.takes_all_of(rule)) {
-            let line = root.line(*taker);
-            let warning =
-                format!("`route`: never matches, because the route in line {line} matches first");
+            let taker = root.which("route", *taker);
+            let warning = format!("`route`: never matches, because {taker} matches first");
             root.warn_at(place, warning);
         } else if rule.is_broad() {
             broad.push((rule, place));

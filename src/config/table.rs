@@ -118,9 +118,9 @@ impl<'d> Table<'d> {
         self.offset
     }
 
-    /// The line of a place, from 1.
-    pub(super) fn line(&self, offset: usize) -> usize {
-        self.document.line(offset)
+    /// Names the table of a kind that is at a place.
+    pub(super) fn which(&self, kind: &str, offset: usize) -> String {
+        self.document.which(kind, offset)
     }
 
     /// Where a key's value stands, if it was not taken yet.

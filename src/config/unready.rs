@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::lines::Place;
+use super::parts::Parts;
 use super::problem::Problem;
 use crate::sys::tcp::{self, Whereabouts};
 
@@ -12,6 +13,8 @@ use crate::sys::tcp::{self, Whereabouts};
 pub(super) struct Unready {
     pub found: Vec<Problem>,
     pub hosts: Vec<Host>,
+    /// Of the text.
+    pub parts: Parts,
     asked: OnceLock<Vec<Problem>>,
 }
 
@@ -28,6 +31,7 @@ impl Unready {
             let mut all = self.found.clone();
             all.extend(self.hosts.iter().filter_map(Host::problem));
             all.sort_by_key(|problem| (problem.line, problem.column));
+            self.parts.attribute(&mut all);
             all
         })
     }

@@ -27,7 +27,8 @@ pub(crate) struct Hosts {
 
 /// What becomes of a client that asks for a name that no certificate has, or for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UnknownSni {
+#[non_exhaustive]
+pub enum UnknownSni {
     /// It is shown the first certificate.
     First,
     /// It is refused with `unrecognized_name` (RFC 6066 §3).

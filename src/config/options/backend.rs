@@ -1,0 +1,142 @@
+//! `[[backend]]`.
+
+use super::backend_tls::BackendTlsOptions;
+use super::section::{Item, Section};
+use crate::address::Address;
+use crate::backend::pool::Balance;
+use crate::proxy_protocol::ProxyProtocol;
+
+/// `[[backend]]`: who serves connections.
+///
+/// ```
+/// use vestibule::options::{BackendOptions, BackendTarget, Balance};
+/// use vestibule::Address;
+///
+/// let claimed = BackendOptions::new("app", BackendTarget::Gate);
+/// let addresses: [Address; 2] = ["10.0.0.1:9000".parse()?, "10.0.0.2:9000".parse()?];
+/// let dialled = BackendOptions::new("api", addresses).balance(Balance::Source);
+/// # Ok::<(), vestibule::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options have an effect in a `ConfigBuilder`"]
+pub struct BackendOptions(pub(super) Section);
+
+/// Where the connections of a backend go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackendTarget {
+    /// Addresses to dial, at least one. A name stands for all its addresses.
+    Addresses(Vec<Address>),
+    /// Workers at the gate, and [`Proxy::backend`](crate::Proxy::backend) in this program.
+    Gate,
+    /// A built-in page that shows what is known of the connection.
+    Hello,
+    /// Built in: every byte goes back to the client.
+    Echo,
+}
+
+/// `backend.health`: when an address is passed over, and when it is used again.
+///
+/// ```
+/// use vestibule::options::HealthOptions;
+///
+/// let health = HealthOptions::default().fall(1);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options have an effect in a `BackendOptions`"]
+pub struct HealthOptions(Section);
+
+impl BackendOptions {
+    /// A backend. The name is unique and has 1 to 64 ASCII letters, digits, `-`, `_` and `.`.
+    pub fn new(name: impl Into<String>, to: impl Into<BackendTarget>) -> Self {
+        let mut section = Section::default();
+        section.set("name", name.into());
+        section.set("to", to.into());
+        Self(section)
+    }
+
+    /// How the next address is chosen. Default: [`Balance::LeastConnections`].
+    pub fn balance(mut self, balance: Balance) -> Self {
+        let word = match balance {
+            Balance::LeastConnections => "least_connections",
+            Balance::RoundRobin => "round_robin",
+            Balance::Source => "source",
+        };
+        self.0.set("balance", word);
+        self
+    }
+
+    /// The PROXY protocol header that the backend gets first; `None` is no header. Default: `None`.
+    pub fn proxy_protocol(mut self, version: impl Into<Option<ProxyProtocol>>) -> Self {
+        let word = match version.into() {
+            None => "none",
+            Some(ProxyProtocol::V1) => "v1",
+            Some(ProxyProtocol::V2) => "v2",
+        };
+        self.0.set("proxy_protocol", word);
+        self
+    }
+
+    /// Whether connections wait, until `timeouts.backend`, while no address answers. Default: `true`.
+    pub fn park(mut self, park: bool) -> Self {
+        self.0.set("park", park);
+        self
+    }
+
+    /// When an address is passed over, and when it is used again.
+    pub fn health(mut self, health: HealthOptions) -> Self {
+        self.0.set("health", health.0);
+        self
+    }
+
+    /// Speaks TLS to the addresses.
+    pub fn tls(mut self, tls: BackendTlsOptions) -> Self {
+        self.0.set("tls", tls.0);
+        self
+    }
+}
+
+impl HealthOptions {
+    /// The number of failures in a row after which an address is passed over, at least 1. Default: 3.
+    pub fn fall(mut self, failures: usize) -> Self {
+        self.0.set("fall", failures);
+        self
+    }
+
+    /// The number of successes in a row after which it is used again, at least 1. Default: 2.
+    pub fn rise(mut self, successes: usize) -> Self {
+        self.0.set("rise", successes);
+        self
+    }
+}
+
+impl From<Address> for BackendTarget {
+    fn from(address: Address) -> Self {
+        Self::Addresses(vec![address])
+    }
+}
+
+impl From<Vec<Address>> for BackendTarget {
+    fn from(addresses: Vec<Address>) -> Self {
+        Self::Addresses(addresses)
+    }
+}
+
+impl<const N: usize> From<[Address; N]> for BackendTarget {
+    fn from(addresses: [Address; N]) -> Self {
+        Self::Addresses(addresses.into())
+    }
+}
+
+impl From<BackendTarget> for Item {
+    fn from(target: BackendTarget) -> Self {
+        match target {
+            BackendTarget::Addresses(addresses) => {
+                Self::List(addresses.into_iter().map(Self::from).collect())
+            }
+            BackendTarget::Gate => "gate".into(),
+            BackendTarget::Hello => "hello".into(),
+            BackendTarget::Echo => "echo".into(),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `[[route]]`.
+
+use super::section::Section;
+
+/// `[[route]]`: which connections go to a backend, or are refused.
+///
+/// The first route that matches wins. Every condition must be met, by any entry of its list; a route
+/// without conditions matches everything. An empty list is an error. If no route matches, the client is
+/// refused.
+///
+/// ```
+/// use vestibule::options::RouteOptions;
+///
+/// let first = RouteOptions::deny().from(["198.51.100.0/24"]);
+/// let then = RouteOptions::to("api").sni(["api.example.com"]).identity(["ou:ops"]);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options have an effect in a `ConfigBuilder`"]
+pub struct RouteOptions(pub(super) Section);
+
+impl RouteOptions {
+    /// A route to the backend with this name.
+    pub fn to(backend: impl Into<String>) -> Self {
+        let mut section = Section::default();
+        section.set("backend", backend.into());
+        Self(section)
+    }
+
+    /// A route whose clients are refused.
+    pub fn deny() -> Self {
+        let mut section = Section::default();
+        section.set("deny", true);
+        Self(section)
+    }
+
+    /// Matches connections of the listeners with these names.
+    pub fn listener(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0
+            .set_list("listener", names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Matches the server name that the client asks for, as in `api.example.com` or `*.example.com`.
+    /// `*` stands for one label, `**` for one or more.
+    pub fn sni(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0.set_list("sni", names.into_iter().map(Into::into));
+        self
+    }
+
+    /// Matches the protocol (ALPN) that TLS agreed on.
+    pub fn alpn(mut self, protocols: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0
+            .set_list("alpn", protocols.into_iter().map(Into::into));
+        self
+    }
+
+    /// Matches the client's address: networks, as in `192.0.2.0/24`, or addresses.
+    pub fn from(mut self, networks: impl IntoIterator<Item: ToString>) -> Self {
+        self.0.set_texts("from", networks);
+        self
+    }
+
+    /// Matches a name in the client's certificate, as in `cn:alice`, `dns:*.corp.example`,
+    /// `uri:spiffe://corp/ns/*/sa/web`, `ou:ops` or `sha256:…`.
+    pub fn identity(mut self, rules: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0
+            .set_list("identity", rules.into_iter().map(Into::into));
+        self
+    }
+}

@@ -1,0 +1,135 @@
+//! `[runtime]` and `[gate]`.
+
+use std::path::PathBuf;
+
+use super::section::Section;
+use crate::config::LogFormat;
+
+/// `[runtime]`: threads, the log, the process.
+///
+/// A change needs a new [`Proxy`](crate::Proxy); a reload refuses it.
+///
+/// ```
+/// use vestibule::options::RuntimeOptions;
+///
+/// let runtime = RuntimeOptions::default().workers(2).directory("/run/example");
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options have an effect in a `ConfigBuilder`"]
+pub struct RuntimeOptions(pub(super) Section);
+
+/// Who handles the TLS records of an established connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RelayMode {
+    /// Vestibule, where it can.
+    Auto,
+    /// Always rustls: the same behaviour, more memory and CPU.
+    Stream,
+}
+
+impl RuntimeOptions {
+    /// The number of worker threads, from 1 to 1024. Default: the CPUs that the process may use. Without
+    /// [`Builder::on_worker_threads`](crate::Builder::on_worker_threads) there are none.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.0.set("workers", workers);
+        self
+    }
+
+    /// The directory of the gate, created with mode 0700. Default: `$XDG_RUNTIME_DIR/vestibule`, else a
+    /// fresh private directory.
+    pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.0.set("directory", directory.into());
+        self
+    }
+
+    /// The log filter, in the syntax of `RUST_LOG`. Default: `info`. The library only checks it and returns
+    /// it from [`Config::log`](crate::Config::log): the program sets up its own subscriber.
+    pub fn log(mut self, filter: impl Into<String>) -> Self {
+        self.0.set("log", filter.into());
+        self
+    }
+
+    /// How log lines look. Default: [`LogFormat::Text`]. As with [`log`](Self::log), the program's to use.
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        let word = match format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        self.0.set("log_format", word);
+        self
+    }
+
+    /// Whether core dumps, and debuggers of the same user, may see the keys in memory. Default: `false`.
+    pub fn core_dumps(mut self, allowed: bool) -> Self {
+        self.0.set("core_dumps", allowed);
+        self
+    }
+
+    /// Who handles TLS records. Default: [`RelayMode::Auto`].
+    pub fn relay(mut self, mode: RelayMode) -> Self {
+        let word = match mode {
+            RelayMode::Auto => "auto",
+            RelayMode::Stream => "stream",
+        };
+        self.0.set("relay", word);
+        self
+    }
+}
+
+/// `[gate]`: the Unix socket where worker processes come for the connections of claimed backends.
+///
+/// It is opened when a backend has the target [`BackendTarget::Gate`](super::BackendTarget::Gate). A
+/// program that serves such backends itself may do without: [`GateOptions::none`]. A change needs a new
+/// [`Proxy`](crate::Proxy); a reload refuses it.
+///
+/// ```
+/// use vestibule::options::GateOptions;
+///
+/// let gate = GateOptions::default().path("workers.sock").allow_uids([1000]);
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options have an effect in a `ConfigBuilder`"]
+pub struct GateOptions(pub(super) Section);
+
+impl GateOptions {
+    /// No gate: only this program serves claimed backends, through
+    /// [`Proxy::backend`](crate::Proxy::backend).
+    pub fn none() -> Self {
+        let mut section = Section::default();
+        section.set("path", "none");
+        Self(section)
+    }
+
+    /// The path of the socket: absolute, or relative to `runtime.directory`; at most 107 bytes with it.
+    /// Default: `gate.sock`.
+    pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        // The word for no gate is also a file's name.
+        let path = match path.to_str() {
+            Some("none") => PathBuf::from("./none"),
+            _ => path,
+        };
+        self.0.set("path", path);
+        self
+    }
+
+    /// Ids of users who may connect beside root and the user of this process. Default: none.
+    pub fn allow_uids(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
+        self.0.set_list("allow_uids", uids);
+        self
+    }
+
+    /// Ids of groups: processes with this primary or supplementary group may connect. Default: none.
+    pub fn allow_gids(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
+        self.0.set_list("allow_gids", gids);
+        self
+    }
+
+    /// The number of clients that send their line, wait, watch or are registered; from 1 to `u32::MAX`,
+    /// `None` is unlimited. Default: 1024.
+    pub fn max_clients(mut self, clients: impl Into<Option<usize>>) -> Self {
+        self.0.set_limit("max_clients", clients.into());
+        self
+    }
+}

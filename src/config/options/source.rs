@@ -1,0 +1,66 @@
+//! Where certificates, keys, lists and secrets come from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+/// A file, or the same bytes in memory.
+///
+/// The key that takes it says what the bytes are: PEM for chains, private keys and authorities, PEM or
+/// DER for revocation lists, DER for OCSP responses, 32 random bytes or more for a ticket secret.
+///
+/// - A file must be a regular file of at most 64 MiB, and its path UTF-8. A relative path is relative to the working
+///   directory. [`Config::files`](crate::Config::files) lists the file.
+/// - Bytes in memory are overwritten with zeros when the last clone is dropped. `Debug` shows how many
+///   there are, and not what they are.
+///
+/// ```
+/// use vestibule::options::DataSource;
+///
+/// let file = DataSource::file("/etc/ssl/ca.pem");
+/// let memory = DataSource::memory(include_bytes!("../../../certs/ca.pem"));
+/// assert!(format!("{memory:?}").ends_with(" bytes in memory"));
+/// ```
+#[derive(Clone)]
+pub struct DataSource(pub(super) Origin);
+
+#[derive(Clone)]
+pub(super) enum Origin {
+    File(PathBuf),
+    Memory(Arc<Zeroizing<Vec<u8>>>),
+}
+
+impl DataSource {
+    /// A file, which is read by [`ConfigBuilder::build`](super::ConfigBuilder::build).
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self(Origin::File(path.into()))
+    }
+
+    /// Bytes. A `Vec` is taken as it is, so that the only copy is the one that is overwritten.
+    pub fn memory(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(Origin::Memory(Arc::new(Zeroizing::new(bytes.into()))))
+    }
+}
+
+impl From<PathBuf> for DataSource {
+    fn from(path: PathBuf) -> Self {
+        Self::file(path)
+    }
+}
+
+impl From<&Path> for DataSource {
+    fn from(path: &Path) -> Self {
+        Self::file(path)
+    }
+}
+
+impl fmt::Debug for DataSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Origin::File(path) => write!(f, "{path:?}"),
+            Origin::Memory(bytes) => write!(f, "{} bytes in memory", bytes.len()),
+        }
+    }
+}
