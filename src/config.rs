@@ -55,6 +55,9 @@ use crate::{gate, limits, relay, tls};
 
 /// A configuration that has been checked: files read, names resolved, certificates matched.
 ///
+/// It is read from TOML, a file ([`Config::from_file`]) or a string (`parse`), or built in code
+/// ([`Config::builder`]).
+///
 /// ```
 /// use vestibule::Config;
 ///
@@ -129,7 +132,7 @@ pub(crate) struct Listener {
 }
 
 impl Config {
-    /// Builds a configuration in code: no file, and no text. See [`options`].
+    /// Begins to build a configuration in code. [`ConfigBuilder`] has an example.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
     }

@@ -32,6 +32,8 @@ mod route;
 mod runtime;
 mod section;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use self::backend::{BackendOptions, BackendTarget, HealthOptions};
 pub use self::backend_tls::BackendTlsOptions;

@@ -8,12 +8,12 @@ use super::problem::Problem;
 pub(super) struct Parts(Vec<(usize, Option<String>)>);
 
 impl Parts {
-    /// Without a name, keys say what they belong to.
+    /// The next part. Without a name, the keys in it say where they are.
     pub(super) fn push(&mut self, line: usize, name: Option<String>) {
         self.0.push((line, name));
     }
 
-    /// What is in this line. `None`: keys say it, or nothing of the text is there.
+    /// The name of the part with this line, if it has one.
     pub(super) fn at(&self, line: usize) -> Option<&str> {
         let behind = self.0.partition_point(|(start, _)| *start <= line);
         let (_, name) = self.0.get(behind.checked_sub(1)?)?;

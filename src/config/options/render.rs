@@ -73,10 +73,12 @@ enum Kind {
 
 impl Default for Renderer {
     fn default() -> Self {
+        let mut parts = Parts::default();
+        // What is said of the whole is said of the first line.
+        parts.push(1, None);
         Self {
-            // What is said of the whole is said of the first line, which is in no part.
             text: "\n".into(),
-            parts: Parts::default(),
+            parts,
             writer: Writer::default(),
             unwritable: Vec::new(),
         }
