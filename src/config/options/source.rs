@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 ///
 /// - A file must be a regular file of at most 64 MiB, and its path UTF-8. A relative path is relative to the working
 ///   directory. [`Config::files`](crate::Config::files) lists the file.
-/// - Bytes in memory are overwritten with zeros when the last clone is dropped. `Debug` shows how many
-///   there are, and not what they are.
+/// - Bytes in memory are shared by clones, and overwritten with zeros when the last one is dropped. What
+///   reading them leaves in memory is not overwritten, as with a file. `Debug` shows how many bytes there are, and not
+///   what they are.
 ///
 /// ```
 /// use vestibule::options::DataSource;
@@ -38,7 +39,7 @@ impl DataSource {
         Self(Origin::File(path.into()))
     }
 
-    /// Bytes. A `Vec` is taken as it is, so that the only copy is the one that is overwritten.
+    /// Bytes. A `Vec` is taken as it is, without a copy that would not be overwritten.
     pub fn memory(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Origin::Memory(Arc::new(Zeroizing::new(bytes.into()))))
     }

@@ -50,6 +50,10 @@ fn problems(built: Result<Config, ConfigError>) -> Vec<String> {
             .all(|it| (it.line, it.column) == (0, 0))
     );
     let shown: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
+    assert_eq!(
+        error.to_string().matches(char::is_control).count(),
+        shown.len() - 1
+    );
     let messages = error.problems().iter();
     let expected: Vec<String> = messages
         .map(|it| format!("configuration: {}", it.message))
