@@ -1,11 +1,10 @@
 //! A header that a load balancer sent: where it ends, and what it says.
 
 use std::ffi::OsStr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-
-use proxy_header::{ParseConfig, Protocol, ProxyHeader};
+use std::str::FromStr;
 
 use crate::facts::Endpoint;
 
@@ -98,62 +97,109 @@ fn extent_v2(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
 ///
 /// It breaks the specification.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Origin, HeaderError> {
-    // Of LOCAL everything behind the length is to be skipped, whatever it is (§2.2). The library
-    // reads it nevertheless, and refuses what it cannot read.
-    if bytes.starts_with(V2) && bytes.get(V2.len()) == Some(&0x20) {
-        return Ok(Origin::Socket);
-    }
-    let (header, length) =
-        ProxyHeader::parse(bytes, ParseConfig::default()).map_err(|_| HeaderError::Malformed)?;
-    if length != bytes.len() {
+    if extent(bytes)? != Some(bytes.len()) {
         return Err(HeaderError::Malformed);
     }
-    match bytes.starts_with(V2) {
-        true => check_v2(bytes)?,
-        false => check_v1(bytes)?,
-    }
-    let canonical = |address: SocketAddr| {
-        Some(Endpoint::Tcp(SocketAddr::new(
-            address.ip().to_canonical(),
-            address.port(),
-        )))
+    let Some(header) = bytes.strip_prefix(V2) else {
+        return parse_v1(bytes).ok_or(HeaderError::Malformed);
     };
-    match header.proxied_address() {
-        Some(addresses) if addresses.protocol == Protocol::Stream => Ok(Origin::Client {
-            source: canonical(addresses.source),
-            destination: canonical(addresses.destination),
-        }),
-        // A datagram's addresses say nothing of a stream; HAProxy and nginx pass them over, too.
-        Some(_) => Ok(Origin::Socket),
-        None => Ok(unix_origin(bytes).unwrap_or(Origin::Socket)),
-    }
+    let (origin, vectors) = parse_v2(header).ok_or(HeaderError::Malformed)?;
+    check_vectors(bytes, vectors.len())?;
+    Ok(origin)
 }
 
-/// What the library does not look at: the space after `PROXY`, whether the word `UNKNOWN` ends where it
-/// should, and signs and leading zeros of ports, of which there must be none (§2.1).
-fn check_v1(bytes: &[u8]) -> Result<(), HeaderError> {
-    let line = bytes.strip_suffix(b"\r\n").unwrap_or(bytes);
+fn parse_v1(bytes: &[u8]) -> Option<Origin> {
+    let line = bytes.strip_suffix(b"\r\n")?;
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-    let is_port = |port: &&[u8]| matches!(port, [b'0'] | [b'1'..=b'9', ..]);
-    let is_right = match words[..] {
+    match words[..] {
         // Whatever follows is to be passed over (§2.1).
-        [b"PROXY", b"UNKNOWN", ..] => true,
-        [b"PROXY", b"TCP4" | b"TCP6", _, _, ref ports @ ..] => ports.iter().all(is_port),
-        _ => false,
-    };
-    is_right.then_some(()).ok_or(HeaderError::Malformed)
+        [b"PROXY", b"UNKNOWN", ..] => Some(Origin::Socket),
+        [b"PROXY", b"TCP4", ref addresses @ ..] => client_v1::<Ipv4Addr>(addresses),
+        [b"PROXY", b"TCP6", ref addresses @ ..] => client_v1::<Ipv6Addr>(addresses),
+        _ => None,
+    }
 }
 
-/// What the library leaves to its users: that the vectors behind the addresses are whole, and the
-/// checksum, which a receiver that knows of it has to check (§2.2.3).
-fn check_v2(bytes: &[u8]) -> Result<(), HeaderError> {
-    let addresses = match bytes[FIXED - 3] {
-        0x11 | 0x12 => 12,
-        0x21 | 0x22 => 36,
-        0x31 | 0x32 => 2 * UNIX_PATH,
-        _ => 0,
+fn client_v1<T: FromStr + Into<IpAddr>>(addresses: &[&[u8]]) -> Option<Origin> {
+    let &[from, to, from_port, to_port] = addresses else {
+        return None;
     };
-    let mut at = FIXED + addresses;
+    let ip = |word| str::from_utf8(word).ok()?.parse::<T>().ok();
+    let source = (ip(from)?, port_v1(from_port)?);
+    let destination = (ip(to)?, port_v1(to_port)?);
+    Some(client(source, destination))
+}
+
+/// Without a sign and leading zeros, both of which `u16` would take (§2.1).
+fn port_v1(word: &[u8]) -> Option<u16> {
+    match word {
+        [b'0'] | [b'1'..=b'9', ..] => str::from_utf8(word).ok()?.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Also the vectors behind the addresses; `header` begins behind the signature.
+fn parse_v2(header: &[u8]) -> Option<(Origin, &[u8])> {
+    let (&[command, family, _, _], block) = header.split_first_chunk()?;
+    match (command, family) {
+        // Everything is to be skipped, whatever it is (§2.2).
+        (0x20, _) => Some((Origin::Socket, &[])),
+        (_, 0x00) => Some((Origin::Socket, block)),
+        (_, 0x11) => client_v2::<4>(block),
+        (_, 0x21) => client_v2::<16>(block),
+        (_, 0x31) => unix(block),
+        // A datagram's addresses say nothing of a stream; HAProxy and nginx pass them over, too.
+        (_, 0x12) => Some((Origin::Socket, block.get(2 * (4 + 2)..)?)),
+        (_, 0x22) => Some((Origin::Socket, block.get(2 * (16 + 2)..)?)),
+        (_, 0x32) => Some((Origin::Socket, block.get(2 * UNIX_PATH..)?)),
+        _ => None,
+    }
+}
+
+fn client_v2<const N: usize>(block: &[u8]) -> Option<(Origin, &[u8])>
+where
+    IpAddr: From<[u8; N]>,
+{
+    let (from, rest) = block.split_first_chunk::<N>()?;
+    let (to, rest) = rest.split_first_chunk::<N>()?;
+    let (from_port, rest) = rest.split_first_chunk()?;
+    let (to_port, vectors) = rest.split_first_chunk()?;
+    let source = (*from, u16::from_be_bytes(*from_port));
+    let destination = (*to, u16::from_be_bytes(*to_port));
+    Some((client(source, destination), vectors))
+}
+
+fn client<T: Into<IpAddr>>(source: (T, u16), destination: (T, u16)) -> Origin {
+    let endpoint = |(ip, port): (T, u16)| {
+        let ip: IpAddr = ip.into();
+        Some(Endpoint::Tcp(SocketAddr::new(ip.to_canonical(), port)))
+    };
+    Origin::Client {
+        source: endpoint(source),
+        destination: endpoint(destination),
+    }
+}
+
+fn unix(block: &[u8]) -> Option<(Origin, &[u8])> {
+    let path = |place: &[u8]| {
+        let length = place.iter().position(|byte| *byte == 0);
+        let name = &place[..length.unwrap_or(place.len())];
+        // Without a name, or with an abstract one, which begins with a zero.
+        (!name.is_empty()).then(|| Endpoint::Unix(PathBuf::from(OsStr::from_bytes(name))))
+    };
+    let (source, rest) = block.split_at_checked(UNIX_PATH)?;
+    let (destination, vectors) = rest.split_at_checked(UNIX_PATH)?;
+    let origin = Origin::Client {
+        source: path(source),
+        destination: path(destination),
+    };
+    Some((origin, vectors))
+}
+
+/// The vectors, the last `length` bytes, are whole, and the checksum, if there is one, is right: a receiver
+/// that knows of it has to check it (§2.2.3).
+fn check_vectors(bytes: &[u8], length: usize) -> Result<(), HeaderError> {
+    let mut at = bytes.len() - length;
     while at < bytes.len() {
         let Some(&[kind, high, low]) = bytes.get(at..at + 3) else {
             return Err(HeaderError::Malformed);
@@ -169,24 +215,6 @@ fn check_v2(bytes: &[u8]) -> Result<(), HeaderError> {
         }
     }
     Ok(())
-}
-
-/// The addresses of AF_UNIX, which the library passes over.
-fn unix_origin(bytes: &[u8]) -> Option<Origin> {
-    if !bytes.starts_with(V2) || bytes[FIXED - 3] != 0x31 {
-        return None;
-    }
-    let path = |place: &[u8]| {
-        let length = place.iter().position(|byte| *byte == 0);
-        let name = &place[..length.unwrap_or(place.len())];
-        // Without a name, or with an abstract one, which begins with a zero.
-        (!name.is_empty()).then(|| Endpoint::Unix(PathBuf::from(OsStr::from_bytes(name))))
-    };
-    let (source, rest) = bytes[FIXED..].split_at_checked(UNIX_PATH)?;
-    Some(Origin::Client {
-        source: path(source),
-        destination: path(rest.get(..UNIX_PATH)?),
-    })
 }
 
 /// The CRC-32C (RFC 3720 §B.4) of `bytes`, of which those in `hole` count as zeros.
@@ -224,7 +252,7 @@ pub(crate) const USUAL: usize = 536;
 const LONGEST_V1: usize = 107;
 
 const V1: &[u8] = b"PROXY ";
-const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+pub(super) const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, command, family and length of version 2.
 const FIXED: usize = 16;
 const UNIX_PATH: usize = 108;

@@ -2,10 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use proxy_header::{ProxiedAddress, ProxyHeader, SslInfo, Tlv};
-
 use super::ProxyProtocol;
-use super::incoming::USUAL;
+use super::incoming::{USUAL, V2};
 use crate::facts::{Endpoint, Facts, TlsFacts};
 
 /// The bytes that come before the first one of the client.
@@ -15,25 +13,48 @@ use crate::facts::{Endpoint, Facts, TlsFacts};
 /// PROXY with the family UNSPEC or UNIX would say it better, but HAProxy, which sends the first, takes
 /// neither (seen with 2.6).
 pub(crate) fn header(version: ProxyProtocol, facts: &Facts) -> Vec<u8> {
-    let addresses = addresses(facts);
-    let mut bytes = Vec::with_capacity(USUAL);
-    let written = match version {
-        ProxyProtocol::V1 => ProxyHeader::with_tlvs(addresses, []).encode_v1(&mut bytes),
-        ProxyProtocol::V2 => {
-            ProxyHeader::with_tlvs(addresses, vectors(facts)).encode_v2(&mut bytes)
-        }
+    match version {
+        ProxyProtocol::V1 => line(addresses(facts)).into_bytes(),
+        ProxyProtocol::V2 => block(addresses(facts), &vectors(facts)),
+    }
+}
+
+fn line(addresses: Option<(SocketAddr, SocketAddr)>) -> String {
+    let Some((source, destination)) = addresses else {
+        return "PROXY UNKNOWN\r\n".into();
     };
-    written.expect("addresses of one family, streams, and vectors that fit");
-    bytes
+    let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (from, to) = (source.ip(), destination.ip());
+    let ports = format!("{} {}", source.port(), destination.port());
+    format!("PROXY {family} {from} {to} {ports}\r\n")
+}
+
+fn block(addresses: Option<(SocketAddr, SocketAddr)>, vectors: &[u8]) -> Vec<u8> {
+    let mut block = Vec::with_capacity(USUAL);
+    let mut command_and_family = [0x20, 0x00];
+    if let Some((source, destination)) = addresses {
+        command_and_family = [0x21, if source.is_ipv4() { 0x11 } else { 0x21 }];
+        for end in [source, destination] {
+            match end.ip() {
+                IpAddr::V4(ip) => block.extend(ip.octets()),
+                IpAddr::V6(ip) => block.extend(ip.octets()),
+            }
+        }
+        block.extend(source.port().to_be_bytes());
+        block.extend(destination.port().to_be_bytes());
+    }
+    block.extend(vectors);
+    let length = (block.len() as u16).to_be_bytes();
+    [V2, &command_and_family, &length, &block].concat()
 }
 
 /// Source and destination in one family; `None` if either is not known as an IP address.
-fn addresses(facts: &Facts) -> Option<ProxiedAddress> {
+fn addresses(facts: &Facts) -> Option<(SocketAddr, SocketAddr)> {
     let (source, destination) = (ip(facts.peer.as_ref())?, ip(facts.local.as_ref())?);
     if source.is_ipv4() == destination.is_ipv4() {
-        return Some(ProxiedAddress::stream(source, destination));
+        return Some((source, destination));
     }
-    Some(ProxiedAddress::stream(mapped(source), mapped(destination)))
+    Some((mapped(source), mapped(destination)))
 }
 
 fn ip(endpoint: Option<&Endpoint>) -> Option<SocketAddr> {
@@ -55,40 +76,49 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 }
 
 /// The most important first: what would make the header longer than we take one ourselves is left out.
-fn vectors(facts: &Facts) -> Vec<Tlv<'_>> {
-    let mut vectors = vec![Tlv::UniqueId(facts.id.as_bytes()[..].into())];
+fn vectors(facts: &Facts) -> Vec<u8> {
+    let mut all = vec![vector(UNIQUE_ID, facts.id.as_bytes())];
     if let Some(tls) = &facts.tls {
-        vectors.push(Tlv::Ssl(ssl(tls, facts)));
+        all.push(vector(SSL, &ssl(tls, facts)));
         let sni = tls.sni.as_deref();
-        vectors.extend(sni.map(|name| Tlv::Authority(name.into())));
+        all.extend(sni.map(|name| vector(AUTHORITY, name.as_bytes())));
         let alpn = tls.alpn.as_deref();
-        vectors.extend(alpn.map(|name| Tlv::Alpn(name.as_bytes().into())));
+        all.extend(alpn.map(|name| vector(ALPN, name.as_bytes())));
     }
-    let mut room = USUAL - FIXED_AND_IPV6;
-    vectors.retain(|vector| {
-        let mut bytes = Vec::new();
-        vector.encode(&mut bytes);
-        let fits = bytes.len() <= room;
-        room -= if fits { bytes.len() } else { 0 };
-        fits
-    });
+    let mut vectors = Vec::new();
+    for vector in all {
+        if FIXED_AND_IPV6 + vectors.len() + vector.len() <= USUAL {
+            vectors.extend(vector);
+        }
+    }
     vectors
 }
 
-fn ssl(tls: &TlsFacts, facts: &Facts) -> SslInfo<'static> {
+/// A value that is too long for its length is also too long for the header.
+fn vector(kind: u8, value: &[u8]) -> Vec<u8> {
+    let length = (value.len() as u16).to_be_bytes();
+    [&[kind], &length[..], value].concat()
+}
+
+fn ssl(tls: &TlsFacts, facts: &Facts) -> Vec<u8> {
     let identity = facts.identity.as_ref();
-    // A resumed session has the certificate of the one that it resumes, and was not sent one.
-    let on_this_connection = identity.is_some() && !tls.resumed;
+    let mut client = CLIENT_SSL;
+    if identity.is_some() {
+        client |= CLIENT_CERT_SESS;
+        // A resumed session has the certificate of the one that it resumes, and was not sent one.
+        client |= if tls.resumed { 0 } else { CLIENT_CERT_CONN };
+    }
     let verify = u32::from(identity.is_none());
-    let mut ssl = SslInfo::new(true, on_this_connection, identity.is_some(), verify);
-    ssl.append_tlv(Tlv::SslVersion(format!("TLSv{}", tls.version).into()));
+    let mut ssl = [&[client], &verify.to_be_bytes()[..]].concat();
+    let version = format!("TLSv{}", tls.version);
+    ssl.extend(vector(SSL_VERSION, version.as_bytes()));
     if let Some(cipher) = &tls.cipher {
-        ssl.append_tlv(Tlv::SslCipher(openssl_name(cipher).into()));
+        ssl.extend(vector(SSL_CIPHER, openssl_name(cipher).as_bytes()));
     }
     // Half a name could be somebody else's: a longer one than X.520 allows is left out whole.
     let cn = identity.and_then(|identity| identity.cn.as_deref());
     if let Some(cn) = cn.filter(|cn| cn.chars().count() <= LONGEST_CN) {
-        ssl.append_tlv(Tlv::SslCn(cn.into()));
+        ssl.extend(vector(SSL_CN, cn.as_bytes()));
     }
     ssl
 }
@@ -107,6 +137,18 @@ fn openssl_name(suite: &str) -> String {
     };
     name.to_owned()
 }
+
+// §2.2, with `PP2_TYPE_`, `PP2_SUBTYPE_` and `PP2_` before them.
+const ALPN: u8 = 0x01;
+const AUTHORITY: u8 = 0x02;
+const UNIQUE_ID: u8 = 0x05;
+const SSL: u8 = 0x20;
+const SSL_VERSION: u8 = 0x21;
+const SSL_CN: u8 = 0x22;
+const SSL_CIPHER: u8 = 0x23;
+const CLIENT_SSL: u8 = 0x01;
+const CLIENT_CERT_CONN: u8 = 0x02;
+const CLIENT_CERT_SESS: u8 = 0x04;
 
 const FIXED_AND_IPV6: usize = 16 + 36;
 /// X.520's ub-common-name, in characters.

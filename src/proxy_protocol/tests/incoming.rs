@@ -113,6 +113,17 @@ fn a_header_says_whose_the_connection_is() {
 }
 
 #[test]
+fn a_part_of_a_header_and_one_with_more_behind_it_are_none() {
+    for (header, _) in right() {
+        let text = header.escape_ascii().to_string();
+        for length in 0..header.len() {
+            assert!(parse(&header[..length]).is_err(), "{length} of {text}");
+        }
+        assert!(parse(&[&header[..], b"\n"].concat()).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn a_header_ends_where_it_ends_whatever_follows_it() {
     for (header, _) in right() {
         for length in 0..header.len() {
