@@ -13,17 +13,18 @@
 
 mod handshakes;
 mod rates;
+mod sharded;
 mod shares;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use governor::clock::Clock;
+use tokio::time::Instant;
 
 use self::handshakes::Handshakes;
 pub(crate) use self::handshakes::Handshaking;
-use self::rates::{Monotonic, Rates};
+use self::rates::Rates;
 use self::shares::{Share, Shares};
 use crate::identity::Identity;
 
@@ -55,14 +56,14 @@ impl Default for Settings {
 
 /// The limits of one proxy, shared by its workers.
 #[derive(Debug)]
-pub(crate) struct Limits<C: Clock = Monotonic> {
+pub(crate) struct Limits {
     most_open: AtomicU64,
     most_pending: AtomicU64,
     now: Arc<AtomicU64>,
     handshakes: Arc<Handshakes>,
     per_ip: Arc<Shares<IpAddr>>,
     per_identity: Arc<Shares<Identity>>,
-    rates: Rates<C>,
+    rates: Rates,
 }
 
 /// What a connection that is let in begins with.
@@ -85,12 +86,6 @@ pub(crate) enum Place {
 
 impl Limits {
     pub(crate) fn new(settings: &Settings) -> Self {
-        Self::with_clock(settings, Monotonic::default())
-    }
-}
-
-impl<C: Clock + Clone> Limits<C> {
-    fn with_clock(settings: &Settings, clock: C) -> Self {
         Self {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
@@ -98,7 +93,7 @@ impl<C: Clock + Clone> Limits<C> {
             handshakes: Handshakes::new(settings.handshaking),
             per_ip: Shares::new(settings.connections_per_ip),
             per_identity: Shares::new(settings.connections_per_identity),
-            rates: Rates::new(settings, clock),
+            rates: Rates::new(settings),
         }
     }
 
@@ -181,7 +176,7 @@ impl<C: Clock + Clone> Limits<C> {
 
     fn begin(&self, client: Option<IpAddr>, begins: Begins) -> Result<(), Exceeded> {
         match begins {
-            Begins::WithHandshake => self.rates.take(client),
+            Begins::WithHandshake => self.rates.take(client, Instant::now()),
             Begins::WithHeader | Begins::Otherwise => Ok(()),
         }
     }

@@ -4,9 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use governor::clock::FakeRelativeClock;
-
-use super::shares::{ROOM, SHARDS, Shard};
+use super::sharded::{ROOM, SHARDS};
 use super::*;
 
 fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
@@ -117,11 +115,8 @@ fn one_ipv6_client_is_a_64() {
 }
 
 /// How many addresses are counted, and for how many there is memory.
-fn counted<C: Clock>(limits: &Limits<C>) -> (usize, usize) {
-    let shards = &limits.per_ip.shards;
-    let shards = shards
-        .iter()
-        .map(|Shard(open)| open.lock().expect("no panic"));
+fn counted(limits: &Limits) -> (usize, usize) {
+    let shards = (0..SHARDS).map(|index| limits.per_ip.open.at(index));
     shards.fold((0, 0), |(length, capacity), open| {
         (length + open.len(), capacity + open.capacity())
     })
@@ -226,20 +221,18 @@ fn what_may_not_be_pending_is_counted_nowhere() {
 }
 
 /// Two connections of each client, and two handshakes at once of each and five of all.
-fn rated() -> (Limits<FakeRelativeClock>, FakeRelativeClock) {
-    let clock = FakeRelativeClock::default();
-    let settings = Settings {
+fn rated() -> Limits {
+    Limits::new(&Settings {
         connections_per_ip: Some(2),
         handshakes_per_second: Some(50),
         handshakes_per_second_per_ip: Some(20),
         ..Settings::default()
-    };
-    (Limits::with_clock(&settings, clock.clone()), clock)
+    })
 }
 
-#[test]
-fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
-    let (limits, clock) = rated();
+#[tokio::test(start_paused = true)]
+async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
+    let limits = rated();
     let begin = |client: &str| limits.admit(ip(client), Begins::WithHandshake);
     for _ in 0..2 {
         drop(begin("2001:db8::1").expect("within its rate"));
@@ -253,13 +246,13 @@ fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
     assert_eq!(begin("192.0.2.3").err(), Some(Exceeded::Handshakes));
     assert_eq!(limits.now(), Counts::of(0));
     assert!(limits.admit(ip("192.0.2.3"), Begins::Otherwise).is_ok());
-    clock.advance(std::time::Duration::from_secs(1));
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
     assert!(begin("192.0.2.3").is_ok());
 }
 
-#[test]
-fn who_has_no_room_takes_nothing_from_the_rates() {
-    let (limits, _clock) = rated();
+#[tokio::test(start_paused = true)]
+async fn who_has_no_room_takes_nothing_from_the_rates() {
+    let limits = rated();
     let _held = [(); 2].map(|()| limits.admit(ip("192.0.2.1"), Begins::WithHandshake));
     for _ in 0..20 {
         let refused = limits.admit(ip("192.0.2.1"), Begins::WithHandshake).err();
@@ -270,9 +263,9 @@ fn who_has_no_room_takes_nothing_from_the_rates() {
     }
 }
 
-#[test]
-fn a_client_behind_a_load_balancer_has_its_own_rate() {
-    let (limits, _clock) = rated();
+#[tokio::test(start_paused = true)]
+async fn a_client_behind_a_load_balancer_has_its_own_rate() {
+    let limits = rated();
     let begin = |client: &str| {
         let (mut permit, mut place) = limits.admit(None, Begins::WithHeader).expect("room");
         limits.count(&mut permit, &mut place, ip(client), Begins::WithHandshake)

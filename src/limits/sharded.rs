@@ -1,0 +1,53 @@
+//! A map that many threads change, without one lock for all.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+#[derive(Debug)]
+pub(super) struct Sharded<K, V> {
+    /// Keyed: who knew the hash could have all clients meet at one lock.
+    hasher: RandomState,
+    shards: [Shard<K, V>; SHARDS],
+}
+
+/// A lock is held for one look-up: with so many, two workers hardly ever want the same at once.
+pub(super) const SHARDS: usize = 64;
+
+/// On a cache line of its own, so that neighbours do not slow each other down.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Shard<K, V>(Mutex<HashMap<K, V>>);
+
+impl<K, V> Default for Sharded<K, V> {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Shard(Mutex::default())),
+        }
+    }
+}
+
+impl<K: Eq + Hash, V> Sharded<K, V> {
+    /// The entries among which that of `key` is.
+    pub(super) fn of(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
+        self.at(self.hasher.hash_one(key) as usize % SHARDS)
+    }
+
+    /// The entries of one shard of [`SHARDS`].
+    pub(super) fn at(&self, index: usize) -> MutexGuard<'_, HashMap<K, V>> {
+        let Shard(entries) = &self.shards[index];
+        entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Gives back what a burst from many clients took, when they have left.
+pub(super) fn shrink<K: Eq + Hash, V>(shard: &mut HashMap<K, V>) {
+    let room = shard.len() + ROOM;
+    if shard.capacity() > 8 * room {
+        shard.shrink_to(room);
+    }
+}
+
+/// What a shard may keep without being asked.
+pub(super) const ROOM: usize = 8;
