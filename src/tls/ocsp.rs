@@ -1,17 +1,18 @@
 //! An OCSP response (RFC 6960) that is stapled: read from a file, and checked before a client does.
 
+mod response;
+
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{self, digest};
 use der::Decode;
+use der::asn1::GeneralizedTime;
 use der::oid::ObjectIdentifier;
 use tokio_rustls::rustls::pki_types::CertificateDer;
-use x509_ocsp::{
-    BasicOcspResponse, CertId, CertStatus, OcspGeneralizedTime, OcspResponse, OcspResponseStatus,
-};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use self::response::{CertId, CertStatus, OcspResponse, OcspResponseStatus, ResponseData};
 use super::signed::Signed;
 
 /// A response that says that a certificate is good.
@@ -38,19 +39,16 @@ impl Staple {
         response: Vec<u8>,
         chain: &[CertificateDer<'_>],
     ) -> Result<Self, StapleError> {
-        let outer = OcspResponse::from_der(&response)
-            .map_err(|error| StapleError::Malformed(error.to_string()))?;
+        let outer = OcspResponse::from_der(&response)?;
         let basic = match (outer.response_status, outer.response_bytes) {
             (OcspResponseStatus::Successful, Some(bytes)) if bytes.response_type == BASIC => {
-                bytes.response.into_bytes()
+                bytes.response.as_bytes()
             }
             (OcspResponseStatus::Successful, _) => return Err(StapleError::NotBasic),
             (refusal, _) => return Err(StapleError::Refusal(refusal)),
         };
-        let answers = BasicOcspResponse::from_der(&basic)
-            .map_err(|error| StapleError::Malformed(error.to_string()))?
-            .tbs_response_data
-            .responses;
+        let signed = Signed::read(basic)?;
+        let answers = ResponseData::from_der(signed.message())?.responses;
 
         let chain: Vec<X509Certificate<'_>> = chain
             .iter()
@@ -66,7 +64,7 @@ impl Staple {
             .iter()
             .find(|answer| is_of(&answer.cert_id, own, issuer))
             .ok_or(StapleError::Another)?;
-        match answer.cert_status {
+        match &answer.cert_status {
             CertStatus::Good(_) => {}
             CertStatus::Revoked(info) => {
                 return Err(StapleError::Revoked(time(info.revocation_time)));
@@ -74,7 +72,7 @@ impl Staple {
             CertStatus::Unknown(_) => return Err(StapleError::Unknown),
         }
         if let Some(issuer) = issuer
-            && !is_signed_for(&basic, issuer)
+            && !is_signed_for(&signed, issuer)
         {
             return Err(StapleError::Signature);
         }
@@ -101,8 +99,8 @@ impl Staple {
 }
 
 /// Whether an answer is about this certificate (RFC 6960 §4.1.1).
-fn is_of(id: &CertId, own: &X509Certificate<'_>, issuer: Option<&X509Certificate<'_>>) -> bool {
-    let algorithm = match id.hash_algorithm.oid {
+fn is_of(id: &CertId<'_>, own: &X509Certificate<'_>, issuer: Option<&X509Certificate<'_>>) -> bool {
+    let algorithm = match id.hash_algorithm.algorithm {
         SHA1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
         SHA256 => &digest::SHA256,
         SHA384 => &digest::SHA384,
@@ -125,10 +123,7 @@ fn magnitude(integer: &[u8]) -> &[u8] {
 
 /// Whether the issuer has signed a response, or somebody whom it has appointed for that with a
 /// certificate in the response (RFC 6960 §4.2.2.2).
-fn is_signed_for(response: &[u8], issuer: &X509Certificate<'_>) -> bool {
-    let Ok(signed) = Signed::read(response) else {
-        return false;
-    };
+fn is_signed_for(signed: &Signed<'_>, issuer: &X509Certificate<'_>) -> bool {
     let is_appointed = |certificate: &[u8]| {
         let Ok((_, responder)) = X509Certificate::from_der(certificate) else {
             return false;
@@ -141,8 +136,8 @@ fn is_signed_for(response: &[u8], issuer: &X509Certificate<'_>) -> bool {
     signed.is_by(issuer.public_key().raw) || signed.certificates.iter().any(|it| is_appointed(it))
 }
 
-fn time(time: OcspGeneralizedTime) -> SystemTime {
-    SystemTime::UNIX_EPOCH + time.0.to_unix_duration()
+fn time(time: GeneralizedTime) -> SystemTime {
+    SystemTime::UNIX_EPOCH + time.to_unix_duration()
 }
 
 const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
@@ -155,7 +150,7 @@ const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StapleError {
     #[error("not an OCSP response (RFC 6960) in DER: {0}")]
-    Malformed(String),
+    Malformed(#[from] der::Error),
     #[error("the OCSP responder answered {0:?}; ask it again")]
     Refusal(OcspResponseStatus),
     #[error("not a basic OCSP response, the only kind that clients accept")]

@@ -32,6 +32,7 @@ impl<'a> Signed<'a> {
                 certificates.push(list.tlv_bytes()?);
             }
         }
+        fields.finish()?;
         Ok(Self {
             message,
             algorithm_der,

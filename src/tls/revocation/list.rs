@@ -272,7 +272,7 @@ fn of_list(der: &[u8], extensions: Extensions) -> Result<Option<Box<[u8]>>, List
                 let mut fields = content(extension.value)?;
                 // [0], and nothing else says which key it is.
                 if let Some(Tag::ContextSpecific { number, .. }) = peek(&fields)
-                    && number == TagNumber::N0
+                    && number == TagNumber(0)
                 {
                     let value = AnyRef::decode(&mut fields).map_err(malformed)?;
                     key_identifier = Some(value.value().into());
@@ -362,7 +362,7 @@ fn content(der: &[u8]) -> Result<SliceReader<'_>, ListError> {
 fn peek(fields: &SliceReader<'_>) -> Option<Tag> {
     match fields.is_finished() {
         true => None,
-        false => fields.peek_tag().ok(),
+        false => Tag::peek(fields).ok(),
     }
 }
 
@@ -425,7 +425,7 @@ const MOST_OTHERS: usize = 64;
 
 const EXTENSIONS: Tag = Tag::ContextSpecific {
     constructed: true,
-    number: TagNumber::N0,
+    number: TagNumber(0),
 };
 /// 2.5.29.x, as all of these are.
 const NUMBER: &[u8] = &[0x55, 0x1d, 20];
