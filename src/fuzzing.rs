@@ -1,7 +1,7 @@
 //! What the fuzz targets run, and the replay of their seeds as plain tests.
 //!
 //! A target of fuzz/ hands its input to the function of the same name here. An input that once
-//! failed is a file below fuzz/seeds, and so a test for every toolchain.
+//! failed is a file below tests/seeds, and so a test for every toolchain.
 
 mod config;
 mod front;
@@ -41,10 +41,10 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Runs every file of `fuzz/seeds/<target>` and says which one it was that failed.
+    /// Runs every file of `tests/seeds/<target>` and says which one it was that failed.
     fn replay(target: &str, run: fn(&[u8])) {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("fuzz/seeds")
+            .join("tests/seeds")
             .join(target);
         let mut count = 0;
         for entry in fs::read_dir(&seeds).expect("a folder of seeds") {

@@ -135,7 +135,7 @@ mod tests {
     }
 
     /// A ClientHello, and two bytes for the fuzz target before it.
-    const HELLO: &[u8] = include_bytes!("../../fuzz/seeds/front/hello_tls12");
+    const HELLO: &[u8] = include_bytes!("../../tests/seeds/front/hello_tls12");
 
     async fn refusal_after_hello(said: &[u8]) -> rustls::Error {
         refusal(&[&HELLO[2..], said].concat()).await
