@@ -76,13 +76,13 @@ fn change<B: Default>(rate: &ArcSwapOption<Rate<B>>, per_second: Option<usize>) 
     }
 }
 
-/// How buckets of one rate are filled, in nanoseconds.
+/// The times of a rate, in nanoseconds.
 ///
-/// A bucket is the time at which it will be full (the generic cell rate algorithm): whatever is taken moves
-/// that on, and nothing has to fill it.
+/// A bucket is the time at which it will be full (the generic cell rate algorithm). A handshake moves that time
+/// on, and nothing has to fill the bucket.
 #[derive(Clone, Copy, Debug)]
 struct Quota {
-    /// From one to the next: within 1 % up to ten million a second.
+    /// From one handshake to the next: within 1 % up to ten million a second.
     each: u64,
     /// From an empty bucket to a full one.
     burst: u64,
@@ -106,9 +106,9 @@ impl Quota {
 
 /// The buckets of clients that are not full.
 ///
-/// A client whose bucket is full is as somebody who was never here, and is forgotten when its shard is swept:
-/// each [`SWEEP`] handshakes sweep one. So never more are kept than came in the time that fills a
-/// bucket and with the last `SHARDS * SWEEP` handshakes, and no sweep is longer than a shard.
+/// A client with a full bucket is the same as a new one, so a sweep forgets it. Every [`SWEEP`] handshakes, one
+/// shard is swept. So the table never has more clients than came in the time that fills a bucket, plus the
+/// last `SHARDS * SWEEP`, and no sweep is longer than a shard.
 #[derive(Debug, Default)]
 struct Buckets {
     full: Sharded<IpAddr, u64>,

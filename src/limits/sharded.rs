@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
-    /// Keyed: who knew the hash could have all clients meet at one lock.
+    /// Keyed: with a known hash, clients could all meet at one lock.
     hasher: RandomState,
     shards: [Shard<K, V>; SHARDS],
 }

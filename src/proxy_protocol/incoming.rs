@@ -138,11 +138,11 @@ fn port_v1(word: &[u8]) -> Option<u16> {
     }
 }
 
-/// Also the vectors behind the addresses; `header` begins behind the signature.
+/// Returns the vectors behind the addresses, too. `header` begins behind the signature.
 fn parse_v2(header: &[u8]) -> Option<(Origin, &[u8])> {
     let (&[command, family, _, _], block) = header.split_first_chunk()?;
     match (command, family) {
-        // Everything is to be skipped, whatever it is (§2.2).
+        // LOCAL: all that follows is skipped, even if it is wrong (§2.2).
         (0x20, _) => Some((Origin::Socket, &[])),
         (_, 0x00) => Some((Origin::Socket, block)),
         (_, 0x11) => client_v2::<4>(block),
@@ -196,8 +196,8 @@ fn unix(block: &[u8]) -> Option<(Origin, &[u8])> {
     Some((origin, vectors))
 }
 
-/// The vectors, the last `length` bytes, are whole, and the checksum, if there is one, is right: a receiver
-/// that knows of it has to check it (§2.2.3).
+/// Checks that the vectors, the last `length` bytes, are whole. A receiver that knows the checksum has to
+/// check it, too (§2.2.3).
 fn check_vectors(bytes: &[u8], length: usize) -> Result<(), HeaderError> {
     let mut at = bytes.len() - length;
     while at < bytes.len() {

@@ -44,6 +44,7 @@ fn block(addresses: Option<(SocketAddr, SocketAddr)>, vectors: &[u8]) -> Vec<u8>
         block.extend(destination.port().to_be_bytes());
     }
     block.extend(vectors);
+    // `vectors` holds the whole header to USUAL.
     let length = (block.len() as u16).to_be_bytes();
     [V2, &command_and_family, &length, &block].concat()
 }
