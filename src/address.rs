@@ -17,6 +17,7 @@ use std::str::FromStr;
 /// # Ok::<(), vestibule::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Address {
     /// A TCP host (a name or an IP address, without brackets) and port.
     Tcp {

@@ -106,6 +106,7 @@ pub struct TlsFacts {
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Endpoint {
     /// An IP address and port.
     Tcp(SocketAddr),

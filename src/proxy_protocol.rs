@@ -27,6 +27,7 @@ use crate::facts::Endpoint;
 /// assert_eq!("v2".parse(), Ok(ProxyProtocol::V2));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ProxyProtocol {
     /// A line of text with the addresses.
     V1,

@@ -28,12 +28,12 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
         // They would be written to stderr, past the queue.
         .log_internal_errors(false);
     match format {
-        LogFormat::Text => subscriber.init(),
         LogFormat::Json => subscriber
             .json()
             .flatten_event(true)
             .with_span_list(false)
             .init(),
+        _ => subscriber.init(),
     }
     stderr::log_starts();
     Ok(())
