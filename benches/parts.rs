@@ -15,7 +15,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
     TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256,
 };
-use vestibule::bench::{Front, Rules, Sessions};
+use vestibule::bench::{Front, OpenConnections, Rules, Sessions};
 use vestibule::{Deadline, Endpoint, Facts, Rendezvous};
 
 criterion_group! {
@@ -23,7 +23,7 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = records, handshakes, rendezvous, routes, facts
+    targets = records, handshakes, rendezvous, routes, ledger, facts
 }
 criterion_main!(parts);
 
@@ -135,6 +135,22 @@ fn routes(criterion: &mut Criterion) {
             bencher.iter(|| black_box(rules.choose()).len());
         });
     }
+}
+
+/// Among ten thousand open connections.
+fn ledger(criterion: &mut Criterion) {
+    let connections = OpenConnections::new(10_000);
+    let mut group = criterion.benchmark_group("ledger");
+    for (name, filter) in connections.one().into_iter().chain(connections.some()) {
+        assert_ne!(connections.find(&filter), 0, "{name}");
+        let id = BenchmarkId::new("find", name);
+        group.bench_function(id, |bencher| {
+            bencher.iter(|| connections.find(black_box(&filter)));
+        });
+    }
+    group.bench_function("open and close", |bencher| {
+        bencher.iter(|| connections.open_and_close());
+    });
 }
 
 /// The line that a claimer is told, and reads.

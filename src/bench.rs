@@ -7,6 +7,8 @@
 //! Nothing here waits: the proxy's side is polled by hand, in [`turn`] alone, when there is something
 //! for it to do.
 
+mod ledger;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::hint::black_box;
@@ -27,6 +29,7 @@ use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, SupportedCipherSuite,
 };
 
+pub use self::ledger::OpenConnections;
 use crate::deadline::Deadline;
 use crate::relay::{Joint, Records, Relay, Settings};
 use crate::route::{Action, Query, Routes, Rule};
