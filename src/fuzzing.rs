@@ -89,6 +89,17 @@ mod tests {
     }
 
     #[test]
+    fn the_seeds_of_record_hold_in_the_other_place_too() {
+        replay("record", |data| {
+            let mut data = data.to_vec();
+            if let Some(manner) = data.get_mut(1) {
+                *manner ^= 32;
+            }
+            super::record(&data);
+        });
+    }
+
+    #[test]
     fn an_input_is_cut_where_its_lengths_say() {
         for (input, pieces) in [
             (&b""[..], &[][..]),

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ExtractedSecrets;
 use super::pipe::Pipe;
 use super::program::Setup;
 use super::session::Secrets;
-use crate::record::{Secret, Start, TrafficSecrets};
+use crate::record::{Role, Secret, Start, TrafficSecrets};
 use crate::relay::{End, Exported, Heard, Joint, Records, Relay, Settings};
 use crate::traffic::Traffic;
 
@@ -27,6 +27,7 @@ pub(super) struct Ours {
     /// How it has, if it has.
     pub ended: Option<Ended>,
     limit: Option<u64>,
+    role: Role,
     bell: Arc<Bell>,
 }
 
@@ -62,6 +63,7 @@ impl Ours {
             hear: setup.hear,
             ended: None,
             limit: setup.limit,
+            role: setup.role,
             bell: Arc::default(),
         };
         if !setup.handed_over {
@@ -79,7 +81,10 @@ impl Ours {
         let (received, rest) = bytes.split_at(bytes.len().min(MOST_HANDED_OVER));
         let records = Records::new(
             self.client.clone(),
-            Start::of_server(extracted, secrets, received.to_vec()),
+            Start {
+                role: self.role,
+                ..Start::of_server(extracted, secrets, received.to_vec())
+            },
         );
         let Ok(mut records) = records else {
             panic!("a suite that is known");

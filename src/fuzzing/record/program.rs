@@ -3,10 +3,13 @@
 use super::half::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE};
 use super::reference::{CLIENT_HELLO, CLOSE_NOTIFY, KEY_UPDATE, WARNING};
 use super::session::SUITES;
+use crate::record::Role;
 
 #[derive(Debug)]
 pub(super) struct Setup {
     pub suite: usize,
+    /// Whose place we have.
+    pub role: Role,
     /// How much a read gives at most.
     pub grain: usize,
     /// After so many records keys are changed.
@@ -111,6 +114,7 @@ impl Program<'_> {
         let is = |bit: u8| manner & bit != 0;
         Setup {
             suite: suite % SUITES,
+            role: if is(32) { Role::Client } else { Role::Server },
             prompt: is(1),
             handed_over: is(2),
             hear: is(4).then_some(1 + how_much),

@@ -1,12 +1,16 @@
-//! What rustls makes of the client's records, and where we mean to be stricter.
+//! What rustls makes of the peer's records, and where we mean to be stricter.
+
+mod stricter;
 
 use std::io::Read;
 
-use tokio_rustls::rustls::{Error, InvalidMessage, PeerMisbehaved, ServerConnection};
+use tokio_rustls::rustls::{Connection, Error, InvalidMessage, PeerMisbehaved};
 
+use self::stricter::{Rustls, Stricter};
 use super::half::{
     ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Half, Version, record_length,
 };
+use crate::record::Role;
 
 /// What is to come of a connection, after so many records of its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +24,10 @@ pub(super) enum Verdict {
     Unknown,
 }
 
-/// A rustls server that gets every record alone, so that none is withheld for the fault of another.
+/// A rustls connection in our place that gets every record alone, so that none is withheld for the fault of another.
 pub(super) struct Reference {
-    server: ServerConnection,
+    rustls: Connection,
+    role: Role,
     version: Version,
     upwards: Half,
     downwards: Half,
@@ -45,6 +50,7 @@ pub(super) struct Reference {
 struct Idle {
     empty: usize,
     updates: usize,
+    tickets: usize,
 }
 
 /// How rustls took a record.
@@ -58,41 +64,17 @@ enum Taken {
     No,
 }
 
-/// A record that we refuse by intention, with this alert, and what rustls is known to make of it.
-struct Stricter {
-    ours: Option<u8>,
-    rustls: Rustls,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rustls {
-    /// It takes the record, or waits for more of the message.
-    MayTakeIt,
-    /// It says something else.
-    RefusesToo,
-}
-
-impl Stricter {
-    fn than_rustls(ours: u8) -> Option<Self> {
-        let (ours, rustls) = (Some(ours), Rustls::MayTakeIt);
-        Some(Self { ours, rustls })
-    }
-
-    fn in_other_words(ours: Option<u8>) -> Option<Self> {
-        let rustls = Rustls::RefusesToo;
-        Some(Self { ours, rustls })
-    }
-}
-
 impl Reference {
     pub(super) fn new(
         version: Version,
-        server: ServerConnection,
+        role: Role,
+        rustls: Connection,
         upwards: Half,
         downwards: Half,
     ) -> Self {
         Self {
-            server,
+            rustls,
+            role,
             version,
             upwards,
             downwards,
@@ -158,6 +140,7 @@ impl Reference {
         let is_handshake = matches!(opened, Some((HANDSHAKE, _)));
         if let Some((HANDSHAKE, content)) = &opened {
             self.message.extend_from_slice(content);
+            self.drop_tickets();
         }
         let stricter = match self.version {
             // Of what is too long nothing else matters.
@@ -183,9 +166,9 @@ impl Reference {
                 self.follow();
                 verdict
             }
-            // Intended: we skip a ClientHello, whatever is in it.
-            Taken::Badly(Error::InvalidMessage(_), Some(_))
-                if is_handshake && self.version == Version::Tls12 =>
+            // Intended: we skip a ClientHello and a ticket that nobody waits for, whatever is in it.
+            Taken::Badly(Error::InvalidMessage(_) | Error::PeerMisbehaved(_), _)
+                if is_handshake && self.skips() =>
             {
                 Verdict::Unknown
             }
@@ -204,101 +187,15 @@ impl Reference {
         }
     }
 
-    /// Only data makes up for what comes without any. For rustls an empty record of data does for
-    /// KeyUpdates, and any other record for empty ones: by turns it takes both for ever.
-    fn stricter_without_data(&mut self, opened: Option<&(u8, Vec<u8>)>) -> Option<Stricter> {
-        match opened.map(|(kind, content)| (*kind, &content[..]))? {
-            (_, []) => self.idle.empty += 1,
-            (APPLICATION_DATA, _) => self.idle = Idle::default(),
-            (HANDSHAKE, _) if matches!(self.message[..], [KEY_UPDATE, 0, 0, 1, _]) => {
-                self.idle.updates += 1;
-            }
-            _ => {}
-        }
-        let is_too_much = self.idle.empty.max(self.idle.updates) > MOST_WITHOUT_DATA;
-        match is_too_much {
-            true => Stricter::than_rustls(UNEXPECTED_MESSAGE),
-            false => None,
-        }
-    }
-
-    fn stricter_in_tls13(&self, opened: Option<&(u8, Vec<u8>)>, begun: bool) -> Option<Stricter> {
-        match opened.map(|(kind, content)| (*kind, &content[..]))? {
-            // An empty message; rustls takes it for an empty record (RFC 8446 §5.4).
-            (HANDSHAKE, []) if !begun => Stricter::than_rustls(UNEXPECTED_MESSAGE),
-            // Of a message its first bytes say whether it can be one that a client may send; rustls
-            // waits for the rest.
-            (HANDSHAKE, _) => match self.message[..] {
-                [kind, ..] if kind != KEY_UPDATE => Stricter::than_rustls(UNEXPECTED_MESSAGE),
-                [_, a, b, c, ..] if [a, b, c] != [0, 0, 1] => Stricter::than_rustls(DECODE_ERROR),
-                // Nothing may follow it with its keys (RFC 8446 §5.1); rustls looks at what does.
-                [_, _, _, _, _, _, ..] => Stricter::in_other_words(Some(UNEXPECTED_MESSAGE)),
-                _ => None,
-            },
-            // All alerts but two are errors whatever their level, and end it all (RFC 8446 §6).
-            (ALERT, &[WARNING, description])
-                if !begun && ![CLOSE_NOTIFY, USER_CANCELED].contains(&description) =>
-            {
-                Stricter::in_other_words(None)
-            }
-            // An unexpected type is an unexpected message (RFC 8446 §5); zero is none.
-            (kind, _) if !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind) => {
-                Stricter::in_other_words(Some(UNEXPECTED_MESSAGE))
-            }
-            _ => None,
-        }
-    }
-
-    fn stricter_in_tls12(&self, record: &[u8], opened: Option<&(u8, Vec<u8>)>) -> Option<Stricter> {
-        let length = record.len() - HEADER;
-        match opened {
-            // rustls takes these for plaintext, which they cannot be, and the last for too long,
-            // which it is not.
-            _ if record[0] == CHANGE_CIPHER_SPEC
-                || (length == 0 && record[0] != APPLICATION_DATA)
-                || length == 16384 + 2048 =>
-            {
-                Stricter::in_other_words(Some(match opened {
-                    Some((_, content)) if content.len() > 16384 => RECORD_OVERFLOW,
-                    Some(_) => UNEXPECTED_MESSAGE,
-                    None => BAD_RECORD_MAC,
-                }))
-            }
-            // As in TLS 1.3.
-            Some((HANDSHAKE, content)) if content.len() <= 16384 => self.stricter_renegotiation(),
-            _ => None,
-        }
-    }
-
-    fn stricter_renegotiation(&self) -> Option<Stricter> {
-        let (mut rest, mut asked) = (&self.message[..], self.declined);
-        while let [kind, body @ ..] = rest {
-            if *kind != CLIENT_HELLO {
-                return Stricter::than_rustls(UNEXPECTED_MESSAGE);
-            }
-            let length = u32::from_be_bytes([0, *body.first()?, *body.get(1)?, *body.get(2)?]);
-            if length > 0xffff {
-                return Stricter::than_rustls(DECODE_ERROR);
-            }
-            rest = body[3..].get(length as usize..)?;
-            asked += 1;
-            if asked > RENEGOTIATIONS {
-                // Before anything that may be wrong with it, or follows it.
-                return Stricter::in_other_words(Some(UNEXPECTED_MESSAGE));
-            }
-        }
-        None
-    }
-
     fn take(&mut self, mut record: &[u8]) -> Taken {
         let mut taken = Taken::Well(Verdict::Open);
         while !record.is_empty() {
-            match self.server.read_tls(&mut record) {
+            match self.rustls.read_tls(&mut record) {
                 Ok(0) => break,
                 Ok(_) => {}
                 Err(_) => return Taken::No,
             }
-            match self.server.process_new_packets() {
+            match self.rustls.process_new_packets() {
                 // It is not asked again: with an empty handshake record behind it, it would panic.
                 Ok(state) if state.peer_has_closed() => taken = Taken::Well(Verdict::Closed),
                 Ok(_) => {}
@@ -309,7 +206,7 @@ impl Reference {
             }
         }
         // At the end there is an error, which says no more than the verdict.
-        let _ = self.server.reader().read_to_end(&mut self.plaintext);
+        let _ = self.rustls.reader().read_to_end(&mut self.plaintext);
         let alert = self.said();
         match taken {
             Taken::Badly(error, None) => Taken::Badly(error, alert),
@@ -320,8 +217,8 @@ impl Reference {
     /// The alert that rustls sends, if it is fatal.
     fn said(&mut self) -> Option<u8> {
         let mut sent = Vec::new();
-        while self.server.wants_write() {
-            self.server.write_tls(&mut sent).expect("a Vec takes all");
+        while self.rustls.wants_write() {
+            self.rustls.write_tls(&mut sent).expect("a Vec takes all");
         }
         let (mut rest, mut alert) = (&sent[..], None);
         while let Some(length) = record_length(rest) {
@@ -340,7 +237,7 @@ impl Reference {
     /// What the messages that rustls took mean for those that follow.
     fn follow(&mut self) {
         match (self.version, &self.message[..]) {
-            (Version::Tls13, [_, _, _, _, request]) => {
+            (Version::Tls13, [KEY_UPDATE, _, _, _, request]) => {
                 self.asked += usize::from(*request);
                 self.upwards.update();
                 self.message.clear();
@@ -388,5 +285,7 @@ const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
 const USER_CANCELED: u8 = 90;
 pub(super) const NO_RENEGOTIATION: u8 = 100;
+const HELLO_REQUEST: u8 = 0;
 pub(super) const CLIENT_HELLO: u8 = 1;
+pub(super) const NEW_SESSION_TICKET: u8 = 4;
 pub(super) const KEY_UPDATE: u8 = 24;

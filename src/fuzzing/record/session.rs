@@ -20,24 +20,27 @@ use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ExtractedSecrets, KeyLog,
-    NamedGroup, ServerConfig, ServerConnection, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, ExtractedSecrets,
+    KeyLog, NamedGroup, ServerConfig, ServerConnection, SignatureAlgorithm, SignatureScheme,
     SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use super::half::{HEADER, Half, Version};
+use crate::record::Role;
 
 /// The ends of one connection, past its handshake.
 pub(super) struct Session {
     pub version: Version,
-    pub client: ClientConnection,
-    pub reference: ServerConnection,
+    pub role: Role,
+    /// Who has the other place, and sends.
+    pub peer: Connection,
+    pub reference: Connection,
     /// What the reference has too.
     pub extracted: ExtractedSecrets,
     /// In TLS 1.3; empty otherwise.
     pub secrets: Secrets,
-    /// The ClientHello, without a record around it.
-    pub hello: Vec<u8>,
+    /// A message that the peer may send after its handshake, without a record around it.
+    pub message: Vec<u8>,
 }
 
 /// The first traffic secrets (RFC 8446 §7.1).
@@ -48,74 +51,128 @@ pub(super) struct Secrets {
 }
 
 impl Session {
-    /// One of [`SUITES`].
-    pub(super) fn new(suite: usize) -> Self {
+    /// One of [`SUITES`], in either place.
+    pub(super) fn new(suite: usize, role: Role) -> Self {
         CONFIGURATIONS.with(|configurations| {
             let (version, client, server) = &configurations[suite % SUITES];
-            Self::between(*version, client, server)
+            Self::between(*version, role, client, server)
         })
     }
 
-    fn between(version: Version, client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Self {
+    fn between(
+        version: Version,
+        role: Role,
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+    ) -> Self {
         CAPTURED.take();
-        let name = ServerName::try_from("localhost").expect("a name");
-        let mut client = ClientConnection::new(Arc::clone(client), name).expect("a client");
-        let server = || ServerConnection::new(Arc::clone(server)).expect("a server");
-        let (mut reference, mut ours) = (server(), server());
-        let mut hello = Vec::new();
-        while client.is_handshaking() || reference.is_handshaking() || client.wants_write() {
-            let (mut flight, mut answer, mut same) = (Vec::new(), Vec::new(), Vec::new());
-            while client.wants_write() {
-                client.write_tls(&mut flight).expect("a Vec takes all");
-            }
-            if hello.is_empty() {
-                hello = flight[HEADER..].to_vec();
-            }
-            for (server, answer) in [(&mut reference, &mut answer), (&mut ours, &mut same)] {
-                give(server, &flight);
-                while server.wants_write() {
-                    server.write_tls(answer).expect("a Vec takes all");
+        let of = |role| -> Connection {
+            match role {
+                Role::Server => ServerConnection::new(Arc::clone(server))
+                    .expect("a server")
+                    .into(),
+                Role::Client => {
+                    let name = ServerName::try_from("localhost").expect("a name");
+                    ClientConnection::new(Arc::clone(client), name)
+                        .expect("a client")
+                        .into()
                 }
             }
+        };
+        let (other, (mut reference, mut ours)) = match role {
+            Role::Server => (Role::Client, (of(role), of(role))),
+            Role::Client => (Role::Server, (of(role), of(role))),
+        };
+        let mut peer = of(other);
+        let mut hello = Vec::new();
+        while peer.is_handshaking() || reference.is_handshaking() || peer.wants_write() {
+            let flight = said(&mut peer);
+            if hello.is_empty() {
+                hello = flight.get(HEADER..).unwrap_or_default().to_vec();
+            }
+            give(&mut reference, &flight);
+            give(&mut ours, &flight);
+            let answer = said(&mut reference);
+            let same = said(&mut ours);
             assert_eq!(answer, same, "a handshake with something random in it");
-            give(&mut client, &answer);
+            give(&mut peer, &answer);
         }
         let secrets = match version {
             Version::Tls12 => Secrets::default(),
             Version::Tls13 => CAPTURED.take(),
         };
-        let extracted = ours.dangerous_extract_secrets().expect("they are enabled");
+        let message = match (role, version) {
+            (Role::Server, _) => hello,
+            (Role::Client, Version::Tls12) => HELLO_REQUEST.to_vec(),
+            (Role::Client, Version::Tls13) => TICKET.to_vec(),
+        };
+        let extracted = ours.dangerous_extract_secrets();
         Self {
             version,
-            client,
+            role,
+            peer,
             reference,
-            extracted,
+            extracted: extracted.expect("they are enabled"),
             secrets,
-            hello,
+            message,
         }
     }
 
-    /// What the client sends.
+    /// What the peer sends.
     pub(super) fn upwards(&self) -> Half {
-        Half::new(self.version, &self.extracted.rx, &self.secrets.client)
+        Half::new(
+            self.version,
+            &self.extracted.rx,
+            self.secrets.of(self.other()),
+        )
     }
 
-    /// What the server sends.
+    /// What we send.
     pub(super) fn downwards(&self) -> Half {
-        Half::new(self.version, &self.extracted.tx, &self.secrets.server)
+        Half::new(self.version, &self.extracted.tx, self.secrets.of(self.role))
+    }
+
+    fn other(&self) -> Role {
+        match self.role {
+            Role::Server => Role::Client,
+            Role::Client => Role::Server,
+        }
     }
 }
 
-fn give<C, D>(connection: &mut C, mut bytes: &[u8])
-where
-    C: std::ops::DerefMut<Target = tokio_rustls::rustls::ConnectionCommon<D>>,
-    D: tokio_rustls::rustls::SideData,
-{
+impl Secrets {
+    /// What the side in this place seals with.
+    fn of(&self, role: Role) -> &[u8] {
+        match role {
+            Role::Server => &self.server,
+            Role::Client => &self.client,
+        }
+    }
+}
+
+/// What a connection has to send.
+fn said(connection: &mut Connection) -> Vec<u8> {
+    let mut said = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut said).expect("a Vec takes all");
+    }
+    said
+}
+
+fn give(connection: &mut Connection, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         connection.read_tls(&mut bytes).expect("a slice");
         connection.process_new_packets().expect("a handshake");
     }
 }
+
+/// RFC 5246 §7.4.1.1.
+const HELLO_REQUEST: [u8; 4] = [0, 0, 0, 0];
+
+/// A lifetime, an age, a nonce, a ticket and no extensions (RFC 8446 §4.6.1).
+const TICKET: [u8; 20] = [
+    4, 0, 0, 16, 0, 0, 28, 32, 1, 2, 3, 4, 1, 0, 0, 2, 7, 7, 0, 0,
+];
 
 pub(super) const SUITES: usize = 6;
 
@@ -164,6 +221,8 @@ fn client(provider: &Arc<CryptoProvider>, version: Version) -> ClientConfig {
         .with_custom_certificate_verifier(Arc::new(Fixed))
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
+    config.key_log = Arc::new(Fixed);
     config
 }
 

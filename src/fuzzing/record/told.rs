@@ -1,15 +1,15 @@
-//! What a client is told: by whoever has its keys, and by rustls.
+//! What the peer is told: by whoever has its keys, and by rustls.
 
 use std::io::Read;
 
-use tokio_rustls::rustls::{ClientConnection, Error};
+use tokio_rustls::rustls::{Connection, Error};
 
 use super::half::{ALERT, APPLICATION_DATA, HANDSHAKE, Half, Version, record_length};
 use super::reference::{CLOSE_NOTIFY, FATAL, KEY_UPDATE, NO_RENEGOTIATION, WARNING};
 use super::wire::pattern;
 
 pub(super) struct Told {
-    client: ClientConnection,
+    peer: Connection,
     version: Version,
     downwards: Half,
     /// What one key may seal.
@@ -39,12 +39,12 @@ pub(super) enum End {
 impl Told {
     pub(super) fn new(
         version: Version,
-        client: ClientConnection,
+        peer: Connection,
         downwards: Half,
         limit: Option<u64>,
     ) -> Self {
         Self {
-            client,
+            peer,
             version,
             downwards,
             limit: limit.unwrap_or(u64::MAX),
@@ -101,29 +101,29 @@ impl Told {
                 self.updates += 1;
                 self.downwards.update();
             }
-            other => panic!("the client is told {other:?}"),
+            other => panic!("the peer is told {other:?}"),
         }
     }
 
     fn tell_rustls(&mut self, mut record: &[u8]) {
         let mut bytes = Vec::new();
         let end = loop {
-            self.client.read_tls(&mut record).expect("a whole record");
-            match self.client.process_new_packets() {
+            self.peer.read_tls(&mut record).expect("a whole record");
+            match self.peer.process_new_packets() {
                 Ok(state) if state.peer_has_closed() => break Some(End::Closed),
                 Ok(_) if record.is_empty() => break None,
                 Ok(_) => {}
                 Err(Error::AlertReceived(alert)) => break Some(End::Fatal(alert.into())),
-                Err(error) => panic!("rustls's client: {error:?}"),
+                Err(error) => panic!("rustls: {error:?}"),
             }
         };
         assert_eq!(end, self.end);
         // At the end there is an error, which says no more.
-        let _ = self.client.reader().read_to_end(&mut bytes);
+        let _ = self.peer.reader().read_to_end(&mut bytes);
         assert!(bytes == pattern(self.heard - bytes.len(), bytes.len()));
         // Its own answers are not sent: what the client says is the program's.
-        while self.client.wants_write() {
-            let written = self.client.write_tls(&mut std::io::sink());
+        while self.peer.wants_write() {
+            let written = self.peer.write_tls(&mut std::io::sink());
             written.expect("a sink takes all");
         }
     }

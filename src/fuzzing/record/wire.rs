@@ -64,7 +64,7 @@ impl Wire {
                 let mut hello = self.hello.clone();
                 let place = place % hello.len();
                 hello[place] ^= change;
-                hello.truncate(hello.len() - cut);
+                hello.truncate(hello.len().saturating_sub(cut));
                 hello
             }
             Message::Other { kind, says, has } => {

@@ -38,10 +38,10 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(setup: &Setup) -> Self {
-        let session = Session::new(setup.suite);
-        let (version, hello) = (session.version, session.hello.clone());
+        let session = Session::new(setup.suite, setup.role);
+        let (version, message) = (session.version, session.message.clone());
         let (upwards, downwards) = (|| session.upwards(), || session.downwards());
-        let wire = Wire::new(version, upwards(), hello, setup.most());
+        let wire = Wire::new(version, upwards(), message, setup.most());
         let (mirrored, answers, read) = (upwards(), downwards(), downwards());
         let (client, backend) = (Pipe::new(setup.grain), Pipe::new(setup.grain));
         let ours = Ours::new(
@@ -55,8 +55,8 @@ impl World {
             is_limited: setup.limit.is_some(),
             version,
             wire,
-            reference: Reference::new(version, session.reference, mirrored, answers),
-            told: Told::new(version, session.client, read, setup.limit),
+            reference: Reference::new(version, session.role, session.reference, mirrored, answers),
+            told: Told::new(version, session.peer, read, setup.limit),
             ours,
             client,
             backend,
