@@ -95,26 +95,29 @@ async fn establish(
     accepted: Box<Accepted>,
     state: Arc<ProxyState>,
 ) -> Result<Box<Established>, Outcome> {
-    let established = match admit(accepted, &state).await {
-        Ok(admitted) => admitted.establish(&state).await,
-        Err(failed) => Err(failed),
+    let failed = match Box::pin(admit(accepted, &state)).await {
+        Ok(admitted) => match Box::pin(admitted.establish(&state)).await {
+            Ok(established) => return Ok(established),
+            Err(failed) => failed,
+        },
+        Err(failed) => failed,
     };
-    match established {
-        Ok(established) => Ok(Box::new(established)),
-        Err(failed) => Err(Box::pin(failed.end()).await),
-    }
+    Err(Box::pin(failed.end()).await)
 }
 
 impl Admitted {
-    async fn establish(mut self, state: &ProxyState) -> Result<Established, Failed> {
+    async fn establish(
+        mut self: Box<Self>,
+        state: &ProxyState,
+    ) -> Result<Box<Established>, Box<Failed>> {
         match self.obtain(state).await {
-            Ok(served) => Ok(self.established(served)),
-            Err(termination) => Err(Failed {
+            Ok(served) => Ok(Box::new(self.established(served))),
+            Err(termination) => Err(Box::new(Failed {
                 remains: Remains::Client(self.client),
                 termination,
                 reserved: self.reserved,
                 record: self.record,
-            }),
+            })),
         }
     }
 
@@ -133,7 +136,7 @@ impl Admitted {
         }
     }
 
-    fn established(self, served: Served) -> Established {
+    fn established(self: Box<Self>, served: Served) -> Established {
         let Served {
             stream,
             service,
@@ -219,13 +222,13 @@ enum Interruption {
 
 impl Failed {
     /// Tells the client, with time for what it is told to arrive.
-    async fn end(self) -> Outcome {
+    async fn end(self: Box<Self>) -> Outcome {
         let Self {
             remains,
             termination,
             reserved,
             mut record,
-        } = self;
+        } = *self;
         record.closing();
         record.span().in_scope(|| termination.log());
         dismiss(remains, &termination).await;

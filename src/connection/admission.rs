@@ -20,7 +20,10 @@ use crate::route::{Expecting, Query, Refusal};
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 
 /// Lets a client in, unless its connection is ended meanwhile.
-pub(super) async fn admit(accepted: Box<Accepted>, state: &ProxyState) -> Result<Admitted, Failed> {
+pub(super) async fn admit(
+    accepted: Box<Accepted>,
+    state: &ProxyState,
+) -> Result<Box<Admitted>, Box<Failed>> {
     let (mut admission, transport) = Admission::of(accepted, state);
     let entry = Arc::clone(admission.record.entry());
     let admitted = tokio::select! {
@@ -41,7 +44,7 @@ pub(super) async fn admit(accepted: Box<Accepted>, state: &ProxyState) -> Result
     match admitted {
         Ok((client, backend)) => {
             record.routed(backend.name(), client.relay_name());
-            Ok(Admitted {
+            Ok(Box::new(Admitted {
                 client,
                 backend,
                 timeouts: config.timeouts,
@@ -49,14 +52,14 @@ pub(super) async fn admit(accepted: Box<Accepted>, state: &ProxyState) -> Result
                 _place: place,
                 reserved,
                 record,
-            })
+            }))
         }
-        Err((remains, termination)) => Err(Failed {
+        Err((remains, termination)) => Err(Box::new(Failed {
             remains,
             termination,
             reserved,
             record,
-        }),
+        })),
     }
 }
 
