@@ -260,6 +260,7 @@ impl Layer {
 
     /// Changes the keys that are near the end of what they may seal, and asks the peer to change its own: many
     /// never do by themselves. To be called before every [`Self::seal`].
+    #[inline]
     pub(crate) fn keep_keys_fresh(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
         let has_next = self.outbound.keys.suite.version == Version::Tls13;
         let received = self.inbound.keys.cipher.sequence();

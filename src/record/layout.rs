@@ -58,8 +58,10 @@ impl Layout {
 #[derive(Debug)]
 pub(crate) struct Pieces {
     layout: Layout,
-    lengths: [usize; MOST_PIECES],
+    /// Of 32 bits: they are moved with every read.
+    lengths: [u32; MOST_PIECES],
     count: usize,
+    length: usize,
     /// Where the last one ends, with what is to come behind it.
     end: usize,
 }
@@ -84,6 +86,7 @@ impl Pieces {
             layout,
             lengths: [0; MOST_PIECES],
             count: 0,
+            length: 0,
             end: 0,
         }
     }
@@ -104,17 +107,23 @@ impl Pieces {
 
     /// Bytes of payload.
     pub(crate) fn length(&self) -> usize {
-        self.lengths[..self.count].iter().sum()
+        self.length
     }
 
     pub(super) fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
-        self.lengths[..self.count].iter().copied()
+        self.lengths[..self.count]
+            .iter()
+            .map(|length| *length as usize)
     }
 
     /// Where a payload of no more than `longest` bytes is to go: behind the last one, if they fit into
     /// one record. `None` when there is no room for another.
     pub(super) fn place(&self, longest: usize) -> Option<Place> {
-        match self.lengths().last() {
+        match self
+            .count
+            .checked_sub(1)
+            .map(|last| self.lengths[last] as usize)
+        {
             Some(last) if last.saturating_add(longest) <= self.layout.longest => Some(Place {
                 at: self.end - self.layout.after,
                 begins: Begins::Nothing,
@@ -134,7 +143,8 @@ impl Pieces {
             Begins::Piece => self.count += 1,
             Begins::Nothing => {}
         }
-        self.lengths[self.count - 1] += length;
+        self.lengths[self.count - 1] += length as u32;
+        self.length += length;
         self.end = place.at + length + self.layout.after;
     }
 }

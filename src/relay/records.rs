@@ -249,6 +249,9 @@ impl<IO: Wire> Endpoint for Records<IO> {
     }
 
     fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest<'_>) -> Poll<Result<(), Fault>> {
+        if self.sealed.is_empty() && self.owed == 0 && rest.unsent.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_sealed(cx, rest.counter))?;
         if rest.unsent.is_empty() || self.layer.is_mute() {
             return Poll::Ready(Ok(()));
