@@ -1,11 +1,12 @@
 //! From a configuration to bound sockets, all or nothing.
 
+mod activate;
 mod advice;
 mod gate;
+mod listener;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -14,32 +15,27 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tracing::warn;
 
+pub(super) use self::activate::activate;
 pub(super) use self::gate::{BoundGate, bind_gate};
+pub(super) use self::listener::{Open, bind_listener};
 use super::Threads;
-use super::error::{BindError, PathError};
+use super::error::BindError;
 use super::limits::EffectiveLimits;
-use crate::active_config::ActiveConfig;
-use crate::active_config::ListenerConfig;
-use crate::address::Address;
+use crate::backend::To;
 use crate::backend::claimer::Claimer;
-use crate::backend::own::{self, Own};
-use crate::backend::{self, Backend, To};
+use crate::backend::own;
 use crate::config::{Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::gate::Settings as GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
-use crate::listener::Stop;
 use crate::proxy_state::{Complaint, ProxyState};
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
-use crate::sys::unix::{Access, SocketFile};
-use crate::sys::{tcp, unix};
-use crate::tls::TlsAcceptor;
 use crate::tls::tickets::Secret;
-use crate::worker::{Bound, Door, Socket, Worker, WorkerThread};
+use crate::worker::{Bound, Door, Worker, WorkerThread};
 
 /// The parts that `start` sets in motion, and what must outlive them.
 #[derive(Debug)]
@@ -52,22 +48,6 @@ pub(super) struct Assembly {
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
     pub limits: EffectiveLimits,
-}
-
-/// A listener that is bound.
-#[derive(Debug)]
-pub(super) struct Open {
-    /// As configured.
-    pub address: Address,
-    /// With the port that the system chose.
-    pub actual: Address,
-    pub has_tls: bool,
-    /// All that it is bound to.
-    pub endpoints: Vec<Endpoint>,
-    /// Who may connect to a Unix socket.
-    pub access: Access,
-    pub stop: Arc<Stop>,
-    pub file: Option<SocketFile>,
 }
 
 /// What stays as it is until a restart.
@@ -177,167 +157,6 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
         reserve: Reserve::new().map_err(BindError::Worker)?,
         complaint: Complaint::default(),
     })
-}
-
-/// What connections are to be served by. A backend that is configured as before is the one from
-/// `before`, and one that is not has at least the workers that are registered there.
-pub(super) fn activate(
-    config: &Config,
-    before: Option<&ActiveConfig>,
-    tickets: &Secret,
-    drain: &Drain,
-    own: &Arc<Own>,
-) -> Result<ActiveConfig, BindError> {
-    let backend = |settings: &backend::Settings| {
-        let before = before.and_then(|before| before.backends.get(&settings.name));
-        if let Some(backend) = before
-            && backend.settings() == settings
-        {
-            return Arc::clone(backend);
-        }
-        let registry = before.and_then(|backend| backend.registry());
-        let registry = registry.map(Arc::clone).unwrap_or_default();
-        let unacknowledged = config.unacknowledged;
-        Arc::new(Backend::new(settings, registry, unacknowledged, drain, own))
-    };
-    let backends = config.backends.iter();
-    let listeners: Result<_, BindError> = config
-        .listeners
-        .iter()
-        .map(|listener| {
-            let active = Arc::new(activate_listener(listener, tickets)?);
-            Ok((Arc::clone(&active.name), active))
-        })
-        .collect();
-    Ok(ActiveConfig {
-        timeouts: config.timeouts,
-        routes: config.routes.clone(),
-        backends: backends
-            .map(|settings| (settings.name.clone(), backend(settings)))
-            .collect(),
-        listeners: listeners?,
-    })
-}
-
-fn activate_listener(listener: &Listener, tickets: &Secret) -> Result<ListenerConfig, BindError> {
-    let tls = match &listener.tls {
-        Some(settings) => {
-            let acceptor = TlsAcceptor::new(settings, tickets);
-            Some(acceptor.map_err(|error| BindError::Tls {
-                listener: listener.name.clone(),
-                source: Box::new(error),
-            })?)
-        }
-        None => None,
-    };
-    Ok(ListenerConfig {
-        name: listener.name.as_str().into(),
-        tls,
-        proxies: listener.proxies.clone(),
-    })
-}
-
-/// The listener, and what of it each worker has.
-pub(super) fn bind_listener(
-    listener: &Listener,
-    config: &Config,
-    workers: usize,
-) -> Result<(Open, Vec<Vec<Bound>>), BindError> {
-    let stop = Arc::<Stop>::default();
-    let (endpoints, file, sockets) = match &listener.address {
-        Address::Tcp { host, port } => {
-            let sockets = tcp::bind(host, *port, workers, config.unacknowledged);
-            let sockets = sockets.map_err(|error| {
-                let tcp::Unbound { address, error } = error;
-                cannot(
-                    listener,
-                    match address {
-                        Some(address) => advice::of_port(error, address),
-                        None => advice::of_name(error, host),
-                    },
-                )
-            })?;
-            let addresses = sockets.iter().map(|(address, _)| Endpoint::Tcp(*address));
-            (addresses.collect(), None, of_tcp(sockets, workers))
-        }
-        Address::Unix(path) => {
-            let cannot = |error| cannot(listener, advice::of_path(error, path));
-            let unix::Bound {
-                listener: socket,
-                file,
-                ..
-            } = unix::bind(path, &listener.access, unix::BACKLOG).map_err(cannot)?;
-            // Unix sockets have no SO_REUSEPORT: the workers share one.
-            let share = || {
-                let socket = socket.try_clone().map_err(|error| cannot(error.into()))?;
-                Ok(vec![Socket::Unix(socket, Endpoint::Unix(path.clone()))])
-            };
-            let sockets: Result<_, BindError> = (0..workers).map(|_| share()).collect();
-            (vec![Endpoint::Unix(path.clone())], Some(file), sockets?)
-        }
-    };
-    let actual = match endpoints.first() {
-        Some(Endpoint::Tcp(address)) => Address::from(*address),
-        Some(Endpoint::Unix(_)) | None => listener.address.clone(),
-    };
-    let open = Open {
-        address: listener.address.clone(),
-        actual,
-        has_tls: listener.tls.is_some(),
-        endpoints,
-        access: listener.access.clone(),
-        stop,
-        file,
-    };
-    let bound = sockets
-        .into_iter()
-        .map(|sockets| open.bound(&listener.name, sockets));
-    let bound = bound.collect();
-    Ok((open, bound))
-}
-
-fn cannot(listener: &Listener, source: PathError) -> BindError {
-    BindError::Listener {
-        listener: listener.name.clone(),
-        address: listener.address.clone(),
-        source,
-    }
-}
-
-/// Of each address a socket for each worker.
-fn of_tcp(sockets: Vec<(SocketAddr, Vec<TcpListener>)>, workers: usize) -> Vec<Vec<Socket>> {
-    let mut all: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
-    for (address, sockets) in sockets {
-        let local = (!address.ip().is_unspecified()).then_some(Endpoint::Tcp(address));
-        for (worker, socket) in all.iter_mut().zip(sockets) {
-            worker.push(Socket::Tcp(socket, local.clone()));
-        }
-    }
-    all
-}
-
-impl Open {
-    fn bound(&self, name: &str, sockets: Vec<Socket>) -> Vec<Bound> {
-        let name: Arc<str> = name.into();
-        let bound = |socket| Bound {
-            socket,
-            name: Arc::clone(&name),
-            stop: Arc::clone(&self.stop),
-        };
-        sockets.into_iter().map(bound).collect()
-    }
-
-    /// Lets other users connect from now on, where it is a Unix socket.
-    pub(super) fn change(&mut self, listener: &Listener) -> Result<(), BindError> {
-        if let Some(file) = &self.file
-            && self.access != listener.access
-        {
-            let changed = file.open_to(&listener.access);
-            changed.map_err(|error| cannot(listener, PathError::Io(error)))?;
-            self.access = listener.access.clone();
-        }
-        Ok(())
-    }
 }
 
 /// All that is listened on.

@@ -1,0 +1,70 @@
+//! What connections are to be served by, from a configuration and from what is served by now.
+
+use std::sync::Arc;
+
+use crate::active_config::{ActiveConfig, ListenerConfig};
+use crate::backend::own::Own;
+use crate::backend::{self, Backend};
+use crate::config::{Config, Listener};
+use crate::drain::Drain;
+use crate::proxy::error::BindError;
+use crate::tls::TlsAcceptor;
+use crate::tls::tickets::Secret;
+
+/// What connections are to be served by. A backend that is configured as before is the one from
+/// `before`, and one that is not has at least the workers that are registered there.
+pub(in crate::proxy) fn activate(
+    config: &Config,
+    before: Option<&ActiveConfig>,
+    tickets: &Secret,
+    drain: &Drain,
+    own: &Arc<Own>,
+) -> Result<ActiveConfig, BindError> {
+    let backend = |settings: &backend::Settings| {
+        let before = before.and_then(|before| before.backends.get(&settings.name));
+        if let Some(backend) = before
+            && backend.settings() == settings
+        {
+            return Arc::clone(backend);
+        }
+        let registry = before.and_then(|backend| backend.registry());
+        let registry = registry.map(Arc::clone).unwrap_or_default();
+        let unacknowledged = config.unacknowledged;
+        Arc::new(Backend::new(settings, registry, unacknowledged, drain, own))
+    };
+    let backends = config.backends.iter();
+    let listeners: Result<_, BindError> = config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let active = Arc::new(activate_listener(listener, tickets)?);
+            Ok((Arc::clone(&active.name), active))
+        })
+        .collect();
+    Ok(ActiveConfig {
+        timeouts: config.timeouts,
+        routes: config.routes.clone(),
+        backends: backends
+            .map(|settings| (settings.name.clone(), backend(settings)))
+            .collect(),
+        listeners: listeners?,
+    })
+}
+
+fn activate_listener(listener: &Listener, tickets: &Secret) -> Result<ListenerConfig, BindError> {
+    let tls = match &listener.tls {
+        Some(settings) => {
+            let acceptor = TlsAcceptor::new(settings, tickets);
+            Some(acceptor.map_err(|error| BindError::Tls {
+                listener: listener.name.clone(),
+                source: Box::new(error),
+            })?)
+        }
+        None => None,
+    };
+    Ok(ListenerConfig {
+        name: listener.name.as_str().into(),
+        tls,
+        proxies: listener.proxies.clone(),
+    })
+}
