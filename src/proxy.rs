@@ -10,7 +10,9 @@ mod bind;
 mod error;
 mod limits;
 mod reload;
+mod running;
 mod serve;
+mod statistics;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,23 +22,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use self::bind::{Assembly, BoundGate, Fixed, Open};
+use self::bind::{Assembly, Open};
 pub use self::error::{BindError, PathError};
 pub use self::reload::{ReloadError, Reloaded};
+pub use self::running::{Drained, Running};
 pub(crate) use self::serve::Entrance;
 pub use self::serve::ServeError;
+pub use self::statistics::Statistics;
 use crate::address::Address;
 use crate::config::Config;
-use crate::deadline::Deadline;
-use crate::gate::{self, Gate};
 use crate::handler::Backend;
-use crate::ledger::{ConnectionFilter, OpenConnection};
-use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
-use crate::sys::directory::PrivateDirectory;
-use crate::sys::unix::SocketFile;
 use crate::watch::FileState;
-use crate::worker::{Door, Worker};
+use crate::worker::Worker;
 
 /// A proxy whose addresses are bound and which does not accept yet.
 ///
@@ -209,135 +207,6 @@ impl Proxy {
     }
 }
 
-/// A proxy that accepts. Dropping it closes every connection at once.
-#[derive(Debug)]
-#[must_use = "dropping it closes every connection"]
-pub struct Running {
-    state: Arc<ProxyState>,
-    drain_timeout: Option<Duration>,
-    addresses: HashMap<String, Address>,
-    workers: TaskTracker,
-    tasks: TaskTracker,
-    /// Ends the task that says who was not served.
-    spoken: CancellationToken,
-    doors: Vec<Door>,
-    fixed: Fixed,
-    listeners: HashMap<String, Open>,
-    gate: Option<OpenGate>,
-}
-
-/// The gate that is served. Its file is removed before its directory.
-#[derive(Debug)]
-struct OpenGate {
-    file: SocketFile,
-    _directory: Option<PrivateDirectory>,
-}
-
-impl BoundGate {
-    /// Serves it, as one of the tasks.
-    fn open(self, state: &Arc<ProxyState>, tasks: &TaskTracker) -> OpenGate {
-        info!(target: START, "gate at unix:{}", self.file.path().display());
-        tasks.spawn(Gate::new(self.settings, Arc::clone(state)).run(self.listener));
-        OpenGate {
-            file: self.file,
-            _directory: self.directory,
-        }
-    }
-}
-
-impl Running {
-    /// The addresses of the listeners by name, with the port that the system chose for port 0.
-    pub fn addresses(&self) -> &HashMap<String, Address> {
-        &self.addresses
-    }
-
-    pub(crate) fn state(&self) -> &Arc<ProxyState> {
-        &self.state
-    }
-
-    /// How long a drain may take, `timeouts.drain` of the configuration that is served; `None` is
-    /// unlimited.
-    pub fn drain_timeout(&self) -> Option<Duration> {
-        self.drain_timeout
-    }
-
-    /// How many connections are open, and how those that are not have ended.
-    pub fn statistics(&self) -> Statistics {
-        Statistics::of(&self.state)
-    }
-
-    /// The open connections that are meant, in no order.
-    ///
-    /// A query by id, identity, peer, backend or listener takes microseconds; one that has to look at
-    /// all connections does so on the caller's thread, not on the workers'.
-    pub fn connections(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
-        self.state.ledger.list(filter)
-    }
-
-    /// Ends the open connections that are meant, as [`Outcome::Killed`]; how many were told so.
-    ///
-    /// Bytes that are on their way have one second to arrive. A connection that is to end already is not
-    /// counted.
-    pub fn kill(&self, filter: &ConnectionFilter) -> usize {
-        self.state.ledger.kill(filter)
-    }
-
-    /// Stops accepting, resolves what waits at the rendezvous, and lets the rest end; after
-    /// `timeout` what is left is closed. A `Duration` or `None`, which is without end.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes every connection at once.
-    pub async fn drain(self, timeout: impl Into<Option<Duration>>) -> Drained {
-        self.drain_until(timeout, std::future::pending()).await
-    }
-
-    /// As [`Running::drain`], and `now` ends the patience early.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes every connection at once.
-    pub async fn drain_until(
-        self,
-        timeout: impl Into<Option<Duration>>,
-        now: impl Future<Output = ()>,
-    ) -> Drained {
-        let deadline = Deadline::after(timeout);
-        self.start_drain();
-        let cut = tokio::select! {
-            biased;
-            () = self.workers.wait() => 0,
-            () = deadline.passed() => self.state.ledger.open_connections(),
-            () = now => self.state.ledger.open_connections(),
-        };
-        self.cut();
-        self.workers.wait().await;
-        // Now all have ended of whom there is something to say.
-        self.spoken.cancel();
-        self.tasks.wait().await;
-        Drained { cut }
-    }
-
-    fn start_drain(&self) {
-        self.state.drain.start();
-        gate::dismiss(&self.state.rendezvous);
-    }
-
-    /// Closes what is still open.
-    fn cut(&self) {
-        self.state.drain.cut();
-        self.state.ledger.cut();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.start_drain();
-        self.cut();
-        self.spoken.cancel();
-    }
-}
-
 /// Lets a task say who is not served and why, until it is told that there is no more to say.
 fn speak(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
     let (end, state) = (CancellationToken::new(), Arc::clone(state));
@@ -367,46 +236,6 @@ fn addresses(listeners: &HashMap<String, Open>) -> HashMap<String, Address> {
     listeners
         .map(|(name, open)| (name.clone(), open.actual.clone()))
         .collect()
-}
-
-/// What a drain came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Drained {
-    /// How many connections were closed because time was up.
-    pub cut: usize,
-}
-
-/// A moment's view of a running proxy.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Statistics {
-    /// Connections from accept to close.
-    pub open: usize,
-    /// Of these, those that no backend has yet.
-    pub pending: usize,
-    /// Of these, those that wait at the rendezvous.
-    pub waiting: usize,
-    ended: [(Outcome, u64); Outcome::ALL.len()],
-}
-
-impl Statistics {
-    pub(crate) fn of(state: &ProxyState) -> Self {
-        Self {
-            open: state.ledger.open_connections(),
-            pending: state.limits.pending(),
-            waiting: state.rendezvous.len(),
-            ended: Outcome::ALL.map(|outcome| (outcome, state.ledger.ended(outcome))),
-        }
-    }
-
-    /// How many connections have ended in this way.
-    pub fn ended(&self, outcome: Outcome) -> u64 {
-        self.ended
-            .iter()
-            .find(|(this, _)| *this == outcome)
-            .map_or(0, |(_, count)| *count)
-    }
 }
 
 /// Start-up is logged under this target, which the binary shows whatever the filter is.
