@@ -8,6 +8,10 @@
 //! they are asked by connecting. Whoever else binds the path in between makes the bind fail, and
 //! nobody can connect before the mode is set, because the socket does not listen before.
 
+mod access;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,6 +24,7 @@ use rustix::fs::{chmodat, chownat, fchmod, open, setxattr};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+pub(crate) use self::access::{Access, Admission};
 use super::listeners::{UnixState, is_bound};
 use super::lock::{LockError, PathLock};
 
@@ -30,78 +35,6 @@ pub(crate) struct Bound {
     pub file: SocketFile,
     pub admission: Admission,
 }
-
-/// Who may connect: whoever may write to the socket's file (unix(7)).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Access {
-    pub mode: u32,
-    pub owner: Option<u32>,
-    pub group: Option<u32>,
-    /// Beyond what a mode can say, by an access control list.
-    pub users: Vec<u32>,
-    pub groups: Vec<u32>,
-}
-
-/// Who keeps the others out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// The kernel: they cannot connect.
-    ByFile,
-    /// The file system has no access control lists. Everybody can connect, and must be asked.
-    AtConnect,
-}
-
-impl Access {
-    /// Nobody but its owner and root.
-    pub(crate) const PRIVATE: Self = Self {
-        mode: 0o600,
-        owner: None,
-        group: None,
-        users: Vec::new(),
-        groups: Vec::new(),
-    };
-
-    fn needs_list(&self) -> bool {
-        !self.users.is_empty() || !self.groups.is_empty()
-    }
-
-    /// The list as the kernel takes it (linux/posix_acl_xattr.h): a version, then entries of tag,
-    /// permissions and id in the order of their tags, then of their ids.
-    fn list(&self) -> Vec<u8> {
-        const NO_ID: u32 = u32::MAX;
-        let sorted = |ids: &[u32]| {
-            let mut ids = ids.to_vec();
-            ids.sort_unstable();
-            ids.dedup();
-            ids
-        };
-        let mut entries = vec![(USER_OBJ, READ_WRITE, NO_ID)];
-        entries.extend(sorted(&self.users).iter().map(|id| (USER, READ_WRITE, *id)));
-        entries.push((GROUP_OBJ, 0, NO_ID));
-        entries.extend(
-            sorted(&self.groups)
-                .iter()
-                .map(|id| (GROUP, READ_WRITE, *id)),
-        );
-        entries.push((MASK, READ_WRITE, NO_ID));
-        entries.push((OTHER, 0, NO_ID));
-        let mut list = 2_u32.to_le_bytes().to_vec();
-        for (tag, permissions, id) in entries {
-            list.extend(u16::to_le_bytes(tag));
-            list.extend(u16::to_le_bytes(permissions));
-            list.extend(u32::to_le_bytes(id));
-        }
-        list
-    }
-}
-
-const USER_OBJ: u16 = 0x01;
-const USER: u16 = 0x02;
-const GROUP_OBJ: u16 = 0x04;
-const GROUP: u16 = 0x08;
-const MASK: u16 = 0x10;
-const OTHER: u16 = 0x20;
-const READ_WRITE: u16 = 6;
 
 /// A socket's file. Dropping it removes the file, if it is still ours, and gives up the path.
 #[derive(Debug)]
@@ -307,155 +240,3 @@ fn identity(there: &Metadata) -> (u64, u64) {
 
 /// The kernel lowers it to net.core.somaxconn.
 pub(crate) const BACKLOG: i32 = 4096;
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    fn mode(mode: u32) -> Access {
-        Access {
-            mode,
-            ..Access::PRIVATE
-        }
-    }
-
-    fn entries(directory: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(directory)
-            .expect("a directory")
-            .map(|entry| {
-                entry
-                    .expect("an entry")
-                    .file_name()
-                    .to_string_lossy()
-                    .into_owned()
-            })
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn the_socket_has_its_mode_and_leaves_nothing_behind() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("gate.sock");
-        let bound = bind(&path, &mode(0o660), BACKLOG).expect("a socket");
-        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o660);
-        assert_eq!(entries(directory.path()), ["gate.sock", "gate.sock.lock"]);
-        UnixStream::connect(&path).expect("a connection");
-        drop(bound);
-        assert!(entries(directory.path()).is_empty());
-    }
-
-    #[test]
-    fn a_live_socket_is_respected_and_a_stale_one_taken_over() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("gate.sock");
-        // What a killed process leaves: the files, without the lock.
-        drop(UnixListener::bind(&path).expect("a socket"));
-        fs::write(directory.path().join("gate.sock.lock"), "1\n").expect("a file");
-        let bound = bind(&path, &Access::PRIVATE, BACKLOG).expect("the stale path");
-        assert!(matches!(
-            bind(&path, &Access::PRIVATE, BACKLOG),
-            Err(LockError::Held(Some(_)))
-        ));
-        UnixStream::connect(&path).expect("the first one still serves");
-        drop(bound);
-    }
-
-    #[test]
-    fn a_socket_that_is_about_to_listen_is_left_to_its_program() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("front.sock");
-        let theirs = stream_socket().expect("a socket");
-        let address = SocketAddrUnix::new(&path).expect("a short path");
-        rustix::net::bind(&theirs, &address).expect("a free path");
-        let refused = bind(&path, &Access::PRIVATE, 1);
-        assert!(matches!(refused, Err(LockError::Held(None))), "{refused:?}");
-        assert!(!is_bound(&path, UnixState::Listening));
-        rustix::net::listen(&theirs, 1).expect("a bound socket");
-        assert!(is_bound(&path, UnixState::Listening) && !is_bound(&path, UnixState::Bound));
-        drop(theirs);
-        assert!(bind(&path, &Access::PRIVATE, 1).is_ok(), "nobody has it");
-    }
-
-    #[tokio::test]
-    async fn a_live_socket_of_a_program_that_takes_no_lock_is_left_to_it() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("app.sock");
-        let theirs = UnixListener::bind(&path).expect("a socket");
-        match bind(&path, &Access::PRIVATE, BACKLOG) {
-            Err(LockError::Held(pid)) => assert_eq!(pid, Some(std::process::id())),
-            other => panic!("expected a held path, got {other:?}"),
-        }
-        assert!(theirs.accept().is_ok(), "it was asked");
-        let _client = UnixStream::connect(&path).expect("it still serves");
-        assert_eq!(entries(directory.path()), ["app.sock"], "no lock is left");
-        fs::remove_file(&path).expect("a socket");
-        let _datagrams = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
-        let refused = bind(&path, &Access::PRIVATE, BACKLOG);
-        assert!(matches!(refused, Err(LockError::Held(None))));
-    }
-
-    #[test]
-    fn a_list_lets_its_users_and_groups_in_and_keeps_the_mode_from_the_others() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("gate.sock");
-        let access = Access {
-            users: vec![1002, 1001, 1002],
-            groups: vec![2001],
-            ..Access::PRIVATE
-        };
-        let bound = bind(&path, &access, BACKLOG).expect("a socket");
-        assert_eq!(bound.admission, Admission::ByFile, "no ACLs in {path:?}");
-        let file = fs::metadata(&path).expect("a file");
-        assert_eq!(file.mode() & 0o777, 0o660, "the group's bits are the mask");
-        let mut list = [0; 256];
-        let length = rustix::fs::getxattr(&path, "system.posix_acl_access", &mut list[..]);
-        let list = &list[..length.expect("a list")];
-        assert_eq!(list, access.list());
-        assert_eq!(list.len(), 4 + 8 * 7, "each of them once");
-    }
-
-    #[test]
-    fn a_socket_is_given_to_its_owner_and_group() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("front.sock");
-        let access = Access {
-            mode: 0o640,
-            owner: Some(65_534),
-            group: Some(65_533),
-            ..Access::PRIVATE
-        };
-        let bound = bind(&path, &access, BACKLOG).expect("root may");
-        let there = fs::metadata(&path).expect("a file");
-        assert_eq!((there.uid(), there.gid()), (65_534, 65_533));
-        assert_eq!(there.mode() & 0o777, 0o640);
-        bound.file.open_to(&mode(0o600)).expect("changed");
-        assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_file_that_is_no_socket_is_not_replaced() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("notes.txt");
-        fs::write(&path, "precious").expect("a file");
-        assert!(matches!(
-            bind(&path, &Access::PRIVATE, BACKLOG),
-            Err(LockError::Io(_))
-        ));
-        assert_eq!(fs::read_to_string(&path).expect("a file"), "precious");
-    }
-
-    #[test]
-    fn the_file_of_a_successor_is_not_removed() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("front.sock");
-        let bound = bind(&path, &Access::PRIVATE, BACKLOG).expect("a socket");
-        fs::remove_file(&path).expect("a file");
-        let _successor = UnixListener::bind(&path).expect("a socket");
-        drop(bound);
-        assert_eq!(entries(directory.path()), ["front.sock"]);
-    }
-}
