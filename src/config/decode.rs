@@ -1,28 +1,26 @@
 //! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
 
+mod backends;
+mod listeners;
+
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::client_mode::client_mode;
+use self::backends::backends;
 use super::document::{Document, Findings};
 use super::files::Files;
-use super::forecast::{forecast, real};
 use super::foreign;
-use super::handshake::handshake;
 use super::problem::Problem;
-use super::proxy_protocol;
 use super::routes::routes;
 use super::table::Table;
-use super::unix::access;
 use super::unready::Unready;
 use super::value::Value;
-use super::words::{Named, log_filter, name, tcp_timeout, to};
+use super::words::{Named, log_filter, tcp_timeout};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
 use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
-use crate::backend::pool::{Balance, Health};
-use crate::backend::{self, Park, To};
+use crate::backend::To;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
@@ -168,82 +166,6 @@ impl Decoder<'_> {
             root.problem_at(*offset, message);
         }
     }
-
-    /// None of them is where the `gate` is.
-    fn listeners(
-        &self,
-        root: &mut Table<'_>,
-        gate: Option<Address>,
-    ) -> (Vec<Listener>, Vec<String>) {
-        let mut listeners = Vec::new();
-        let mut names = Vec::new();
-        let mut taken: Vec<_> = gate.map(|it| (it, "the gate")).into_iter().collect();
-        let tables = root.tables("listener");
-        if tables.as_ref().is_some_and(Vec::is_empty) {
-            root.problem("there is no `[[listener]]`; add one with `name` and `address`".into());
-        }
-        for mut table in tables.unwrap_or_default() {
-            let name = table.require("name", name);
-            let address = address(&mut table, &mut taken);
-            let access = access(&mut table, address.as_ref());
-            let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
-            foreign::listener(&mut table);
-            // A table that has problems is there: the listener must not turn into a plain one.
-            let tls = match table.table("tls") {
-                Some(tls) => handshake(tls, self.files).map(Some),
-                None => Some(None),
-            };
-            if let Some(name) = &name {
-                unique(&table, name, &mut names);
-            }
-            table.finish();
-            if let (Some(name), Some(address), Some(tls)) = (name, address, tls) {
-                listeners.push(Listener {
-                    name: name.name,
-                    address,
-                    tls,
-                    access,
-                    proxies,
-                });
-            }
-        }
-        (listeners, names)
-    }
-}
-
-/// Where a listener is, who must be alone there; `taken` says by whom a place is.
-fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> Option<Address> {
-    let place = table.place("address").unwrap_or_default();
-    let address = table.require("address", |value| value.parsed(str::parse::<Address>))?;
-    match taken.iter().find(|(it, _)| it.collides_with(&address)) {
-        Some((it, who)) if *it == address => {
-            table.problem_at(place, format!("{who} already uses {address}"));
-        }
-        Some((it, who)) => table.problem_at(
-            place,
-            format!(
-                "{who} uses {it}, which conflicts with {address}; remove one of the two (`[::]` \
-                 also serves IPv4)"
-            ),
-        ),
-        None => {
-            forecast(table, place, &address);
-            let real = real(&address);
-            let same = taken
-                .iter()
-                .find(|(it, _)| real.is_some() && self::real(it) == real);
-            if let Some((it, who)) = same {
-                let message = format!(
-                    "{who} uses {it}, which is the same path through a link; change one of the two"
-                );
-                table.unready_at(place, message);
-            }
-            if address.is_one() {
-                taken.push((address.clone(), "another listener"));
-            }
-        }
-    }
-    Some(address)
 }
 
 fn limits(mut table: Table<'_>) -> limits::Settings {
@@ -338,60 +260,6 @@ fn address_of(gate: &gate::Settings, runtime: &Runtime) -> Option<Address> {
     path.is_absolute().then_some(Address::Unix(path))
 }
 
-fn health(mut table: Table<'_>) -> Health {
-    let default = Health::default();
-    table.read("interval", |value| value.or_off(Value::unsupported));
-    let fall = table
-        .read("fall", Value::count)
-        .map_or(default.fall, |count| count as u32);
-    let rise = table
-        .read("rise", Value::count)
-        .map_or(default.rise, |count| count as u32);
-    table.finish();
-    Health { fall, rise }
-}
-
-fn backends(decoder: &Decoder<'_>, root: &mut Table<'_>) -> (Vec<backend::Settings>, Vec<String>) {
-    let mut backends = Vec::new();
-    let mut names = Vec::new();
-    let tables = root.tables("backend");
-    if tables.as_ref().is_some_and(Vec::is_empty) {
-        root.problem("there is no `[[backend]]`; add one with `name` and `to`".into());
-    }
-    for mut table in tables.unwrap_or_default() {
-        let name = table.require("name", name);
-        let to = addresses(&mut table, &decoder.dialled);
-        let balance = table.read("balance", |value| {
-            value.word(&[
-                ("least_connections", Balance::LeastConnections),
-                ("round_robin", Balance::RoundRobin),
-                ("source", Balance::Source),
-            ])
-        });
-        let park = table.read("park", Value::boolean).unwrap_or(true);
-        let health = table.table("health").map(health).unwrap_or_default();
-        let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
-        let tls = client_mode(decoder.files, &mut table, to.as_ref());
-        foreign::backend(&mut table);
-        if let Some(name) = &name {
-            unique(&table, name, &mut names);
-        }
-        table.finish();
-        if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
-            backends.push(backend::Settings {
-                name: name.name,
-                to,
-                balance: balance.unwrap_or(Balance::LeastConnections),
-                park: if park { Park::Hold } else { Park::Refuse },
-                health,
-                proxy_protocol,
-                tls,
-            });
-        }
-    }
-    (backends, names)
-}
-
 fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     if names.contains(&named.name) {
         table.problem_at(
@@ -401,37 +269,6 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     } else {
         names.push(named.name.clone());
     }
-}
-
-/// One or several addresses, or one word.
-fn addresses(table: &mut Table<'_>, dialled: &RefCell<Vec<(Address, usize)>>) -> Option<To> {
-    let place = table.needs("to");
-    let targets = table.list("to", |value| Ok((value.parsed(to)?, value.offset)))?;
-    let is_alone = targets.len() == 1;
-    let mut addresses = Vec::new();
-    for (target, offset) in targets {
-        match target {
-            To::Dialled(one) => {
-                let places = one.iter().cloned().map(|address| (address, offset));
-                dialled.borrow_mut().extend(places);
-                addresses.extend(one);
-            }
-            word if is_alone => return Some(word),
-            To::Gate | To::Hello | To::Echo => {
-                table.problem_at(
-                    offset,
-                    "`backend.to`: gate, hello and echo cannot be combined with other entries"
-                        .into(),
-                );
-                return None;
-            }
-        }
-    }
-    if addresses.is_empty() {
-        table.problem_at(place?, "`backend.to`: expected at least one address".into());
-        return None;
-    }
-    Some(To::Dialled(addresses))
 }
 
 /// Each is a thread with a socket of its own at every listener: many more than any machine has CPUs

@@ -1,0 +1,102 @@
+//! The tables of backends, and where they are.
+
+use std::cell::RefCell;
+
+use super::{Decoder, unique};
+use crate::address::Address;
+use crate::backend::pool::{Balance, Health};
+use crate::backend::{self, Park, To};
+use crate::config::client_mode::client_mode;
+use crate::config::foreign;
+use crate::config::proxy_protocol;
+use crate::config::table::Table;
+use crate::config::value::Value;
+use crate::config::words::{name, to};
+
+pub(super) fn backends(
+    decoder: &Decoder<'_>,
+    root: &mut Table<'_>,
+) -> (Vec<backend::Settings>, Vec<String>) {
+    let mut backends = Vec::new();
+    let mut names = Vec::new();
+    let tables = root.tables("backend");
+    if tables.as_ref().is_some_and(Vec::is_empty) {
+        root.problem("there is no `[[backend]]`; add one with `name` and `to`".into());
+    }
+    for mut table in tables.unwrap_or_default() {
+        let name = table.require("name", name);
+        let to = addresses(&mut table, &decoder.dialled);
+        let balance = table.read("balance", |value| {
+            value.word(&[
+                ("least_connections", Balance::LeastConnections),
+                ("round_robin", Balance::RoundRobin),
+                ("source", Balance::Source),
+            ])
+        });
+        let park = table.read("park", Value::boolean).unwrap_or(true);
+        let health = table.table("health").map(health).unwrap_or_default();
+        let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
+        let tls = client_mode(decoder.files, &mut table, to.as_ref());
+        foreign::backend(&mut table);
+        if let Some(name) = &name {
+            unique(&table, name, &mut names);
+        }
+        table.finish();
+        if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
+            backends.push(backend::Settings {
+                name: name.name,
+                to,
+                balance: balance.unwrap_or(Balance::LeastConnections),
+                park: if park { Park::Hold } else { Park::Refuse },
+                health,
+                proxy_protocol,
+                tls,
+            });
+        }
+    }
+    (backends, names)
+}
+
+fn health(mut table: Table<'_>) -> Health {
+    let default = Health::default();
+    table.read("interval", |value| value.or_off(Value::unsupported));
+    let fall = table
+        .read("fall", Value::count)
+        .map_or(default.fall, |count| count as u32);
+    let rise = table
+        .read("rise", Value::count)
+        .map_or(default.rise, |count| count as u32);
+    table.finish();
+    Health { fall, rise }
+}
+
+/// One or several addresses, or one word.
+fn addresses(table: &mut Table<'_>, dialled: &RefCell<Vec<(Address, usize)>>) -> Option<To> {
+    let place = table.needs("to");
+    let targets = table.list("to", |value| Ok((value.parsed(to)?, value.offset)))?;
+    let is_alone = targets.len() == 1;
+    let mut addresses = Vec::new();
+    for (target, offset) in targets {
+        match target {
+            To::Dialled(one) => {
+                let places = one.iter().cloned().map(|address| (address, offset));
+                dialled.borrow_mut().extend(places);
+                addresses.extend(one);
+            }
+            word if is_alone => return Some(word),
+            To::Gate | To::Hello | To::Echo => {
+                table.problem_at(
+                    offset,
+                    "`backend.to`: gate, hello and echo cannot be combined with other entries"
+                        .into(),
+                );
+                return None;
+            }
+        }
+    }
+    if addresses.is_empty() {
+        table.problem_at(place?, "`backend.to`: expected at least one address".into());
+        return None;
+    }
+    Some(To::Dialled(addresses))
+}
