@@ -1,6 +1,7 @@
 //! Sequences of operations on the rendezvous, each answer compared with that of a simple model.
 
 mod model;
+mod operation;
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -13,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use uuid::Uuid;
 
-use self::model::{Answer, BACKENDS, Heard, Life, Model, Operation};
+use self::model::Model;
+use self::operation::{Answer, BACKENDS, Heard, Life, Operation};
 use crate::facts::Facts;
 use crate::id::Id;
 use crate::rendezvous::{Accepted, Event, Rendezvous, Ticket};

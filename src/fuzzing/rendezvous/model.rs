@@ -2,9 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::operation::{Answer, BACKENDS, Heard, Life, Operation};
 use crate::rendezvous::{Resolution, Unredeemed};
-
-pub(super) const BACKENDS: [&str; 2] = ["a", "b"];
 
 /// What a ticket is withdrawn for.
 const REASONS: [Resolution; 3] = [
@@ -12,57 +11,6 @@ const REASONS: [Resolution; 3] = [
     Resolution::Dialled,
     Resolution::Refused,
 ];
-
-/// One step. Whom it is about is a number: tickets, ids, claimers and watchers are counted from 0.
-#[derive(Debug)]
-pub(super) enum Operation {
-    Announce { backend: usize, id: usize },
-    Claim { id: usize, life: Life },
-    Accept { backend: usize, life: Life },
-    Die { claimer: usize },
-    Prune,
-    Poll { ticket: usize, task: usize },
-    Withdraw { ticket: usize, why: Resolution },
-    Drop { ticket: usize },
-    Watch { backend: usize, capacity: usize },
-    Read { watcher: usize, most: usize },
-    Leave { watcher: usize },
-    Drain,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    Alive,
-    Dead,
-}
-
-/// What an operation comes to; the numbers are those of claimers.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Done,
-    Told,
-    Queued,
-    GivenBack(usize),
-    Draining(usize),
-    Pending,
-    Redeemed(usize),
-    Unredeemed(Unredeemed),
-    Withdrawn(Option<usize>),
-    /// The ids of what waits.
-    Waiting(Vec<usize>),
-    Heard(Vec<Heard>),
-    /// By backend, and in their order.
-    Drained(Vec<usize>),
-}
-
-/// What a watcher gets; the numbers are those of ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    Offer(usize),
-    Gone(usize, Resolution),
-    Nothing,
-    End,
-}
 
 #[derive(Default)]
 pub(super) struct Model {
