@@ -1,8 +1,10 @@
 //! Each key of the contract with right values, and with wrong ones and the exact answer.
 
+mod backend;
 mod client_mode;
 mod foreign;
-mod lists;
+mod listener;
+mod route;
 mod tables;
 
 use super::*;
