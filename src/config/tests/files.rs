@@ -1,5 +1,8 @@
 //! Whole files: everything that is wrong in one go, and nothing that makes the reader fall.
 
+mod agreement;
+mod revocation;
+
 use std::os::unix::net::UnixListener;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -136,16 +139,6 @@ fn a_wrong_type_is_one_problem_and_not_the_lack_of_it_too() {
     ] {
         assert_eq!(problems(&text), [expected]);
     }
-}
-
-#[test]
-fn names_are_unique_among_their_kind() {
-    let namesake = LISTENER.replace("8443", "8444");
-    let text = format!("{LISTENER}{namesake}{}", BACKEND.replace("app", "front"));
-    assert_eq!(problems(&text), ["5:8: the name \"front\" is used twice"]);
-    let route = "[[route]]\nbackend = \"app\"\n";
-    let text = format!("{LISTENER}{BACKEND}{BACKEND}{route}");
-    assert_eq!(problems(&text), ["8:8: the name \"app\" is used twice"]);
 }
 
 #[test]
@@ -300,105 +293,6 @@ fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
 }
 
 #[test]
-fn a_rule_about_identities_that_nobody_has_is_warned_of() {
-    let listener = |name: &str, client_auth: &str| {
-        format!(
-            "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\n\
-             certificates = [ {{ chain = \"certs/server.pem\", key = \"certs/server-key.pem\" }} ]\n\
-             {client_auth}\n"
-        )
-    };
-    let asks = listener(
-        "asks",
-        "client_auth = \"optional\"\nclient_ca = \"certs/ca.pem\"",
-    );
-    let silent = listener("silent", "");
-    let route =
-        |more: &str| format!("[[route]]\n{more}identity = \"cn:alice\"\nbackend = \"app\"\n");
-    for (text, expected) in [
-        (format!("{asks}{silent}{}", route("")), 0),
-        (
-            format!("{asks}{silent}{}", route("listener = \"asks\"\n")),
-            0,
-        ),
-        (
-            format!("{asks}{silent}{}", route("listener = \"silent\"\n")),
-            1,
-        ),
-        (format!("{silent}{}", route("")), 1),
-    ] {
-        let config = parse(&format!("{text}{BACKEND}"));
-        assert_eq!(config.warnings().len(), expected, "{text}");
-    }
-}
-
-#[test]
-fn a_route_behind_one_that_takes_everything_is_warned_of() {
-    for (earlier, later, expected) in [
-        ("", "", true),
-        ("", "sni = \"a.example\"", true),
-        ("", "from = \"10.0.0.0/8\"\nalpn = \"h2\"", true),
-        ("listener = \"front\"", "listener = \"front\"", true),
-        ("listener = \"front\"", "", false),
-        ("alpn = [\"h2\", \"http/1.1\"]", "alpn = \"h2\"", true),
-        ("alpn = \"h2\"", "alpn = [\"h2\", \"http/1.1\"]", false),
-        ("alpn = \"h2\"", "", false),
-        ("sni = \"a.example\"", "", false),
-        ("from = \"10.0.0.0/8\"", "", false),
-        ("identity = \"cn:web\"", "", false),
-    ] {
-        let route = |keys: &str| format!("[[route]]\n{keys}\nbackend = \"app\"\n");
-        let text = format!("{LISTENER}{}{}{BACKEND}", route(earlier), route(later));
-        let line = 4 + route(earlier).lines().count();
-        let config = parse(&text);
-        let warned = config.warnings().iter();
-        let warned: Vec<_> = warned
-            .filter(|warning| warning.message.starts_with("`route`"))
-            .map(|warning| (warning.line, &*warning.message))
-            .collect();
-        let warning = "`route`: never matches, because the route in line 4 matches first";
-        let expected = expected.then_some((line, warning));
-        assert_eq!(warned, Vec::from_iter(expected), "{text}");
-    }
-}
-
-#[test]
-fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
-    let second = |address: &str| {
-        format!("{LISTENER}[[listener]]\nname = \"second\"\naddress = \"{address}\"\n{BACKEND}")
-    };
-    let text = second("tcp:127.0.0.1:8443");
-    assert_eq!(
-        problems(&text),
-        ["6:11: another listener already uses tcp:127.0.0.1:8443"]
-    );
-    parse(&second("tcp:127.0.0.1:8444"));
-    // The system chooses another port for each.
-    parse(&second("tcp:127.0.0.1:0").replace("8443", "0"));
-}
-
-#[test]
-fn a_listener_with_the_address_of_the_gate_is_a_problem_before_it_is_bound() {
-    let beside = |runtime: &str, gate: &str| {
-        let listener = LISTENER.replace("tcp:127.0.0.1:8443", "unix:/run/v/gate.sock");
-        format!("runtime = {{ {runtime} }}\ngate = {{ {gate} }}\n{listener}{BACKEND}")
-    };
-    for (runtime, gate, is_taken) in [
-        ("", "path = \"/run/v/gate.sock\"", true),
-        ("directory = \"/run/v\"", "path = \"gate.sock\"", true),
-        ("directory = \"/run/v\"", "", true),
-        ("directory = \"/run/w\"", "", false),
-        ("directory = \"/run/v\"", "path = \"none\"", false),
-        ("", "path = \"/run/v/other.sock\"", false),
-        ("", "", false),
-    ] {
-        let expected = is_taken.then_some("5:11: the gate already uses unix:/run/v/gate.sock");
-        let text = beside(runtime, gate);
-        assert_eq!(problems(&text), Vec::from_iter(expected), "{text}");
-    }
-}
-
-#[test]
 fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vestibule.toml");
@@ -413,126 +307,4 @@ fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
     let certificate = ["late.pem", "late-key.pem"].map(|file| directory.path().join(file));
     assert_eq!(named(&refused())[..2], certificate);
     assert_eq!(named(&refused())[2..], [path.as_path()]);
-}
-
-#[test]
-fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_otherwise() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let list = directory.path().join("crl.pem");
-    fs::write(&list, revocation_list()).expect("a file");
-    let crl = format!("crl = \"{}\"", list.display());
-    let ca = "client_ca = \"certs/ca.pem\"";
-    for (lines, expected) in [
-        (String::new(), None),
-        ("crl = []\nclient_ca = []".into(), None),
-        // By none of them.
-        (
-            format!("client_auth = \"required\"\n{ca}\n{crl}"),
-            Some((8, 7)),
-        ),
-        (ca.to_owned(), Some((6, 13))),
-        (crl.clone(), Some((6, 7))),
-        (format!("client_auth = \"none\"\n{crl}"), Some((6, 15))),
-        (format!("{crl}\n{ca}"), Some((7, 13))),
-    ] {
-        let config = parse(&format!(
-            "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
-             \"certs/server-key.pem\" }} ]\n{lines}\n{BACKEND}"
-        ));
-        let warned: Vec<_> = (config.warnings().iter())
-            .map(|warning| (warning.line, warning.column))
-            .collect();
-        assert_eq!(warned, Vec::from_iter(expected), "{lines}");
-    }
-}
-
-#[test]
-fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_list() {
-    let text = asking("certs/none.pem", "certs/ca.pem");
-    let problems = problems(&text);
-    let [bundle, list] = &problems[..] else {
-        panic!("two problems, found {problems:?}");
-    };
-    assert!(bundle.starts_with("7:13: `listener.tls.client_ca`: cannot read"));
-    assert!(list.starts_with("8:7: certs/ca.pem: not a certificate revocation list"));
-}
-
-/// What is passed over is not in force.
-#[test]
-fn a_revocation_list_is_never_passed_over() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("crl.pem");
-    let (good, ca) = (
-        revocation_list(),
-        fs::read_to_string("certs/ca.pem").expect("a file"),
-    );
-    let relabelled = |label: &str| revocation_list().replace("X509 CRL", label).into_bytes();
-    let der = rustls_pemfile::crls(&mut good.as_bytes()).next();
-    let der = der.expect("a list").expect("PEM").to_vec();
-    for (beside, why) in [
-        (relabelled("CRL"), "unknown label"),
-        (relabelled("CERTIFICATE"), "the CERTIFICATE block in line"),
-        (der, "DER beside PEM"),
-    ] {
-        for content in [
-            [good.as_bytes(), &beside].concat(),
-            [&beside, &b"\n"[..], good.as_bytes()].concat(),
-        ] {
-            fs::write(&path, content).expect("a file");
-            let problems = problems(&asking("certs/ca.pem", &path.display().to_string()));
-            assert!(
-                problems.len() == 1 && problems[0].contains(why),
-                "{problems:?}"
-            );
-        }
-    }
-    // Nor is one among authorities, unless the same file is in `crl`.
-    fs::write(&path, format!("{ca}{good}")).expect("a file");
-    let both = path.display().to_string();
-    let problems = problems(&asking(&both, ""));
-    let expected = "begins a revocation list, which has no effect in a file of authorities";
-    assert!(
-        problems.len() == 1 && problems[0].contains(expected),
-        "{problems:?}"
-    );
-    parse(&asking(&both, &both));
-    fs::write(
-        &path,
-        format!("{ca}{good}{}", good.replace("-----\nM", "-----\nN")),
-    )
-    .expect("a file");
-    let problems = self::problems(&asking("certs/ca.pem", &both));
-    assert!(problems[0].contains("list 2 in line "), "{problems:?}");
-}
-
-/// Asks for certificates of these authorities, less those of these lists.
-fn asking(client_ca: &str, crl: &str) -> String {
-    let crl = match crl {
-        "" => String::new(),
-        crl => format!("crl = \"{crl}\"\n"),
-    };
-    format!(
-        "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
-         \"certs/server-key.pem\" }} ]\nclient_auth = \"required\"\nclient_ca = \"{client_ca}\"\n\
-         {crl}{BACKEND}"
-    )
-}
-
-/// Of nobody, in PEM.
-fn revocation_list() -> String {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
-    let issuer = rcgen::CertifiedIssuer::self_signed(params, key).expect("an issuer");
-    let list = rcgen::CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2026, 1, 1),
-        next_update: rcgen::date_time_ymd(2100, 1, 1),
-        crl_number: rcgen::SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: Vec::new(),
-        key_identifier_method: rcgen::KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&issuer).expect("a list");
-    list.pem().expect("PEM")
 }
