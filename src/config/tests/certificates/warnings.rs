@@ -1,0 +1,194 @@
+//! What is said at start of certificates that are served all the same.
+
+use super::*;
+
+#[test]
+fn what_every_client_will_refuse_is_said() {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
+        ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    };
+    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+    let key = || KeyPair::generate().expect("a key");
+    let authority = |name: &str, days: u32| {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let now = std::time::SystemTime::now();
+        params.not_before = (now - 100 * DAY).into();
+        params.not_after = (now - 100 * DAY + days * DAY).into();
+        params
+    };
+    let root = CertifiedIssuer::self_signed(authority("root", 1000), key()).expect("a root");
+    let between = |name: &str, days: u32| {
+        CertifiedIssuer::signed_by(authority(name, days), key(), &root).expect("an authority")
+    };
+    let (good, expired, expiring) = (
+        between("good", 1000),
+        between("expired", 90),
+        between("expiring", 105),
+    );
+    let own = key();
+    let leaf = |issuer: &CertifiedIssuer<'_, KeyPair>, change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(["it.example".into()]).expect("a name");
+        change(&mut params);
+        params.signed_by(&own, issuer).expect("a certificate").pem()
+    };
+    let plain = |_: &mut CertificateParams| {};
+    let clients_only = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let must_staple = |params: &mut CertificateParams| {
+        let features = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+        let value = vec![0x30, 3, 2, 1, 5];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(features, value)];
+    };
+    let public = |params: &mut CertificateParams| {
+        // AuthorityInfoAccess: caIssuers, http://a
+        let mut value = vec![
+            0x30, 0x16, 0x30, 0x14, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 8,
+        ];
+        value.extend(b"http://a");
+        let access = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(access, value)];
+    };
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    fs::write(path.join("key.pem"), own.serialize_pem()).expect("a file");
+    fs::set_permissions(
+        path.join("key.pem"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .expect("a file");
+    for (chain, warning, error) in [
+        (leaf(&good, &plain) + &good.pem(), "", ""),
+        (leaf(&good, &plain) + &good.pem() + &root.pem(), "", ""),
+        (leaf(&root, &plain), "", ""),
+        (leaf(&good, &plain), "", ""),
+        (
+            leaf(&expired, &plain) + &expired.pem(),
+            "",
+            "certificate 2 of the chain (CN=expired) expired on ",
+        ),
+        (
+            leaf(&expiring, &plain) + &expiring.pem(),
+            "certificate 2 of the chain (CN=expiring) expires on ",
+            "",
+        ),
+        (
+            leaf(&good, &plain) + &root.pem(),
+            "put the intermediate certificate of CN=good there",
+            "",
+        ),
+        (
+            leaf(&good, &public),
+            "the certificate of the issuer CN=good is missing from the chain",
+            "",
+        ),
+        (leaf(&root, &clients_only), "", "does not have serverAuth"),
+        (leaf(&root, &must_staple), "must-staple", ""),
+    ] {
+        fs::write(path.join("chain.pem"), chain).expect("a file");
+        let (warnings, errors) = said(path);
+        for (found, expected) in [(warnings, warning), (errors, error)] {
+            assert_eq!(
+                found.len(),
+                usize::from(!expected.is_empty()),
+                "{found:?} {expected}"
+            );
+            assert!(
+                found.iter().all(|it| it.contains(expected)),
+                "{found:?} {expected}"
+            );
+        }
+    }
+    // Towards backends, with an authority that has expired.
+    let text = format!(
+        "{LISTENER}{BACKEND}[backend.tls]\nca = \"chain.pem\"\n\
+         certificate = {{ chain = \"chain.pem\", key = \"key.pem\" }}\n"
+    );
+    fs::write(path.join("vestibule.toml"), text).expect("a file");
+    let servers_only = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    fs::write(
+        path.join("chain.pem"),
+        leaf(&expired, &servers_only) + &expired.pem(),
+    )
+    .expect("a file");
+    let (warnings, errors) = said(path);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let purpose = |it: &String| it.contains("does not have clientAuth");
+    assert!(errors.iter().any(purpose), "{errors:?}");
+    let authority = |it: &String| it.contains("the authority CN=expired expired on ");
+    assert!(errors.iter().any(authority), "{errors:?}");
+}
+
+#[test]
+fn a_private_key_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let (own, above, key) = chain_of_two();
+    fs::write(path.join("chain.pem"), own + &above).expect("a file");
+    fs::write(path.join("key.pem"), key).expect("a file");
+    for (mode, who) in [
+        (0o600, None),
+        (0o400, None),
+        (
+            0o640,
+            Some("its group can read the private key (mode 0640)"),
+        ),
+        (
+            0o644,
+            Some("every user of this machine can read the private key (mode 0644)"),
+        ),
+        (
+            0o604,
+            Some("every user of this machine can read the private key (mode 0604)"),
+        ),
+    ] {
+        fs::set_permissions(path.join("key.pem"), PermissionsExt::from_mode(mode)).expect("a file");
+        let (warnings, _) = said(path);
+        assert_eq!(warnings.len(), usize::from(who.is_some()), "{warnings:?}");
+        assert!(
+            warnings.iter().all(|it| it.contains(who.unwrap_or(""))),
+            "{warnings:?}"
+        );
+    }
+}
+
+/// Two digits of a year are one of 1950 to 2049 (RFC 5280 §4.1.2.5.1).
+#[test]
+fn a_certificate_of_before_1970_is_expired_and_nothing_else() {
+    let directory = directory("chain.pem", "key.pem");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    for (from, until) in [(1950, 1951), (1960, 1969), (1969, 1970), (1950, 2049)] {
+        let mut params = rcgen::CertificateParams::new(["it.example".into()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(directory.path().join("chain.pem"), certificate.pem()).expect("a file");
+        fs::write(directory.path().join("key.pem"), key.serialize_pem()).expect("a file");
+        let config = load(directory.path()).expect("a configuration");
+        let expired: Vec<_> = config.expired().iter().map(|it| &it.message).collect();
+        match until {
+            2049 => assert!(expired.is_empty(), "{expired:?}"),
+            _ => {
+                let expected = format!("the certificate expired on {until}-01-01T00:00:00Z");
+                assert!(expired[0].ends_with(&expected), "{expired:?}");
+            }
+        }
+        let summary = config.summary().to_string();
+        let expected = format!("it.example; ECDSA 256; until {until}-01-01T00:00:00Z");
+        assert!(summary.contains(&expected), "{summary}");
+    }
+}
+
+/// What is said of a chain and key at start; those of the key come last.
+fn said(directory: &Path) -> (Vec<String>, Vec<String>) {
+    let config = load(directory).expect("a configuration");
+    let said = |all: &[Problem]| all.iter().map(|it| it.message.clone()).collect();
+    (said(config.warnings()), said(config.expired()))
+}
