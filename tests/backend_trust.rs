@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::authority::Authority;
 use common::backend::Backend;
 use common::client::{Front, Socket};
-use common::pki::self_signed;
+use common::pki::openssl::self_signed;
 use common::site::{
     Door, IN_THE_CLEAR, Kind, Site, TLS, certificates, odd_server, server, strict_server,
 };

@@ -4,7 +4,8 @@ mod common;
 
 use std::sync::Arc;
 
-use common::pki::{Authority, Issued, Subject, issued_by, replace, self_signed};
+use common::pki::openssl::{issued_by, self_signed};
+use common::pki::{Authority, Issued, Subject, replace};
 use common::process::{Done, Process, output, s_client};
 use common::soon;
 use common::vestibule::{RELAYS, Relay, Vestibule, message};
