@@ -1,0 +1,242 @@
+//! Lists of revoked certificates: whom they are about, and which are in force.
+
+use crate::*;
+
+/// A new list is put behind the old one in its file, or before it.
+#[tokio::test]
+async fn a_client_is_turned_away_if_any_list_of_its_authority_has_it() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let old = world.root.revocations(&[]);
+    let new = world.root.revocations(&[alice.serial]);
+    for lists in [format!("{old}{new}"), format!("{new}{old}")] {
+        replace(&world.path("revoked.pem"), &lists);
+        let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+        for version in VERSIONS {
+            let done = world.say(&vestibule, Some("alice"), &[version]).await;
+            assert!(done.err.contains("certificate revoked"), "{}", done.err);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_about_what_its_own_key_has_signed() {
+    let world = World::new();
+    // The same authority with its next key.
+    let renewed = Authority::root("clients");
+    replace(
+        &world.path("clients.pem"),
+        &(world.root.pem() + &renewed.pem()),
+    );
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let bob = world.client(&renewed, "bob", &Subject::named("bob"));
+    let lists = |old: &[u64], new: &[u64]| world.root.revocations(old) + &renewed.revocations(new);
+
+    replace(
+        &world.path("revoked.pem"),
+        &lists(&[bob.serial], &[alice.serial]),
+    );
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    for name in ["alice", "bob"] {
+        let facts = facts(world.say(&vestibule, Some(name), &[]).await);
+        assert_eq!(facts["identity"]["cn"], name);
+    }
+    replace(
+        &world.path("revoked.pem"),
+        &lists(&[alice.serial], &[bob.serial]),
+    );
+    vestibule.said("reloaded", 1).await;
+    for name in ["alice", "bob"] {
+        let done = world.say(&vestibule, Some(name), &["-tls1_3"]).await;
+        assert!(done.err.contains("certificate revoked"), "{}", done.err);
+    }
+}
+
+/// Whoever wrote the names: the same key has signed the certificates and the list.
+#[tokio::test]
+async fn a_list_is_matched_by_its_key_and_not_by_how_its_issuer_is_written() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let carol = world.client(&world.below, "carol", &Subject::named("carol"));
+    let printable = |name: &str| DnValue::PrintableString(name.try_into().expect("ASCII"));
+    for lists in [
+        world
+            .root
+            .revocations_as(printable("clients"), &[alice.serial]),
+        world.root.revocations_as("CLIENTS", &[alice.serial]),
+        world.root.revocations_as("another name", &[alice.serial]),
+    ] {
+        let below = [
+            world
+                .below
+                .revocations_as(printable("clients of a branch"), &[carol.serial]),
+            world
+                .below
+                .revocations_as("Clients  of a Branch", &[carol.serial]),
+            world
+                .below
+                .revocations_as("a branch of another name", &[carol.serial]),
+        ];
+        for below in below {
+            replace(&world.path("revoked.pem"), &format!("{lists}{below}"));
+            let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+            for name in ["alice", "carol"] {
+                let done = world.say(&vestibule, Some(name), &["-tls1_3"]).await;
+                assert!(
+                    done.err.contains("certificate revoked"),
+                    "{name}: {}",
+                    done.err
+                );
+            }
+            assert_eq!(vestibule.terminate().await, Some(0));
+        }
+    }
+}
+
+/// `openssl ca -gencrl` makes them of a configuration that names no extensions.
+#[tokio::test]
+async fn a_list_of_version_1_is_in_force() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    world.client(&world.root, "bob", &Subject::named("bob"));
+    for extensions in ["", "crl_extensions = crl"] {
+        let list = world
+            .root
+            .revocations_by_openssl(extensions, &[], &[alice.serial]);
+        replace(&world.path("revoked.pem"), &list);
+        let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+        let done = world.say(&vestibule, Some("alice"), &[]).await;
+        assert!(done.err.contains("certificate revoked"), "{}", done.err);
+        let facts = facts(world.say(&vestibule, Some("bob"), &[]).await);
+        assert_eq!(facts["identity"]["cn"], "bob");
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+}
+
+/// A list in the name of an authority between that the one of this client has not signed: whether it is
+/// the one that revokes nobody can tell.
+#[tokio::test]
+async fn a_list_that_its_issuer_has_not_signed_refuses_the_issuers_clients() {
+    let world = World::new();
+    let carol = world.client(&world.below, "carol", &Subject::named("carol"));
+    world.client(&world.root, "alice", &Subject::named("alice"));
+    let namesake = Authority::root("clients of a branch");
+    let forged = namesake.revocations(&[carol.serial]);
+    let unnamed = namesake.revocations_by_openssl("", &[], &[carol.serial]);
+    for lists in [
+        forged.clone(),
+        unnamed.clone(),
+        namesake.revocations_as("CLIENTS OF A BRANCH", &[]),
+        world.below.revocations(&[]) + &unnamed,
+    ] {
+        replace(&world.path("revoked.pem"), &lists);
+        let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+        for version in VERSIONS {
+            let done = world.say(&vestibule, Some("carol"), &[version]).await;
+            assert!(done.err.contains("SSL alert number 48"), "{}", done.err);
+            assert!(done.out.is_empty());
+            // It is none of hers.
+            let facts = facts(world.say(&vestibule, Some("alice"), &[version]).await);
+            assert_eq!(facts["identity"]["cn"], "alice");
+        }
+        assert_eq!(vestibule.terminate().await, Some(0));
+    }
+    // One of a former key, beside that of today.
+    replace(
+        &world.path("revoked.pem"),
+        &(forged + &world.below.revocations(&[])),
+    );
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    let facts = facts(world.say(&vestibule, Some("carol"), &[]).await);
+    assert_eq!(facts["identity"]["cn"], "carol");
+}
+
+#[tokio::test]
+async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
+    let world = World::new();
+    let rsa = Authority::rsa_root("clients");
+    replace(&world.path("clients.pem"), &(world.root.pem() + &rsa.pem()));
+    let pss: &[&str] = &[
+        "-sigopt",
+        "rsa_padding_mode:pss",
+        "-sigopt",
+        "rsa_pss_saltlen:20",
+    ];
+    let config = "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
+        certificates = [ { chain = \"CERTS/server.pem\", key = \"CERTS/server-key.pem\" } ]\n\
+        client_auth = \"required\"\nclient_ca = \"clients.pem\"\ncrl = \"revoked.pem\"\n\
+        [[backend]]\nname = \"hello\"\nto = \"hello\"\n"
+        .replace("CERTS", concat!(env!("CARGO_MANIFEST_DIR"), "/certs"));
+    replace(&world.path("vestibule.toml"), &config);
+    let check = async |list: String| {
+        replace(&world.path("revoked.pem"), &list);
+        let mut command = common::process::vestibule();
+        command
+            .args(["check", "-c"])
+            .arg(world.path("vestibule.toml"));
+        let done = output(command).await;
+        let said = String::from_utf8_lossy(&done.out).into_owned() + &done.err;
+        (done.code, said)
+    };
+    let good = rsa.revocations_by_openssl("", &["-md", "sha256"], &[7]);
+    for (list, why) in [
+        (
+            rsa.revocations_by_openssl("", &["-md", "sha1"], &[7]),
+            "SHA-1 and RSA",
+        ),
+        (
+            world
+                .root
+                .revocations_by_openssl("", &["-md", "sha1"], &[7]),
+            "SHA-1 and ECDSA",
+        ),
+        (rsa.revocations_by_openssl("", pss, &[7]), "RSA-PSS"),
+    ] {
+        let (code, said) = check(good.clone() + &list).await;
+        assert_eq!(code, Some(2), "{}", said);
+        assert!(said.contains(why), "{}", said);
+        assert!(said.contains("vestibule.toml:8:7: "), "{}", said);
+    }
+    let pss_of_its_hash: &[&str] = &[
+        "-sigopt",
+        "rsa_padding_mode:pss",
+        "-sigopt",
+        "rsa_pss_saltlen:32",
+    ];
+    let (code, said) =
+        check(good + &rsa.revocations_by_openssl("", pss_of_its_hash, &[7, 8])).await;
+    assert_eq!(code, Some(0), "{}", said);
+    for line in [
+        "  revocation list: CN=clients; 1 entry; next update 21",
+        "  revocation list: CN=clients; 2 entries; next update 21",
+    ] {
+        assert!(said.contains(line), "{}", said);
+    }
+    assert!(!said.contains("warning"), "{}", said);
+    // Nobody's, as far as can be known before a client comes.
+    let (code, said) = check(Authority::root("somebody else").revocations(&[])).await;
+    assert_eq!(code, Some(0), "{}", said);
+    let warning = "warning: ";
+    assert!(said.contains(warning), "{}", said);
+    assert!(
+        said.contains("signed the revocation list of CN=somebody else"),
+        "{}",
+        said
+    );
+}
+
+#[tokio::test]
+async fn a_list_that_its_authority_has_not_signed_changes_nothing() {
+    let world = World::new();
+    let alice = world.client(&world.root, "alice", &Subject::named("alice"));
+    let vestibule = world.start(Relay::Auto, "required", HELLO).await;
+    let forged = Authority::root("clients").revocations(&[alice.serial]);
+    replace(&world.path("revoked.pem"), &forged);
+    let event = vestibule
+        .event(|event| message(event).starts_with("reload failed"))
+        .await;
+    let why = "an authority in `client_ca` has the issuer name of the revocation list, but did not sign it";
+    assert!(message(&event).contains(why), "{event}");
+    let facts = facts(world.say(&vestibule, Some("alice"), &[]).await);
+    assert_eq!(facts["identity"]["cn"], "alice");
+}
