@@ -1,6 +1,9 @@
 //! One connection, one server: the hand-over at the gate.
 
 mod common;
+mod handover {
+    mod workers;
+}
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -13,106 +16,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
-
-#[tokio::test]
-async fn competing_workers_serve_each_connection_once_and_whole() {
-    for relay in RELAYS {
-        const CONNECTIONS: u64 = 200;
-        const WORKERS: usize = 8;
-        /// With 200 connections 64 MiB each way, and then some.
-        const BYTES: usize = 336 * 1024 + 7;
-
-        // All at once, on one thread of the test: on a slow machine a claim takes its time.
-        // And they come from one address, which has no share of the handshakes for so many.
-        let limits = "[limits]\nhandshaking = \"unlimited\"\n";
-        let config = format!("{limits}[timeouts]\nbackend = \"50s\"\n{APP}");
-        let vestibule = Vestibule::start_over(relay, &config).await;
-        let path = vestibule.gate();
-        let served = Arc::new(Mutex::new(Vec::new()));
-        let losses = Arc::new(Mutex::new(0));
-
-        let mut workers = JoinSet::new();
-        for _ in 0..WORKERS {
-            let mut watch = Watch::new(&path, "app").await;
-            let (path, served, losses) = (path.clone(), Arc::clone(&served), Arc::clone(&losses));
-            workers.spawn(async move {
-                let mut serving = JoinSet::new();
-                while let Ok(event) = watch.next().await {
-                    let Some(facts) = event.strip_prefix("OFFER ") else {
-                        continue;
-                    };
-                    let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
-                    let id = facts["id"].as_str().expect("an id").to_owned();
-                    match gate::claim(&path, &id).await {
-                        Answer::No(reason) => {
-                            assert_eq!(reason, "unknown");
-                            *losses.lock().expect("no panic") += 1;
-                        }
-                        Answer::Ok(facts, mut socket) => {
-                            assert_eq!(facts["id"], id.as_str());
-                            served.lock().expect("no panic").push(id);
-                            serving.spawn(async move {
-                                // The client says which of the 200 it is.
-                                let seed = socket.read_u64().await.expect("a number");
-                                let (mut reader, mut writer) = socket.split();
-                                let sending = bytes::send(&mut writer, seed, BYTES);
-                                let ((), sent) =
-                                    tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
-                                sent.expect("an open connection");
-                            });
-                        }
-                    }
-                }
-                while let Some(served) = serving.join_next().await {
-                    served.expect("served");
-                }
-            });
-        }
-
-        let mut clients = JoinSet::new();
-        for seed in 0..CONNECTIONS {
-            let address = vestibule.tcp();
-            clients.spawn(async move {
-                let client = client::connect(&address).await.expect("a handshake");
-                let (mut reader, mut writer) = tokio::io::split(client);
-                let say = async {
-                    writer.write_u64(seed).await.expect("an open connection");
-                    bytes::send(&mut writer, !seed, BYTES)
-                        .await
-                        .expect("an open connection");
-                };
-                tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
-            });
-        }
-        soon("all clients", async {
-            while let Some(client) = clients.join_next().await {
-                client.expect("a client that got all");
-            }
-        })
-        .await;
-
-        vestibule
-            .ended_over(relay, "done", CONNECTIONS as usize)
-            .await;
-        let served = served.lock().expect("no panic").clone();
-        assert_eq!(served.len(), CONNECTIONS as usize);
-        assert_eq!(
-            served.iter().collect::<HashSet<_>>().len(),
-            served.len(),
-            "none served twice"
-        );
-        assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
-        // Every watcher saw every offer, and all but one of them lost it.
-        until("every loser was told", || {
-            *losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
-        })
-        .await;
-        assert_eq!(vestibule.terminate().await, Some(0));
-        while let Some(worker) = soon("workers", workers.join_next()).await {
-            worker.expect("a worker that served whole connections");
-        }
-    }
-}
 
 #[tokio::test]
 async fn the_facts_at_the_hand_over_are_those_of_the_connection() {
@@ -141,86 +44,6 @@ async fn the_facts_at_the_hand_over_are_those_of_the_connection() {
     assert_eq!(facts["identity"], serde_json::Value::Null);
     let keys: Vec<&String> = facts.as_object().expect("an object").keys().collect();
     assert_eq!(keys.len(), 8, "{keys:?}");
-}
-
-#[tokio::test]
-async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another() {
-    let vestibule = Vestibule::start(APP).await;
-    let path = vestibule.gate();
-    let mut watch = Watch::new(&path, "app").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    client
-        .write_all(b"hello")
-        .await
-        .expect("an open connection");
-    let id = watch.offer().await["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
-
-    // One is told and dies over its unread answer: the connection is offered again.
-    for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
-        let unaware = gate::send(&path, &line).await;
-        let event = soon("an event", watch.next()).await.expect("an event");
-        assert_eq!(event, format!("GONE {id} claimed"));
-        drop(unaware);
-        assert_eq!(soon("the offer", watch.offer()).await["id"], id.as_str());
-    }
-    // Others are gone at any moment between their line and their answer.
-    for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
-        for _ in 0..20 {
-            drop(gate::send(&path, &line).await);
-        }
-    }
-    let (facts, mut socket) = soon("the connection", gate::accept(&path, "app")).await;
-    assert_eq!(facts["id"], id.as_str());
-    let mut word = [0; 5];
-    soon("the client's word", socket.read_exact(&mut word))
-        .await
-        .expect("five bytes");
-    assert_eq!(&word, b"hello");
-}
-
-#[tokio::test]
-async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
-    let vestibule = Vestibule::start(APP).await;
-    let path = vestibule.gate();
-    let mut waiting = Vec::new();
-    for number in 0..6 {
-        let worker = gate::send(&path, "ACCEPT app").await;
-        // Each waits before the next one comes: the gate has then read its line.
-        let mut probe = gate::send(&path, "CLAIM 00000000-0000-4000-8000-000000000000").await;
-        assert_eq!(
-            gate::line(&mut probe).await.expect("an answer"),
-            "NO unknown"
-        );
-        if number % 2 == 0 {
-            drop(worker);
-        } else {
-            waiting.push(worker);
-        }
-    }
-    for mut worker in waiting {
-        let mut client = client::connect(&vestibule.tcp())
-            .await
-            .expect("a handshake");
-        assert!(
-            soon("OK", gate::line(&mut worker))
-                .await
-                .expect("a line")
-                .starts_with("OK {")
-        );
-        worker
-            .write_all(b"served")
-            .await
-            .expect("an open connection");
-        let mut word = [0; 6];
-        soon("the worker's word", client.read_exact(&mut word))
-            .await
-            .expect("six bytes");
-    }
 }
 
 #[tokio::test]
@@ -368,74 +191,6 @@ async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
             );
         }
         vestibule.ended_over(relay, "client_gone", 3).await;
-    }
-}
-
-/// A stopped process reads nothing, and the kernel takes its answers for it.
-const STOPPED: &str = "import os, signal, socket, sys
-sockets = [socket.socket(socket.AF_UNIX) for _ in range(20)]
-for it in sockets:
-    it.connect(sys.argv[1])
-    it.sendall(b'ACCEPT app\\n')
-print('ready', flush=True)
-os.kill(os.getpid(), signal.SIGSTOP)
-";
-
-const HUNG: &str = "a worker did not read its OK in time; closed all sockets on which its process waits; its connections wait for another worker";
-
-#[tokio::test]
-async fn a_stopped_worker_swallows_no_connection() {
-    const CLIENTS: usize = 20;
-    for relay in RELAYS {
-        let vestibule = Vestibule::start_over(relay, APP).await;
-        let mut command = process::python();
-        command.args(["-c", STOPPED]).arg(vestibule.gate());
-        let worker = process::Process::start(command);
-        worker.line("ready").await;
-        gate::until_in_place(&vestibule.gate()).await;
-        let mut clients = JoinSet::new();
-        for _ in 0..CLIENTS {
-            let address = vestibule.tcp();
-            clients.spawn(async move {
-                let mut client = client::connect(&address).await.expect("a handshake");
-                client.write_all(b"?").await.expect("an open connection");
-                client.read_u8().await
-            });
-        }
-        // A worker that is well comes when the stopped one has had its chance.
-        vestibule.said(HUNG, 1).await;
-        for _ in 0..CLIENTS {
-            let (_, mut socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;
-            assert_eq!(socket.read_u8().await.expect("a word"), b'?');
-            socket.write_all(b"!").await.expect("an open connection");
-        }
-        while let Some(answer) = clients.join_next().await {
-            assert_eq!(answer.expect("no panic").expect("an answer"), b'!');
-        }
-        let log = vestibule.log();
-        let lines = log.iter().filter(|event| message(event) == HUNG);
-        assert_eq!(lines.count(), 1);
-    }
-}
-
-#[tokio::test]
-async fn a_worker_that_takes_no_data_after_its_ok_is_cut() {
-    for relay in RELAYS {
-        let config = format!("[timeouts]\nunacknowledged = \"400ms\"\n{APP}");
-        let vestibule = Vestibule::start_over(relay, &config).await;
-        let mut client = client::connect(&vestibule.tcp())
-            .await
-            .expect("a handshake");
-        let (_, socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;
-        client
-            .write_all(b"a word")
-            .await
-            .expect("an open connection");
-        client.flush().await.expect("an open connection");
-        let end = soon("the end", client.read_to_end(&mut Vec::new())).await;
-        end.expect_err("a reset, and no clean end");
-        drop(socket);
-        vestibule.ended_over(relay, "backend_reset", 1).await;
     }
 }
 
