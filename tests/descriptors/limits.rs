@@ -1,0 +1,95 @@
+//! The limit of descriptors beside that of connections.
+
+use crate::*;
+
+#[tokio::test]
+async fn that_there_are_too_few_for_the_configured_limit_is_said_at_start() {
+    let claimed = "limits.connections cannot be reached: 50 connections may need 100 file descriptors; raise `ulimit -n` above that, or lower the limit";
+    let built_in = claimed.replace("50", "100");
+    for (connections, backend, expected) in [
+        (49, GATE, None),
+        (50, GATE, Some(claimed)),
+        (99, ECHO, None),
+        (100, ECHO, Some(&*built_in)),
+    ] {
+        let log = start(connections, backend).await.log();
+        let warning = log.iter().find(|event| event["level"] == "WARN");
+        assert_eq!(warning.map(message), expected, "{connections} of {backend}");
+    }
+}
+
+#[tokio::test]
+async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
+    const MOST: usize = DESCRIPTORS / 2;
+    let vestibule = start(MOST, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut clients = Crowd::of(2 * MOST, &front);
+    for _ in 0..MOST {
+        clients.served().await;
+    }
+    vestibule.ended("over_limit", MOST).await;
+    clients.leave().await;
+    vestibule.ended("done", MOST).await;
+    assert_eq!(complaints(&vestibule), 0);
+    assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
+    const FLOOD: usize = 1000;
+    common::resources::raise_own_limit();
+    let (vestibule, free, clients) = at_both_limits().await;
+    let front = Front::Tcp(vestibule.tcp());
+    for refused in 1..=5 {
+        // There is no descriptor to accept it with, and it is closed none the less.
+        assert!(soon("a close", front.connect()).await.is_err());
+        vestibule.ended("over_limit", refused).await;
+    }
+    // Nor does it make them queue for it: one at a time these would take half a minute.
+    common::within(Duration::from_secs(10), "a flood turned away", async {
+        let turned_away = (0..FLOOD).map(|_| {
+            let front = front.clone();
+            async move { front.connect().await.is_err() }
+        });
+        let flood: JoinSet<_> = turned_away.collect();
+        assert!(flood.join_all().await.into_iter().all(|it| it));
+    })
+    .await;
+    vestibule.ended("over_limit", 5 + FLOOD).await;
+    clients.leave().await;
+    vestibule.ended("done", free).await;
+    finish(front.connect().await.expect("room")).await;
+}
+
+/// With as many connections as it may have and no descriptor left, how many these are, and who has
+/// them.
+async fn at_both_limits() -> (Vestibule, usize, Crowd) {
+    // More than fits beside the program's own descriptors, and fewer than twice as many.
+    let free = DESCRIPTORS - used(&start(1, ECHO_AND_GATE).await);
+    let vestibule = start(free, ECHO_AND_GATE).await;
+    let mut clients = Crowd::of(free, &Front::Tcp(vestibule.tcp()));
+    for _ in 0..free {
+        clients.served().await;
+    }
+    // The one in reserve included, which looking for the next client may just have taken.
+    common::until("there is no descriptor left", || {
+        used(&vestibule) == DESCRIPTORS
+    })
+    .await;
+    (vestibule, free, clients)
+}
+
+/// The gate has let somebody in with the one in reserve, and nobody comes for whom it would look
+/// for another.
+#[tokio::test]
+async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
+    let (vestibule, free, clients) = at_both_limits().await;
+    let with_reserve = null_devices(&vestibule);
+    gate::until_in_place(&vestibule.gate()).await;
+    common::until("it is there again", || {
+        null_devices(&vestibule) == with_reserve
+    })
+    .await;
+    clients.leave().await;
+    vestibule.ended("done", free).await;
+}
