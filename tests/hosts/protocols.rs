@@ -1,0 +1,173 @@
+//! The protocol that a client is answered with.
+
+use crate::*;
+
+/// The first of ours that the client names and with which there is a route.
+#[tokio::test]
+async fn the_protocol_is_one_that_a_route_can_serve() {
+    let site = Site::new(vec![("wild", Subject::host(&["*.example"]))]);
+    let routes = "
+        [[route]]
+        sni = \"new.example\"
+        alpn = [\"h2\", \"http/1.1\"]
+        backend = \"hello\"
+        [[route]]
+        sni = \"old.example\"
+        alpn = \"http/1.1\"
+        backend = \"hello\"
+        [[route]]
+        sni = \"any.example\"
+        backend = \"hello\"
+    ";
+    let vestibule = site.start(&format!("{routes}{HELLO}")).await;
+    for (name, offered, expected) in [
+        ("new.example", "h2,http/1.1", "ALPN protocol: h2"),
+        ("new.example", "http/1.1,h2", "ALPN protocol: h2"),
+        ("new.example", "http/1.1", "ALPN protocol: http/1.1"),
+        ("old.example", "h2,http/1.1", "ALPN protocol: http/1.1"),
+        // Nobody has said what its backend speaks.
+        ("any.example", "h2,http/1.1", "No ALPN negotiated"),
+        ("any.example", "smtp", "No ALPN negotiated"),
+        ("old.example", "h2", "access denied"),
+    ] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let said = negotiate(
+                &vestibule,
+                &[version, "-servername", name, "-alpn", offered],
+            )
+            .await;
+            assert!(said.contains(expected), "{name} {offered}: {said}");
+        }
+    }
+}
+
+/// What `s_client` says that names some protocols, and `check --explain` of the first of them alone.
+#[tokio::test]
+async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
+    const DENIED: &str = "SSL alert number 49";
+    const NO_PROTOCOL: &str = "SSL alert number 120";
+    const NONE: &str = "No ALPN negotiated";
+    let ours = "alpn = [\"h2\", \"http/1.1\"]";
+    let asks = "client_auth = \"optional\"\nclient_ca = \"{dir}/ca.pem\"";
+    let (to, deny) = ("backend = \"hello\"", "deny = true");
+    let (h2, http) = ("alpn = \"h2\"", "alpn = \"http/1.1\"");
+    let alice = &format!("{h2}\nidentity = \"cn:alice\"\n{to}")[..];
+    let (only_h2, only_http) = (&format!("{h2}\n{to}")[..], &format!("{http}\n{to}")[..]);
+    let deny_h2 = &format!("{h2}\n{deny}")[..];
+    let mut wrong = Vec::new();
+    for (keys, routes, named, handshake, explained) in [
+        // What is denied is not to be had without a protocol.
+        (
+            "",
+            &[deny_h2, to][..],
+            "h2",
+            DENIED,
+            "access_denied: `deny = true`",
+        ),
+        (
+            ours,
+            &[deny_h2, to],
+            "h2",
+            DENIED,
+            "access_denied: `deny = true`",
+        ),
+        (
+            "",
+            &[deny_h2, only_http, to],
+            "h2,http/1.1",
+            "protocol: http/1.1",
+            "access_denied",
+        ),
+        ("", &[deny_h2, to], "foo", NONE, "protocol: none\n"),
+        // RFC 7301 §3.2, whatever the routes.
+        (
+            ours,
+            &[only_h2, only_http],
+            "foo",
+            NO_PROTOCOL,
+            "no_application_protocol",
+        ),
+        (
+            ours,
+            &[only_h2, only_http],
+            "h2",
+            "protocol: h2",
+            "protocol: h2\n",
+        ),
+        (
+            "",
+            &[only_h2, only_http],
+            "foo",
+            DENIED,
+            "access_denied: no route matches",
+        ),
+        // Alice is to get to her backend, which is not known yet.
+        (
+            asks,
+            &[alice, to],
+            "h2,http/1.1",
+            "protocol: h2",
+            "protocol: h2\n",
+        ),
+        (
+            asks,
+            &[alice, only_h2, to],
+            "h2,http/1.1",
+            "protocol: h2",
+            "protocol: h2\n",
+        ),
+        (
+            asks,
+            &[alice, only_http],
+            "h2,http/1.1",
+            "protocol: h2",
+            "access_denied: no route",
+        ),
+        (
+            asks,
+            &[alice, deny],
+            "h2",
+            "protocol: h2",
+            "access_denied: `deny = true`",
+        ),
+    ] {
+        let routes: Vec<String> = (routes.iter())
+            .map(|route| format!("[[route]]\n{route}\n"))
+            .collect();
+        let site = Site::new(vec![("any", Subject::host(&["*.example"]))]);
+        let vestibule = site
+            .start(&format!("{keys}\n{}{HELLO}", routes.concat()))
+            .await;
+        for version in ["-tls1_2", "-tls1_3"] {
+            let said = negotiate(
+                &vestibule,
+                &[version, "-servername", "a.example", "-alpn", named],
+            )
+            .await;
+            if !said.contains(handshake) {
+                wrong.push(format!("{keys} {routes:?} {named}: {said}"));
+            }
+        }
+        let first = named.split(',').next().expect("a protocol");
+        let mut command = common::process::vestibule();
+        command
+            .args(["check", "--explain", "--sni", "a.example"])
+            .args(["--alpn", first, "-c"])
+            .arg(vestibule.path("vestibule.toml"));
+        let said = output(command).await.text();
+        if !said.contains(explained) {
+            wrong.push(format!("{keys} {routes:?} {named}: {said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// All that `openssl s_client` says.
+async fn negotiate(vestibule: &Vestibule, options: &[&str]) -> String {
+    let mut command = tool("openssl");
+    command
+        .args(["s_client", "-connect", &vestibule.tcp()])
+        .args(options);
+    let done = output(command).await;
+    String::from_utf8_lossy(&done.out).into_owned() + &done.err
+}
