@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import launch
 import measure
 import plot
 import proxies
@@ -117,7 +118,7 @@ def about(arguments):
         "warm_up": arguments.warm_up,
         "backend": arguments.backend,
         "proxies": {
-            proxy.name: {"label": proxy.label, "version": proxies.version(proxy), "why": proxy.why, "tls": proxy.tls}
+            proxy.name: {"label": proxy.label, "version": launch.version(proxy), "why": proxy.why, "tls": proxy.tls}
             for proxy in arguments.proxies
         },
     }
@@ -232,7 +233,7 @@ class Starter:
             side=side,
             ca=ROOT / "certs" / "ca.pem",
         )
-        return proxies.Running(proxy, setting, cpus or {self.arguments.proxy_cpu})
+        return launch.Running(proxy, setting, cpus or {self.arguments.proxy_cpu})
 
 
 def rotated(items, by):

@@ -16,6 +16,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "compare"))
 import compare  # noqa: E402
+import launch  # noqa: E402
 import measure  # noqa: E402
 import proxies  # noqa: E402
 
@@ -124,7 +125,7 @@ def sample(arguments, bench, files, scene, proxy, port, measured):
         task["flood"] = dict(scene.flood)
     if scene.asks:
         task["flood"]["refused"] = {"chain": str(files.path("chain.pem")), "key": str(files.path("chain-key.pem"))}
-    with proxies.Running(proxy, setting, {arguments.proxy_cpu}) as running:
+    with launch.Running(proxy, setting, {arguments.proxy_cpu}) as running:
         answer = bench.timed(running, task)
     del answer["threads"]
     answer |= {"scene": scene.name, "proxy": proxy.name, "round": measured, "seconds": arguments.seconds}
