@@ -1,386 +1,68 @@
-//! The layers of ARCHITECTURE.md, held against what each module imports; and that no modules import each
-//! other.
+//! What holds for all files together: their layers, no circles, and how long each may be.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod architecture {
+    mod circles;
+    mod layers;
+}
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the bottom up. A module may import those of lower layers; where it says so, its own too.
-const LAYERS: [(&str, Peers, &[&str]); 6] = [
-    (
-        "words",
-        Peers::Allowed,
-        &[
-            "address",
-            "deadline",
-            "facts",
-            "id",
-            "identity",
-            "level",
-            "log_filter",
-            "outcome",
-            "pace",
-            "pattern",
-            "printable",
-            "residue",
-            "traffic",
-            "wire",
-        ],
-    ),
-    ("codecs", Peers::Forbidden, &["record"]),
-    (
-        "mechanisms",
-        Peers::Forbidden,
-        &[
-            "drain",
-            "limits",
-            "proxy_protocol",
-            "relay",
-            "rendezvous",
-            "route",
-            "sys",
-            "tls",
-        ],
-    ),
-    ("observers", Peers::Forbidden, &["ledger"]),
-    (
-        "flow",
-        Peers::Allowed,
-        &[
-            "active_config",
-            "backend",
-            "client",
-            "connection",
-            "listener",
-            "proxy_state",
-            "worker",
-        ],
-    ),
-    (
-        "control",
-        Peers::Allowed,
-        &["config", "gate", "handler", "proxy", "supervisor", "watch"],
-    ),
-];
+/// Whoever reads a file has room for one job of this length.
+const MOST_LINES: usize = 400;
 
-#[derive(Clone, Copy, PartialEq)]
-enum Peers {
-    Allowed,
-    Forbidden,
-}
-
-/// Neither layer: the root, the command line (which uses the public API), and the doors for fuzzers
-/// and benches.
-const OUTSIDE: [&str; 5] = ["lib", "main", "cli", "fuzzing", "bench"];
+/// Files that may be longer, each with the reason.
+const LONGER: &[(&str, &str)] = &[];
 
 #[test]
-fn every_module_is_in_a_layer_and_imports_only_what_it_may() {
-    let layer_of: BTreeMap<&str, usize> = LAYERS
-        .iter()
-        .enumerate()
-        .flat_map(|(layer, (_, _, modules))| modules.iter().map(move |module| (*module, layer)))
-        .collect();
+fn no_file_is_longer_than_one_job_takes() {
     let mut wrong = Vec::new();
-    for file in rust_files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
-        let module = module_of(&file);
-        if OUTSIDE.contains(&module.as_str()) || is_test(&file) {
-            continue;
-        }
-        let Some(layer) = layer_of.get(module.as_str()) else {
-            wrong.push(format!("{module} is in no layer"));
-            continue;
-        };
-        for imported in imports(&fs::read_to_string(&file).expect("a source file")) {
-            let Some(imported_layer) = layer_of.get(imported.as_str()) else {
-                wrong.push(format!(
-                    "{} imports {imported}, which is in no layer",
-                    file.display()
-                ));
-                continue;
-            };
-            let (name, peers, _) = LAYERS[*layer];
-            let allowed = imported_layer < layer
-                || imported == module
-                || (imported_layer == layer && peers == Peers::Allowed);
-            if !allowed {
-                wrong.push(format!("{} ({name}) imports {imported}", file.display()));
+    for directory in ["src", "tests", "benches", "fuzz"] {
+        for file in files(&project(directory), &["rs", "py"]) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            let name = file.strip_prefix(project("")).expect("of the project");
+            let is_excepted = LONGER.iter().any(|(longer, _)| name == Path::new(longer));
+            let lines = text.lines().count();
+            match (lines > MOST_LINES, is_excepted) {
+                (true, false) => wrong.push(format!("{} has {lines} lines", name.display())),
+                (false, true) => wrong.push(format!("{} needs no exception", name.display())),
+                _ => {}
             }
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(
+        wrong.is_empty(),
+        "more than {MOST_LINES} lines: move a part with a job of its own: {wrong:#?}"
+    );
 }
 
-#[test]
-fn the_command_line_uses_the_public_api_alone() {
-    for file in rust_files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src/cli"))) {
-        let text = fs::read_to_string(&file).expect("a source file");
-        assert!(
-            imports(&text).iter().all(|module| module == "cli"),
-            "{}",
-            file.display()
-        );
-    }
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Files that import each other cannot be read one after the other, nor changed one by one. A file and the
-/// one that declares it belong together, and may.
-#[test]
-fn no_files_import_each_other_in_a_circle() {
-    let circles = circles(&imported_files());
-    assert!(circles.is_empty(), "{circles:#?}");
+fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    files(directory, &["rs"])
 }
 
-#[test]
-fn no_modules_import_each_other_in_a_circle() {
-    let mut modules: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let top = |path: &str| path.split("::").next().unwrap_or_default().to_owned();
-    for (file, imported) in imported_files() {
-        let imported = imported.iter().map(|it| top(it));
-        modules.entry(top(&file)).or_default().extend(imported);
-    }
-    for (module, imported) in &mut modules {
-        imported.remove(module);
-    }
-    let circles = circles(&modules);
-    assert!(circles.is_empty(), "{circles:#?}");
-}
-
-#[test]
-fn circles_are_found_and_nothing_else() {
-    let graph = |edges: &[(&str, &str)]| {
-        let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for (from, to) in edges {
-            graph
-                .entry((*from).to_owned())
-                .or_default()
-                .insert((*to).to_owned());
-        }
-        graph
-    };
-    let none = [("a", "b"), ("b", "c"), ("a", "c"), ("d", "c")];
-    assert_eq!(circles(&graph(&none)).len(), 0);
-    let one = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d")];
-    assert_eq!(circles(&graph(&one)), [["b", "c"]]);
-    let statement = "use super::{a::{B, c::D}, e};\nuse crate::f::G as H;\nlet x = crate::i::j();";
-    let expected = [
-        "crate::f::G",
-        "crate::i::j",
-        "super::a::B",
-        "super::a::c::D",
-        "super::e",
-    ];
-    assert_eq!(paths(statement), expected);
-}
-
-/// What each file imports of the others, but of those that declare it or that it declares.
-fn imported_files() -> BTreeMap<String, BTreeSet<String>> {
-    let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
-    let files: BTreeMap<String, PathBuf> = rust_files(source)
-        .into_iter()
-        .filter(|file| !is_test(file))
-        .map(|file| (path_of(&file), file))
-        .filter(|(path, _)| !["", "main", "fuzzing", "bench"].contains(&first(path)))
-        .collect();
-    let mut graph = BTreeMap::new();
-    for (module, file) in &files {
-        let text = fs::read_to_string(file).expect("a source file");
-        let code = text.split("#[cfg(test)]\nmod tests {").next();
-        let imported = paths(code.unwrap_or_default());
-        let imported = imported
-            .iter()
-            .filter_map(|path| resolve(path, module, &files))
-            .filter(|other| !is_related(module, other));
-        graph.insert(module.clone(), imported.collect());
-    }
-    graph
-}
-
-/// The file that a path leads into, if it is one of ours.
-fn resolve(path: &str, module: &str, files: &BTreeMap<String, PathBuf>) -> Option<String> {
-    let mut parts: Vec<&str> = path.split("::").collect();
-    let mut at: Vec<&str> = match parts.remove(0) {
-        "crate" => Vec::new(),
-        "self" => module.split("::").collect(),
-        "super" => {
-            let mut parent: Vec<&str> = module.split("::").collect();
-            parent.pop();
-            while parts.first() == Some(&"super") {
-                parts.remove(0);
-                parent.pop();
+/// Those with one of the extensions, and none that was built.
+fn files(directory: &Path, extensions: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let extension = path.extension().and_then(|it| it.to_str());
+        if path.is_dir() {
+            if !path.ends_with("target") {
+                found.extend(files(&path, extensions));
             }
-            parent
-        }
-        _ => return None,
-    };
-    let mut found = None;
-    for part in parts {
-        if files.contains_key(&at.join("::")) {
-            found = Some(at.join("::"));
-        }
-        at.push(part);
-    }
-    match files.contains_key(&at.join("::")) {
-        true => Some(at.join("::")),
-        false => found,
-    }
-}
-
-fn is_related(one: &str, other: &str) -> bool {
-    let is_below = |one: &str, other: &str| {
-        one.strip_prefix(other)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-    };
-    is_below(one, other) || is_below(other, one)
-}
-
-/// Every path that starts at the crate, at a parent or at the module itself, with braces written out.
-fn paths(text: &str) -> Vec<String> {
-    let code: String = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .flat_map(|line| [line, "\n"])
-        .collect();
-    let mut paths = Vec::new();
-    for start in ["crate::", "super::", "self::"] {
-        for (at, _) in code.match_indices(start) {
-            let is_start =
-                !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
-            if is_start {
-                write_out("", &code[at..], &mut paths);
-            }
+        } else if extension.is_some_and(|it| extensions.contains(&it)) {
+            found.push(path);
         }
     }
-    paths.sort();
-    paths
-}
-
-/// Writes out the path at the start of `text`; gives back what follows it.
-fn write_out<'a>(before: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
-    let text = text.trim_start();
-    if let Some(mut rest) = text.strip_prefix('{') {
-        loop {
-            rest = write_out(before, rest, paths).trim_start();
-            match rest.strip_prefix(',') {
-                Some(next) if next.trim_start().starts_with('}') => {
-                    return next.trim_start().trim_start_matches('}');
-                }
-                Some(next) => rest = next,
-                None => return rest.strip_prefix('}').unwrap_or(rest),
-            }
-        }
-    }
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
-    let (name, rest) = text.split_at(end.unwrap_or(text.len()));
-    match rest.strip_prefix("::") {
-        Some(rest) => write_out(&format!("{before}{name}::"), rest, paths),
-        None => {
-            paths.push(format!("{before}{name}"));
-            let renamed = rest.trim_start().strip_prefix("as ");
-            renamed.map_or(rest, |rest| {
-                rest.trim_start()
-                    .trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
-            })
-        }
-    }
-}
-
-/// The groups of those that can be reached from each other.
-fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
-    let reached = |from: &String| {
-        let mut reached = BTreeSet::new();
-        let mut next: Vec<&String> = graph.get(from).into_iter().flatten().collect();
-        while let Some(module) = next.pop() {
-            if reached.insert(module) {
-                next.extend(graph.get(module).into_iter().flatten());
-            }
-        }
-        reached
-    };
-    let mut circles = BTreeSet::new();
-    for module in graph.keys() {
-        let all = reached(module);
-        if all.contains(module) {
-            let back = all.into_iter().filter(|it| reached(it).contains(module));
-            circles.insert(back.cloned().collect::<Vec<String>>());
-        }
-    }
-    circles.into_iter().collect()
-}
-
-/// `src/a/b.rs` and `src/a/b/mod.rs` are `a::b`; `src/lib.rs` is the root.
-fn path_of(file: &Path) -> String {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
-    let relative = file
-        .strip_prefix(source)
-        .expect("in src")
-        .with_extension("");
-    let parts = relative.iter().map(|part| part.to_string_lossy());
-    let parts: Vec<_> = parts
-        .filter(|part| part != "mod" && part != "lib")
-        .collect();
-    parts.join("::")
-}
-
-fn first(path: &str) -> &str {
-    path.split("::").next().unwrap_or_default()
-}
-
-/// The modules after `crate::`, in `use` lines and in paths.
-fn imports(text: &str) -> Vec<String> {
-    let code = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"));
-    let mut modules = Vec::new();
-    for (_, rest) in code.flat_map(|line| {
-        line.match_indices("crate::")
-            .map(move |(at, _)| (at, &line[at + 7..]))
-    }) {
-        let names = match rest.strip_prefix('{') {
-            // `use crate::{gate, limits, tls};`
-            Some(list) => list.split(['}', ',']).map(str::trim).collect(),
-            None => vec![rest],
-        };
-        for name in names {
-            let name: String = name
-                .chars()
-                .take_while(|c| c.is_ascii_lowercase() || *c == '_')
-                .collect();
-            if !name.is_empty() {
-                modules.push(name);
-            }
-        }
-    }
-    modules
-}
-
-fn module_of(file: &Path) -> String {
-    let relative = file
-        .strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))
-        .expect("in src");
-    let first = relative
-        .components()
-        .next()
-        .expect("a name")
-        .as_os_str()
-        .to_string_lossy();
-    first.trim_end_matches(".rs").to_owned()
+    found
 }
 
 /// Tests put parts together that know nothing of each other, as the flow does.
 fn is_test(file: &Path) -> bool {
     file.components()
         .any(|component| matches!(component.as_os_str().to_str(), Some("tests" | "tests.rs")))
-}
-
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
-    files
 }
