@@ -71,17 +71,7 @@ impl Decoder<'_> {
             None => Some(gate::Settings::default()),
         };
         let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
-        if let Some(mut admin) = root.table("admin") {
-            admin.later("address", Some("none"));
-            admin.later("allow_writes_over_tcp", None);
-            admin.finish();
-        }
-        if let Some(mut audit) = root.table("audit") {
-            audit.later("path", Some("none"));
-            audit.read("rotate", Value::size);
-            audit.read("keep", Value::count);
-            audit.finish();
-        }
+        tables_of_later_versions(&mut root);
         let (mut backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
@@ -165,6 +155,21 @@ impl Decoder<'_> {
             );
             root.problem_at(*offset, message);
         }
+    }
+}
+
+/// They may be there, and say that there is nothing.
+fn tables_of_later_versions(root: &mut Table<'_>) {
+    if let Some(mut admin) = root.table("admin") {
+        admin.later("address", Some("none"));
+        admin.later("allow_writes_over_tcp", None);
+        admin.finish();
+    }
+    if let Some(mut audit) = root.table("audit") {
+        audit.later("path", Some("none"));
+        audit.read("rotate", Value::size);
+        audit.read("keep", Value::count);
+        audit.finish();
     }
 }
 
