@@ -84,77 +84,81 @@ impl Reason {
         }
     }
 
-    /// Its word in the log, what happened, and who should look at it.
-    fn words(self) -> (&'static str, Cow<'static, str>, Whose) {
-        use Whose::{Clients, Operators};
-        let (word, text, whose) = match self {
-            Self::Untrusted => (
-                "untrusted_proxy",
-                "their address is not in `trusted_proxies`; if `peer` is a load balancer, add it",
-                Operators,
-            ),
-            Self::Header => (
-                "proxy_header",
-                "their PROXY protocol header is missing or wrong; `accept_proxy_protocol` requires \
-                 one",
-                Operators,
-            ),
-            Self::Certificate => (
-                "certificate",
-                "their client certificate is missing or rejected (see `client_auth`, `client_ca`, \
-                 `crl`)",
-                Operators,
-            ),
-            Self::ClientRefused => (
-                "client_refused",
-                "they aborted the TLS handshake; `cause` is their alert, such as UnknownCA from a \
-                 client that does not trust our certificate",
-                Clients,
-            ),
-            Self::Handshake => (
-                "handshake_failed",
-                "the TLS handshake failed; `cause` says why",
-                Clients,
-            ),
-            Self::HandshakeTimeout => (
-                "handshake_timeout",
-                "the handshake took longer than timeouts.handshake",
-                Clients,
-            ),
-            Self::NotTls => ("not_tls", "their first bytes are not TLS", Clients),
-            Self::NoRoute => (
-                "no_route",
-                "no [[route]] matches; `vestibule check --explain` shows why",
-                Operators,
-            ),
-            Self::Denied => ("denied", "a route with `deny = true` matches", Clients),
-            Self::OverLimit(limit) => {
-                let text = format!("{limit} is reached");
-                return ("over_limit", text.into(), Operators);
+    /// Its word in the log.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Untrusted => "untrusted_proxy",
+            Self::Header => "proxy_header",
+            Self::Certificate => "certificate",
+            Self::ClientRefused => "client_refused",
+            Self::Handshake => "handshake_failed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::NotTls => "not_tls",
+            Self::NoRoute => "no_route",
+            Self::Denied => "denied",
+            Self::Shed => "shed",
+            Self::Expired => "expired",
+            Self::BackendRefused => "backend_refused",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendReset => "backend_reset",
+            Self::OverLimit(_) => "over_limit",
+        }
+    }
+
+    /// What happened.
+    fn text(self) -> Cow<'static, str> {
+        let text = match self {
+            Self::Untrusted => {
+                "their address is not in `trusted_proxies`; if `peer` is a load balancer, add it"
             }
-            Self::Shed => ("shed", "memory is short (runtime.max_memory)", Operators),
-            Self::Expired => (
-                "expired",
-                "no worker took the connection within timeouts.backend",
-                Operators,
-            ),
-            Self::BackendRefused => (
-                "backend_refused",
-                "no address of the backend accepted the connection",
-                Operators,
-            ),
-            Self::BackendTimeout => (
-                "backend_timeout",
-                "no address of the backend accepted the connection within timeouts.backend",
-                Operators,
-            ),
-            Self::BackendReset => (
-                "backend_reset",
-                "the backend reset the connection before it sent a byte",
-                Operators,
-            ),
+            Self::Header => {
+                "their PROXY protocol header is missing or wrong; `accept_proxy_protocol` requires \
+                 one"
+            }
+            Self::Certificate => {
+                "their client certificate is missing or rejected (see `client_auth`, `client_ca`, \
+                 `crl`)"
+            }
+            Self::ClientRefused => {
+                "they aborted the TLS handshake; `cause` is their alert, such as UnknownCA from a \
+                 client that does not trust our certificate"
+            }
+            Self::Handshake => "the TLS handshake failed; `cause` says why",
+            Self::HandshakeTimeout => "the handshake took longer than timeouts.handshake",
+            Self::NotTls => "their first bytes are not TLS",
+            Self::NoRoute => "no [[route]] matches; `vestibule check --explain` shows why",
+            Self::Denied => "a route with `deny = true` matches",
+            Self::Shed => "memory is short (runtime.max_memory)",
+            Self::Expired => "no worker took the connection within timeouts.backend",
+            Self::BackendRefused => "no address of the backend accepted the connection",
+            Self::BackendTimeout => {
+                "no address of the backend accepted the connection within timeouts.backend"
+            }
+            Self::BackendReset => "the backend reset the connection before it sent a byte",
+            Self::OverLimit(limit) => return format!("{limit} is reached").into(),
         };
-        (word, text.into(), whose)
+        text.into()
+    }
+
+    /// Who should look at it.
+    fn whose(self) -> Whose {
+        match self {
+            Self::ClientRefused
+            | Self::Handshake
+            | Self::HandshakeTimeout
+            | Self::NotTls
+            | Self::Denied => Whose::Clients,
+            Self::Untrusted
+            | Self::Header
+            | Self::Certificate
+            | Self::NoRoute
+            | Self::Shed
+            | Self::Expired
+            | Self::BackendRefused
+            | Self::BackendTimeout
+            | Self::BackendReset
+            | Self::OverLimit(_) => Whose::Operators,
+        }
     }
 }
 
@@ -233,7 +237,8 @@ impl Tally {
             last: Origin { listener, peer },
             cause,
         } = self;
-        let (reason, text, whose) = reason.words();
+        let (text, whose) = (reason.text(), reason.whose());
+        let reason = reason.word();
         let (listener, peer) = (&*listener, peer.as_ref().map(tracing::field::display));
         let cause = cause.as_deref();
         match whose {
