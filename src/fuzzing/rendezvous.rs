@@ -100,15 +100,7 @@ impl World {
                     Err(unclaimed) => Answer::GivenBack(unclaimed.into_stream().number),
                 }
             }
-            Operation::Accept { backend, life } => {
-                let claimer = self.claimer(backend, life);
-                match self.rendezvous.accept(BACKENDS[backend], claimer) {
-                    Accepted::Matched(_) => Answer::Told,
-                    Accepted::Queued => Answer::Queued,
-                    Accepted::Gone(claimer) => Answer::GivenBack(claimer.number),
-                    Accepted::Drained(claimer) => Answer::Draining(claimer.number),
-                }
-            }
+            Operation::Accept { backend, life } => self.accept(backend, life),
             Operation::Die { claimer } => {
                 self.lives[claimer].set(Life::Dead);
                 Answer::Done
@@ -146,6 +138,16 @@ impl World {
                 claimers.sort_by_key(|claimer| claimer.backend);
                 Answer::Drained(claimers.iter().map(|claimer| claimer.number).collect())
             }
+        }
+    }
+
+    fn accept(&mut self, backend: usize, life: Life) -> Answer {
+        let claimer = self.claimer(backend, life);
+        match self.rendezvous.accept(BACKENDS[backend], claimer) {
+            Accepted::Matched(_) => Answer::Told,
+            Accepted::Queued => Answer::Queued,
+            Accepted::Gone(claimer) => Answer::GivenBack(claimer.number),
+            Accepted::Drained(claimer) => Answer::Draining(claimer.number),
         }
     }
 
