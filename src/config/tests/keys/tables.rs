@@ -4,178 +4,178 @@ use super::*;
 
 #[test]
 fn runtime() {
-    check(
-        "runtime",
-        &[
-            "workers = 1",
-            "workers = 0x10",
-            "workers = 1024",
-            "directory = \"run\"",
-            "log = \"vestibule=debug,info\"",
-            "log_format = \"text\"",
-            "log_format = \"json\"",
-            "max_memory = \"none\"",
-            "max_memory = \"unlimited\"",
-            "relay = \"auto\"",
-            "relay = \"stream\"",
-            "core_dumps = false",
-            "core_dumps = true",
-        ],
-        &[
-            (
-                "workers = 0",
-                11,
-                "`runtime.workers`: expected a whole number from 1 to 1024, found 0",
-            ),
-            (
-                "workers = 1025",
-                11,
-                "`runtime.workers`: expected a whole number from 1 to 1024, found 1025",
-            ),
-            (
-                "workers = 4294967296",
-                11,
-                "`runtime.workers`: expected a whole number from 1 to 1024, found 4294967296",
-            ),
-            (
-                "workers = \"two\"",
-                11,
-                "`runtime.workers`: expected a whole number from 1 to 1024, found a string",
-            ),
-            (
-                "directory = \"\"",
-                13,
-                "`runtime.directory`: expected a path, found an empty string",
-            ),
-            (
-                "directory = true",
-                13,
-                "`runtime.directory`: expected a string, found a boolean",
-            ),
-            (
-                "log = 3",
-                7,
-                "`runtime.log`: expected a string, found an integer",
-            ),
-            (
-                "log = \"vestibule=loud\"",
-                7,
-                "`runtime.log`: \"vestibule=loud\": expected a log filter such as \"info\" or \
-                 \"info,vestibule=debug\"; the levels are off, error, warn, info, debug and trace",
-            ),
-            (
-                "log = \"verbose\"",
-                7,
-                "`runtime.log`: \"verbose\": expected a log filter such as \"info\" or \
-                 \"info,vestibule=debug\"; the levels are off, error, warn, info, debug and trace",
-            ),
-            (
-                "log_format = \"jsn\"",
-                14,
-                "`runtime.log_format`: unknown value \"jsn\", did you mean \"json\"?",
-            ),
-            (
-                "log_format = \"yaml\"",
-                14,
-                "`runtime.log_format`: unknown value \"yaml\"; one of: text, json",
-            ),
-            (
-                "max_memory = \"512MiB\"",
-                14,
-                "`runtime.max_memory`: not supported in this version; \"unlimited\" turns it off",
-            ),
-            (
-                "relay = \"record\"",
-                9,
-                "`runtime.relay`: unknown value \"record\"; one of: auto, stream",
-            ),
-            (
-                "core_dumps = \"none\"",
-                14,
-                "`runtime.core_dumps`: expected true or false, found a string",
-            ),
-        ],
-    );
+    check("runtime", RUNTIME_RIGHT, RUNTIME_WRONG);
 }
+
+const RUNTIME_RIGHT: &[&str] = &[
+    "workers = 1",
+    "workers = 0x10",
+    "workers = 1024",
+    "directory = \"run\"",
+    "log = \"vestibule=debug,info\"",
+    "log_format = \"text\"",
+    "log_format = \"json\"",
+    "max_memory = \"none\"",
+    "max_memory = \"unlimited\"",
+    "relay = \"auto\"",
+    "relay = \"stream\"",
+    "core_dumps = false",
+    "core_dumps = true",
+];
+
+const RUNTIME_WRONG: &[Wrong] = &[
+    (
+        "workers = 0",
+        11,
+        "`runtime.workers`: expected a whole number from 1 to 1024, found 0",
+    ),
+    (
+        "workers = 1025",
+        11,
+        "`runtime.workers`: expected a whole number from 1 to 1024, found 1025",
+    ),
+    (
+        "workers = 4294967296",
+        11,
+        "`runtime.workers`: expected a whole number from 1 to 1024, found 4294967296",
+    ),
+    (
+        "workers = \"two\"",
+        11,
+        "`runtime.workers`: expected a whole number from 1 to 1024, found a string",
+    ),
+    (
+        "directory = \"\"",
+        13,
+        "`runtime.directory`: expected a path, found an empty string",
+    ),
+    (
+        "directory = true",
+        13,
+        "`runtime.directory`: expected a string, found a boolean",
+    ),
+    (
+        "log = 3",
+        7,
+        "`runtime.log`: expected a string, found an integer",
+    ),
+    (
+        "log = \"vestibule=loud\"",
+        7,
+        "`runtime.log`: \"vestibule=loud\": expected a log filter such as \"info\" or \
+         \"info,vestibule=debug\"; the levels are off, error, warn, info, debug and trace",
+    ),
+    (
+        "log = \"verbose\"",
+        7,
+        "`runtime.log`: \"verbose\": expected a log filter such as \"info\" or \
+         \"info,vestibule=debug\"; the levels are off, error, warn, info, debug and trace",
+    ),
+    (
+        "log_format = \"jsn\"",
+        14,
+        "`runtime.log_format`: unknown value \"jsn\", did you mean \"json\"?",
+    ),
+    (
+        "log_format = \"yaml\"",
+        14,
+        "`runtime.log_format`: unknown value \"yaml\"; one of: text, json",
+    ),
+    (
+        "max_memory = \"512MiB\"",
+        14,
+        "`runtime.max_memory`: not supported in this version; \"unlimited\" turns it off",
+    ),
+    (
+        "relay = \"record\"",
+        9,
+        "`runtime.relay`: unknown value \"record\"; one of: auto, stream",
+    ),
+    (
+        "core_dumps = \"none\"",
+        14,
+        "`runtime.core_dumps`: expected true or false, found a string",
+    ),
+];
 
 #[test]
 fn limits() {
-    check(
-        "limits",
-        &[
-            "connections = 1",
-            "connections = 4294967295",
-            "connections = 10_000",
-            "connections = \"unlimited\"",
-            "connections_per_ip = 5",
-            "connections_per_ip = \"none\"",
-            "connections_per_identity = 1000",
-            "connections_per_identity = \"unlimited\"",
-            "pending = 5",
-            "handshaking = 5",
-            "handshaking = \"unlimited\"",
-            "pending = \"unlimited\"",
-            "handshakes_per_second = 1",
-            "handshakes_per_second = 4294967295",
-            "handshakes_per_second = \"unlimited\"",
-            "handshakes_per_second_per_ip = 10",
-            "handshakes_per_second_per_ip = \"none\"",
-        ],
-        &[
-            (
-                "connections = 0",
-                15,
-                "`limits.connections`: 0 is refused; \"unlimited\" turns it off",
-            ),
-            (
-                "connections = 4294967296",
-                15,
-                "`limits.connections`: expected a whole number from 1 to 4294967295, found \
-                 4294967296; \"unlimited\" turns it off",
-            ),
-            (
-                "connections_per_ip = -1",
-                22,
-                "`limits.connections_per_ip`: expected a whole number from 1 to 4294967295, found \
-                 -1; \"unlimited\" turns it off",
-            ),
-            (
-                "connections_per_identity = 0",
-                28,
-                "`limits.connections_per_identity`: 0 is refused; \"unlimited\" turns it off",
-            ),
-            (
-                "pending = 1.5",
-                11,
-                "`limits.pending`: expected a whole number from 1 to 4294967295, found a float; \
-                 \"unlimited\" turns it off",
-            ),
-            (
-                "pending = \"off\"",
-                11,
-                "`limits.pending`: expected a whole number from 1 to 4294967295, found a string; \
-                 \"unlimited\" turns it off",
-            ),
-            (
-                "handshakes_per_second = 0",
-                25,
-                "`limits.handshakes_per_second`: 0 is refused; \"unlimited\" turns it off",
-            ),
-            (
-                "handshakes_per_second = 4294967296",
-                25,
-                "`limits.handshakes_per_second`: expected a whole number from 1 to 4294967295, \
-                 found 4294967296; \"unlimited\" turns it off",
-            ),
-            (
-                "handshakes_per_second_per_ip = \"10/s\"",
-                32,
-                "`limits.handshakes_per_second_per_ip`: expected a whole number from 1 to \
-                 4294967295, found a string; \"unlimited\" turns it off",
-            ),
-        ],
-    );
+    check("limits", LIMITS_RIGHT, LIMITS_WRONG);
 }
+
+const LIMITS_RIGHT: &[&str] = &[
+    "connections = 1",
+    "connections = 4294967295",
+    "connections = 10_000",
+    "connections = \"unlimited\"",
+    "connections_per_ip = 5",
+    "connections_per_ip = \"none\"",
+    "connections_per_identity = 1000",
+    "connections_per_identity = \"unlimited\"",
+    "pending = 5",
+    "handshaking = 5",
+    "handshaking = \"unlimited\"",
+    "pending = \"unlimited\"",
+    "handshakes_per_second = 1",
+    "handshakes_per_second = 4294967295",
+    "handshakes_per_second = \"unlimited\"",
+    "handshakes_per_second_per_ip = 10",
+    "handshakes_per_second_per_ip = \"none\"",
+];
+
+const LIMITS_WRONG: &[Wrong] = &[
+    (
+        "connections = 0",
+        15,
+        "`limits.connections`: 0 is refused; \"unlimited\" turns it off",
+    ),
+    (
+        "connections = 4294967296",
+        15,
+        "`limits.connections`: expected a whole number from 1 to 4294967295, found \
+         4294967296; \"unlimited\" turns it off",
+    ),
+    (
+        "connections_per_ip = -1",
+        22,
+        "`limits.connections_per_ip`: expected a whole number from 1 to 4294967295, found \
+         -1; \"unlimited\" turns it off",
+    ),
+    (
+        "connections_per_identity = 0",
+        28,
+        "`limits.connections_per_identity`: 0 is refused; \"unlimited\" turns it off",
+    ),
+    (
+        "pending = 1.5",
+        11,
+        "`limits.pending`: expected a whole number from 1 to 4294967295, found a float; \
+         \"unlimited\" turns it off",
+    ),
+    (
+        "pending = \"off\"",
+        11,
+        "`limits.pending`: expected a whole number from 1 to 4294967295, found a string; \
+         \"unlimited\" turns it off",
+    ),
+    (
+        "handshakes_per_second = 0",
+        25,
+        "`limits.handshakes_per_second`: 0 is refused; \"unlimited\" turns it off",
+    ),
+    (
+        "handshakes_per_second = 4294967296",
+        25,
+        "`limits.handshakes_per_second`: expected a whole number from 1 to 4294967295, \
+         found 4294967296; \"unlimited\" turns it off",
+    ),
+    (
+        "handshakes_per_second_per_ip = \"10/s\"",
+        32,
+        "`limits.handshakes_per_second_per_ip`: expected a whole number from 1 to \
+         4294967295, found a string; \"unlimited\" turns it off",
+    ),
+];
 
 #[test]
 fn timeouts() {
