@@ -4,14 +4,9 @@ use super::*;
 
 #[test]
 fn the_file_at_fault_is_pointed_at() {
-    let chain_at = |chain: &str| (5, CHAIN, chain.to_owned());
     let directory = directory("chain.pem", "key.pem");
     let path = directory.path();
-    let read = |name: &str| fs::read_to_string(Path::new(CERTS).join(name)).expect("a file");
     let (chain, key) = (read("server.pem"), read("server-key.pem"));
-    let key_at = |key: &str| (5, CHAIN + 19, key.to_owned());
-    let garbage = |label: &str| format!("-----BEGIN {label}-----\n!!!\n-----END {label}-----\n");
-    let not_a_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     for (chain, key, expected) in [
         (
             String::new(),
@@ -52,7 +47,7 @@ fn the_file_at_fault_is_pointed_at() {
         ),
         (
             chain.clone(),
-            not_a_key.into(),
+            NOT_A_KEY.into(),
             key_at("DIR/key.pem: the private key is damaged"),
         ),
         (
@@ -69,8 +64,14 @@ fn the_file_at_fault_is_pointed_at() {
         assert_eq!((*line, *column), (expected.0, expected.1), "{message}");
         assert!(message.starts_with(&expected.2), "{message}");
     }
+}
+
+#[test]
+fn of_several_keys_in_a_file_the_one_that_fits_counts() {
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    let key = read("server-key.pem");
     fs::write(path.join("chain.pem"), read("server.pem")).expect("a file");
-    // Of several keys in a file the one that fits counts.
     openssl(path, "ecparam -genkey -noout -name secp256k1 -out odd.pem");
     openssl(
         path,
@@ -93,6 +94,24 @@ fn the_file_at_fault_is_pointed_at() {
             }
         }
     }
+}
+
+fn chain_at(message: &str) -> (usize, usize, String) {
+    (5, CHAIN, message.to_owned())
+}
+
+fn key_at(message: &str) -> (usize, usize, String) {
+    (5, CHAIN + 19, message.to_owned())
+}
+
+fn garbage(label: &str) -> String {
+    format!("-----BEGIN {label}-----\n!!!\n-----END {label}-----\n")
+}
+
+const NOT_A_KEY: &str = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(CERTS).join(name)).expect("a file")
 }
 
 #[test]

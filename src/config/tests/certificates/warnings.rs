@@ -1,120 +1,91 @@
 //! What is said at start of certificates that are served all the same.
 
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
+
 use super::*;
 
 #[test]
 fn what_every_client_will_refuse_is_said() {
-    use rcgen::{
-        BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType,
-        ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    };
-    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
-    let key = || KeyPair::generate().expect("a key");
-    let authority = |name: &str, days: u32| {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        let now = std::time::SystemTime::now();
-        params.not_before = (now - 100 * DAY).into();
-        params.not_after = (now - 100 * DAY + days * DAY).into();
-        params
-    };
-    let root = CertifiedIssuer::self_signed(authority("root", 1000), key()).expect("a root");
-    let between = |name: &str, days: u32| {
-        CertifiedIssuer::signed_by(authority(name, days), key(), &root).expect("an authority")
-    };
-    let (good, expired, expiring) = (
-        between("good", 1000),
-        between("expired", 90),
-        between("expiring", 105),
-    );
-    let own = key();
-    let leaf = |issuer: &CertifiedIssuer<'_, KeyPair>, change: &dyn Fn(&mut CertificateParams)| {
-        let mut params = CertificateParams::new(["it.example".into()]).expect("a name");
-        change(&mut params);
-        params.signed_by(&own, issuer).expect("a certificate").pem()
-    };
-    let plain = |_: &mut CertificateParams| {};
-    let clients_only = |params: &mut CertificateParams| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    };
-    let must_staple = |params: &mut CertificateParams| {
-        let features = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
-        let value = vec![0x30, 3, 2, 1, 5];
-        params.custom_extensions = vec![CustomExtension::from_oid_content(features, value)];
-    };
-    let public = |params: &mut CertificateParams| {
-        // AuthorityInfoAccess: caIssuers, http://a
-        let mut value = vec![
-            0x30, 0x16, 0x30, 0x14, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 8,
-        ];
-        value.extend(b"http://a");
-        let access = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
-        params.custom_extensions = vec![CustomExtension::from_oid_content(access, value)];
-    };
+    let signers = Signers::new();
     let directory = directory("chain.pem", "key.pem");
     let path = directory.path();
-    fs::write(path.join("key.pem"), own.serialize_pem()).expect("a file");
+    fs::write(path.join("key.pem"), signers.own.serialize_pem()).expect("a file");
     fs::set_permissions(
         path.join("key.pem"),
         std::os::unix::fs::PermissionsExt::from_mode(0o600),
     )
     .expect("a file");
     for (chain, warning, error) in [
-        (leaf(&good, &plain) + &good.pem(), "", ""),
-        (leaf(&good, &plain) + &good.pem() + &root.pem(), "", ""),
-        (leaf(&root, &plain), "", ""),
-        (leaf(&good, &plain), "", ""),
         (
-            leaf(&expired, &plain) + &expired.pem(),
+            signers.leaf(&signers.good, plain) + &signers.good.pem(),
+            "",
+            "",
+        ),
+        (
+            signers.leaf(&signers.good, plain) + &signers.good.pem() + &signers.root.pem(),
+            "",
+            "",
+        ),
+        (signers.leaf(&signers.root, plain), "", ""),
+        (signers.leaf(&signers.good, plain), "", ""),
+        (
+            signers.leaf(&signers.expired, plain) + &signers.expired.pem(),
             "",
             "certificate 2 of the chain (CN=expired) expired on ",
         ),
         (
-            leaf(&expiring, &plain) + &expiring.pem(),
+            signers.leaf(&signers.expiring, plain) + &signers.expiring.pem(),
             "certificate 2 of the chain (CN=expiring) expires on ",
             "",
         ),
         (
-            leaf(&good, &plain) + &root.pem(),
+            signers.leaf(&signers.good, plain) + &signers.root.pem(),
             "put the intermediate certificate of CN=good there",
             "",
         ),
         (
-            leaf(&good, &public),
+            signers.leaf(&signers.good, public),
             "the certificate of the issuer CN=good is missing from the chain",
             "",
         ),
-        (leaf(&root, &clients_only), "", "does not have serverAuth"),
-        (leaf(&root, &must_staple), "must-staple", ""),
+        (
+            signers.leaf(&signers.root, clients_only),
+            "",
+            "does not have serverAuth",
+        ),
+        (signers.leaf(&signers.root, must_staple), "must-staple", ""),
     ] {
         fs::write(path.join("chain.pem"), chain).expect("a file");
         let (warnings, errors) = said(path);
-        for (found, expected) in [(warnings, warning), (errors, error)] {
-            assert_eq!(
-                found.len(),
-                usize::from(!expected.is_empty()),
-                "{found:?} {expected}"
-            );
-            assert!(
-                found.iter().all(|it| it.contains(expected)),
-                "{found:?} {expected}"
-            );
-        }
+        assert_says(&warnings, warning);
+        assert_says(&errors, error);
     }
-    // Towards backends, with an authority that has expired.
+}
+
+#[test]
+fn what_every_backend_will_refuse_is_said_and_that_its_authority_has_expired() {
+    let signers = Signers::new();
+    let directory = directory("chain.pem", "key.pem");
+    let path = directory.path();
+    fs::write(path.join("key.pem"), signers.own.serialize_pem()).expect("a file");
+    fs::set_permissions(
+        path.join("key.pem"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o600),
+    )
+    .expect("a file");
     let text = format!(
         "{LISTENER}{BACKEND}[backend.tls]\nca = \"chain.pem\"\n\
          certificate = {{ chain = \"chain.pem\", key = \"key.pem\" }}\n"
     );
     fs::write(path.join("vestibule.toml"), text).expect("a file");
-    let servers_only = |params: &mut CertificateParams| {
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    };
     fs::write(
         path.join("chain.pem"),
-        leaf(&expired, &servers_only) + &expired.pem(),
+        signers.leaf(&signers.expired, servers_only) + &signers.expired.pem(),
     )
     .expect("a file");
     let (warnings, errors) = said(path);
@@ -123,6 +94,82 @@ fn what_every_client_will_refuse_is_said() {
     assert!(errors.iter().any(purpose), "{errors:?}");
     let authority = |it: &String| it.contains("the authority CN=expired expired on ");
     assert!(errors.iter().any(authority), "{errors:?}");
+}
+
+/// Authorities with different times ahead of them, and the key of what they sign.
+struct Signers {
+    root: CertifiedIssuer<'static, KeyPair>,
+    good: CertifiedIssuer<'static, KeyPair>,
+    expired: CertifiedIssuer<'static, KeyPair>,
+    expiring: CertifiedIssuer<'static, KeyPair>,
+    own: KeyPair,
+}
+
+impl Signers {
+    fn new() -> Self {
+        let key = || KeyPair::generate().expect("a key");
+        let root = CertifiedIssuer::self_signed(authority("root", 1000), key()).expect("a root");
+        let between = |name: &str, days: u32| {
+            CertifiedIssuer::signed_by(authority(name, days), key(), &root).expect("an authority")
+        };
+        Self {
+            good: between("good", 1000),
+            expired: between("expired", 90),
+            expiring: between("expiring", 105),
+            own: key(),
+            root,
+        }
+    }
+
+    fn leaf(
+        &self,
+        issuer: &CertifiedIssuer<'_, KeyPair>,
+        change: fn(&mut CertificateParams),
+    ) -> String {
+        let mut params = CertificateParams::new(["it.example".into()]).expect("a name");
+        change(&mut params);
+        let certificate = params.signed_by(&self.own, issuer);
+        certificate.expect("a certificate").pem()
+    }
+}
+
+/// Valid for so many days since 100 days ago.
+fn authority(name: &str, days: u32) -> CertificateParams {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let now = SystemTime::now();
+    params.not_before = (now - 100 * DAY).into();
+    params.not_after = (now - 100 * DAY + days * DAY).into();
+    params
+}
+
+fn plain(_: &mut CertificateParams) {}
+
+fn clients_only(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+}
+
+fn servers_only(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+}
+
+fn must_staple(params: &mut CertificateParams) {
+    let features = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+    let value = vec![0x30, 3, 2, 1, 5];
+    params.custom_extensions = vec![CustomExtension::from_oid_content(features, value)];
+}
+
+fn public(params: &mut CertificateParams) {
+    // AuthorityInfoAccess: caIssuers, http://a
+    let mut value = vec![
+        0x30, 0x16, 0x30, 0x14, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 8,
+    ];
+    value.extend(b"http://a");
+    let access = &[1, 3, 6, 1, 5, 5, 7, 1, 1];
+    params.custom_extensions = vec![CustomExtension::from_oid_content(access, value)];
 }
 
 #[test]
@@ -184,6 +231,16 @@ fn a_certificate_of_before_1970_is_expired_and_nothing_else() {
         let expected = format!("it.example; ECDSA 256; until {until}-01-01T00:00:00Z");
         assert!(summary.contains(&expected), "{summary}");
     }
+}
+
+/// One message with these words, or none without any.
+fn assert_says(found: &[String], expected: &str) {
+    let count = usize::from(!expected.is_empty());
+    assert_eq!(found.len(), count, "{found:?} {expected}");
+    assert!(
+        found.iter().all(|it| it.contains(expected)),
+        "{found:?} {expected}"
+    );
 }
 
 /// What is said of a chain and key at start; those of the key come last.
