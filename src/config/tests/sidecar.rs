@@ -8,9 +8,9 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, Refusal};
 use crate::tls::client_auth::Demand;
 
-#[test]
-fn a_sidecar_is_one_listener_and_one_backend() {
-    let sidecar = |to: &str, gate: Option<&str>| Sidecar {
+/// With the certificate of the tests, and their authority for a backend with TLS.
+fn sidecar(to: &str) -> Sidecar {
+    Sidecar {
         listen: "127.0.0.1:0".parse().expect("an address"),
         certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
         client_ca: None,
@@ -19,9 +19,22 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         to: vec![to.into()],
         log_format: LogFormat::Text,
         proxy_protocol: None,
-        gate: gate.map(PathBuf::from),
+        gate: None,
         backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
         backend_certificate: None,
+    }
+}
+
+fn problem_of(sidecar: &Sidecar) -> String {
+    let error = Config::sidecar(sidecar).expect_err("a problem");
+    error.to_string()
+}
+
+#[test]
+fn a_sidecar_is_one_listener_and_one_backend() {
+    let sidecar = |to: &str, gate: Option<&str>| Sidecar {
+        gate: gate.map(PathBuf::from),
+        ..sidecar(to)
     };
     for (to, gate, expected) in [
         ("tcp:127.0.0.1:9000", None, None),
@@ -37,32 +50,30 @@ fn a_sidecar_is_one_listener_and_one_backend() {
         assert_eq!(config.routes.choose(&query), Ok("default"));
         assert_eq!(config.backends[0].tls.is_some(), to.starts_with("tls:"));
     }
+}
 
-    let wrong = |sidecar: Sidecar| {
-        Config::sidecar(&sidecar)
-            .expect_err("a problem")
-            .to_string()
-    };
+#[test]
+fn what_is_wrong_with_the_flags_of_a_sidecar_is_said() {
     assert_eq!(
-        wrong(sidecar("9000", None)),
+        problem_of(&sidecar("9000")),
         "backend \"9000\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket; or write gate, hello or echo"
     );
     let greeted = |to: &str| Sidecar {
         proxy_protocol: Some(ProxyProtocol::V1),
-        ..sidecar(to, None)
+        ..sidecar(to)
     };
     for to in ["tcp:127.0.0.1:9000", "gate"] {
         let config = Config::sidecar(&greeted(to)).expect("a configuration");
         assert_eq!(config.backends[0].proxy_protocol, Some(ProxyProtocol::V1));
     }
     assert_eq!(
-        wrong(greeted("hello")),
+        problem_of(&greeted("hello")),
         "backend \"hello\": hello and echo are built in and read no PROXY protocol header; leave it out"
     );
     let files = Some(("certs/server.pem".into(), "certs/client-key.pem".into()));
-    let message = wrong(Sidecar {
+    let message = problem_of(&Sidecar {
         certificate: files,
-        ..sidecar("echo", None)
+        ..sidecar("echo")
     });
     assert!(
         message.starts_with("certs/client-key.pem: the private key belongs to no certificate"),
@@ -77,20 +88,20 @@ fn a_sidecar_is_one_listener_and_one_backend() {
             "the host must be a name or an IP address",
         ),
     ] {
-        let message = wrong(sidecar(to, None));
+        let message = problem_of(&sidecar(to));
         assert!(message.contains(why), "{message}");
     }
-    let message = wrong(Sidecar {
+    let message = problem_of(&Sidecar {
         backend_ca: Some("certs/ca-key.pem".into()),
-        ..sidecar("tls:localhost:9000", None)
+        ..sidecar("tls:localhost:9000")
     });
     assert!(
         message.starts_with("certs/ca-key.pem: the bundle has no certificate"),
         "{message}"
     );
-    let message = wrong(Sidecar {
+    let message = problem_of(&Sidecar {
         backend_ca: Some("certs/ca.pem".into()),
-        ..sidecar("localhost:9000", None)
+        ..sidecar("localhost:9000")
     });
     assert!(message.contains("tls:HOST:PORT"), "{message}");
 }
@@ -99,17 +110,9 @@ fn a_sidecar_is_one_listener_and_one_backend() {
 #[test]
 fn the_short_form_says_whom_to_let_in() {
     let sidecar = |ca: Option<&str>, allow: &[&str], to: &str| Sidecar {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        certificate: Some(("certs/server.pem".into(), "certs/server-key.pem".into())),
         client_ca: ca.map(PathBuf::from),
         allow: allow.iter().map(|rule| (*rule).to_owned()).collect(),
-        alpn: Vec::new(),
-        to: vec![to.into()],
-        log_format: LogFormat::Text,
-        proxy_protocol: None,
-        backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
-        backend_certificate: None,
-        gate: None,
+        ..sidecar(to)
     };
     let ca = Some("certs/ca.pem");
     let config = Config::sidecar(&sidecar(ca, &["cn:alice", "ou:ops"], "echo"));
@@ -171,34 +174,14 @@ fn the_short_form_says_whom_to_let_in() {
 fn the_short_form_says_when_a_certificate_expires() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let directory = tempfile::tempdir().expect("a directory");
-    let write = |name: &str, from: SystemTime, until: SystemTime| {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new(["it.example".into()]);
-        let mut params = params.expect("a name");
-        (params.not_before, params.not_after) = (from.into(), until.into());
-        let certificate = params.self_signed(&key).expect("a certificate");
-        let path = |suffix: &str| directory.path().join(format!("{name}{suffix}.pem"));
-        fs::write(path(""), certificate.pem()).expect("a file");
-        fs::write(path("-key"), key.serialize_pem()).expect("a file");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        fs::set_permissions(path("-key"), mode).expect("a file");
-        (path(""), path("-key"))
-    };
+    let write = |name: &str, from, until| certify(directory.path(), name, from, until);
     let now = SystemTime::now();
     let good = write("good", now - DAY, now + 90 * DAY);
     let sidecar = |certificate: &(PathBuf, PathBuf), backend_certificate: &(PathBuf, PathBuf)| {
         let sidecar = Sidecar {
-            listen: "127.0.0.1:0".parse().expect("an address"),
             certificate: Some(certificate.clone()),
-            client_ca: None,
-            allow: Vec::new(),
-            alpn: Vec::new(),
-            to: vec!["tls:localhost:9000".into()],
-            log_format: LogFormat::Text,
-            proxy_protocol: None,
-            backend_ca: Some("certs/ca.pem".into()),
             backend_certificate: Some(backend_certificate.clone()),
-            gate: None,
+            ..sidecar("tls:localhost:9000")
         };
         let config = Config::sidecar(&sidecar).expect("a configuration");
         let said = |problems: &[Problem]| -> Vec<String> {
@@ -242,23 +225,30 @@ fn the_short_form_says_when_a_certificate_expires() {
     }
 }
 
+/// A certificate of these times and its key, as files.
+fn certify(
+    directory: &Path,
+    name: &str,
+    from: SystemTime,
+    until: SystemTime,
+) -> (PathBuf, PathBuf) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let params = rcgen::CertificateParams::new(["it.example".into()]);
+    let mut params = params.expect("a name");
+    (params.not_before, params.not_after) = (from.into(), until.into());
+    let certificate = params.self_signed(&key).expect("a certificate");
+    let path = |suffix: &str| directory.join(format!("{name}{suffix}.pem"));
+    fs::write(path(""), certificate.pem()).expect("a file");
+    fs::write(path("-key"), key.serialize_pem()).expect("a file");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(path("-key"), mode).expect("a file");
+    (path(""), path("-key"))
+}
+
 #[test]
 fn a_flag_that_names_no_regular_file_is_refused() {
     let no_file = || PathBuf::from("/dev/zero");
-    let server = || Some(("certs/server.pem".into(), "certs/server-key.pem".into()));
-    let right = || Sidecar {
-        listen: "127.0.0.1:0".parse().expect("an address"),
-        certificate: server(),
-        client_ca: None,
-        allow: Vec::new(),
-        alpn: Vec::new(),
-        to: vec!["tls:localhost:9000".into()],
-        log_format: LogFormat::Text,
-        proxy_protocol: None,
-        gate: None,
-        backend_ca: Some("certs/ca.pem".into()),
-        backend_certificate: None,
-    };
+    let right = || sidecar("tls:localhost:9000");
     Config::sidecar(&right()).expect("a configuration");
     for wrong in [
         Sidecar {
