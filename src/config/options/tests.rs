@@ -96,40 +96,6 @@ fn each_setter_writes_its_key_as_a_file_has_it() {
 
 #[test]
 fn options_mean_what_a_file_means() {
-    // The staples, lists and secrets of the other tests are no files.
-    let text = r#"
-        [runtime]
-        workers = 3
-        relay = "stream"
-        [limits]
-        pending = "unlimited"
-        handshaking = 7
-        [timeouts]
-        idle = "1h 30m"
-        unacknowledged = "1500ms"
-        [gate]
-        path = "none"
-        [[listener]]
-        name = "front"
-        address = "127.0.0.1:0"
-        [listener.tls]
-        certificates = [ { chain = "certs/server.pem", key = "certs/server-key.pem" } ]
-        client_auth = "required"
-        client_ca = ["certs/ca.pem"]
-        [[route]]
-        identity = "ou:ops"
-        backend = "api"
-        [[route]]
-        deny = true
-        [[backend]]
-        name = "app"
-        to = "gate"
-        [[backend]]
-        name = "api"
-        to = "localhost:9000"
-        health = { fall = 9 }
-        tls = { ca = "certs/ca.pem", allow = "dns:api.internal" }
-    "#;
     let ca = || [DataSource::file("certs/ca.pem")];
     let tls = secure()
         .client_auth(ClientAuthMode::Required)
@@ -161,10 +127,45 @@ fn options_mean_what_a_file_means() {
         .backend(api)
         .build()
         .expect("a configuration");
-    let written: Config = text.parse().expect("a configuration");
+    let written: Config = OF_FILES_THAT_ARE_THERE.parse().expect("a configuration");
     assert_eq!(meaning(&built), meaning(&written));
     assert_eq!(built.files().len(), 4);
 }
+
+/// The staples, lists and secrets of the other tests are no files.
+const OF_FILES_THAT_ARE_THERE: &str = r#"
+[runtime]
+workers = 3
+relay = "stream"
+[limits]
+pending = "unlimited"
+handshaking = 7
+[timeouts]
+idle = "1h 30m"
+unacknowledged = "1500ms"
+[gate]
+path = "none"
+[[listener]]
+name = "front"
+address = "127.0.0.1:0"
+[listener.tls]
+certificates = [ { chain = "certs/server.pem", key = "certs/server-key.pem" } ]
+client_auth = "required"
+client_ca = ["certs/ca.pem"]
+[[route]]
+identity = "ou:ops"
+backend = "api"
+[[route]]
+deny = true
+[[backend]]
+name = "app"
+to = "gate"
+[[backend]]
+name = "api"
+to = "localhost:9000"
+health = { fall = 9 }
+tls = { ca = "certs/ca.pem", allow = "dns:api.internal" }
+"#;
 
 #[test]
 fn what_is_not_set_has_its_default() {

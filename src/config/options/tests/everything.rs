@@ -200,7 +200,7 @@ fn api() -> BackendOptions {
 
 /// The words that the document above does not have.
 #[test]
-fn each_word_is_the_one_of_its_variant() {
+fn each_word_of_a_listener_is_the_one_of_its_variant() {
     let tls = |tls: ListenerTlsOptions| front().tls(tls);
     let words = [
         (
@@ -243,6 +243,10 @@ fn each_word_is_the_one_of_its_variant() {
         let text = text_of(Config::builder().listener(listener).backend(app()));
         assert!(text.contains(&format!("{key} = \"{word}\"\n")), "{text}");
     }
+}
+
+#[test]
+fn each_word_of_a_backend_is_the_one_of_its_variant() {
     let hello = || BackendOptions::new("app", BackendTarget::Hello);
     let words = [
         (hello(), "to", "hello"),
@@ -274,6 +278,10 @@ fn each_word_is_the_one_of_its_variant() {
         let text = text_of(builder);
         assert!(text.contains(&format!("{key} = \"{word}\"\n")), "{text}");
     }
+}
+
+#[test]
+fn each_word_of_the_runtime_is_the_one_of_its_variant() {
     let runtime = RuntimeOptions::default()
         .log_format(LogFormat::Text)
         .relay(RelayMode::Auto);
