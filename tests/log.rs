@@ -161,82 +161,11 @@ async fn a_worker_ends_while_nobody_reads_its_stderr() {
 
 #[tokio::test]
 async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once_a_client() {
-    const BEHIND: &str = "accept_proxy_protocol = \"required\"\n";
-    const TLS: &str = "[listener.tls]\ncertificates = [ { chain = \"{certs}/server.pem\", \
-                       key = \"{certs}/server-key.pem\" } ]\n";
-    const TO: &str = "[[backend]]\nname = \"app\"\nto = ";
-    let asks = "client_auth = \"required\"\nclient_ca = [\"{certs}/ca.pem\"]\n";
-    let route = |rest| format!("{TLS}[[route]]\n{rest}\n{TO}\"echo\"\n");
-    for (word, count, config, visit) in [
-        (
-            "untrusted_proxy",
-            300,
-            format!("{BEHIND}trusted_proxies = [\"192.0.2.1\"]\n{TLS}{TO}\"echo\"\n"),
-            Visit::Plain(b""),
-        ),
-        (
-            "proxy_header",
-            50,
-            format!("{BEHIND}trusted_proxies = [\"127.0.0.1\"]\n{TLS}{TO}\"echo\"\n"),
-            Visit::Tls,
-        ),
-        (
-            "certificate",
-            50,
-            format!("{TLS}{asks}{TO}\"echo\"\n"),
-            Visit::Tls,
-        ),
-        (
-            "client_refused",
-            50,
-            format!("{TLS}{TO}\"echo\"\n"),
-            Visit::Distrust,
-        ),
-        (
-            "not_tls",
-            300,
-            format!("{TLS}{TO}\"echo\"\n"),
-            Visit::Plain(b"GET / HTTP/1.1\r\n\r\n"),
-        ),
-        (
-            "no_route",
-            50,
-            route("sni = [\"other.example\"]\nbackend = \"app\""),
-            Visit::Tls,
-        ),
-        (
-            "denied",
-            50,
-            route("sni = [\"localhost\"]\ndeny = true"),
-            Visit::Tls,
-        ),
-        (
-            "over_limit",
-            300,
-            format!("{TO}\"echo\"\n[limits]\nconnections = 1\n"),
-            Visit::Second,
-        ),
-        (
-            "handshake_timeout",
-            50,
-            format!("{TLS}{TO}\"echo\"\n[timeouts]\nhandshake = \"1ms\"\n"),
-            Visit::Plain(b""),
-        ),
-        (
-            "expired",
-            50,
-            format!("{TO}\"gate\"\n[timeouts]\nbackend = \"1ms\"\n"),
-            Visit::Plain(b""),
-        ),
-        (
-            "backend_refused",
-            50,
-            format!("{TO}\"unix:/nonexistent\"\npark = false\n"),
-            Visit::Plain(b""),
-        ),
-    ] {
+    for (word, count, config, visit) in UNSERVED.iter().copied() {
         let config =
-            format!("{RUNTIME}[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\n{config}");
+            format!("{RUNTIME}[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\n{config}")
+                .replace("{tls}", TLS)
+                .replace("{to}", TO);
         let directory = Arc::new(tempdir().expect("a directory"));
         let vestibule = Vestibule::spawn(directory, &config, |mut command| {
             command.env_remove("RUST_LOG");
@@ -265,7 +194,78 @@ async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once
     }
 }
 
+/// The word, how many clients come, what follows the address of the listener, and how they come.
+const UNSERVED: &[(&str, usize, &str, Visit)] = &[
+    (
+        "untrusted_proxy",
+        300,
+        "accept_proxy_protocol = \"required\"\ntrusted_proxies = [\"192.0.2.1\"]\n{tls}{to}\"echo\"\n",
+        Visit::Plain(b""),
+    ),
+    (
+        "proxy_header",
+        50,
+        "accept_proxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]\n{tls}{to}\"echo\"\n",
+        Visit::Tls,
+    ),
+    (
+        "certificate",
+        50,
+        "{tls}client_auth = \"required\"\nclient_ca = [\"{certs}/ca.pem\"]\n{to}\"echo\"\n",
+        Visit::Tls,
+    ),
+    ("client_refused", 50, "{tls}{to}\"echo\"\n", Visit::Distrust),
+    (
+        "not_tls",
+        300,
+        "{tls}{to}\"echo\"\n",
+        Visit::Plain(b"GET / HTTP/1.1\r\n\r\n"),
+    ),
+    (
+        "no_route",
+        50,
+        "{tls}[[route]]\nsni = [\"other.example\"]\nbackend = \"app\"\n{to}\"echo\"\n",
+        Visit::Tls,
+    ),
+    (
+        "denied",
+        50,
+        "{tls}[[route]]\nsni = [\"localhost\"]\ndeny = true\n{to}\"echo\"\n",
+        Visit::Tls,
+    ),
+    (
+        "over_limit",
+        300,
+        "{to}\"echo\"\n[limits]\nconnections = 1\n",
+        Visit::Second,
+    ),
+    (
+        "handshake_timeout",
+        50,
+        "{tls}{to}\"echo\"\n[timeouts]\nhandshake = \"1ms\"\n",
+        Visit::Plain(b""),
+    ),
+    (
+        "expired",
+        50,
+        "{to}\"gate\"\n[timeouts]\nbackend = \"1ms\"\n",
+        Visit::Plain(b""),
+    ),
+    (
+        "backend_refused",
+        50,
+        "{to}\"unix:/nonexistent\"\npark = false\n",
+        Visit::Plain(b""),
+    ),
+];
+
+const TO: &str = "[[backend]]\nname = \"app\"\nto = ";
+
+const TLS: &str = "[listener.tls]\ncertificates = [ { chain = \"{certs}/server.pem\", \
+                   key = \"{certs}/server-key.pem\" } ]\n";
+
 /// What a client does that is not served.
+#[derive(Clone, Copy)]
 enum Visit {
     /// Says this, and waits for the end.
     Plain(&'static [u8]),

@@ -34,89 +34,70 @@ async fn a_reader_that_has_enough_is_no_error() {
 
 #[tokio::test]
 async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
-    let pair = format!(
-        "--cert {} --key {}",
-        cert("server.pem"),
-        cert("server-key.pem")
-    );
-    let whole = format!("run --listen 127.0.0.1:0 {pair}");
-    for (args, part) in [
-        ("bogus".into(), "'bogus'"),
-        ("--bogus".into(), "'--bogus'"),
-        ("help bogus".into(), "'bogus'"),
-        (
-            "run".into(),
-            "run needs -c FILE, or --listen, --cert, --key and --to",
-        ),
-        ("run x.toml".into(), "-c FILE"),
-        ("check x.toml".into(), "-c FILE"),
-        ("-c x.toml".into(), "`vestibule run`"),
-        ("claim --gate /x --backend app cat".into(), "after `--`"),
-        (
-            "run --certificate x".into(),
-            "; a similar argument exists: '--cert'",
-        ),
-        (format!("{whole} --to :9000"), "127.0.0.1:9000"),
-        (format!("{whole} --to /run/app.sock"), "unix:/run/app.sock"),
-        (
-            format!("{whole} --to echo --to hello"),
-            "cannot be combined",
-        ),
-        (format!("{whole} --to x:1 --to tls:x:2"), "all addresses"),
-        (
-            format!("{whole} --to echo --alpn HTTP/1.1"),
-            "did you mean \"http/1.1\"?",
-        ),
-        (format!("{whole} --to echo --log-format yaml"), "json"),
-        (
-            "run --listen 127.0.0.1:0 --to tls:x:1 --to x:2".into(),
-            "all addresses",
-        ),
-        ("run --listen 127.0.0.1:0".into(), "--to"),
-        ("run --listen 127.0.0.1:0 --to echo".into(), "--cert"),
-        (
-            format!(
-                "run --listen 127.0.0.1:0 --cert {} --to tls:x:1",
-                cert("server.pem")
-            ),
-            "--key",
-        ),
-        (format!("{whole} --to tls:echo"), "tls:echo"),
-        (
-            format!("{whole} --to echo --backend-ca {}", cert("ca.pem")),
-            "tls:",
-        ),
-        (
-            format!("{whole} --to tls:x:1 --backend-ca /nope.pem"),
-            "/nope.pem",
-        ),
-        (format!("run {pair} --to echo"), "--listen"),
-        (
-            format!("run --listen nonsense {pair} --to echo"),
-            "nonsense",
-        ),
-        (
-            format!("run --listen 127.0.0.1:65536 {pair} --to echo"),
-            "65536",
-        ),
-        (whole.clone(), "--to"),
-        (format!("{whole} --to"), "--to"),
-        (format!("{whole} --to nonsense"), "nonsense"),
-        (format!("{whole} --to 127.0.0.1:0"), "127.0.0.1:0"),
-        (format!("{whole} --to echo extra"), "extra"),
-        (format!("{whole} --to echo -c x.toml"), "--config"),
-        (format!("{whole} --to echo --bogus"), "--bogus"),
-        ("check".into(), "--config"),
-        ("claim --gate /x --backend app".into(), "COMMAND"),
-        (
-            "claim --gate /x --backend app --max 0 -- cat".into(),
-            "--max",
-        ),
-        ("completions csh".into(), "csh"),
-    ] {
+    let pair = "--cert {certs}/server.pem --key {certs}/server-key.pem";
+    for (args, part) in WRONG_USAGE {
+        let args = args
+            .replace("{whole}", "run --listen 127.0.0.1:0 {pair}")
+            .replace("{pair}", pair)
+            .replace("{certs}", &project("certs"));
         assert_usage(&output(command(&args)).await, part, &args);
     }
 }
+
+/// What is given, and what the answer names.
+const WRONG_USAGE: &[(&str, &str)] = &[
+    ("bogus", "'bogus'"),
+    ("--bogus", "'--bogus'"),
+    ("help bogus", "'bogus'"),
+    (
+        "run",
+        "run needs -c FILE, or --listen, --cert, --key and --to",
+    ),
+    ("run x.toml", "-c FILE"),
+    ("check x.toml", "-c FILE"),
+    ("-c x.toml", "`vestibule run`"),
+    ("claim --gate /x --backend app cat", "after `--`"),
+    (
+        "run --certificate x",
+        "; a similar argument exists: '--cert'",
+    ),
+    ("{whole} --to :9000", "127.0.0.1:9000"),
+    ("{whole} --to /run/app.sock", "unix:/run/app.sock"),
+    ("{whole} --to echo --to hello", "cannot be combined"),
+    ("{whole} --to x:1 --to tls:x:2", "all addresses"),
+    (
+        "{whole} --to echo --alpn HTTP/1.1",
+        "did you mean \"http/1.1\"?",
+    ),
+    ("{whole} --to echo --log-format yaml", "json"),
+    (
+        "run --listen 127.0.0.1:0 --to tls:x:1 --to x:2",
+        "all addresses",
+    ),
+    ("run --listen 127.0.0.1:0", "--to"),
+    ("run --listen 127.0.0.1:0 --to echo", "--cert"),
+    (
+        "run --listen 127.0.0.1:0 --cert {certs}/server.pem --to tls:x:1",
+        "--key",
+    ),
+    ("{whole} --to tls:echo", "tls:echo"),
+    ("{whole} --to echo --backend-ca {certs}/ca.pem", "tls:"),
+    ("{whole} --to tls:x:1 --backend-ca /nope.pem", "/nope.pem"),
+    ("run {pair} --to echo", "--listen"),
+    ("run --listen nonsense {pair} --to echo", "nonsense"),
+    ("run --listen 127.0.0.1:65536 {pair} --to echo", "65536"),
+    ("{whole}", "--to"),
+    ("{whole} --to", "--to"),
+    ("{whole} --to nonsense", "nonsense"),
+    ("{whole} --to 127.0.0.1:0", "127.0.0.1:0"),
+    ("{whole} --to echo extra", "extra"),
+    ("{whole} --to echo -c x.toml", "--config"),
+    ("{whole} --to echo --bogus", "--bogus"),
+    ("check", "--config"),
+    ("claim --gate /x --backend app", "COMMAND"),
+    ("claim --gate /x --backend app --max 0 -- cat", "--max"),
+    ("completions csh", "csh"),
+];
 
 #[tokio::test]
 async fn a_certificate_that_cannot_be_used_is_named_in_one_line() {

@@ -44,93 +44,8 @@ async fn the_protocol_is_one_that_a_route_can_serve() {
 /// What `s_client` says that names some protocols, and `check --explain` of the first of them alone.
 #[tokio::test]
 async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
-    const DENIED: &str = "SSL alert number 49";
-    const NO_PROTOCOL: &str = "SSL alert number 120";
-    const NONE: &str = "No ALPN negotiated";
-    let ours = "alpn = [\"h2\", \"http/1.1\"]";
-    let asks = "client_auth = \"optional\"\nclient_ca = \"{dir}/ca.pem\"";
-    let (to, deny) = ("backend = \"hello\"", "deny = true");
-    let (h2, http) = ("alpn = \"h2\"", "alpn = \"http/1.1\"");
-    let alice = &format!("{h2}\nidentity = \"cn:alice\"\n{to}")[..];
-    let (only_h2, only_http) = (&format!("{h2}\n{to}")[..], &format!("{http}\n{to}")[..]);
-    let deny_h2 = &format!("{h2}\n{deny}")[..];
     let mut wrong = Vec::new();
-    for (keys, routes, named, handshake, explained) in [
-        // What is denied is not to be had without a protocol.
-        (
-            "",
-            &[deny_h2, to][..],
-            "h2",
-            DENIED,
-            "access_denied: `deny = true`",
-        ),
-        (
-            ours,
-            &[deny_h2, to],
-            "h2",
-            DENIED,
-            "access_denied: `deny = true`",
-        ),
-        (
-            "",
-            &[deny_h2, only_http, to],
-            "h2,http/1.1",
-            "protocol: http/1.1",
-            "access_denied",
-        ),
-        ("", &[deny_h2, to], "foo", NONE, "protocol: none\n"),
-        // RFC 7301 §3.2, whatever the routes.
-        (
-            ours,
-            &[only_h2, only_http],
-            "foo",
-            NO_PROTOCOL,
-            "no_application_protocol",
-        ),
-        (
-            ours,
-            &[only_h2, only_http],
-            "h2",
-            "protocol: h2",
-            "protocol: h2\n",
-        ),
-        (
-            "",
-            &[only_h2, only_http],
-            "foo",
-            DENIED,
-            "access_denied: no route matches",
-        ),
-        // Alice is to get to her backend, which is not known yet.
-        (
-            asks,
-            &[alice, to],
-            "h2,http/1.1",
-            "protocol: h2",
-            "protocol: h2\n",
-        ),
-        (
-            asks,
-            &[alice, only_h2, to],
-            "h2,http/1.1",
-            "protocol: h2",
-            "protocol: h2\n",
-        ),
-        (
-            asks,
-            &[alice, only_http],
-            "h2,http/1.1",
-            "protocol: h2",
-            "access_denied: no route",
-        ),
-        (
-            asks,
-            &[alice, deny],
-            "h2",
-            "protocol: h2",
-            "access_denied: `deny = true`",
-        ),
-    ] {
+    for (keys, routes, named, handshake, explained) in EXPLAINED.iter().copied() {
         let routes: Vec<String> = (routes.iter())
             .map(|route| format!("[[route]]\n{route}\n"))
             .collect();
@@ -161,6 +76,106 @@ async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+type Explained = (
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+/// Keys of the listener, its routes, what a client names, and what the handshake and `--explain` say.
+const EXPLAINED: &[Explained] = &[
+    // What is denied is not to be had without a protocol.
+    (
+        "",
+        &[DENY_H2, TO],
+        "h2",
+        DENIED,
+        "access_denied: `deny = true`",
+    ),
+    (
+        OURS,
+        &[DENY_H2, TO],
+        "h2",
+        DENIED,
+        "access_denied: `deny = true`",
+    ),
+    (
+        "",
+        &[DENY_H2, ONLY_HTTP, TO],
+        "h2,http/1.1",
+        "protocol: http/1.1",
+        "access_denied",
+    ),
+    ("", &[DENY_H2, TO], "foo", NONE, "protocol: none\n"),
+    // RFC 7301 §3.2, whatever the routes.
+    (
+        OURS,
+        &[ONLY_H2, ONLY_HTTP],
+        "foo",
+        NO_PROTOCOL,
+        "no_application_protocol",
+    ),
+    (
+        OURS,
+        &[ONLY_H2, ONLY_HTTP],
+        "h2",
+        "protocol: h2",
+        "protocol: h2\n",
+    ),
+    (
+        "",
+        &[ONLY_H2, ONLY_HTTP],
+        "foo",
+        DENIED,
+        "access_denied: no route matches",
+    ),
+    // Alice is to get to her backend, which is not known yet.
+    (
+        ASKS,
+        &[ALICE, TO],
+        "h2,http/1.1",
+        "protocol: h2",
+        "protocol: h2\n",
+    ),
+    (
+        ASKS,
+        &[ALICE, ONLY_H2, TO],
+        "h2,http/1.1",
+        "protocol: h2",
+        "protocol: h2\n",
+    ),
+    (
+        ASKS,
+        &[ALICE, ONLY_HTTP],
+        "h2,http/1.1",
+        "protocol: h2",
+        "access_denied: no route",
+    ),
+    (
+        ASKS,
+        &[ALICE, DENY],
+        "h2",
+        "protocol: h2",
+        "access_denied: `deny = true`",
+    ),
+];
+
+const DENIED: &str = "SSL alert number 49";
+const NO_PROTOCOL: &str = "SSL alert number 120";
+const NONE: &str = "No ALPN negotiated";
+
+const OURS: &str = "alpn = [\"h2\", \"http/1.1\"]";
+const ASKS: &str = "client_auth = \"optional\"\nclient_ca = \"{dir}/ca.pem\"";
+
+const TO: &str = "backend = \"hello\"";
+const DENY: &str = "deny = true";
+const ALICE: &str = "alpn = \"h2\"\nidentity = \"cn:alice\"\nbackend = \"hello\"";
+const ONLY_H2: &str = "alpn = \"h2\"\nbackend = \"hello\"";
+const ONLY_HTTP: &str = "alpn = \"http/1.1\"\nbackend = \"hello\"";
+const DENY_H2: &str = "alpn = \"h2\"\ndeny = true";
 
 /// All that `openssl s_client` says.
 async fn negotiate(vestibule: &Vestibule, options: &[&str]) -> String {
