@@ -156,28 +156,6 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
     let world = World::new();
     let rsa = Authority::rsa_root("clients");
     replace(&world.path("clients.pem"), &(world.root.pem() + &rsa.pem()));
-    let pss: &[&str] = &[
-        "-sigopt",
-        "rsa_padding_mode:pss",
-        "-sigopt",
-        "rsa_pss_saltlen:20",
-    ];
-    let config = "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
-        certificates = [ { chain = \"CERTS/server.pem\", key = \"CERTS/server-key.pem\" } ]\n\
-        client_auth = \"required\"\nclient_ca = \"clients.pem\"\ncrl = \"revoked.pem\"\n\
-        [[backend]]\nname = \"hello\"\nto = \"hello\"\n"
-        .replace("CERTS", concat!(env!("CARGO_MANIFEST_DIR"), "/certs"));
-    replace(&world.path("vestibule.toml"), &config);
-    let check = async |list: String| {
-        replace(&world.path("revoked.pem"), &list);
-        let mut command = common::process::vestibule();
-        command
-            .args(["check", "-c"])
-            .arg(world.path("vestibule.toml"));
-        let done = output(command).await;
-        let said = String::from_utf8_lossy(&done.out).into_owned() + &done.err;
-        (done.code, said)
-    };
     let good = rsa.revocations_by_openssl("", &["-md", "sha256"], &[7]);
     for (list, why) in [
         (
@@ -190,21 +168,21 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
                 .revocations_by_openssl("", &["-md", "sha1"], &[7]),
             "SHA-1 and ECDSA",
         ),
-        (rsa.revocations_by_openssl("", pss, &[7]), "RSA-PSS"),
+        (
+            rsa.revocations_by_openssl("", &pss("rsa_pss_saltlen:20"), &[7]),
+            "RSA-PSS",
+        ),
     ] {
-        let (code, said) = check(good.clone() + &list).await;
+        let (code, said) = check(&world, good.clone() + &list).await;
         assert_eq!(code, Some(2), "{}", said);
         assert!(said.contains(why), "{}", said);
         assert!(said.contains("vestibule.toml:8:7: "), "{}", said);
     }
-    let pss_of_its_hash: &[&str] = &[
-        "-sigopt",
-        "rsa_padding_mode:pss",
-        "-sigopt",
-        "rsa_pss_saltlen:32",
-    ];
-    let (code, said) =
-        check(good + &rsa.revocations_by_openssl("", pss_of_its_hash, &[7, 8])).await;
+    let (code, said) = check(
+        &world,
+        good + &rsa.revocations_by_openssl("", &pss("rsa_pss_saltlen:32"), &[7, 8]),
+    )
+    .await;
     assert_eq!(code, Some(0), "{}", said);
     for line in [
         "  revocation list: CN=clients; 1 entry; next update 21",
@@ -214,7 +192,7 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
     }
     assert!(!said.contains("warning"), "{}", said);
     // Nobody's, as far as can be known before a client comes.
-    let (code, said) = check(Authority::root("somebody else").revocations(&[])).await;
+    let (code, said) = check(&world, Authority::root("somebody else").revocations(&[])).await;
     assert_eq!(code, Some(0), "{}", said);
     let warning = "warning: ";
     assert!(said.contains(warning), "{}", said);
@@ -224,6 +202,30 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
         said
     );
 }
+
+/// RSA-PSS, with a salt of the length that is given as openssl has it.
+fn pss(salt: &'static str) -> [&'static str; 4] {
+    ["-sigopt", "rsa_padding_mode:pss", "-sigopt", salt]
+}
+
+/// What `vestibule check` says of a configuration with this list.
+async fn check(world: &World, list: String) -> (Option<i32>, String) {
+    let config = CHECKED.replace("CERTS", concat!(env!("CARGO_MANIFEST_DIR"), "/certs"));
+    replace(&world.path("vestibule.toml"), &config);
+    replace(&world.path("revoked.pem"), &list);
+    let mut command = common::process::vestibule();
+    command
+        .args(["check", "-c"])
+        .arg(world.path("vestibule.toml"));
+    let done = output(command).await;
+    let said = String::from_utf8_lossy(&done.out).into_owned() + &done.err;
+    (done.code, said)
+}
+
+const CHECKED: &str = "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n[listener.tls]\n\
+    certificates = [ { chain = \"CERTS/server.pem\", key = \"CERTS/server-key.pem\" } ]\n\
+    client_auth = \"required\"\nclient_ca = \"clients.pem\"\ncrl = \"revoked.pem\"\n\
+    [[backend]]\nname = \"hello\"\nto = \"hello\"\n";
 
 #[tokio::test]
 async fn a_list_that_its_authority_has_not_signed_changes_nothing() {
