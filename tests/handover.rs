@@ -5,8 +5,6 @@ mod handover {
     mod workers;
 }
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::gate::{self, Answer, Watch};

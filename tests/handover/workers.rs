@@ -1,76 +1,32 @@
 //! Workers that compete, die or stop.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
 use crate::*;
 
 #[tokio::test]
 async fn competing_workers_serve_each_connection_once_and_whole() {
     for relay in RELAYS {
-        const CONNECTIONS: u64 = 200;
-        const WORKERS: usize = 8;
-        /// With 200 connections 64 MiB each way, and then some.
-        const BYTES: usize = 336 * 1024 + 7;
-
         // All at once, on one thread of the test: on a slow machine a claim takes its time.
         // And they come from one address, which has no share of the handshakes for so many.
         let limits = "[limits]\nhandshaking = \"unlimited\"\n";
         let config = format!("{limits}[timeouts]\nbackend = \"50s\"\n{APP}");
         let vestibule = Vestibule::start_over(relay, &config).await;
         let path = vestibule.gate();
-        let served = Arc::new(Mutex::new(Vec::new()));
-        let losses = Arc::new(Mutex::new(0));
+        let record = Arc::new(Record::default());
 
         let mut workers = JoinSet::new();
         for _ in 0..WORKERS {
-            let mut watch = Watch::new(&path, "app").await;
-            let (path, served, losses) = (path.clone(), Arc::clone(&served), Arc::clone(&losses));
-            workers.spawn(async move {
-                let mut serving = JoinSet::new();
-                while let Ok(event) = watch.next().await {
-                    let Some(facts) = event.strip_prefix("OFFER ") else {
-                        continue;
-                    };
-                    let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
-                    let id = facts["id"].as_str().expect("an id").to_owned();
-                    match gate::claim(&path, &id).await {
-                        Answer::No(reason) => {
-                            assert_eq!(reason, "unknown");
-                            *losses.lock().expect("no panic") += 1;
-                        }
-                        Answer::Ok(facts, mut socket) => {
-                            assert_eq!(facts["id"], id.as_str());
-                            served.lock().expect("no panic").push(id);
-                            serving.spawn(async move {
-                                // The client says which of the 200 it is.
-                                let seed = socket.read_u64().await.expect("a number");
-                                let (mut reader, mut writer) = socket.split();
-                                let sending = bytes::send(&mut writer, seed, BYTES);
-                                let ((), sent) =
-                                    tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
-                                sent.expect("an open connection");
-                            });
-                        }
-                    }
-                }
-                while let Some(served) = serving.join_next().await {
-                    served.expect("served");
-                }
-            });
+            let watch = Watch::new(&path, "app").await;
+            workers.spawn(compete(watch, path.clone(), Arc::clone(&record)));
         }
 
         let mut clients = JoinSet::new();
         for seed in 0..CONNECTIONS {
             let address = vestibule.tcp();
-            clients.spawn(async move {
-                let client = client::connect(&address).await.expect("a handshake");
-                let (mut reader, mut writer) = tokio::io::split(client);
-                let say = async {
-                    writer.write_u64(seed).await.expect("an open connection");
-                    bytes::send(&mut writer, !seed, BYTES)
-                        .await
-                        .expect("an open connection");
-                };
-                tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
-            });
+            clients.spawn(converse(address, seed));
         }
         soon("all clients", async {
             while let Some(client) = clients.join_next().await {
@@ -82,7 +38,7 @@ async fn competing_workers_serve_each_connection_once_and_whole() {
         vestibule
             .ended_over(relay, "done", CONNECTIONS as usize)
             .await;
-        let served = served.lock().expect("no panic").clone();
+        let served = record.served.lock().expect("no panic").clone();
         assert_eq!(served.len(), CONNECTIONS as usize);
         assert_eq!(
             served.iter().collect::<HashSet<_>>().len(),
@@ -92,7 +48,7 @@ async fn competing_workers_serve_each_connection_once_and_whole() {
         assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
         // Every watcher saw every offer, and all but one of them lost it.
         until("every loser was told", || {
-            *losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
+            *record.losses.lock().expect("no panic") == CONNECTIONS as usize * (WORKERS - 1)
         })
         .await;
         assert_eq!(vestibule.terminate().await, Some(0));
@@ -101,6 +57,66 @@ async fn competing_workers_serve_each_connection_once_and_whole() {
         }
     }
 }
+
+/// What the workers have found out.
+#[derive(Default)]
+struct Record {
+    /// The ids that were claimed, by whomever.
+    served: Mutex<Vec<String>>,
+    losses: Mutex<usize>,
+}
+
+/// Claims every connection that is offered, and serves those that it gets.
+async fn compete(mut watch: Watch, path: PathBuf, record: Arc<Record>) {
+    let mut serving = JoinSet::new();
+    while let Ok(event) = watch.next().await {
+        let Some(facts) = event.strip_prefix("OFFER ") else {
+            continue;
+        };
+        let facts: serde_json::Value = serde_json::from_str(facts).expect("facts");
+        let id = facts["id"].as_str().expect("an id").to_owned();
+        match gate::claim(&path, &id).await {
+            Answer::No(reason) => {
+                assert_eq!(reason, "unknown");
+                *record.losses.lock().expect("no panic") += 1;
+            }
+            Answer::Ok(facts, mut socket) => {
+                assert_eq!(facts["id"], id.as_str());
+                record.served.lock().expect("no panic").push(id);
+                serving.spawn(async move {
+                    // The client says which of the 200 it is.
+                    let seed = socket.read_u64().await.expect("a number");
+                    let (mut reader, mut writer) = socket.split();
+                    let sending = bytes::send(&mut writer, seed, BYTES);
+                    let ((), sent) =
+                        tokio::join!(bytes::expect(&mut reader, !seed, BYTES), sending);
+                    sent.expect("an open connection");
+                });
+            }
+        }
+    }
+    while let Some(served) = serving.join_next().await {
+        served.expect("served");
+    }
+}
+
+/// Says which client it is and its bytes, and gets the worker's.
+async fn converse(address: String, seed: u64) {
+    let client = client::connect(&address).await.expect("a handshake");
+    let (mut reader, mut writer) = tokio::io::split(client);
+    let say = async {
+        writer.write_u64(seed).await.expect("an open connection");
+        bytes::send(&mut writer, !seed, BYTES)
+            .await
+            .expect("an open connection");
+    };
+    tokio::join!(bytes::expect(&mut reader, seed, BYTES), say);
+}
+
+const CONNECTIONS: u64 = 200;
+const WORKERS: usize = 8;
+/// With 200 connections 64 MiB each way, and then some.
+const BYTES: usize = 336 * 1024 + 7;
 
 #[tokio::test]
 async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another() {
