@@ -146,12 +146,17 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
     let gate = directory.path().join("gate.sock");
     let front = Front::Unix(vestibule.path("front.sock"));
 
-    // A socket that only root may open.
+    a_secret_socket_gets_nothing(&directory, &gate, &front).await;
+    what_others_listen_on_is_refused(&gate, &vestibule).await;
+    their_own_serve(&theirs, &gate, &front, &vestibule).await;
+}
+
+/// A socket that only root may open.
+async fn a_secret_socket_gets_nothing(directory: &TempDir, gate: &Path, front: &Front) {
     let secret = directory.path().join("secret.sock");
     let ours = tokio::net::UnixListener::bind(&secret).expect("a path");
     fs::set_permissions(&secret, Permissions::from_mode(0o600)).expect("ours");
-    let mut registration =
-        register_as(STRANGER, &gate, &format!("unix:{}", secret.display())).await;
+    let mut registration = register_as(STRANGER, gate, &format!("unix:{}", secret.display())).await;
     assert_eq!(registration.line().await, "OK {}");
     let mut client = front.connect().await.expect("a handshake");
     client
@@ -169,13 +174,15 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
     assert_eq!(registration.line().await, "NO forbidden");
     assert_eq!(registration.line().await, "", "closed");
     // The client has waited, and another worker has it.
-    let (_, mut worker) = soon("a connection", gate::accept(&gate, "app")).await;
+    let (_, mut worker) = soon("a connection", gate::accept(gate, "app")).await;
     let mut said = [0; 20];
     worker.read_exact(&mut said).await.expect("all of it");
     assert_eq!(&said, b"for the worker alone");
     drop((worker, client));
+}
 
-    // A port of root, and what Vestibule has open itself, are refused at once.
+/// A port of root, and what Vestibule has open itself, are refused at once.
+async fn what_others_listen_on_is_refused(gate: &Path, vestibule: &Vestibule) {
     let root = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = root.local_addr().expect("bound").port();
     for address in [
@@ -186,7 +193,7 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
         format!("tcp:{}", vestibule.tcp()),
     ] {
         for uid in [STRANGER, 0] {
-            let mut registration = register_as(uid, &gate, &address).await;
+            let mut registration = register_as(uid, gate, &address).await;
             let expected = match uid == 0 && address.ends_with(&port.to_string()) {
                 true => "OK {}",
                 false => "NO forbidden",
@@ -194,9 +201,9 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
             assert_eq!(registration.line().await, expected, "{address} by {uid}");
         }
     }
-    drop(root);
+}
 
-    // Their own serve.
+async fn their_own_serve(theirs: &Path, gate: &Path, front: &Front, vestibule: &Vestibule) {
     let path = theirs.join("own.sock");
     let unix = as_user(STRANGER, STRANGER, {
         let path = path.clone();
@@ -208,14 +215,14 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
     let (unix, tcp) = (unix.await, tcp.await);
     let port = tcp.local_addr().expect("bound");
     let serve = |mut stream: Box<dyn Write + Send>| stream.write_all(b"own").expect("open");
-    let mut registration = register_as(STRANGER, &gate, &format!("unix:{}", path.display())).await;
+    let mut registration = register_as(STRANGER, gate, &format!("unix:{}", path.display())).await;
     assert_eq!(registration.line().await, "OK {}");
     // They go on listening, as whose listener it is is asked after the connect.
     let served = std::thread::spawn(move || {
         serve(Box::new(unix.accept().expect("one").0));
         unix
     });
-    assert_eq!(read_all(&front).await, "own");
+    assert_eq!(read_all(front).await, "own");
     drop(served.join().expect("served"));
     drop(registration);
     vestibule
@@ -226,13 +233,13 @@ async fn a_registered_address_serves_only_while_its_listener_is_the_registrants(
                     .is_some_and(|it| it.ends_with("own.sock"))
         })
         .await;
-    let mut registration = register_as(STRANGER, &gate, &format!("tcp:{port}")).await;
+    let mut registration = register_as(STRANGER, gate, &format!("tcp:{port}")).await;
     assert_eq!(registration.line().await, "OK {}");
     let served = std::thread::spawn(move || {
         serve(Box::new(tcp.accept().expect("one").0));
         tcp
     });
-    assert_eq!(read_all(&front).await, "own");
+    assert_eq!(read_all(front).await, "own");
     drop(served.join().expect("served"));
 }
 
