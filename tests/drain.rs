@@ -49,17 +49,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
         assert_clean_end(&mut waiting).await;
         let told = soon("an answer", gate::line(&mut idle)).await;
         assert_eq!(told.expect("an answer"), "NO draining");
-        for line in [
-            format!("CLAIM {id}"),
-            "ACCEPT app".into(),
-            "WATCH app".into(),
-        ] {
-            let answer = soon("an answer", gate::ask(&gate, &line)).await;
-            assert!(
-                matches!(&answer, Answer::No(reason) if reason == "draining"),
-                "{line}: {answer:?}"
-            );
-        }
+        refuses_workers(&gate, &id).await;
 
         // Who was served still is, for as long as it likes.
         echo_a_byte(&mut echoed).await;
@@ -88,6 +78,20 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
         assert!(
             !files.iter().any(|file| file.exists()),
             "nothing is left behind"
+        );
+    }
+}
+
+async fn refuses_workers(gate: &Path, id: &str) {
+    for line in [
+        format!("CLAIM {id}"),
+        "ACCEPT app".into(),
+        "WATCH app".into(),
+    ] {
+        let answer = soon("an answer", gate::ask(gate, &line)).await;
+        assert!(
+            matches!(&answer, Answer::No(reason) if reason == "draining"),
+            "{line}: {answer:?}"
         );
     }
 }

@@ -98,21 +98,7 @@ async fn nine_thousand_idle_connections_are_alive_and_leave_nothing_behind() {
     assert_eq!(vestibule.descriptors(), descriptors + ALL + CLAIMED);
     assert_eq!(gone.len(), 1 + CLAIMED + WAITING);
 
-    for client in echoed.iter_mut().step_by(50) {
-        client.write_u8(7).await.expect("open");
-        client.flush().await.expect("open");
-        assert_eq!(soon("an echo", client.read_u8()).await.expect("open"), 7);
-    }
-    for client in greeted.iter_mut().step_by(50) {
-        greet(client).await;
-    }
-    for client in &mut claimed {
-        client.write_u8(7).await.expect("open");
-        client.flush().await.expect("open");
-    }
-    for worker in &mut handed {
-        assert_eq!(soon("a word", worker.read_u8()).await.expect("open"), 7);
-    }
+    are_alive(&mut echoed, &mut greeted, &mut claimed, &mut handed).await;
 
     drop((echoed, greeted, claimed, handed, waiting));
     let mut claims = HashSet::new();
@@ -134,6 +120,30 @@ async fn nine_thousand_idle_connections_are_alive_and_leave_nothing_behind() {
     let outcomes = vestibule.outcomes();
     assert_eq!(outcomes["client_gone"], 1 + WAITING, "{outcomes:?}");
     assert_eq!(vestibule.terminate().await, Some(0));
+}
+
+/// Says something on some connections of each kind, and on all that a worker has.
+async fn are_alive(
+    echoed: &mut [Client],
+    greeted: &mut [Client],
+    claimed: &mut [Client],
+    handed: &mut [UnixStream],
+) {
+    for client in echoed.iter_mut().step_by(50) {
+        client.write_u8(7).await.expect("open");
+        client.flush().await.expect("open");
+        assert_eq!(soon("an echo", client.read_u8()).await.expect("open"), 7);
+    }
+    for client in greeted.iter_mut().step_by(50) {
+        greet(client).await;
+    }
+    for client in claimed {
+        client.write_u8(7).await.expect("open");
+        client.flush().await.expect("open");
+    }
+    for worker in handed {
+        assert_eq!(soon("a word", worker.read_u8()).await.expect("open"), 7);
+    }
 }
 
 /// So many TLS clients, with at most 64 handshakes at a time.
