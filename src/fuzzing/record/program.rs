@@ -186,40 +186,8 @@ impl Iterator for Program<'_> {
                 let (length, padding) = (self.length(), self.padding());
                 Operation::Seal(Sealed::Data { length, padding })
             }
-            1 => Operation::Seal(Sealed::Other {
-                kind: match self.byte() {
-                    0..64 => HANDSHAKE,
-                    64..128 => ALERT,
-                    128..160 => CHANGE_CIPHER_SPEC,
-                    160..192 => APPLICATION_DATA,
-                    any => any.wrapping_add(64),
-                },
-                padding: self.padding(),
-                content: self.literal(),
-            }),
-            2 => {
-                let asks = [0, 1, 0, 1, 0, 1, 2, 255][self.number() % 8];
-                let (bytes, most) = (Message::KeyUpdate(asks), self.most());
-                Operation::Message { bytes, most }
-            }
-            3 => {
-                let (place, change) = (self.number(), self.byte());
-                let cut = self.number().saturating_sub(192);
-                let bytes = Message::Hello { place, change, cut };
-                let most = self.most();
-                Operation::Message { bytes, most }
-            }
-            4 => {
-                let kind = match self.byte() {
-                    0..64 => KEY_UPDATE,
-                    64..128 => CLIENT_HELLO,
-                    any => any.wrapping_sub(128),
-                };
-                let (says, has) = (self.length(), self.length());
-                let says = if says < 16384 { says } else { says * 4 - 4 };
-                let (bytes, most) = (Message::Other { kind, says, has }, self.most());
-                Operation::Message { bytes, most }
-            }
+            1 => Operation::Seal(self.other()),
+            2..5 => self.message(number % 22),
             5 => {
                 let content = vec![self.byte() % 4, self.byte()];
                 self.alert(content)
@@ -267,6 +235,45 @@ impl Iterator for Program<'_> {
 }
 
 impl Program<'_> {
+    /// A record of any kind.
+    fn other(&mut self) -> Sealed {
+        Sealed::Other {
+            kind: match self.byte() {
+                0..64 => HANDSHAKE,
+                64..128 => ALERT,
+                128..160 => CHANGE_CIPHER_SPEC,
+                160..192 => APPLICATION_DATA,
+                any => any.wrapping_add(64),
+            },
+            padding: self.padding(),
+            content: self.literal(),
+        }
+    }
+
+    /// A message of the handshake's protocol: of one of three kinds.
+    fn message(&mut self, kind: u8) -> Operation {
+        let bytes = match kind {
+            2 => Message::KeyUpdate([0, 1, 0, 1, 0, 1, 2, 255][self.number() % 8]),
+            3 => {
+                let (place, change) = (self.number(), self.byte());
+                let cut = self.number().saturating_sub(192);
+                Message::Hello { place, change, cut }
+            }
+            _ => {
+                let kind = match self.byte() {
+                    0..64 => KEY_UPDATE,
+                    64..128 => CLIENT_HELLO,
+                    any => any.wrapping_sub(128),
+                };
+                let (says, has) = (self.length(), self.length());
+                let says = if says < 16384 { says } else { says * 4 - 4 };
+                Message::Other { kind, says, has }
+            }
+        };
+        let most = self.most();
+        Operation::Message { bytes, most }
+    }
+
     fn alert(&mut self, content: Vec<u8>) -> Operation {
         Operation::Seal(Sealed::Other {
             kind: ALERT,

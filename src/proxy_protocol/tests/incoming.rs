@@ -22,15 +22,21 @@ fn unix(source: &[u8], destination: &[u8]) -> Vec<u8> {
 
 /// Headers that are right, and what they say.
 fn right() -> Vec<(Vec<u8>, Origin)> {
-    let ipv4 = || client("192.0.2.7:51234", "198.51.100.1:443");
-    let mut ipv6 = vec![0x20, 1, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    ipv6.extend([0; 15]);
-    ipv6.extend([1, 0, 80, 1, 0xBB]);
-    let mapped = [&[0; 10][..], &[0xFF, 0xFF, 192, 0, 2, 7]].concat();
-    let mapped = [&mapped[..], &mapped, &[0, 80, 1, 0xBB]].concat();
-    let with = |vectors: &[Vec<u8>]| v2(0x21, 0x11, &[IPV4, &vectors.concat()].concat());
-    let longest = LONGEST - 16 - IPV4.len() - 3;
-    let every = |path: &str| Some(Endpoint::Unix(path.into()));
+    [
+        of_version_1(),
+        of_addresses(),
+        of_nobody(),
+        of_unix_sockets(),
+        with_vectors(),
+    ]
+    .concat()
+}
+
+fn ipv4() -> Origin {
+    client("192.0.2.7:51234", "198.51.100.1:443")
+}
+
+fn of_version_1() -> Vec<(Vec<u8>, Origin)> {
     vec![
         (v1("PROXY TCP4 192.0.2.7 198.51.100.1 51234 443"), ipv4()),
         (
@@ -47,6 +53,16 @@ fn right() -> Vec<(Vec<u8>, Origin)> {
             Origin::Socket,
         ),
         (v1(&format!("PROXY UNKNOWN {:x<91}", "")), Origin::Socket),
+    ]
+}
+
+fn of_addresses() -> Vec<(Vec<u8>, Origin)> {
+    let mut ipv6 = vec![0x20, 1, 0x0D, 0xB8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    ipv6.extend([0; 15]);
+    ipv6.extend([1, 0, 80, 1, 0xBB]);
+    let mapped = [&[0; 10][..], &[0xFF, 0xFF, 192, 0, 2, 7]].concat();
+    let mapped = [&mapped[..], &mapped, &[0, 80, 1, 0xBB]].concat();
+    vec![
         (v2(0x21, 0x11, IPV4), ipv4()),
         (
             v2(0x21, 0x21, &ipv6),
@@ -56,6 +72,11 @@ fn right() -> Vec<(Vec<u8>, Origin)> {
             v2(0x21, 0x21, &mapped),
             client("192.0.2.7:80", "192.0.2.7:443"),
         ),
+    ]
+}
+
+fn of_nobody() -> Vec<(Vec<u8>, Origin)> {
+    vec![
         // The proxy's own, whatever else it says.
         (v2(0x20, 0x00, b""), Origin::Socket),
         (v2(0x20, 0x11, IPV4), Origin::Socket),
@@ -68,6 +89,12 @@ fn right() -> Vec<(Vec<u8>, Origin)> {
         ),
         (v2(0x21, 0x12, IPV4), Origin::Socket),
         (v2(0x21, 0x32, &unix(b"/a", b"/b")), Origin::Socket),
+    ]
+}
+
+fn of_unix_sockets() -> Vec<(Vec<u8>, Origin)> {
+    let every = |path: &str| Some(Endpoint::Unix(path.into()));
+    vec![
         (
             v2(0x21, 0x31, &unix(b"/run/client", b"/run/front")),
             Origin::Client {
@@ -89,6 +116,13 @@ fn right() -> Vec<(Vec<u8>, Origin)> {
                 destination: None,
             },
         ),
+    ]
+}
+
+fn with_vectors() -> Vec<(Vec<u8>, Origin)> {
+    let with = |vectors: &[Vec<u8>]| v2(0x21, 0x11, &[IPV4, &vectors.concat()].concat());
+    let longest = LONGEST - 16 - IPV4.len() - 3;
+    vec![
         (with(&[vector(0x04, b""), vector(0xE0, b"custom")]), ipv4()),
         (with(&[vector(0x04, &vec![0; longest])]), ipv4()),
         (checksummed(), ipv4()),
