@@ -11,12 +11,12 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
-use crate::backend::{Backend, Backends};
+use crate::backend::{ActiveBackend, Backends};
 use crate::facts::Facts;
-use crate::limits::Begins;
+use crate::limits::FirstStage;
 use crate::proxy_protocol::Trusted;
 use crate::relay;
-use crate::route::{Expecting, Naming, Query, Refusal, Routes};
+use crate::route::{Expecting, Naming, Query, RouteRefusal, Routes};
 use crate::tls::{Alpn, Protocol, TlsAcceptor};
 
 /// What connections are served by.
@@ -36,7 +36,7 @@ pub(crate) struct Timeouts {
     pub handshake: Option<Duration>,
     /// From the end of the handshake until a backend has it.
     pub backend: Option<Duration>,
-    pub relay: relay::Settings,
+    pub relay: relay::RelayTimeouts,
     /// From accept to the end.
     pub lifetime: Option<Duration>,
 }
@@ -53,10 +53,10 @@ pub(crate) struct ListenerConfig {
 
 impl ListenerConfig {
     /// What a client does first, once it is known who that is.
-    pub(crate) fn begins(&self) -> Begins {
+    pub(crate) fn begins(&self) -> FirstStage {
         match self.tls {
-            Some(_) => Begins::WithHandshake,
-            None => Begins::Otherwise,
+            Some(_) => FirstStage::Handshake,
+            None => FirstStage::Backend,
         }
     }
 }
@@ -75,14 +75,14 @@ pub(crate) enum Agreed {
 #[derive(Debug)]
 pub(crate) enum NotAdmitted {
     /// No route takes it.
-    Route(Refusal),
+    Route(RouteRefusal),
     /// Its certificate is not good any more.
     Certificate(rustls::Error),
 }
 
 impl ActiveConfig {
     /// The backend of a client whose handshake is done and whose certificate was verified.
-    pub(crate) fn route(&self, facts: &Facts) -> Result<&Arc<Backend>, Refusal> {
+    pub(crate) fn route(&self, facts: &Facts) -> Result<&Arc<ActiveBackend>, RouteRefusal> {
         let tls = facts.tls.as_ref();
         let name = self.routes.choose(&Query {
             listener: facts.listener.as_deref().unwrap_or_default(),
@@ -92,7 +92,7 @@ impl ActiveConfig {
             identity: facts.identity.as_deref(),
         })?;
         // The configuration has checked that every route's backend exists.
-        self.backends.get(name).ok_or(Refusal::NoRoute)
+        self.backends.get(name).ok_or(RouteRefusal::NoRoute)
     }
 
     /// Whether the listener by which a client came is still there.
@@ -123,7 +123,7 @@ impl ActiveConfig {
         &self,
         facts: &Facts,
         chain: &[CertificateDer<'_>],
-    ) -> Result<&Arc<Backend>, NotAdmitted> {
+    ) -> Result<&Arc<ActiveBackend>, NotAdmitted> {
         self.verify(facts, chain)
             .map_err(NotAdmitted::Certificate)?;
         self.route(facts).map_err(NotAdmitted::Route)
@@ -144,7 +144,7 @@ pub(crate) fn agree(
     routes: &Routes,
     query: &Query<'_>,
     expecting: Expecting,
-) -> Result<Agreed, Refusal> {
+) -> Result<Agreed, RouteRefusal> {
     // What the routes name is not what they all take.
     let naming = match alpn {
         Alpn::Offered(_) => Naming::Any,
@@ -158,16 +158,16 @@ pub(crate) fn agree(
         };
         match routes.expect(&query, expecting, naming) {
             Ok(()) => return Ok(Agreed::On(protocol)),
-            Err(Refusal::Denied) => refusal = Some(Refusal::Denied),
-            Err(Refusal::NoRoute) => refusal = refusal.or(Some(Refusal::NoRoute)),
+            Err(RouteRefusal::Denied) => refusal = Some(RouteRefusal::Denied),
+            Err(RouteRefusal::NoRoute) => refusal = refusal.or(Some(RouteRefusal::NoRoute)),
         }
     }
     match (alpn, refusal) {
         // Without a protocol a later route might take the client after all, past the one that denies.
-        (_, Some(Refusal::Denied)) => Err(Refusal::Denied),
-        (Alpn::Offered(_), Some(Refusal::NoRoute)) => Err(Refusal::NoRoute),
+        (_, Some(RouteRefusal::Denied)) => Err(RouteRefusal::Denied),
+        (Alpn::Offered(_), Some(RouteRefusal::NoRoute)) => Err(RouteRefusal::NoRoute),
         (Alpn::Offered(_), None) if !theirs.is_empty() => Ok(Agreed::Nothing),
-        (Alpn::Offered(_), None) | (Alpn::OfRoutes(_), Some(Refusal::NoRoute) | None) => {
+        (Alpn::Offered(_), None) | (Alpn::OfRoutes(_), Some(RouteRefusal::NoRoute) | None) => {
             routes.expect(query, expecting, Naming::Any)?;
             Ok(Agreed::OnNone)
         }

@@ -6,7 +6,7 @@ mod dial_error;
 pub(crate) mod echo;
 mod greeting;
 pub(crate) mod hello;
-pub(crate) mod own;
+pub(crate) mod own_sockets;
 pub(crate) mod pool;
 mod secure;
 pub(crate) mod upstream;
@@ -20,7 +20,7 @@ use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
 use self::dial::Reached;
-use self::own::Own;
+use self::own_sockets::OwnSockets;
 pub(crate) use self::pool::Lease;
 use self::pool::{Balance, Health, Pool, Registry};
 use self::secure::Tls;
@@ -39,7 +39,7 @@ use crate::tls::connector;
 
 /// One `[[backend]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct BackendSettings {
     pub name: String,
     pub to: To,
     pub balance: Balance,
@@ -48,7 +48,7 @@ pub(crate) struct Settings {
     /// What a dialled address is sent first.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Towards its addresses; not towards who claims.
-    pub tls: Option<connector::Settings>,
+    pub tls: Option<connector::ConnectorSettings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ pub(crate) enum Park {
 
 /// A backend that connections can be given to.
 #[derive(Debug)]
-pub(crate) struct Backend {
-    settings: Settings,
+pub(crate) struct ActiveBackend {
+    settings: BackendSettings,
     kind: Kind,
 }
 
@@ -91,20 +91,20 @@ enum Kind {
     Echo,
 }
 
-impl Backend {
+impl ActiveBackend {
     /// A claimed one has the workers of `registry`. `unacknowledged` is TCP_USER_TIMEOUT of the
     /// connections that it dials.
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &BackendSettings,
         registry: Arc<Registry>,
         unacknowledged: Option<Duration>,
         drain: &Drain,
-        own: &Arc<Own>,
+        own: &Arc<OwnSockets>,
     ) -> Self {
         let pool = |addresses: &[Address]| {
             let tls = settings.tls.as_ref();
             let tls = tls.map(|tls| Tls::new(&settings.name, tls));
-            let Settings {
+            let BackendSettings {
                 balance, health, ..
             } = *settings;
             Pool::new(addresses, balance, health, unacknowledged, tls).beside(Arc::clone(own))
@@ -125,7 +125,7 @@ impl Backend {
         &self.settings.name
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &BackendSettings {
         &self.settings
     }
 
@@ -301,7 +301,7 @@ enum Taken {
 
 /// A claimer has time of its own to read its answer: a claim at the last moment is a claim.
 async fn taken(claimer: Claimer) -> Taken {
-    let Some(told) = claimer.into_told() else {
+    let Some(told) = claimer.into_answered() else {
         return Taken::Gone;
     };
     let pid = told.process();
@@ -395,4 +395,4 @@ const READ_BUDGET: Duration = Duration::from_secs(2);
 const BUILT_IN_BUFFER: usize = 16 * 1024;
 
 /// The backends of a proxy, by name.
-pub(crate) type Backends = std::collections::HashMap<String, Arc<Backend>>;
+pub(crate) type Backends = std::collections::HashMap<String, Arc<ActiveBackend>>;

@@ -31,10 +31,10 @@ use tokio_rustls::rustls::{
 
 pub use self::ledger::OpenConnections;
 use crate::deadline::Deadline;
-use crate::relay::{Joint, Records, Relay, Settings};
+use crate::relay::{Joint, Records, Relay, RelayTimeouts};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
-use crate::tls::tickets::Secret;
+use crate::tls::tickets::TicketSecret;
 use crate::tls::{self, Keyed, Session, TlsAcceptor};
 use crate::traffic::Traffic;
 use crate::wire::{Peer, Wire};
@@ -65,8 +65,8 @@ impl Front {
     /// As all here: when anything is not as it must be.
     pub fn new(suite: SupportedCipherSuite, sessions: Sessions) -> Self {
         let certificate = Certificate::for_development().expect("it is tested");
-        let secret = Secret::random().expect("random bytes");
-        let acceptor = TlsAcceptor::new(&tls::Settings::with(certificate), &secret);
+        let secret = TicketSecret::random().expect("random bytes");
+        let acceptor = TlsAcceptor::new(&tls::AcceptorSettings::with(certificate), &secret);
         let runtime = Builder::new_current_thread().enable_time().build();
         Self {
             acceptor: acceptor.expect("the development certificate and its key"),
@@ -231,7 +231,7 @@ impl Proxy {
         self.life = Box::pin(async move {
             let traffic = Traffic::default();
             let relay = Relay {
-                settings: &Settings {
+                settings: &RelayTimeouts {
                     idle: Some(LONG),
                     half_close: Some(LONG),
                     unacknowledged: Some(LONG),

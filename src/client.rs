@@ -14,7 +14,7 @@ pub(crate) use self::transport::Transport;
 use crate::backend::Upstream;
 use crate::deadline::{Deadline, Elapsed};
 use crate::record::MOST_HELD;
-use crate::relay::{End, Endpoint, Heard, Joint, Records, Relay, Settings};
+use crate::relay::{End, Endpoint, Heard, Joint, Records, Relay, RelayTimeouts};
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
 
@@ -110,7 +110,7 @@ impl Client {
             Self::Record(joint) => joint.stop(),
             Self::Stream(joint) => joint.stop(),
         }
-        let settings = Settings {
+        let settings = RelayTimeouts {
             idle: None,
             half_close: None,
             unacknowledged: None,
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::record::Start;
-    use crate::relay::Settings;
+    use crate::relay::RelayTimeouts;
     use crate::sys::socket::Socket;
     use crate::traffic::Traffic;
 
@@ -243,7 +243,7 @@ mod tests {
         let stream = Client::plain(transport());
         for mut client in [record, stream] {
             let (mut backend, traffic) = (Upstream::from(socket()), Traffic::default());
-            let settings = Settings {
+            let settings = RelayTimeouts {
                 idle: None,
                 half_close: None,
                 unacknowledged: None,

@@ -79,16 +79,16 @@ use crate::{gate, limits, relay, tls};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) runtime: Runtime,
-    pub(crate) limits: limits::Settings,
+    pub(crate) limits: limits::LimitSettings,
     pub(crate) timeouts: Timeouts,
     /// How long a drain may take; `None` is unlimited.
     pub(crate) drain: Option<Duration>,
     /// TCP_USER_TIMEOUT of every TCP connection.
     pub(crate) unacknowledged: Option<Duration>,
-    pub(crate) gate: Option<gate::Settings>,
+    pub(crate) gate: Option<gate::GateSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
-    pub(crate) backends: Vec<backend::Settings>,
+    pub(crate) backends: Vec<backend::BackendSettings>,
     base: PathBuf,
     files: Vec<FileState>,
     warnings: Vec<Problem>,
@@ -125,7 +125,7 @@ pub enum LogFormat {
 pub(crate) struct Listener {
     pub name: String,
     pub address: Address,
-    pub tls: Option<tls::Settings>,
+    pub tls: Option<tls::AcceptorSettings>,
     /// Who may connect, where it is a Unix socket.
     pub access: Access,
     /// Of a listener behind load balancers.
@@ -269,15 +269,15 @@ impl Config {
         address: Address,
         certificate: Option<Certificate>,
         to: To,
-        gate: Option<gate::Settings>,
+        gate: Option<gate::GateSettings>,
     ) -> Self {
         let name = String::from(DEFAULT);
-        let tls = certificate.map(tls::Settings::with);
+        let tls = certificate.map(tls::AcceptorSettings::with);
         let route = Rule {
             action: Action::Backend(name.clone()),
             ..Rule::default()
         };
-        let backend = backend::Settings {
+        let backend = backend::BackendSettings {
             name: name.clone(),
             to,
             balance: Balance::LeastConnections,
@@ -288,7 +288,7 @@ impl Config {
         };
         Self {
             runtime: Runtime::default(),
-            limits: limits::Settings::default(),
+            limits: limits::LimitSettings::default(),
             timeouts: Timeouts::default(),
             drain: Some(DRAIN),
             unacknowledged: Some(UNACKNOWLEDGED),
@@ -334,7 +334,7 @@ impl Default for Timeouts {
         Self {
             handshake: Some(Duration::from_secs(10)),
             backend: Some(Duration::from_secs(5)),
-            relay: relay::Settings {
+            relay: relay::RelayTimeouts {
                 idle: Some(Duration::from_secs(60 * 60)),
                 half_close: Some(Duration::from_secs(60)),
                 unacknowledged: Some(UNACKNOWLEDGED),

@@ -24,10 +24,10 @@ use self::admission::admit;
 use self::teardown::{HURRY, Remains, dismiss, interrupt, part};
 use self::termination::Termination;
 use crate::active_config::Timeouts;
-use crate::backend::{Backend, Lease, Served, Service, Upstream};
+use crate::backend::{ActiveBackend, Lease, Served, Service, Upstream};
 use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
-use crate::ledger::Record;
+use crate::ledger::LedgerRecord;
 use crate::limits::{IdentityShare, Permit, Place};
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
@@ -36,13 +36,13 @@ use crate::relay::{self, Answer, End, Relay};
 /// A client that was let in, and to whom.
 struct Admitted {
     client: Client,
-    backend: Arc<Backend>,
+    backend: Arc<ActiveBackend>,
     timeouts: Timeouts,
     lifetime: Deadline,
     /// Its place among those that wait for a backend.
     _place: Place,
     reserved: Reserved,
-    record: Record,
+    record: LedgerRecord,
 }
 
 /// A client and the backend that serves it: all that there is of a connection while its bytes move.
@@ -53,10 +53,10 @@ struct Established {
     backend: Upstream,
     /// What must run beside the relay for the backend to answer.
     service: Option<Service>,
-    timeouts: relay::Settings,
+    timeouts: relay::RelayTimeouts,
     lifetime: Deadline,
     reserved: Reserved,
-    record: Record,
+    record: LedgerRecord,
 }
 
 /// A connection that ends before its relay.
@@ -64,7 +64,7 @@ struct Failed {
     remains: Remains,
     termination: Termination,
     reserved: Reserved,
-    record: Record,
+    record: LedgerRecord,
 }
 
 /// What a connection has of all that there is a limit for. It is given back before the record is
@@ -236,7 +236,7 @@ impl Failed {
     }
 }
 
-fn close(record: Record, reserved: Reserved, termination: &Termination) -> Outcome {
+fn close(record: LedgerRecord, reserved: Reserved, termination: &Termination) -> Outcome {
     let detail = termination.detail(&record.facts().backend);
     let outcome = termination.outcome();
     drop(reserved);

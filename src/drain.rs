@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::level::Level;
+use crate::atomic_watch::AtomicWatch;
 
 /// Shared by all that must know of the end. Cloning gives another handle to the same drain.
 ///
-/// Every connection waits on it all its life, hence [`Level`].
+/// Listeners look at it between two connections, hence [`AtomicWatch`].
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Drain(Arc<Level>);
+pub(crate) struct Drain(Arc<AtomicWatch>);
 
 /// How far it has come; 0 before.
 const STARTED: usize = 1;

@@ -29,13 +29,13 @@ use tracing::{debug, warn};
 use self::door::{Guest, Leaving};
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::own::Own;
+use crate::backend::own_sockets::OwnSockets;
 use crate::backend::pool::{Registry, Withdrawn};
 use crate::deadline::Deadline;
 use crate::id::Id;
 use crate::limits::{Gauge, Slot};
 use crate::proxy_state::ProxyState;
-use crate::rendezvous::wire::{Refusal, Request};
+use crate::rendezvous::wire::{GateRefusal, Request};
 use crate::rendezvous::{Accepted, Rendezvous};
 use crate::sys::descriptors::is_exhausted;
 use crate::sys::listeners;
@@ -43,7 +43,7 @@ use crate::sys::unix::{Access, BACKLOG};
 
 /// Where the gate is and who may come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct GateSettings {
     /// Absolute, or relative to the runtime directory.
     pub path: PathBuf,
     /// Beyond root and our own.
@@ -53,7 +53,7 @@ pub(crate) struct Settings {
     pub max_clients: Option<usize>,
 }
 
-impl Default for Settings {
+impl Default for GateSettings {
     fn default() -> Self {
         Self {
             path: PathBuf::from("gate.sock"),
@@ -64,7 +64,7 @@ impl Default for Settings {
     }
 }
 
-impl Settings {
+impl GateSettings {
     /// Who may connect to the socket's file. Its mode has room for one group; the rest takes an access
     /// control list.
     pub(crate) fn access(&self) -> Access {
@@ -97,13 +97,13 @@ impl Settings {
 
 /// The open gate.
 pub(crate) struct Gate {
-    settings: Settings,
+    settings: GateSettings,
     state: Arc<ProxyState>,
     places: Gauge,
 }
 
 impl Gate {
-    pub(crate) fn new(settings: Settings, state: Arc<ProxyState>) -> Self {
+    pub(crate) fn new(settings: GateSettings, state: Arc<ProxyState>) -> Self {
         let places = Gauge::new(settings.max_clients);
         Self {
             settings,
@@ -141,7 +141,7 @@ impl Gate {
         let late = async {
             loop {
                 if let Some(client) = gate.accept(&listener).await {
-                    leaving.tell(client, Refusal::Draining);
+                    leaving.tell(client, GateRefusal::Draining);
                 }
             }
         };
@@ -188,7 +188,7 @@ impl Gate {
         let request = match line {
             Ok(Ok(Some(line))) => Request::parse(&line),
             // Too long, too slow, or ended in the middle.
-            Ok(Ok(None) | Err(_)) | Err(_) => Err(Refusal::Malformed),
+            Ok(Ok(None) | Err(_)) | Err(_) => Err(GateRefusal::Malformed),
         };
         let refused = match request {
             Ok(Request::Claim(id)) => self.claim(id, client, place),
@@ -222,8 +222,8 @@ impl Gate {
             Ok(()) => Ok(()),
             Err(unclaimed) => {
                 let refusal = match self.state.drain.is_started() {
-                    true => Refusal::Draining,
-                    false => Refusal::Unknown,
+                    true => GateRefusal::Draining,
+                    false => GateRefusal::Unknown,
                 };
                 Err((refusal, untold(unclaimed.into_stream())))
             }
@@ -248,7 +248,7 @@ impl Gate {
                 send_away(&self.state, backend);
                 Ok(())
             }
-            Accepted::Drained(claimer) => Err((Refusal::Draining, untold(claimer))),
+            Accepted::Drained(claimer) => Err((GateRefusal::Draining, untold(claimer))),
             // It left; there is nobody to tell.
             Accepted::Gone(_) => Ok(()),
         }
@@ -262,14 +262,14 @@ impl Gate {
         address: &Address,
         uid: u32,
         client: &mut UnixStream,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), GateRefusal> {
         let registry = self.registry(backend)?;
         // Whoever may register could otherwise send the plaintext of others anywhere.
         if !address.is_local() || !is_fit(address, uid, &self.state.own) {
-            return Err(Refusal::Forbidden);
+            return Err(GateRefusal::Forbidden);
         }
         if self.state.drain.is_started() {
-            return Err(Refusal::Draining);
+            return Err(GateRefusal::Draining);
         }
         let registration = registry.register(address, uid);
         debug!(backend, %address, "address registered");
@@ -285,27 +285,27 @@ impl Gate {
         drop(registration);
         debug!(backend, %address, "address withdrawn");
         match withdrawn {
-            Some(Withdrawn::AsForeign) => Err(Refusal::Forbidden),
+            Some(Withdrawn::AsForeign) => Err(GateRefusal::Forbidden),
             Some(Withdrawn::ByReload) | None => Ok(()),
         }
     }
 
-    fn watchable(&self, backend: &str) -> Result<(), Refusal> {
+    fn watchable(&self, backend: &str) -> Result<(), GateRefusal> {
         self.registry(backend)?;
         match self.state.drain.is_started() {
-            true => Err(Refusal::Draining),
+            true => Err(GateRefusal::Draining),
             false => Ok(()),
         }
     }
 
-    fn registry(&self, backend: &str) -> Result<Arc<Registry>, Refusal> {
+    fn registry(&self, backend: &str) -> Result<Arc<Registry>, GateRefusal> {
         registry(&self.state, backend)
     }
 }
 
 /// Whether a user may register the address, as far as it shows before it is dialled: what answers
 /// there is looked at again each time.
-fn is_fit(address: &Address, uid: u32, own: &Own) -> bool {
+fn is_fit(address: &Address, uid: u32, own: &OwnSockets) -> bool {
     if own.at(address).is_some() {
         return false;
     }
@@ -324,10 +324,10 @@ fn is_fit(address: &Address, uid: u32, own: &Own) -> bool {
 }
 
 /// Where the backend's workers are registered, if it is one for workers.
-fn registry(state: &ProxyState, backend: &str) -> Result<Arc<Registry>, Refusal> {
+fn registry(state: &ProxyState, backend: &str) -> Result<Arc<Registry>, GateRefusal> {
     let config = state.config.load();
-    let backend = config.backends.get(backend).ok_or(Refusal::Unknown)?;
-    backend.registry().cloned().ok_or(Refusal::Forbidden)
+    let backend = config.backends.get(backend).ok_or(GateRefusal::Unknown)?;
+    backend.registry().cloned().ok_or(GateRefusal::Forbidden)
 }
 
 /// Tells those who wait for connections of the backend, and watch it, if it is none for workers;
@@ -345,12 +345,12 @@ pub(crate) fn send_away(state: &ProxyState, backend: &str) -> bool {
 /// Resolves all that waits at the rendezvous as drained, and sends the waiting workers away.
 pub(crate) fn dismiss(rendezvous: &Rendezvous<Claimer>) {
     for claimer in rendezvous.drain() {
-        refuse(untold(claimer), Refusal::Draining);
+        refuse(untold(claimer), GateRefusal::Draining);
     }
 }
 
 /// `Err` is who is to be told no, and why.
-type Answered = Result<(), (Refusal, Option<StdUnixStream>)>;
+type Answered = Result<(), (GateRefusal, Option<StdUnixStream>)>;
 
 /// Takes the socket off this thread's reactor. `None` when the runtime is shutting down.
 fn detach(client: UnixStream) -> Option<StdUnixStream> {
@@ -360,12 +360,12 @@ fn detach(client: UnixStream) -> Option<StdUnixStream> {
 fn untold(claimer: Claimer) -> Option<StdUnixStream> {
     match claimer {
         Claimer::Worker(stream, _) => Some(stream),
-        Claimer::Handler(_) | Claimer::Told(_) => None,
+        Claimer::Handler(_) | Claimer::Answered(_) => None,
     }
 }
 
 /// Says no and closes, without waiting for anything.
-fn refuse(client: Option<StdUnixStream>, refusal: Refusal) {
+fn refuse(client: Option<StdUnixStream>, refusal: GateRefusal) {
     let Some(mut client) = client else {
         return;
     };

@@ -1,7 +1,7 @@
 //! The record of every open connection, and the one place that says how it ended.
 //!
 //! ```text
-//! open ─► Record ─► (introduced, secured, routed, reached) ─► close(outcome) ─► a count, a line
+//! open ─► LedgerRecord ─► (introduced, secured, routed, reached) ─► close(outcome) ─► a count, a line
 //!            └─ Entry, shared: facts, state, bytes; found by id and by name; ended with a cause
 //! ```
 
@@ -20,7 +20,7 @@ pub use self::entry::ConnectionState;
 pub(crate) use self::entry::Entry;
 pub use self::filter::{ConnectionFilter, OpenConnection};
 use self::index::Index;
-pub(crate) use self::record::{Detail, Record, Via};
+pub(crate) use self::record::{Detail, LedgerRecord, Via};
 use self::refusals::Origin;
 pub(crate) use self::refusals::{Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
@@ -39,7 +39,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Opens the record of a connection that was admitted.
-    pub(crate) fn open(self: &Arc<Self>, facts: Facts, via: Via) -> Record {
+    pub(crate) fn open(self: &Arc<Self>, facts: Facts, via: Via) -> LedgerRecord {
         self.open.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(facts));
         self.index.insert(&entry);
@@ -47,7 +47,7 @@ impl Ledger {
         if self.is_cut.load(Ordering::Relaxed) {
             entry.end(EndCause::Drained);
         }
-        Record::new(entry, Arc::clone(self), via)
+        LedgerRecord::new(entry, Arc::clone(self), via)
     }
 
     /// The open connections that are meant. Without one of the names that there is an index for, all

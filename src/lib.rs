@@ -13,11 +13,11 @@
 
 // Words: what everything else talks about.
 mod address;
+mod atomic_watch;
 mod deadline;
 mod facts;
 mod id;
 mod identity;
-mod level;
 mod outcome;
 mod pace;
 mod pattern;

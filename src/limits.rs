@@ -30,7 +30,7 @@ use crate::identity::Identity;
 
 /// The most that may be at a time, or begin in a second; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct LimitSettings {
     pub connections: Option<usize>,
     pub connections_per_ip: Option<usize>,
     pub connections_per_identity: Option<usize>,
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
     pub handshakes_per_second_per_ip: Option<usize>,
 }
 
-impl Default for Settings {
+impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             connections: Some(10_000),
@@ -68,12 +68,12 @@ pub(crate) struct Limits {
 
 /// What a connection that is let in begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begins {
-    WithHandshake,
+pub(crate) enum FirstStage {
+    Handshake,
     /// Of a load balancer, which says whose connection it is.
-    WithHeader,
+    ProxyHeader,
     /// It waits for a backend at once.
-    Otherwise,
+    Backend,
 }
 
 /// What a connection that no backend has yet has a place among.
@@ -85,7 +85,7 @@ pub(crate) enum Place {
 }
 
 impl Limits {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &LimitSettings) -> Self {
         Self {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
@@ -99,7 +99,7 @@ impl Limits {
 
     /// Changes what may be from now on. Nobody who was admitted has to go; who was admitted while
     /// a client's share was unlimited is not counted in it.
-    pub(crate) fn change(&self, settings: &Settings) {
+    pub(crate) fn change(&self, settings: &LimitSettings) {
         let most_open = most(settings.connections);
         self.most_open.store(most_open, Ordering::Relaxed);
         let most_pending = most(settings.pending);
@@ -114,14 +114,14 @@ impl Limits {
     pub(crate) fn admit(
         &self,
         ip: Option<IpAddr>,
-        begins: Begins,
+        begins: FirstStage,
     ) -> Result<(Permit, Place), Exceeded> {
         // Known without the lock, so that a flood at the limit does not meet there.
         self.room(self.now(), OPEN)?;
         let ip = ip.map(network);
         let take = || match begins {
-            Begins::WithHandshake | Begins::WithHeader => self.take_handshaking(ip, begins),
-            Begins::Otherwise => {
+            FirstStage::Handshake | FirstStage::ProxyHeader => self.take_handshaking(ip, begins),
+            FirstStage::Backend => {
                 let open = self.take(OPEN + PENDING, OPEN)?;
                 Ok((open, Place::Pending(Slot::new(&self.now, PENDING))))
             }
@@ -137,7 +137,7 @@ impl Limits {
     fn take_handshaking(
         &self,
         ip: Option<IpAddr>,
-        begins: Begins,
+        begins: FirstStage,
     ) -> Result<(Slot, Place), Exceeded> {
         let (handshaking, open) = self.handshakes.admit(ip, || {
             self.room(self.now(), OPEN)?;
@@ -158,7 +158,7 @@ impl Limits {
         permit: &mut Permit,
         place: &mut Place,
         ip: Option<IpAddr>,
-        begins: Begins,
+        begins: FirstStage,
     ) -> Result<(), Exceeded> {
         let ip = ip.map(network);
         let begin = || self.begin(ip, begins);
@@ -174,10 +174,10 @@ impl Limits {
         Ok(())
     }
 
-    fn begin(&self, client: Option<IpAddr>, begins: Begins) -> Result<(), Exceeded> {
+    fn begin(&self, client: Option<IpAddr>, begins: FirstStage) -> Result<(), Exceeded> {
         match begins {
-            Begins::WithHandshake => self.rates.take(client, Instant::now()),
-            Begins::WithHeader | Begins::Otherwise => Ok(()),
+            FirstStage::Handshake => self.rates.take(client, Instant::now()),
+            FirstStage::ProxyHeader | FirstStage::Backend => Ok(()),
         }
     }
 

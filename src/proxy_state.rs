@@ -8,14 +8,14 @@ use tracing::warn;
 
 use crate::active_config::ActiveConfig;
 use crate::backend::claimer::Claimer;
-use crate::backend::own::Own;
+use crate::backend::own_sockets::OwnSockets;
 use crate::drain::Drain;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::pace::Pace;
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::Reserve;
-use crate::tls::tickets::Secret;
+use crate::tls::tickets::TicketSecret;
 
 /// What all connections of a proxy share.
 #[derive(Debug)]
@@ -23,12 +23,12 @@ pub(crate) struct ProxyState {
     pub config: ArcSwap<ActiveConfig>,
     pub limits: Limits,
     /// For tickets that only this process opens; a reload keeps them.
-    pub tickets: Secret,
+    pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,
     pub ledger: Arc<Ledger>,
     pub drain: Drain,
     /// What is listened on: none of it is dialled.
-    pub own: Arc<Own>,
+    pub own: Arc<OwnSockets>,
     pub reserve: Reserve,
     pub complaint: Complaint,
 }

@@ -26,7 +26,7 @@ use tokio_rustls::rustls::{AlertDescription, ExtractedSecrets};
 pub(crate) use self::cipher::Exhausted;
 use self::cipher::{HEADER, Header, MAX_PAYLOAD, OVERHEAD, Version};
 use self::inbound::{Answer, Inbound, Received};
-pub(crate) use self::inbound::{Refusal, Role};
+pub(crate) use self::inbound::{RecordRefusal, Role};
 use self::keys::Keys;
 pub(crate) use self::keys::{Secret, TrafficSecrets};
 pub(crate) use self::layout::{Layout, Pieces};
@@ -100,7 +100,7 @@ pub(crate) enum Then {
     /// The peer has ended its stream in order.
     End,
     /// The connection has failed. If the peer is to be told why, the alert is among the answers.
-    Refused(Refusal),
+    Refused(RecordRefusal),
     /// An answer was due that no key can seal.
     KeysSpent,
 }
@@ -213,7 +213,7 @@ impl Layer {
         buffer: &mut [u8],
         pieces: &mut Pieces,
         rest: &mut usize,
-    ) -> Result<Option<Received>, Refusal> {
+    ) -> Result<Option<Received>, RecordRefusal> {
         let suite = self.inbound.keys.suite;
         let Some(header) = Header::of_whole_record(&buffer[*rest..], suite)? else {
             return Ok(None);
@@ -249,10 +249,10 @@ impl Layer {
     }
 
     /// Tells the peer what it did wrong, if it does not know.
-    fn refuse(&mut self, refusal: Refusal, answers: &mut Vec<u8>) {
+    fn refuse(&mut self, refusal: RecordRefusal, answers: &mut Vec<u8>) {
         match refusal {
-            Refusal::Broken(alert) => self.alert(alert, answers),
-            Refusal::Given(alert) => self.given_up = Some(alert),
+            RecordRefusal::Broken(alert) => self.alert(alert, answers),
+            RecordRefusal::Given(alert) => self.given_up = Some(alert),
         }
         // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).
         self.is_mute = true;

@@ -76,7 +76,7 @@ pub(crate) struct Query<'a> {
 
 /// Why a connection goes nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum RouteRefusal {
     NoRoute,
     Denied,
 }
@@ -130,14 +130,14 @@ impl Routes {
     }
 
     /// The name of the backend of the first rule that matches.
-    pub(crate) fn choose(&self, query: &Query<'_>) -> Result<&str, Refusal> {
+    pub(crate) fn choose(&self, query: &Query<'_>) -> Result<&str, RouteRefusal> {
         let first = self
             .candidates(query.sni)
             .find(|candidate| candidate.mismatch(query).is_none());
         match first.map(|candidate| &candidate.rule.action) {
             Some(Action::Backend(name)) => Ok(name),
-            Some(Action::Deny) => Err(Refusal::Denied),
-            None => Err(Refusal::NoRoute),
+            Some(Action::Deny) => Err(RouteRefusal::Denied),
+            None => Err(RouteRefusal::NoRoute),
         }
     }
 
@@ -150,7 +150,7 @@ impl Routes {
         query: &Query<'_>,
         expecting: Expecting,
         naming: Naming,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RouteRefusal> {
         for Candidate { rule, name } in self.candidates(query.sni) {
             let may_match = match (Candidate { rule, name }.mismatch(query), expecting) {
                 (None, _) => Match::Certain,
@@ -161,12 +161,12 @@ impl Routes {
             match (&rule.action, may_match) {
                 (Action::Backend(_), _) if is_named => return Ok(()),
                 (_, Match::Possible) => {}
-                (Action::Deny, Match::Certain) if is_named => return Err(Refusal::Denied),
+                (Action::Deny, Match::Certain) if is_named => return Err(RouteRefusal::Denied),
                 // It takes the client, or turns it away, without this protocol.
-                (_, Match::Certain) => return Err(Refusal::NoRoute),
+                (_, Match::Certain) => return Err(RouteRefusal::NoRoute),
             }
         }
-        Err(Refusal::NoRoute)
+        Err(RouteRefusal::NoRoute)
     }
 
     /// How [`Self::choose`] comes to its end: for each rule, up to the one that matches, the first

@@ -48,7 +48,7 @@ pub(crate) use self::first::MOST_RECEIVED;
 pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
 pub(crate) use self::record::Keyed;
-use self::tickets::{Ring, Secret};
+use self::tickets::{Ring, TicketSecret};
 use self::turns::in_turn;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
@@ -57,7 +57,7 @@ use crate::wire::Wire;
 
 /// How a listener speaks TLS.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct AcceptorSettings {
     pub hosts: Arc<Hosts>,
     /// `None`: clients are not asked for certificates.
     pub client_auth: Option<ClientAuth>,
@@ -67,7 +67,7 @@ pub(crate) struct Settings {
     pub engine: Engine,
 }
 
-impl Settings {
+impl AcceptorSettings {
     /// With what is the default for the rest.
     pub(crate) fn with(certificate: Certificate) -> Self {
         Self {
@@ -115,7 +115,7 @@ pub(crate) enum Tickets {
     /// Sessions are resumed, by this process.
     Rotate,
     /// By every process that has the secret.
-    Fleet(Secret),
+    Fleet(TicketSecret),
     /// Every handshake is a full one.
     None,
 }
@@ -141,7 +141,10 @@ impl TlsAcceptor {
     /// # Errors
     ///
     /// There are no random bytes, or rustls cannot be configured so.
-    pub(crate) fn new(settings: &Settings, secret: &Secret) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        settings: &AcceptorSettings,
+        secret: &TicketSecret,
+    ) -> Result<Self, rustls::Error> {
         let mut general = configure(settings, secret)?;
         let bytes = |name: &String| name.clone().into_bytes();
         let of = |name: &String| {
@@ -235,7 +238,10 @@ impl TlsAcceptor {
     }
 }
 
-fn configure(settings: &Settings, secret: &Secret) -> Result<ServerConfig, rustls::Error> {
+fn configure(
+    settings: &AcceptorSettings,
+    secret: &TicketSecret,
+) -> Result<ServerConfig, rustls::Error> {
     let versions: &[&SupportedProtocolVersion] = match settings.min_version {
         MinVersion::Tls12 => &[&TLS13, &TLS12],
         MinVersion::Tls13 => &[&TLS13],

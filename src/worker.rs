@@ -46,13 +46,16 @@ pub(crate) struct Worker {
 }
 
 /// Where a worker gets listeners that a reload has added. Bounded: a reload waits.
-pub(crate) type Door = mpsc::Sender<Bound>;
+pub(crate) type ListenerSender = mpsc::Sender<Bound>;
 
 impl Worker {
     /// # Errors
     ///
     /// The runtime cannot watch a socket.
-    pub(crate) fn new(bound: Vec<Bound>, state: Arc<ProxyState>) -> io::Result<(Self, Door)> {
+    pub(crate) fn new(
+        bound: Vec<Bound>,
+        state: Arc<ProxyState>,
+    ) -> io::Result<(Self, ListenerSender)> {
         let listeners = bound
             .into_iter()
             .map(Bound::watched)
@@ -126,7 +129,7 @@ impl WorkerThread {
         index: usize,
         bound: Vec<Bound>,
         state: Arc<ProxyState>,
-    ) -> io::Result<(Self, Door)> {
+    ) -> io::Result<(Self, ListenerSender)> {
         let (ready, is_ready) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let (end, ended) = oneshot::channel();

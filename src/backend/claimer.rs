@@ -21,12 +21,12 @@ pub(crate) enum Claimer {
     /// A handler in this process, which gets one end of a socket pair.
     Handler(oneshot::Sender<HandedOver>),
     /// It has been told; this end of its stream is the relay's.
-    Told(Told),
+    Answered(Answered),
 }
 
 /// The relay's end of the stream of a claimer that has been told.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct Answered {
     stream: UnixStream,
     /// The worker's answer is in its socket, which may send so many bytes at a time once the
     /// worker has read it. `None` for a handler, which was given its end directly.
@@ -48,7 +48,7 @@ impl Claimer {
     pub(crate) fn tell(self, facts: &Facts) -> Result<Self, Self> {
         match self {
             Self::Worker(stream, slot) => match answer(&stream, facts) {
-                Ok(buffer) => Ok(Self::Told(Told {
+                Ok(buffer) => Ok(Self::Answered(Answered {
                     stream,
                     unread: Some(buffer),
                 })),
@@ -60,7 +60,7 @@ impl Claimer {
                         facts: facts.clone(),
                         stream: theirs,
                     };
-                    let told = Self::Told(Told {
+                    let told = Self::Answered(Answered {
                         stream: ours,
                         unread: None,
                     });
@@ -72,14 +72,16 @@ impl Claimer {
                 }
                 Err(_) => Err(Self::Handler(handler)),
             },
-            told @ Self::Told(_) => Err(told),
+            told @ Self::Answered(_) => Err(told),
         }
     }
 
     /// Whether somebody is still there to be told.
     pub(crate) fn is_alive(&self) -> bool {
         match self {
-            Self::Worker(stream, _) | Self::Told(Told { stream, .. }) => !is_hung_up(stream),
+            Self::Worker(stream, _) | Self::Answered(Answered { stream, .. }) => {
+                !is_hung_up(stream)
+            }
             Self::Handler(handler) => !handler.is_closed(),
         }
     }
@@ -88,20 +90,20 @@ impl Claimer {
     pub(crate) fn is_of(&self, pid: i32) -> bool {
         match self {
             Self::Worker(stream, _) => process(stream) == Some(pid),
-            Self::Handler(_) | Self::Told(_) => false,
+            Self::Handler(_) | Self::Answered(_) => false,
         }
     }
 
     /// The relay's end, once told.
-    pub(crate) fn into_told(self) -> Option<Told> {
+    pub(crate) fn into_answered(self) -> Option<Answered> {
         match self {
-            Self::Told(told) => Some(told),
+            Self::Answered(told) => Some(told),
             Self::Worker(..) | Self::Handler(_) => None,
         }
     }
 }
 
-impl Told {
+impl Answered {
     /// The worker's process.
     pub(crate) fn process(&self) -> Option<i32> {
         self.unread.and_then(|_| process(&self.stream))
@@ -202,13 +204,13 @@ mod tests {
     use crate::limits::Gauge;
 
     /// A worker that has been told, and its own end.
-    fn told(listener: &str) -> (Told, UnixStream) {
+    fn told(listener: &str) -> (Answered, UnixStream) {
         let (ours, theirs) = pair().expect("a pair");
         let slot = Gauge::new(None).take().expect("unlimited");
         let mut facts = Facts::new("app");
         facts.listener = Some(listener.into());
         let told = Claimer::Worker(ours, slot).tell(&facts);
-        (told.expect("told").into_told().expect("told"), theirs)
+        (told.expect("told").into_answered().expect("told"), theirs)
     }
 
     /// Long enough for a wrong readiness to show; it decides nothing when all is right.

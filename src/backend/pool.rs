@@ -22,7 +22,7 @@ use self::target::{Answered, Target};
 use self::tour::{NO_ANSWER, Tour};
 use super::dial::{Reached, introduce};
 use super::dial_error::DialError;
-use super::own::Own;
+use super::own_sockets::OwnSockets;
 use super::secure::Tls;
 use super::whose::Expected;
 use super::{Park, Unserved};
@@ -63,7 +63,7 @@ pub(crate) struct Pool {
     configured: Targets,
     resolver: Resolver,
     registry: Arc<Registry>,
-    own: Arc<Own>,
+    own: Arc<OwnSockets>,
     turn: AtomicUsize,
     /// Told when an address answers again, so that parked connections need not wait out their
     /// pause.
@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Reaches none of these.
-    pub(crate) fn beside(mut self, own: Arc<Own>) -> Self {
+    pub(crate) fn beside(mut self, own: Arc<OwnSockets>) -> Self {
         self.own = own;
         self
     }

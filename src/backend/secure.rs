@@ -18,7 +18,7 @@ use crate::relay::Records;
 use crate::residue;
 use crate::sys::socket::Socket;
 use crate::tls::connect_error::{is_refusal, refusal};
-use crate::tls::connector::{Connected, Settings, TlsConnector};
+use crate::tls::connector::{Connected, ConnectorSettings, TlsConnector};
 use crate::tls::{self, Keyed};
 
 /// What the connections to the addresses of one backend have in common.
@@ -30,7 +30,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn new(backend: &str, settings: &Settings) -> Arc<Self> {
+    pub(crate) fn new(backend: &str, settings: &ConnectorSettings) -> Arc<Self> {
         Arc::new(Self {
             backend: backend.to_owned(),
             connector: TlsConnector::new(settings),

@@ -7,7 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::dial_error::DialError;
-use super::own::Own;
+use super::own_sockets::OwnSockets;
 use crate::sys::listeners;
 use crate::sys::socket::Socket;
 
@@ -16,7 +16,7 @@ use crate::sys::socket::Socket;
 pub(crate) struct Expected<'a> {
     /// Who registered the address; `None` if it is configured.
     pub registrant: Option<u32>,
-    pub own: &'a Own,
+    pub own: &'a OwnSockets,
 }
 
 impl Expected<'_> {

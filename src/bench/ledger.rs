@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
 use crate::identity::Identity;
-use crate::ledger::{ConnectionFilter, Ledger, Record, Via};
+use crate::ledger::{ConnectionFilter, Ledger, LedgerRecord, Via};
 
 /// So many open connections: each from an address of its own, with an identity that nine others have too,
 /// to one of a hundred backends.
 #[derive(Debug)]
 pub struct OpenConnections {
     ledger: Arc<Ledger>,
-    records: Vec<Record>,
+    records: Vec<LedgerRecord>,
 }
 
 impl OpenConnections {
@@ -57,7 +57,7 @@ impl OpenConnections {
     }
 }
 
-fn open(ledger: &Arc<Ledger>, number: u32) -> Record {
+fn open(ledger: &Arc<Ledger>, number: u32) -> LedgerRecord {
     let mut facts = Facts::of(Id::random());
     facts.listener = Some("https".into());
     facts.peer = Some(Endpoint::Tcp((address(number), 4711).into()));

@@ -11,7 +11,7 @@ use crate::backend::To;
 use crate::identity::Rule;
 use crate::tls::Engine;
 use crate::tls::certs::Role;
-use crate::tls::connector::{self, ServerName, Settings};
+use crate::tls::connector::{self, ConnectorSettings, ServerName};
 use crate::tls::roots::Roots;
 
 /// What the table says for a backend with this `to`. Outside `None` only with a problem that was
@@ -20,7 +20,7 @@ pub(super) fn client_mode(
     files: &Files<'_>,
     backend: &mut Table<'_>,
     to: Option<&To>,
-) -> Option<Option<Settings>> {
+) -> Option<Option<ConnectorSettings>> {
     let Some(place) = backend.place("tls") else {
         return Some(None);
     };
@@ -55,7 +55,7 @@ pub(super) fn client_mode(
     };
     table.finish();
     let roots = ca?;
-    (is_sound && has_certificate == certificate.is_some()).then_some(Some(Settings {
+    (is_sound && has_certificate == certificate.is_some()).then_some(Some(ConnectorSettings {
         server_name,
         roots,
         certificate,

@@ -68,7 +68,7 @@ impl Decoder<'_> {
         };
         let gate = match root.table("gate") {
             Some(table) => gate(table, runtime.directory.as_deref()),
-            None => Some(gate::Settings::default()),
+            None => Some(gate::GateSettings::default()),
         };
         let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
         tables_of_later_versions(&mut root);
@@ -173,14 +173,14 @@ fn tables_of_later_versions(root: &mut Table<'_>) {
     }
 }
 
-fn limits(mut table: Table<'_>) -> limits::Settings {
-    let default = limits::Settings::default();
+fn limits(mut table: Table<'_>) -> limits::LimitSettings {
+    let default = limits::LimitSettings::default();
     let mut limit = |key, default| {
         table
             .read(key, |value| value.or_off(Value::count))
             .unwrap_or(default)
     };
-    let settings = limits::Settings {
+    let settings = limits::LimitSettings {
         connections: limit("connections", default.connections),
         connections_per_ip: limit("connections_per_ip", default.connections_per_ip),
         connections_per_identity: limit(
@@ -224,8 +224,8 @@ fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duratio
 }
 
 /// `None` when the gate is switched off.
-fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings> {
-    let default = gate::Settings::default();
+fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::GateSettings> {
+    let default = gate::GateSettings::default();
     let path = table.read("path", |value| match value.string()? {
         "none" => Ok(None),
         _ => {
@@ -250,7 +250,7 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings
     let max_clients = table.read("max_clients", |value| value.or_off(Value::count));
     foreign::gate(&mut table);
     table.finish();
-    Some(gate::Settings {
+    Some(gate::GateSettings {
         path: path.unwrap_or(Some(default.path))?,
         allow_uids: allow_uids.into_iter().flatten().collect(),
         allow_gids: allow_gids.into_iter().flatten().collect(),
@@ -259,7 +259,7 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::Settings
 }
 
 /// `None` where only the start will tell in which directory it is.
-fn address_of(gate: &gate::Settings, runtime: &Runtime) -> Option<Address> {
+fn address_of(gate: &gate::GateSettings, runtime: &Runtime) -> Option<Address> {
     let directory = runtime.directory.as_deref().unwrap_or(Path::new(""));
     let path = directory.join(&gate.path);
     path.is_absolute().then_some(Address::Unix(path))

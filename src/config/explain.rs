@@ -7,8 +7,8 @@ use super::summary::{Shown, Target};
 use super::{Config, Listener};
 use crate::active_config::{Agreed, agree};
 use crate::identity::Identity;
-use crate::route::{Expecting, Query, Refusal};
-use crate::tls::Settings;
+use crate::route::{Expecting, Query, RouteRefusal};
+use crate::tls::AcceptorSettings;
 use crate::tls::client_auth::{ClientAuth, Demand};
 
 /// A client that might come.
@@ -111,7 +111,7 @@ impl Config {
     fn explain_handshake(
         &self,
         text: &mut String,
-        tls: &Settings,
+        tls: &AcceptorSettings,
         query: &Query<'_>,
         named: Option<&str>,
         identity: Option<&Identity>,
@@ -169,7 +169,7 @@ impl Config {
         &self,
         text: &mut String,
         query: &Query<'_>,
-        refusal: Option<Refusal>,
+        refusal: Option<RouteRefusal>,
     ) -> fmt::Result {
         for (index, mismatch) in self.routes.trace(query).into_iter().enumerate() {
             match mismatch {
@@ -183,8 +183,10 @@ impl Config {
                 let target = backend.map(|it| Target(it).to_string()).unwrap_or_default();
                 writeln!(text, "  backend {name}: {target}")
             }
-            Err(Refusal::Denied) => writeln!(text, "  refused with access_denied: `deny = true`"),
-            Err(Refusal::NoRoute) => {
+            Err(RouteRefusal::Denied) => {
+                writeln!(text, "  refused with access_denied: `deny = true`")
+            }
+            Err(RouteRefusal::NoRoute) => {
                 writeln!(text, "  refused with access_denied: no route matches")
             }
         }

@@ -18,12 +18,12 @@ use crate::tls::hosts::{Hosts, UnknownSni};
 use crate::tls::ocsp::{Stale, Staple};
 use crate::tls::revocation::{List, lists_in};
 use crate::tls::roots::Roots;
-use crate::tls::tickets::Secret;
+use crate::tls::tickets::TicketSecret;
 use crate::tls::time::Date;
-use crate::tls::{Alpn, Engine, MinVersion, Settings, Tickets};
+use crate::tls::{AcceptorSettings, Alpn, Engine, MinVersion, Tickets};
 
 /// `None` only with a problem that was reported.
-pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Settings> {
+pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<AcceptorSettings> {
     let entries = table.tables_such_as("certificates", CERTIFICATE);
     if entries.as_ref().is_some_and(Vec::is_empty) {
         table.problem(
@@ -51,7 +51,7 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Setti
     if certificates.is_empty() {
         return None;
     }
-    Some(Settings {
+    Some(AcceptorSettings {
         hosts: Arc::new(Hosts::new(
             certificates,
             unknown_sni.unwrap_or(UnknownSni::First),
@@ -212,7 +212,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     for (list, file) in revoked.iter().filter(|(list, _)| !list.is_matched()) {
         file.warn(table, &of_nobody(list));
     }
-    let settings = client_auth::Settings {
+    let settings = client_auth::ClientAuthSettings {
         demand,
         authorities,
         revoked: revoked.into_iter().map(|(list, _)| list).collect(),
@@ -308,7 +308,7 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
     if value.is_table() {
         let mut fleet = Table::of(value)?;
         let file = fleet.require("secret_file", |value| files.read(value));
-        let tickets = file.and_then(|file| match Secret::new(&file.content) {
+        let tickets = file.and_then(|file| match TicketSecret::new(&file.content) {
             Ok(secret) => Some(Tickets::Fleet(secret)),
             Err(error) => {
                 file.problem(&fleet, &error);

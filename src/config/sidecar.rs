@@ -122,11 +122,11 @@ impl Config {
             findings.warnings.push(Problem::at(Place::START, unused));
         }
         let gate = match (&sidecar.gate, &to) {
-            (Some(path), _) => Some(gate::Settings {
+            (Some(path), _) => Some(gate::GateSettings {
                 path: path.clone(),
                 ..Default::default()
             }),
-            (None, To::Gate) => Some(gate::Settings::default()),
+            (None, To::Gate) => Some(gate::GateSettings::default()),
             (None, To::Dialled(_) | To::Hello | To::Echo) => None,
         };
         proxy_protocol::check(sidecar.proxy_protocol.map(|_| &to))
@@ -163,7 +163,7 @@ fn backend(
     allow: &[identity::Rule],
     alpn: &[String],
     findings: &mut Findings,
-) -> Result<(To, Option<connector::Settings>), SidecarError> {
+) -> Result<(To, Option<connector::ConnectorSettings>), SidecarError> {
     let wrong = |to: &str, why: &str| SidecarError::Backend(to.into(), why.into());
     let (first, is_alone) = match &sidecar.to[..] {
         [first, rest @ ..] => (first, rest.is_empty()),
@@ -294,7 +294,7 @@ fn client_auth(
     })?;
     let authorities = Roots::from_pem(&pem).map_err(|error| wrong(error.to_string()))?;
     findings.add(path, of_roots(&authorities));
-    let settings = client_auth::Settings {
+    let settings = client_auth::ClientAuthSettings {
         demand: Demand::Required,
         authorities,
         revoked: Vec::new(),
@@ -322,7 +322,7 @@ fn towards_backend(
     allow: &[identity::Rule],
     alpn: &[String],
     findings: &mut Findings,
-) -> Result<connector::Settings, SidecarError> {
+) -> Result<connector::ConnectorSettings, SidecarError> {
     let roots = match &sidecar.backend_ca {
         None => Roots::of_platform().map_err(|error| SidecarError::Roots(error.to_string()))?,
         Some(path) => file::read(path)
@@ -333,7 +333,7 @@ fn towards_backend(
     if let Some(path) = &sidecar.backend_ca {
         findings.add(path, of_roots(&roots));
     }
-    Ok(connector::Settings {
+    Ok(connector::ConnectorSettings {
         server_name: None,
         roots,
         certificate: certificate(sidecar.backend_certificate.as_ref(), Role::Client, findings)?,

@@ -13,7 +13,7 @@ use crate::tls::chain::{self, Beyond};
 use crate::tls::client_auth::{ClientAuth, Demand};
 use crate::tls::revocation::List;
 use crate::tls::time::Date;
-use crate::tls::{MinVersion, Settings};
+use crate::tls::{AcceptorSettings, MinVersion};
 
 /// The listeners of a configuration with their certificates, and its backends. Shown as several
 /// lines; the form may change.
@@ -92,7 +92,7 @@ fn write_beyond(f: &mut fmt::Formatter<'_>, beyond: &Beyond) -> fmt::Result {
     }
 }
 
-fn asks(tls: &Settings) -> &'static str {
+fn asks(tls: &AcceptorSettings) -> &'static str {
     match tls.client_auth.as_ref().map(ClientAuth::demand) {
         None => "no client certificates",
         Some(Demand::Optional) => "client certificates optional",
@@ -151,7 +151,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// Who serves.
-pub(super) struct Target<'a>(pub &'a backend::Settings);
+pub(super) struct Target<'a>(pub &'a backend::BackendSettings);
 
 impl fmt::Display for Target<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,8 +6,8 @@ use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::client::Transport;
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
-use crate::ledger::{Record, Via};
-use crate::limits::{Begins, Permit, Place};
+use crate::ledger::{LedgerRecord, Via};
+use crate::limits::{FirstStage, Permit, Place};
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 
@@ -31,7 +31,7 @@ pub(crate) struct Accepted {
     pub permit: Permit,
     /// Room among those that no backend has yet.
     pub place: Place,
-    pub record: Record,
+    pub record: LedgerRecord,
 }
 
 /// # Errors
@@ -60,7 +60,7 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         }
         // Where a load balancer tells of the client, its own connections are nobody's share,
         // nor has it been said yet whose handshake it is.
-        Some(_) => (None, Begins::WithHeader, Via::Proxy),
+        Some(_) => (None, FirstStage::ProxyHeader, Via::Proxy),
         None => (peer.as_ref(), listener.begins(), Via::Direct),
     };
     let ip = client.and_then(Endpoint::ip);

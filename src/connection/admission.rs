@@ -7,16 +7,16 @@ use super::teardown::Remains;
 use super::termination::{Rejection, Termination};
 use super::{Accepted, Admitted, Failed, Reserved};
 use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
-use crate::backend::Backend;
+use crate::backend::ActiveBackend;
 use crate::client::{Client, Transport};
 use crate::deadline::Deadline;
 use crate::facts::{Endpoint, Facts};
-use crate::ledger::Record;
+use crate::ledger::LedgerRecord;
 use crate::limits::Place;
 use crate::proxy_protocol::Origin;
 use crate::proxy_state::ProxyState;
 use crate::residue;
-use crate::route::{Expecting, Query, Refusal};
+use crate::route::{Expecting, Query, RouteRefusal};
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 
 /// Lets a client in, unless its connection is ended meanwhile.
@@ -72,7 +72,7 @@ struct Admission<'a> {
     deadline: Deadline,
     place: Place,
     reserved: Reserved,
-    record: Record,
+    record: LedgerRecord,
 }
 
 /// What there is of a client that was not let in, and why.
@@ -111,7 +111,7 @@ impl<'a> Admission<'a> {
     async fn admit(
         &mut self,
         mut transport: Transport,
-    ) -> Result<(Client, Arc<Backend>), Rejected> {
+    ) -> Result<(Client, Arc<ActiveBackend>), Rejected> {
         let nothing_is_left = |rejection| (Remains::Nothing, rejection);
         self.first_byte(&mut transport)
             .await
@@ -205,7 +205,7 @@ impl<'a> Admission<'a> {
         Ok(client)
     }
 
-    fn rejected(&self, error: HandshakeError<Transport, Refusal>) -> Rejected {
+    fn rejected(&self, error: HandshakeError<Transport, RouteRefusal>) -> Rejected {
         match error {
             HandshakeError::NotTls(transport) => (Remains::Transport(transport), Rejection::NotTls),
             HandshakeError::Failed(cause, transport) => {
@@ -229,7 +229,7 @@ impl<'a> Admission<'a> {
         hello: &Hello<'_>,
         facts: &Facts,
         acceptor: &TlsAcceptor,
-    ) -> Result<Option<Protocol>, Refusal> {
+    ) -> Result<Option<Protocol>, RouteRefusal> {
         let query = Query {
             listener: &self.listener.name,
             sni: hello.server_name(),
@@ -250,7 +250,7 @@ impl<'a> Admission<'a> {
     }
 
     /// Asks the latest configuration about a client of whom all is known, and the limits.
-    fn welcome(&mut self) -> Result<Arc<Backend>, Rejection> {
+    fn welcome(&mut self) -> Result<Arc<ActiveBackend>, Rejection> {
         // What is known is in the ledger before the latest configuration is asked: a reload that comes
         // between finds it there.
         let facts = self.record.facts();

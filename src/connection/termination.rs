@@ -11,7 +11,7 @@ use crate::limits::Exceeded;
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_protocol::HeaderError;
 use crate::relay;
-use crate::route::Refusal;
+use crate::route::RouteRefusal;
 use crate::tls;
 use crate::tls::words::words;
 
@@ -147,8 +147,8 @@ impl Rejection {
             Self::Header(_) | Self::Handshake(_) => Outcome::HandshakeFailed,
             Self::Gone => Outcome::ClientGone,
             Self::NotTls => Outcome::NotTls,
-            Self::NotAdmitted(NotAdmitted::Route(Refusal::NoRoute)) => Outcome::NoRoute,
-            Self::NotAdmitted(NotAdmitted::Route(Refusal::Denied)) => Outcome::Denied,
+            Self::NotAdmitted(NotAdmitted::Route(RouteRefusal::NoRoute)) => Outcome::NoRoute,
+            Self::NotAdmitted(NotAdmitted::Route(RouteRefusal::Denied)) => Outcome::Denied,
             Self::NotAdmitted(NotAdmitted::Certificate(cause)) if is_revoked(cause) => {
                 Outcome::Revoked
             }

@@ -15,8 +15,8 @@ use super::pieces;
 use crate::deadline::Deadline;
 use crate::facts::TlsFacts;
 use crate::tls::certs::Certificate;
-use crate::tls::tickets::Secret;
-use crate::tls::{Alpn, Engine, HandshakeError, Hello, Settings, TlsAcceptor};
+use crate::tls::tickets::TicketSecret;
+use crate::tls::{AcceptorSettings, Alpn, Engine, HandshakeError, Hello, TlsAcceptor};
 
 /// Performs a handshake with a client that the input describes, once with each engine.
 ///
@@ -288,11 +288,11 @@ thread_local! {
 
 fn acceptor(engine: Engine) -> TlsAcceptor {
     let certificate = Certificate::for_development().expect("it is tested");
-    let settings = Settings {
+    let settings = AcceptorSettings {
         alpn: Alpn::Offered(vec!["h2".into(), "http/1.1".into()]),
         engine,
-        ..Settings::with(certificate)
+        ..AcceptorSettings::with(certificate)
     };
-    let secret = Secret::new(&[7; 32]).expect("it is long enough");
+    let secret = TicketSecret::new(&[7; 32]).expect("it is long enough");
     TlsAcceptor::new(&settings, &secret).expect("the development certificate and its key")
 }

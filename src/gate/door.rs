@@ -12,9 +12,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tracing::debug;
 
-use super::{Gate, Settings};
+use super::{Gate, GateSettings};
 use crate::limits::Slot;
-use crate::rendezvous::wire::Refusal;
+use crate::rendezvous::wire::GateRefusal;
 use crate::sys::process;
 
 /// A client that may say its line.
@@ -25,7 +25,7 @@ pub(super) struct Guest {
 
 impl Gate {
     /// `Err` says why the client may not come in, if anybody can be told.
-    pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<Refusal>> {
+    pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<GateRefusal>> {
         let peer = client.peer_cred().map_err(|_| None)?;
         if !self.settings.admits(client, &peer) {
             debug!(
@@ -34,15 +34,15 @@ impl Gate {
                 pid = peer.pid(),
                 "gate client forbidden"
             );
-            return Err(Some(Refusal::Forbidden));
+            return Err(Some(GateRefusal::Forbidden));
         }
-        let place = self.places.take().ok_or(Some(Refusal::Busy))?;
+        let place = self.places.take().ok_or(Some(GateRefusal::Busy))?;
         let uid = peer.uid();
         Ok(Guest { uid, place })
     }
 }
 
-impl Settings {
+impl GateSettings {
     fn admits(&self, client: &UnixStream, peer: &UCred) -> bool {
         let (uid, gid) = (peer.uid(), peer.gid());
         uid == 0
@@ -86,7 +86,7 @@ pub(super) struct Leaving {
 
 impl Leaving {
     /// Says no, and that nothing follows. The oldest goes when there are too many.
-    pub(super) fn tell(&mut self, client: UnixStream, refusal: Refusal) {
+    pub(super) fn tell(&mut self, client: UnixStream, refusal: GateRefusal) {
         // Off the reactor: nothing is waited for. `None` when the runtime is shutting down.
         let Ok(mut client) = client.into_std() else {
             return;
@@ -130,7 +130,7 @@ mod tests {
         let mut clients = Vec::new();
         for _ in 0..MOST_LEAVING + 3 {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            leaving.tell(ours, Refusal::Forbidden);
+            leaving.tell(ours, GateRefusal::Forbidden);
             clients.push(theirs.into_std().expect("a socket"));
         }
         assert_eq!(leaving.sockets.len(), MOST_LEAVING);

@@ -27,10 +27,10 @@ pub(crate) enum Via {
 /// One open connection.
 ///
 /// Dropping it closes the record, so that a count and its log line cannot disagree; without
-/// [`Record::close`] the outcome is `aborted`.
+/// [`LedgerRecord::close`] the outcome is `aborted`.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Record {
+pub(crate) struct LedgerRecord {
     entry: Arc<Entry>,
     ledger: Arc<Ledger>,
     span: Span,
@@ -47,7 +47,7 @@ pub(crate) struct Detail {
     pub cause: Option<Box<str>>,
 }
 
-impl Record {
+impl LedgerRecord {
     pub(super) fn new(entry: Arc<Entry>, ledger: Arc<Ledger>, via: Via) -> Self {
         let facts = entry.facts();
         let peer = facts.peer.as_ref().map(display);
@@ -176,7 +176,7 @@ impl Record {
     }
 }
 
-impl Drop for Record {
+impl Drop for LedgerRecord {
     fn drop(&mut self) {
         let facts = self.facts();
         self.ledger.index.remove(&self.entry);

@@ -12,7 +12,7 @@ fn facts(listener: &str, peer: [u8; 4]) -> Facts {
     facts
 }
 
-fn open(ledger: &Arc<Ledger>) -> Record {
+fn open(ledger: &Arc<Ledger>) -> LedgerRecord {
     ledger.open(facts("https", [192, 0, 2, 7]), Via::Direct)
 }
 
@@ -59,7 +59,7 @@ fn a_panic_ends_its_connection_as_aborted() {
 fn a_connection_is_found_by_what_is_known_of_it_from_when_it_is_known() {
     let ledger = Arc::new(Ledger::default());
     let mut record = open(&ledger);
-    let others: Vec<Record> = (0..50)
+    let others: Vec<LedgerRecord> = (0..50)
         .map(|_| ledger.open(facts("plain", [198, 51, 100, 1]), Via::Direct))
         .collect();
     let id = record.entry().id;
@@ -143,7 +143,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
         record.routed(["app", "other"][usize::from(n % 2)], "record");
         record
     };
-    let records: Vec<Record> = (0..10_000).map(open).collect();
+    let records: Vec<LedgerRecord> = (0..10_000).map(open).collect();
     let app = ConnectionFilter::all().backend("app");
     assert_eq!(ledger.find(&app).len(), 5_000);
     let one = ConnectionFilter::all().peer([10, 0, 1, 2].into());

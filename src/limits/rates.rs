@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded, shrink};
-use super::{Exceeded, Settings};
+use super::{Exceeded, LimitSettings};
 
 /// The rates of one proxy. Unlimited ones are absent.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Rate<B> {
 }
 
 impl Rates {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &LimitSettings) -> Self {
         let rates = Self {
             began: Instant::now(),
             all: ArcSwapOption::empty(),
@@ -42,7 +42,7 @@ impl Rates {
     }
 
     /// A rate that changes begins with full buckets; one that stays goes on with those it has.
-    pub(super) fn change(&self, settings: &Settings) {
+    pub(super) fn change(&self, settings: &LimitSettings) {
         change(&self.all, settings.handshakes_per_second);
         change(&self.per_ip, settings.handshakes_per_second_per_ip);
     }
@@ -146,11 +146,11 @@ mod tests {
     use super::super::sharded::ROOM;
     use super::*;
 
-    fn settings(all: Option<usize>, per_ip: Option<usize>) -> Settings {
-        Settings {
+    fn settings(all: Option<usize>, per_ip: Option<usize>) -> LimitSettings {
+        LimitSettings {
             handshakes_per_second: all,
             handshakes_per_second_per_ip: per_ip,
-            ..Settings::default()
+            ..LimitSettings::default()
         }
     }
 

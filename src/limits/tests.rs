@@ -8,11 +8,11 @@ use super::sharded::{ROOM, SHARDS};
 use super::*;
 
 fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
-    Limits::new(&Settings {
+    Limits::new(&LimitSettings {
         connections: Some(connections),
         connections_per_ip: Some(per_ip),
         pending: Some(pending),
-        ..Settings::default()
+        ..LimitSettings::default()
     })
 }
 
@@ -23,25 +23,25 @@ fn ip(text: &str) -> Option<IpAddr> {
 #[test]
 fn n_means_n_and_an_end_makes_room() {
     let limits = limits(2, 9, 9);
-    let first = limits.admit(None, Begins::Otherwise).expect("room");
-    let _second = limits.admit(None, Begins::Otherwise).expect("room");
+    let first = limits.admit(None, FirstStage::Backend).expect("room");
+    let _second = limits.admit(None, FirstStage::Backend).expect("room");
     assert_eq!(
-        limits.admit(None, Begins::Otherwise).err(),
+        limits.admit(None, FirstStage::Backend).err(),
         Some(Exceeded::Connections)
     );
     drop(first);
-    assert!(limits.admit(None, Begins::Otherwise).is_ok());
+    assert!(limits.admit(None, FirstStage::Backend).is_ok());
 }
 
 #[test]
 fn a_refusal_leaves_nothing_behind() {
     let limits = limits(9, 1, 9);
     let _held = limits
-        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .admit(ip("192.0.2.1"), FirstStage::Backend)
         .expect("room");
     for _ in 0..20 {
         assert_eq!(
-            limits.admit(ip("192.0.2.1"), Begins::Otherwise).err(),
+            limits.admit(ip("192.0.2.1"), FirstStage::Backend).err(),
             Some(Exceeded::ConnectionsPerIp)
         );
     }
@@ -57,24 +57,34 @@ fn a_refusal_leaves_nothing_behind() {
 #[test]
 fn a_client_that_becomes_known_later_has_its_own_share() {
     let limits = limits(9, 1, 9);
-    let (mut first, mut place) = limits.admit(None, Begins::Otherwise).expect("room");
+    let (mut first, mut place) = limits.admit(None, FirstStage::Backend).expect("room");
     assert_eq!(
-        limits.count(&mut first, &mut place, ip("192.0.2.1"), Begins::Otherwise),
+        limits.count(&mut first, &mut place, ip("192.0.2.1"), FirstStage::Backend),
         Ok(())
     );
-    let (mut second, mut other) = limits.admit(None, Begins::Otherwise).expect("room");
-    let refused = limits.count(&mut second, &mut other, ip("192.0.2.1"), Begins::Otherwise);
+    let (mut second, mut other) = limits.admit(None, FirstStage::Backend).expect("room");
+    let refused = limits.count(
+        &mut second,
+        &mut other,
+        ip("192.0.2.1"),
+        FirstStage::Backend,
+    );
     assert_eq!(refused, Err(Exceeded::ConnectionsPerIp));
     assert_eq!(
-        limits.count(&mut second, &mut other, ip("192.0.2.2"), Begins::Otherwise),
+        limits.count(
+            &mut second,
+            &mut other,
+            ip("192.0.2.2"),
+            FirstStage::Backend
+        ),
         Ok(())
     );
     assert_eq!(
-        limits.count(&mut second, &mut other, None, Begins::Otherwise),
+        limits.count(&mut second, &mut other, None, FirstStage::Backend),
         Ok(())
     );
     drop(first);
-    assert!(limits.admit(ip("192.0.2.1"), Begins::Otherwise).is_ok());
+    assert!(limits.admit(ip("192.0.2.1"), FirstStage::Backend).is_ok());
     drop(second);
     assert_eq!(counted(&limits).0, 0);
 }
@@ -82,36 +92,36 @@ fn a_client_that_becomes_known_later_has_its_own_share() {
 #[test]
 fn pending_ends_before_the_connection_does() {
     let limits = limits(9, 9, 1);
-    let (_permit, pending) = limits.admit(None, Begins::Otherwise).expect("room");
+    let (_permit, pending) = limits.admit(None, FirstStage::Backend).expect("room");
     assert_eq!(
-        limits.admit(None, Begins::Otherwise).err(),
+        limits.admit(None, FirstStage::Backend).err(),
         Some(Exceeded::Pending)
     );
     drop(pending);
-    assert!(limits.admit(None, Begins::Otherwise).is_ok());
+    assert!(limits.admit(None, FirstStage::Backend).is_ok());
 }
 
 #[test]
 fn one_ipv6_client_is_a_64() {
     let limits = limits(9, 1, 9);
     let _held = limits
-        .admit(ip("2001:db8:0:1::1"), Begins::Otherwise)
+        .admit(ip("2001:db8:0:1::1"), FirstStage::Backend)
         .expect("room");
     assert!(
         limits
-            .admit(ip("2001:db8:0:1:ffff::2"), Begins::Otherwise)
+            .admit(ip("2001:db8:0:1:ffff::2"), FirstStage::Backend)
             .is_err()
     );
     assert!(
         limits
-            .admit(ip("2001:db8:0:2::1"), Begins::Otherwise)
+            .admit(ip("2001:db8:0:2::1"), FirstStage::Backend)
             .is_ok()
     );
     let _mapped = limits
-        .admit(ip("::ffff:192.0.2.1"), Begins::Otherwise)
+        .admit(ip("::ffff:192.0.2.1"), FirstStage::Backend)
         .expect("room");
-    assert!(limits.admit(ip("192.0.2.1"), Begins::Otherwise).is_err());
-    assert!(limits.admit(ip("192.0.2.2"), Begins::Otherwise).is_ok());
+    assert!(limits.admit(ip("192.0.2.1"), FirstStage::Backend).is_err());
+    assert!(limits.admit(ip("192.0.2.2"), FirstStage::Backend).is_ok());
 }
 
 /// How many addresses are counted, and for how many there is memory.
@@ -127,7 +137,7 @@ fn the_table_of_addresses_is_empty_when_all_have_left() {
     let limits = limits(9_000, 9, 9_000);
     let admit = |n: u32| {
         limits
-            .admit(Some(IpAddr::V4(n.into())), Begins::Otherwise)
+            .admit(Some(IpAddr::V4(n.into())), FirstStage::Backend)
             .expect("room")
     };
     let held: Vec<_> = (0..9_000).map(|n| admit(n / 2)).collect();
@@ -149,7 +159,7 @@ fn exact_under_concurrency() {
             let (limits, most) = (Arc::clone(&limits), Arc::clone(&most));
             thread::spawn(move || {
                 for _ in 0..2_000 {
-                    if let Ok(held) = limits.admit(ip("192.0.2.1"), Begins::Otherwise) {
+                    if let Ok(held) = limits.admit(ip("192.0.2.1"), FirstStage::Backend) {
                         most.fetch_max(limits.now().open, Ordering::Relaxed);
                         drop(held);
                     }
@@ -186,10 +196,10 @@ fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
 fn what_an_address_has_no_room_for_takes_no_room_from_others() {
     let limits = limits(2, 1, 9);
     let _held = limits
-        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .admit(ip("192.0.2.1"), FirstStage::Backend)
         .expect("room");
     let refused = || {
-        let refused = limits.admit(ip("192.0.2.1"), Begins::Otherwise).err();
+        let refused = limits.admit(ip("192.0.2.1"), FirstStage::Backend).err();
         // The others may have taken the last place just now.
         assert!(matches!(
             refused,
@@ -200,7 +210,7 @@ fn what_an_address_has_no_room_for_takes_no_room_from_others() {
         for _ in 0..20_000 {
             drop(
                 limits
-                    .admit(ip("192.0.2.2"), Begins::Otherwise)
+                    .admit(ip("192.0.2.2"), FirstStage::Backend)
                     .expect("the second of two"),
             );
         }
@@ -211,10 +221,10 @@ fn what_an_address_has_no_room_for_takes_no_room_from_others() {
 fn what_may_not_be_pending_is_counted_nowhere() {
     let limits = limits(2, 2, 1);
     let _held = limits
-        .admit(ip("192.0.2.1"), Begins::Otherwise)
+        .admit(ip("192.0.2.1"), FirstStage::Backend)
         .expect("room");
     let refused = || {
-        let refused = limits.admit(ip("192.0.2.1"), Begins::Otherwise).err();
+        let refused = limits.admit(ip("192.0.2.1"), FirstStage::Backend).err();
         assert_eq!(refused, Some(Exceeded::Pending));
     };
     beside(refused, || (0..20_000).for_each(|_| refused()));
@@ -222,18 +232,18 @@ fn what_may_not_be_pending_is_counted_nowhere() {
 
 /// Two connections of each client, and two handshakes at once of each and five of all.
 fn rated() -> Limits {
-    Limits::new(&Settings {
+    Limits::new(&LimitSettings {
         connections_per_ip: Some(2),
         handshakes_per_second: Some(50),
         handshakes_per_second_per_ip: Some(20),
-        ..Settings::default()
+        ..LimitSettings::default()
     })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
     let limits = rated();
-    let begin = |client: &str| limits.admit(ip(client), Begins::WithHandshake);
+    let begin = |client: &str| limits.admit(ip(client), FirstStage::Handshake);
     for _ in 0..2 {
         drop(begin("2001:db8::1").expect("within its rate"));
         assert!(begin("192.0.2.1").is_ok());
@@ -245,7 +255,7 @@ async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
     drop(begin("192.0.2.2").expect("the fifth"));
     assert_eq!(begin("192.0.2.3").err(), Some(Exceeded::Handshakes));
     assert_eq!(limits.now(), Counts::of(0));
-    assert!(limits.admit(ip("192.0.2.3"), Begins::Otherwise).is_ok());
+    assert!(limits.admit(ip("192.0.2.3"), FirstStage::Backend).is_ok());
     tokio::time::advance(std::time::Duration::from_secs(1)).await;
     assert!(begin("192.0.2.3").is_ok());
 }
@@ -253,13 +263,13 @@ async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
 #[tokio::test(start_paused = true)]
 async fn who_has_no_room_takes_nothing_from_the_rates() {
     let limits = rated();
-    let _held = [(); 2].map(|()| limits.admit(ip("192.0.2.1"), Begins::WithHandshake));
+    let _held = [(); 2].map(|()| limits.admit(ip("192.0.2.1"), FirstStage::Handshake));
     for _ in 0..20 {
-        let refused = limits.admit(ip("192.0.2.1"), Begins::WithHandshake).err();
+        let refused = limits.admit(ip("192.0.2.1"), FirstStage::Handshake).err();
         assert_eq!(refused, Some(Exceeded::ConnectionsPerIp));
     }
     for client in ["192.0.2.2", "192.0.2.3", "192.0.2.4"] {
-        assert!(limits.admit(ip(client), Begins::WithHandshake).is_ok());
+        assert!(limits.admit(ip(client), FirstStage::Handshake).is_ok());
     }
 }
 
@@ -267,8 +277,8 @@ async fn who_has_no_room_takes_nothing_from_the_rates() {
 async fn a_client_behind_a_load_balancer_has_its_own_rate() {
     let limits = rated();
     let begin = |client: &str| {
-        let (mut permit, mut place) = limits.admit(None, Begins::WithHeader).expect("room");
-        limits.count(&mut permit, &mut place, ip(client), Begins::WithHandshake)
+        let (mut permit, mut place) = limits.admit(None, FirstStage::ProxyHeader).expect("room");
+        limits.count(&mut permit, &mut place, ip(client), FirstStage::Handshake)
     };
     for _ in 0..2 {
         assert_eq!(begin("192.0.2.1"), Ok(()));
@@ -281,14 +291,14 @@ async fn a_client_behind_a_load_balancer_has_its_own_rate() {
 }
 
 fn handshaking(most: usize) -> Limits {
-    Limits::new(&Settings {
+    Limits::new(&LimitSettings {
         handshaking: Some(most),
-        ..Settings::default()
+        ..LimitSettings::default()
     })
 }
 
 fn shake(limits: &Limits, client: &str) -> Result<(Permit, Handshaking), Exceeded> {
-    match limits.admit(ip(client), Begins::WithHandshake)? {
+    match limits.admit(ip(client), FirstStage::Handshake)? {
         (permit, Place::Handshaking(place)) => Ok((permit, *place)),
         (_, Place::Pending(_)) => panic!("it has a handshake"),
     }
@@ -338,10 +348,10 @@ fn at_the_limit_the_longest_silence_makes_room() {
 
 #[test]
 fn nobody_makes_room_for_a_client_that_another_limit_refuses() {
-    let limits = Limits::new(&Settings {
+    let limits = Limits::new(&LimitSettings {
         connections: Some(2),
         handshaking: Some(2),
-        ..Settings::default()
+        ..LimitSettings::default()
     });
     let held = ["192.0.2.1", "192.0.2.2"].map(|client| shake(&limits, client).expect("room"));
     let refused = shake(&limits, "192.0.2.3").err();
@@ -365,8 +375,8 @@ fn who_shakes_hands_takes_no_room_from_those_that_wait() {
 fn a_client_behind_a_load_balancer_has_its_share_of_the_handshakes() {
     let limits = handshaking(8);
     let count = |client: &str| {
-        let (mut permit, mut place) = limits.admit(None, Begins::WithHeader)?;
-        limits.count(&mut permit, &mut place, ip(client), Begins::WithHandshake)?;
+        let (mut permit, mut place) = limits.admit(None, FirstStage::ProxyHeader)?;
+        limits.count(&mut permit, &mut place, ip(client), FirstStage::Handshake)?;
         Ok((permit, place))
     };
     let held = count("192.0.2.1").expect("its share");

@@ -23,19 +23,19 @@ use super::error::BindError;
 use super::limits::EffectiveLimits;
 use crate::backend::To;
 use crate::backend::claimer::Claimer;
-use crate::backend::own;
+use crate::backend::own_sockets;
 use crate::config::{Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
-use crate::gate::Settings as GateSettings;
+use crate::gate::GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::proxy_state::{Complaint, ProxyState};
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
-use crate::tls::tickets::Secret;
-use crate::worker::{Bound, Door, Worker, WorkerThread};
+use crate::tls::tickets::TicketSecret;
+use crate::worker::{Bound, ListenerSender, Worker, WorkerThread};
 
 /// The parts that `start` sets in motion, and what must outlive them.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) struct Assembly {
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
     pub gate: Option<BoundGate>,
-    pub doors: Vec<Door>,
+    pub doors: Vec<ListenerSender>,
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
     pub limits: EffectiveLimits,
@@ -143,7 +143,8 @@ pub(super) async fn assemble(
 
 fn share(config: &Config) -> Result<ProxyState, BindError> {
     let drain = Drain::default();
-    let tickets = Secret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
+    let tickets =
+        TicketSecret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
     let own = Arc::default();
     let active = activate(config, None, &tickets, &drain, &own)?;
     Ok(ProxyState {
@@ -163,15 +164,15 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
 pub(super) fn doors<'a>(
     listeners: impl IntoIterator<Item = (&'a String, &'a Open)>,
     gate: Option<&Path>,
-) -> Vec<own::Door> {
+) -> Vec<own_sockets::OwnSocket> {
     let listeners = listeners.into_iter().flat_map(|(name, open)| {
-        let door = move |endpoint: &Endpoint| own::Door {
+        let door = move |endpoint: &Endpoint| own_sockets::OwnSocket {
             endpoint: endpoint.clone(),
             name: format!("the listener {name:?}"),
         };
         open.endpoints.iter().map(door)
     });
-    let gate = gate.map(|path| own::Door {
+    let gate = gate.map(|path| own_sockets::OwnSocket {
         endpoint: Endpoint::Unix(PathBuf::from(path)),
         name: "the gate".into(),
     });
@@ -179,7 +180,10 @@ pub(super) fn doors<'a>(
 }
 
 /// What the configuration could not tell, as where a link leads to.
-pub(super) fn ensure_no_loop(config: &Config, doors: &[own::Door]) -> Result<(), BindError> {
+pub(super) fn ensure_no_loop(
+    config: &Config,
+    doors: &[own_sockets::OwnSocket],
+) -> Result<(), BindError> {
     for backend in &config.backends {
         let To::Dialled(addresses) = &backend.to else {
             continue;

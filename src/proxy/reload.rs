@@ -10,7 +10,7 @@ use super::bind::{bind_gate, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
 use crate::active_config::ActiveConfig;
 use crate::address::Address;
-use crate::backend::own;
+use crate::backend::own_sockets;
 use crate::config::{Config, Listener};
 use crate::gate;
 use crate::ledger::{ConnectionFilter, Entry};
@@ -137,7 +137,7 @@ impl Running {
         config: &Config,
         added: &[Added],
         gate: Option<&BoundGate>,
-    ) -> Vec<own::Door> {
+    ) -> Vec<own_sockets::OwnSocket> {
         let kept = config.listeners.iter();
         let kept = kept.filter_map(|it| Some((&it.name, self.kept(it)?)));
         let added = added.iter().map(|(name, open, _)| (name, open));

@@ -18,7 +18,7 @@ use crate::ledger::{ConnectionFilter, OpenConnection};
 use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
-use crate::worker::Door;
+use crate::worker::ListenerSender;
 
 /// A proxy that accepts. Dropping it closes every connection at once.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Running {
     pub(super) tasks: TaskTracker,
     /// Ends the task that says who was not served.
     pub(super) spoken: CancellationToken,
-    pub(super) doors: Vec<Door>,
+    pub(super) doors: Vec<ListenerSender>,
     pub(super) fixed: Fixed,
     pub(super) listeners: HashMap<String, Open>,
     pub(super) gate: Option<OpenGate>,

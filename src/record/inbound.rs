@@ -49,14 +49,14 @@ pub(crate) enum Answer {
 
 /// Why no more can be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum RecordRefusal {
     /// The peer broke the protocol, and is to be told so.
     Broken(AlertDescription),
     /// The peer has given up.
     Given(AlertDescription),
 }
 
-impl From<AlertDescription> for Refusal {
+impl From<AlertDescription> for RecordRefusal {
     fn from(alert: AlertDescription) -> Self {
         Self::Broken(alert)
     }
@@ -89,7 +89,7 @@ impl Inbound {
         buffer: &mut [u8],
         at: usize,
         to: usize,
-    ) -> Result<Received, Refusal> {
+    ) -> Result<Received, RecordRefusal> {
         let (kind, length) = self.keys.cipher.open(header, buffer, at, to)?;
         let payload = &buffer[to..to + length];
         if self.message.is_begun() && kind != ContentType::Handshake {
@@ -108,7 +108,7 @@ impl Inbound {
         }
     }
 
-    fn alert(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
+    fn alert(&mut self, payload: &[u8]) -> Result<Received, RecordRefusal> {
         let &[level, description] = payload else {
             return Err(AlertDescription::DecodeError.into());
         };
@@ -121,12 +121,12 @@ impl Inbound {
                 self.patience.with_warning()?;
                 Ok(Received::Nothing)
             }
-            (_, WARNING | FATAL, description) => Err(Refusal::Given(description)),
+            (_, WARNING | FATAL, description) => Err(RecordRefusal::Given(description)),
             _ => Err(AlertDescription::IllegalParameter.into()),
         }
     }
 
-    fn handshake(&mut self, payload: &[u8]) -> Result<Received, Refusal> {
+    fn handshake(&mut self, payload: &[u8]) -> Result<Received, RecordRefusal> {
         match self.keys.suite.version {
             Version::Tls13 => self.post_handshake(payload),
             Version::Tls12 => self.renegotiation(payload),
@@ -136,7 +136,7 @@ impl Inbound {
     /// A server may be sent a KeyUpdate and nothing else: tickets come from it, and for a certificate we do not
     /// ask after the handshake. A client may be sent tickets as well; to be asked for a certificate it has not
     /// offered (RFC 8446 §4.6.2).
-    fn post_handshake(&mut self, mut payload: &[u8]) -> Result<Received, Refusal> {
+    fn post_handshake(&mut self, mut payload: &[u8]) -> Result<Received, RecordRefusal> {
         loop {
             payload = self.message.take(payload);
             match (self.message.kind(), self.role) {
@@ -152,7 +152,7 @@ impl Inbound {
         }
     }
 
-    fn key_update(&mut self, rest: &[u8]) -> Result<Received, Refusal> {
+    fn key_update(&mut self, rest: &[u8]) -> Result<Received, RecordRefusal> {
         let Some(length) = self.message.length() else {
             return Ok(Received::Nothing);
         };
@@ -177,7 +177,7 @@ impl Inbound {
     }
 
     /// A ticket, as far as it goes; what is behind it.
-    fn ticket<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], Refusal> {
+    fn ticket<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], RecordRefusal> {
         let Some(length) = self.message.length() else {
             return Ok(&[]);
         };
@@ -211,7 +211,7 @@ impl Inbound {
     }
 
     /// The wish for a new handshake, which is skipped whole: a ClientHello, or a HelloRequest.
-    fn renegotiation(&mut self, mut payload: &[u8]) -> Result<Received, Refusal> {
+    fn renegotiation(&mut self, mut payload: &[u8]) -> Result<Received, RecordRefusal> {
         let expected = match self.role {
             Role::Server => HandshakeType::ClientHello,
             Role::Client => HandshakeType::HelloRequest,
@@ -317,7 +317,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    fn with_record(&mut self, kind: ContentType, length: usize) -> Result<(), Refusal> {
+    fn with_record(&mut self, kind: ContentType, length: usize) -> Result<(), RecordRefusal> {
         match (kind, length) {
             (_, 0) => spend(&mut self.empty_records)?,
             (ContentType::ApplicationData, _) => {
@@ -330,24 +330,24 @@ impl Patience {
         Ok(())
     }
 
-    fn with_key_update(&mut self) -> Result<(), Refusal> {
+    fn with_key_update(&mut self) -> Result<(), RecordRefusal> {
         spend(&mut self.key_updates)
     }
 
-    fn with_ticket(&mut self) -> Result<(), Refusal> {
+    fn with_ticket(&mut self) -> Result<(), RecordRefusal> {
         spend(&mut self.tickets)
     }
 
-    fn with_warning(&mut self) -> Result<(), Refusal> {
+    fn with_warning(&mut self) -> Result<(), RecordRefusal> {
         spend(&mut self.warnings)
     }
 
-    fn with_renegotiation(&mut self) -> Result<(), Refusal> {
+    fn with_renegotiation(&mut self) -> Result<(), RecordRefusal> {
         spend(&mut self.renegotiations)
     }
 }
 
-fn spend(allowed: &mut u8) -> Result<(), Refusal> {
+fn spend(allowed: &mut u8) -> Result<(), RecordRefusal> {
     match allowed.checked_sub(1) {
         Some(left) => *allowed = left,
         None => return Err(AlertDescription::UnexpectedMessage.into()),

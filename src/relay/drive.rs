@@ -15,8 +15,8 @@ use std::task::{Context, Poll, ready};
 use serde::{Deserialize, Serialize};
 
 pub(super) use super::Side;
-use super::quiet::{Arrival, Lull, Phase, Quiet, Stalled};
-use super::{Answer, End, Settings};
+use super::idle_timer::{Arrival, Expired, IdleTimer, Phase, Stalled};
+use super::{Answer, End, RelayTimeouts};
 use crate::wire::Transmission;
 
 /// Two directions: up from the client to the backend, and down.
@@ -234,10 +234,10 @@ fn advance<D: Direction>(
 /// Runs both directions until both have ended, one has failed, or nothing moves any more.
 ///
 /// A failure of one side waits until the other side has acknowledged the bytes that came before it: a
-/// reset would destroy them in the socket. That takes [`Settings::half_close`] without progress at
+/// reset would destroy them in the socket. That takes [`RelayTimeouts::half_close`] without progress at
 /// most.
-pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings) -> End {
-    let mut quiet = pin!(Quiet::new(settings));
+pub(super) async fn drive(directions: &mut impl Directions, settings: &RelayTimeouts) -> End {
+    let mut quiet = pin!(IdleTimer::new(settings));
     let mut stalled = Stalled::default();
     let mut arrival = Arrival::default();
     let mut client_has_failed = false;
@@ -267,10 +267,10 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Settings)
         let lull = ready!(quiet.as_mut().poll(cx, phase, moved, look));
         match lull {
             _ if is_over => return Poll::Ready(judge(directions).0),
-            Lull::Idle => return Poll::Ready(End::Idle),
-            Lull::HalfClosed if client_has_failed => return Poll::Ready(End::ClientReset),
-            Lull::HalfClosed => return Poll::Ready(judge(directions).0),
-            Lull::Silent(side) => give_up(side, directions.states()),
+            Expired::Idle => return Poll::Ready(End::Idle),
+            Expired::HalfClosed if client_has_failed => return Poll::Ready(End::ClientReset),
+            Expired::HalfClosed => return Poll::Ready(judge(directions).0),
+            Expired::Silent(side) => give_up(side, directions.states()),
         }
         cx.waker().wake_by_ref();
         Poll::Pending

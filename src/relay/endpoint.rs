@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::drive::{Fault, OnEnd};
-use super::unsent::Unsent;
+use super::write_buffer::WriteBuffer;
 use crate::record::{Layout, MOST_HEADROOM, MOST_HELD, Pieces};
 use crate::traffic::Counter;
 use crate::wire::Transmission;
@@ -99,7 +99,7 @@ pub(crate) enum Then {
 /// What a writer has not taken of a direction's bytes, and where those are counted that it has.
 pub(crate) struct Rest<'a> {
     /// Not sealed.
-    pub unsent: &'a mut Unsent,
+    pub unsent: &'a mut WriteBuffer,
     /// Written, and perhaps still in a buffer of the writer's.
     pub unflushed: &'a mut bool,
     pub counter: &'a Counter,

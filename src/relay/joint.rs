@@ -19,7 +19,7 @@ use super::drive::{
     Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, drive, pump,
 };
 use super::endpoint::{Endpoint, Rest, Then, with_scratch};
-use super::unsent::Unsent;
+use super::write_buffer::WriteBuffer;
 use super::{End, Relay};
 use crate::record::Layout;
 use crate::traffic::{Counter, Traffic};
@@ -38,7 +38,7 @@ pub(crate) struct Joint<C> {
 pub(super) struct Lane {
     pub(super) state: State,
     /// Read, not sealed, and not taken by the writer yet.
-    pub(super) unsent: Unsent,
+    pub(super) unsent: WriteBuffer,
     /// Written, and perhaps still in a buffer of the writer's.
     pub(super) unflushed: bool,
 }

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::AlertDescription;
 
 use super::drive::{Cause, Fault, OnEnd};
 use super::endpoint::{Endpoint, Filled, Rest, Then, poll_discard};
-use super::unsent::Unsent;
+use super::write_buffer::WriteBuffer;
 use crate::record::{self, Exhausted, Layer, Layout, MOST_HELD, Pieces, Start};
 use crate::traffic::Counter;
 use crate::wire::{Transmission, Wire};
@@ -37,7 +37,7 @@ pub(crate) struct Records<IO> {
     /// Received, and not a whole record yet.
     held: Vec<u8>,
     /// Sealed, and not taken by the socket yet.
-    sealed: Unsent,
+    sealed: WriteBuffer,
     /// How many bytes of payload `sealed` has.
     owed: usize,
 }
@@ -58,7 +58,7 @@ impl<IO: Wire> Records<IO> {
             io,
             layer,
             held,
-            sealed: Unsent::default(),
+            sealed: WriteBuffer::default(),
             owed: 0,
         }
     }

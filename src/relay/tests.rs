@@ -23,7 +23,7 @@ use super::*;
 use crate::deadline::Deadline;
 
 /// Ends for no lack of bytes.
-pub(super) const PATIENT: Settings = Settings {
+pub(super) const PATIENT: RelayTimeouts = RelayTimeouts {
     idle: None,
     half_close: None,
     unacknowledged: None,
@@ -33,7 +33,7 @@ pub(super) const PATIENT: Settings = Settings {
 pub(super) const ROOM: usize = 4096;
 
 /// Closes both streams when it ends, as the owner of a relay does.
-async fn relay(mut client: Near, mut backend: impl Stream, settings: Settings) -> End {
+async fn relay(mut client: Near, mut backend: impl Stream, settings: RelayTimeouts) -> End {
     let traffic = Traffic::default();
     let relay = Relay {
         settings: &settings,

@@ -25,35 +25,38 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// A line that is not, byte for byte, of one of the four forms is [`Refusal::Malformed`].
-    pub(crate) fn parse(line: &[u8]) -> Result<Self, Refusal> {
-        let text = std::str::from_utf8(line).map_err(|_| Refusal::Malformed)?;
+    /// A line that is not, byte for byte, of one of the four forms is [`GateRefusal::Malformed`].
+    pub(crate) fn parse(line: &[u8]) -> Result<Self, GateRefusal> {
+        let text = std::str::from_utf8(line).map_err(|_| GateRefusal::Malformed)?;
         if !text
             .bytes()
             .all(|byte| byte == b' ' || byte.is_ascii_graphic())
         {
-            return Err(Refusal::Malformed);
+            return Err(GateRefusal::Malformed);
         }
         let words: Vec<&str> = text.split(' ').collect();
         if words.iter().any(|word| word.is_empty()) {
-            return Err(Refusal::Malformed);
+            return Err(GateRefusal::Malformed);
         }
         match words[..] {
-            ["CLAIM", id] => id.parse().map(Self::Claim).map_err(|_| Refusal::Malformed),
+            ["CLAIM", id] => id
+                .parse()
+                .map(Self::Claim)
+                .map_err(|_| GateRefusal::Malformed),
             ["ACCEPT", backend] => Ok(Self::Accept(backend.to_owned())),
             ["WATCH", backend] => Ok(Self::Watch(backend.to_owned())),
             ["REGISTER", backend, address] => match address.parse() {
                 Ok(address) => Ok(Self::Register(backend.to_owned(), address)),
-                Err(_) => Err(Refusal::Malformed),
+                Err(_) => Err(GateRefusal::Malformed),
             },
-            _ => Err(Refusal::Malformed),
+            _ => Err(GateRefusal::Malformed),
         }
     }
 }
 
 /// Why a client of the gate is sent away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum GateRefusal {
     /// The line is not of the protocol, or did not come in time.
     #[error("malformed")]
     Malformed,
@@ -71,7 +74,7 @@ pub(crate) enum Refusal {
     Draining,
 }
 
-impl Refusal {
+impl GateRefusal {
     /// The answer, with its line's end.
     pub(crate) fn line(self) -> String {
         format!("NO {self}\n")
@@ -128,7 +131,11 @@ mod tests {
             b"GET / HTTP/1.1",
         ];
         for line in wrong.into_iter().map(<[u8]>::to_vec).chain(truncated) {
-            assert_eq!(Request::parse(&line), Err(Refusal::Malformed), "{line:?}");
+            assert_eq!(
+                Request::parse(&line),
+                Err(GateRefusal::Malformed),
+                "{line:?}"
+            );
         }
     }
 }

@@ -64,11 +64,11 @@ fn the_first_rule_of_which_every_key_matches_wins() {
     assert_eq!(ask("https", None, Some("h2"), None), Ok("rest".into()));
     assert_eq!(
         ask("https", None, None, Some("192.0.2.9")),
-        Err(Refusal::Denied)
+        Err(RouteRefusal::Denied)
     );
     assert_eq!(
         ask("other", None, None, Some("198.51.100.1")),
-        Err(Refusal::NoRoute)
+        Err(RouteRefusal::NoRoute)
     );
     assert_eq!(routes.protocols("https"), ["h2", "http/1.1"]);
     assert!(routes.protocols("other").is_empty());
@@ -93,7 +93,7 @@ fn a_name_that_is_written_out_does_not_overtake_an_earlier_rule() {
         (Some("x.example"), Ok("first")),
         (Some("a.x.example"), Ok("first")),
         (Some("y.example"), Ok("second")),
-        (Some("x.y.example"), Err(Refusal::Denied)),
+        (Some("x.y.example"), Err(RouteRefusal::Denied)),
         (Some("else.where"), Ok("last")),
         (None, Ok("last")),
     ] {
@@ -127,9 +127,9 @@ fn a_rule_about_identities_matches_those_who_have_one_of_them() {
             .map(str::to_owned)
     };
     assert_eq!(ask(Some(&named("bob"))), Ok("inner".into()));
-    assert_eq!(ask(Some(&named("mallory"))), Err(Refusal::Denied));
-    assert_eq!(ask(Some(&named("carol"))), Err(Refusal::NoRoute));
-    assert_eq!(ask(None), Err(Refusal::NoRoute));
+    assert_eq!(ask(Some(&named("mallory"))), Err(RouteRefusal::Denied));
+    assert_eq!(ask(Some(&named("carol"))), Err(RouteRefusal::NoRoute));
+    assert_eq!(ask(None), Err(RouteRefusal::NoRoute));
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_name_with_odd_parts_is_no_way_around_a_refusal() {
         ..Rule::default()
     };
     let refusing = Routes::new(vec![rule(Action::Deny), rest()]);
-    assert_eq!(refusing.choose(&query), Err(Refusal::Denied));
+    assert_eq!(refusing.choose(&query), Err(RouteRefusal::Denied));
     let admitting = Routes::new(vec![rule(to("corp")), rest()]);
     assert_eq!(admitting.choose(&query), Ok("rest"));
 }
@@ -175,11 +175,23 @@ fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
         rule("d.example", &["cn:alice"], to("d")),
     ]);
     for (sni, somebody, nobody) in [
-        ("a.example", Ok(()), Err(Refusal::NoRoute)),
+        ("a.example", Ok(()), Err(RouteRefusal::NoRoute)),
         ("b.example", Ok(()), Ok(())),
-        ("c.example", Err(Refusal::NoRoute), Err(Refusal::NoRoute)),
-        ("d.example", Err(Refusal::Denied), Err(Refusal::Denied)),
-        ("e.example", Err(Refusal::NoRoute), Err(Refusal::NoRoute)),
+        (
+            "c.example",
+            Err(RouteRefusal::NoRoute),
+            Err(RouteRefusal::NoRoute),
+        ),
+        (
+            "d.example",
+            Err(RouteRefusal::Denied),
+            Err(RouteRefusal::Denied),
+        ),
+        (
+            "e.example",
+            Err(RouteRefusal::NoRoute),
+            Err(RouteRefusal::NoRoute),
+        ),
     ] {
         let query = Query {
             sni: Some(sni),
@@ -219,7 +231,7 @@ fn a_protocol_that_only_other_rules_name_is_not_answered() {
     assert_eq!(ask("new.example", Some("h2"), Naming::Required), Ok(()));
     assert_eq!(
         ask("old.example", Some("h2"), Naming::Required),
-        Err(Refusal::NoRoute)
+        Err(RouteRefusal::NoRoute)
     );
     assert_eq!(ask("old.example", Some("h2"), Naming::Any), Ok(()));
     assert_eq!(ask("old.example", None, Naming::Any), Ok(()));
@@ -272,10 +284,10 @@ fn a_protocol_is_denied_by_a_rule_that_names_it() {
         ..Query::default()
     };
     for (routes, naming, expected) in [
-        (deny(&["h2"]), Naming::Required, Refusal::Denied),
-        (deny(&["h2"]), Naming::Any, Refusal::Denied),
-        (deny(&[]), Naming::Required, Refusal::NoRoute),
-        (deny(&[]), Naming::Any, Refusal::Denied),
+        (deny(&["h2"]), Naming::Required, RouteRefusal::Denied),
+        (deny(&["h2"]), Naming::Any, RouteRefusal::Denied),
+        (deny(&[]), Naming::Required, RouteRefusal::NoRoute),
+        (deny(&[]), Naming::Any, RouteRefusal::Denied),
     ] {
         let expected = Err(expected);
         assert_eq!(routes.expect(&query, Expecting::Nobody, naming), expected);

@@ -24,7 +24,7 @@ use super::{pinned, provider};
 
 /// What a listener wants of its clients' certificates.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ClientAuthSettings {
     pub demand: Demand,
     /// Those that clients' certificates come from.
     pub authorities: Roots,
@@ -48,8 +48,8 @@ pub(crate) struct ClientAuth {
 }
 
 impl ClientAuth {
-    pub(crate) fn new(settings: Settings) -> Result<Self, ClientAuthError> {
-        let Settings {
+    pub(crate) fn new(settings: ClientAuthSettings) -> Result<Self, ClientAuthError> {
+        let ClientAuthSettings {
             demand,
             authorities,
             revoked,

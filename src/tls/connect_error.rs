@@ -7,7 +7,7 @@ use tokio_rustls::rustls::{self, AlertDescription};
 use super::first::Failure;
 use super::identity::BadCertificate;
 use super::is_not_tls;
-use super::server_auth::Refusal;
+use super::server_auth::ServerRefusal;
 use super::stream::tls_error;
 use super::words::words;
 
@@ -64,9 +64,9 @@ impl From<io::Error> for ConnectError {
             return Self::RefusedUs(alert);
         }
         match tls_error(&error) {
-            Some(cause @ rustls::Error::InvalidCertificate(_)) => match Refusal::of(&cause) {
-                Some(Refusal::NotAllowed(identity)) => Self::NotAllowed(identity),
-                Some(Refusal::Unreadable(why)) => Self::Unreadable(why),
+            Some(cause @ rustls::Error::InvalidCertificate(_)) => match ServerRefusal::of(&cause) {
+                Some(ServerRefusal::NotAllowed(identity)) => Self::NotAllowed(identity),
+                Some(ServerRefusal::Unreadable(why)) => Self::Unreadable(why),
                 None => Self::Unverified(cause),
             },
             Some(cause) if is_not_tls(&cause) => Self::NotTls,

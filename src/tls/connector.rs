@@ -24,7 +24,7 @@ use crate::wire::Wire;
 
 /// How TLS is spoken to the addresses of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub(crate) struct ConnectorSettings {
     /// The name in its certificate; `None`: the host of each address.
     pub server_name: Option<ServerName<'static>>,
     pub roots: Roots,
@@ -52,12 +52,12 @@ pub(crate) enum Connected<IO> {
 }
 
 impl TlsConnector {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &ConnectorSettings) -> Self {
         Self::with_clock(settings, UnixTime::now)
     }
 
     /// `clock` is for sessions that are to be resumed.
-    fn with_clock(settings: &Settings, clock: fn() -> UnixTime) -> Self {
+    fn with_clock(settings: &ConnectorSettings, clock: fn() -> UnixTime) -> Self {
         let verifier = Arc::new(ServerAuth::new(&settings.roots, &settings.allow));
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn connector(authority: &str, engine: Engine, clock: fn() -> UnixTime) -> TlsConnector {
-        let settings = Settings {
+        let settings = ConnectorSettings {
             server_name: server_name(NAME),
             roots: Roots::from_pem(authority.as_bytes()).expect("an authority"),
             certificate: None,

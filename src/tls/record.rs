@@ -111,7 +111,7 @@ mod tests {
     use tokio::io::duplex;
     use tokio_rustls::rustls::{self, InvalidMessage, PeerMisbehaved};
 
-    use super::super::Settings;
+    use super::super::AcceptorSettings;
     use super::super::certs::Certificate;
     use super::super::tickets;
     use super::*;
@@ -120,8 +120,8 @@ mod tests {
     /// What becomes of a client that says this, and then nothing.
     async fn refusal(said: &[u8]) -> rustls::Error {
         let certificate = Certificate::for_development().expect("it is tested");
-        let secret = tickets::Secret::new(&[7; 32]).expect("it is long enough");
-        let acceptor = TlsAcceptor::new(&Settings::with(certificate), &secret);
+        let secret = tickets::TicketSecret::new(&[7; 32]).expect("it is long enough");
+        let acceptor = TlsAcceptor::new(&AcceptorSettings::with(certificate), &secret);
         let acceptor = acceptor.expect("a certificate and its key");
         let (ours, mut client) = duplex(1 << 20);
         client.write_all(said).await.expect("a pipe");

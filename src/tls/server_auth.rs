@@ -37,11 +37,11 @@ impl ServerAuth {
         }
     }
 
-    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), Refusal> {
-        let identity = identity(certificate).map_err(Refusal::Unreadable)?;
+    fn admit(&self, certificate: &CertificateDer<'_>) -> Result<(), ServerRefusal> {
+        let identity = identity(certificate).map_err(ServerRefusal::Unreadable)?;
         match self.allow.is_empty() || self.allow.iter().any(|rule| rule.admits(&identity)) {
             true => Ok(()),
-            false => Err(Refusal::NotAllowed(identity.to_string())),
+            false => Err(ServerRefusal::NotAllowed(identity.to_string())),
         }
     }
 }
@@ -115,12 +115,12 @@ fn trusted_itself(
 
 /// Why a certificate that is valid is still not one to connect to.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum ServerRefusal {
     NotAllowed(String),
     Unreadable(BadCertificate),
 }
 
-impl Refusal {
+impl ServerRefusal {
     /// With the alert that rustls sends for it: `access_denied`, or `bad_certificate`.
     fn error(&self) -> Error {
         match self {
@@ -139,5 +139,5 @@ impl Refusal {
 }
 
 thread_local! {
-    static REFUSAL: RefCell<Option<Refusal>> = const { RefCell::new(None) };
+    static REFUSAL: RefCell<Option<ServerRefusal>> = const { RefCell::new(None) };
 }

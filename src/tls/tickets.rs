@@ -29,9 +29,9 @@ use super::session;
 
 /// What keys are made from. Who has it can read the sessions that were resumed with them.
 #[derive(Clone)]
-pub(crate) struct Secret(Prk);
+pub(crate) struct TicketSecret(Prk);
 
-impl Secret {
+impl TicketSecret {
     /// One that dies with the process.
     pub(crate) fn random() -> Result<Self, rustls::Error> {
         let mut secret = Zeroizing::new([0; SHORTEST_SECRET]);
@@ -56,9 +56,9 @@ impl Secret {
     }
 }
 
-impl fmt::Debug for Secret {
+impl fmt::Debug for TicketSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret")
+        f.write_str("TicketSecret")
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct SecretError(usize);
 
 /// The keys of a listener's tickets.
 pub(super) struct Ring {
-    secret: Secret,
+    secret: TicketSecret,
     /// Tickets of who is let in under other rules are nothing to this ring.
     context: Vec<u8>,
     /// Who must still be welcome to resume a session.
@@ -99,7 +99,7 @@ struct Key {
 impl Ring {
     /// `client_auth` is under which sessions are made: with another demand their tickets are refused.
     pub(super) fn new(
-        secret: Secret,
+        secret: TicketSecret,
         client_auth: Option<&ClientAuth>,
     ) -> Result<Self, rustls::Error> {
         let context = client_auth.map(ClientAuth::context).unwrap_or_default();
@@ -110,7 +110,11 @@ impl Ring {
         })
     }
 
-    fn with_clock(secret: Secret, context: &[u8], clock: Clock) -> Result<Self, rustls::Error> {
+    fn with_clock(
+        secret: TicketSecret,
+        context: &[u8],
+        clock: Clock,
+    ) -> Result<Self, rustls::Error> {
         let context = context.to_vec();
         let keys = Keys::of(&secret, &context, period(clock())).ok_or(UNDERIVED)?;
         Ok(Self {
@@ -157,7 +161,7 @@ impl Ring {
 }
 
 impl Keys {
-    fn of(secret: &Secret, context: &[u8], period: u64) -> Option<Self> {
+    fn of(secret: &TicketSecret, context: &[u8], period: u64) -> Option<Self> {
         let key = |period| Key::of(secret, context, period);
         Some(Self {
             period,
@@ -168,7 +172,7 @@ impl Keys {
 }
 
 impl Key {
-    fn of(secret: &Secret, context: &[u8], period: u64) -> Option<Self> {
+    fn of(secret: &TicketSecret, context: &[u8], period: u64) -> Option<Self> {
         let mut material = Zeroizing::new([0; Material::LENGTH]);
         let period = period.to_be_bytes();
         let info = [&period, context];
@@ -271,7 +275,7 @@ mod tests {
     }
 
     fn ring(secret: &[u8], context: &[u8]) -> Ring {
-        let secret = Secret::new(secret).expect("it is long enough");
+        let secret = TicketSecret::new(secret).expect("it is long enough");
         Ring::with_clock(secret, context, now).expect("keys")
     }
 
@@ -325,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_could_be_guessed_is_refused() {
-        assert_eq!(Secret::new(&[1; 31]).err(), Some(SecretError(31)));
-        assert_eq!(Secret::new(b"").err(), Some(SecretError(0)));
+        assert_eq!(TicketSecret::new(&[1; 31]).err(), Some(SecretError(31)));
+        assert_eq!(TicketSecret::new(b"").err(), Some(SecretError(0)));
     }
 }

@@ -64,7 +64,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "facts",
             "id",
             "identity",
-            "level",
+            "atomic_watch",
             "log_filter",
             "outcome",
             "pace",

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
-use crate::level::Level;
+use crate::atomic_watch::AtomicWatch;
 use crate::pace::Pace;
 
 /// The addresses, and how many they are.
@@ -20,7 +20,7 @@ pub(crate) struct Registry {
     /// Read by each connection that is dialled to one of them, for as long as it takes to count a
     /// reference, and written when one comes or goes.
     targets: RwLock<Targets>,
-    count: Level,
+    count: AtomicWatch,
     closed: CancellationToken,
     /// Whether the last that was said is that connections wait in vain.
     is_deserted: AtomicBool,
@@ -102,7 +102,7 @@ impl Registry {
         }
     }
 
-    pub(super) fn count(&self) -> &Level {
+    pub(super) fn count(&self) -> &AtomicWatch {
         &self.count
     }
 

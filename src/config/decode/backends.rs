@@ -16,7 +16,7 @@ use crate::config::words::{name, to};
 pub(super) fn backends(
     decoder: &Decoder<'_>,
     root: &mut Table<'_>,
-) -> (Vec<backend::Settings>, Vec<String>) {
+) -> (Vec<backend::BackendSettings>, Vec<String>) {
     let mut backends = Vec::new();
     let mut names = Vec::new();
     let tables = root.tables("backend");
@@ -43,7 +43,7 @@ pub(super) fn backends(
         }
         table.finish();
         if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
-            backends.push(backend::Settings {
+            backends.push(backend::BackendSettings {
                 name: name.name,
                 to,
                 balance: balance.unwrap_or(Balance::LeastConnections),

@@ -284,7 +284,7 @@ fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
     );
     assert_eq!(reference.drain, default.drain);
     assert_eq!(reference.unacknowledged, default.unacknowledged);
-    assert_eq!(reference.gate, Some(gate::Settings::default()));
+    assert_eq!(reference.gate, Some(gate::GateSettings::default()));
     assert_eq!(reference.backends[0].balance, default.backends[0].balance);
     assert_eq!(reference.backends[0].park, default.backends[0].park);
     assert_eq!(reference.backends[0].health, default.backends[0].health);

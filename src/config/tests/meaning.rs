@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::*;
 use crate::proxy_protocol::ProxyProtocol;
-use crate::route::{Query, Refusal};
+use crate::route::{Query, RouteRefusal};
 use crate::tls::{Alpn, MinVersion, Tickets};
 
 /// Every key that is built, with another value than its default.
@@ -112,7 +112,7 @@ fn every_value_arrives() {
     );
     assert_eq!(
         config.limits,
-        limits::Settings {
+        limits::LimitSettings {
             connections: Some(9),
             connections_per_ip: Some(8),
             connections_per_identity: Some(7),
@@ -126,7 +126,7 @@ fn every_value_arrives() {
     assert_eq!(config.timeouts.backend, seconds(2));
     assert_eq!(
         config.timeouts.relay,
-        relay::Settings {
+        relay::RelayTimeouts {
             idle: seconds(3),
             half_close: None,
             unacknowledged: seconds(7),
@@ -139,7 +139,7 @@ fn every_value_arrives() {
     );
     assert_eq!(
         config.gate,
-        Some(gate::Settings {
+        Some(gate::GateSettings {
             path: "workers.sock".into(),
             allow_uids: HashSet::from([33]),
             allow_gids: HashSet::from([34, 35]),
@@ -203,12 +203,15 @@ fn every_route_arrives() {
         ("https", sni, None, "192.0.2.1"),
         ("https", None, Some("h2"), "192.0.2.1"),
     ] {
-        assert_eq!(choose(listener, sni, alpn, peer), Err(Refusal::NoRoute));
+        assert_eq!(
+            choose(listener, sni, alpn, peer),
+            Err(RouteRefusal::NoRoute)
+        );
     }
     assert_eq!(choose("inside", None, None, "192.0.2.1"), Ok("app"));
     assert_eq!(
         choose("inside", None, None, "198.51.100.7"),
-        Err(Refusal::Denied)
+        Err(RouteRefusal::Denied)
     );
 }
 

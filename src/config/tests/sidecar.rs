@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::identity::Identity;
 use crate::proxy_protocol::ProxyProtocol;
-use crate::route::{Query, Refusal};
+use crate::route::{Query, RouteRefusal};
 use crate::tls::client_auth::Demand;
 
 /// With the certificate of the tests, and their authority for a backend with TLS.
@@ -132,7 +132,7 @@ fn the_short_form_says_whom_to_let_in() {
         config.routes.choose(&query).map(str::to_owned)
     };
     assert_eq!(choose("alice"), Ok("default".into()));
-    assert_eq!(choose("bob"), Err(Refusal::NoRoute));
+    assert_eq!(choose("bob"), Err(RouteRefusal::NoRoute));
 
     // Without TLS of ours the rules are about the server.
     let client_mode = Sidecar {

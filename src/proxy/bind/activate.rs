@@ -3,24 +3,24 @@
 use std::sync::Arc;
 
 use crate::active_config::{ActiveConfig, ListenerConfig};
-use crate::backend::own::Own;
-use crate::backend::{self, Backend};
+use crate::backend::own_sockets::OwnSockets;
+use crate::backend::{self, ActiveBackend};
 use crate::config::{Config, Listener};
 use crate::drain::Drain;
 use crate::proxy::error::BindError;
 use crate::tls::TlsAcceptor;
-use crate::tls::tickets::Secret;
+use crate::tls::tickets::TicketSecret;
 
 /// What connections are to be served by. A backend that is configured as before is the one from
 /// `before`, and one that is not has at least the workers that are registered there.
 pub(in crate::proxy) fn activate(
     config: &Config,
     before: Option<&ActiveConfig>,
-    tickets: &Secret,
+    tickets: &TicketSecret,
     drain: &Drain,
-    own: &Arc<Own>,
+    own: &Arc<OwnSockets>,
 ) -> Result<ActiveConfig, BindError> {
-    let backend = |settings: &backend::Settings| {
+    let backend = |settings: &backend::BackendSettings| {
         let before = before.and_then(|before| before.backends.get(&settings.name));
         if let Some(backend) = before
             && backend.settings() == settings
@@ -30,7 +30,13 @@ pub(in crate::proxy) fn activate(
         let registry = before.and_then(|backend| backend.registry());
         let registry = registry.map(Arc::clone).unwrap_or_default();
         let unacknowledged = config.unacknowledged;
-        Arc::new(Backend::new(settings, registry, unacknowledged, drain, own))
+        Arc::new(ActiveBackend::new(
+            settings,
+            registry,
+            unacknowledged,
+            drain,
+            own,
+        ))
     };
     let backends = config.backends.iter();
     let listeners: Result<_, BindError> = config
@@ -51,7 +57,10 @@ pub(in crate::proxy) fn activate(
     })
 }
 
-fn activate_listener(listener: &Listener, tickets: &Secret) -> Result<ListenerConfig, BindError> {
+fn activate_listener(
+    listener: &Listener,
+    tickets: &TicketSecret,
+) -> Result<ListenerConfig, BindError> {
     let tls = match &listener.tls {
         Some(settings) => {
             let acceptor = TlsAcceptor::new(settings, tickets);

@@ -19,7 +19,7 @@ use crate::sys::unix::{self, Admission, SocketFile};
 /// A gate that nobody serves yet, and what it is in.
 #[derive(Debug)]
 pub(in crate::proxy) struct BoundGate {
-    pub settings: gate::Settings,
+    pub settings: gate::GateSettings,
     pub listener: UnixListener,
     pub file: SocketFile,
     /// Removed after the file.
@@ -61,7 +61,7 @@ pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, 
 
 /// The gate's path, and its directory if that is ours to remove.
 fn place(
-    settings: &gate::Settings,
+    settings: &gate::GateSettings,
     runtime: &Runtime,
 ) -> Result<(PathBuf, Option<PrivateDirectory>), BindError> {
     if !settings.path.is_absolute() {
@@ -119,7 +119,7 @@ fn warn_if_open(path: &Path, admission: Admission) {
     }
 }
 
-fn warn_if_unreachable(path: &Path, settings: &gate::Settings) {
+fn warn_if_unreachable(path: &Path, settings: &gate::GateSettings) {
     let sorted = |ids: &HashSet<u32>| {
         let mut ids: Vec<u32> = ids.iter().copied().collect();
         ids.sort_unstable();

@@ -94,7 +94,7 @@ fn ticket(body: &[u8]) -> Vec<u8> {
 }
 
 fn refused(alert: Alert) -> Then {
-    Then::Refused(Refusal::Broken(alert))
+    Then::Refused(RecordRefusal::Broken(alert))
 }
 
 /// A message, and what the record layer makes of it in the place of the client and of the server.
@@ -169,7 +169,7 @@ fn a_server_may_send_what_a_client_may_not_and_the_other_way_round() {
             let mut answers = Vec::new();
             let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut answers);
             assert_eq!(opened.then, expected, "{role:?} {message:?}");
-            if let Then::Refused(Refusal::Broken(alert)) = expected {
+            if let Then::Refused(RecordRefusal::Broken(alert)) = expected {
                 peer.unread = answers;
                 assert_eq!(peer.alert(), Some((2, alert)));
                 assert!(layer.is_mute());
@@ -214,7 +214,7 @@ fn a_server_that_gives_up_is_not_answered_and_its_alert_is_known() {
         let mut record = peer.record(ALERT, &[2, Alert::CertificateRequired.into()]);
         let mut answers = Vec::new();
         let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut answers);
-        let expected = Refusal::Given(Alert::CertificateRequired);
+        let expected = RecordRefusal::Given(Alert::CertificateRequired);
         assert_eq!(opened.then, Then::Refused(expected), "{suite:?}");
         assert_eq!(layer.given_up(), Some(Alert::CertificateRequired));
         assert!(answers.is_empty() && layer.is_mute());

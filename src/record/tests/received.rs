@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ContentType::{
 
 use super::*;
 
-type All = Result<Vec<Received>, Refusal>;
+type All = Result<Vec<Received>, RecordRefusal>;
 type Parsed = Result<Option<Header>, Alert>;
 
 /// What an inbound layer makes of these records, until it refuses one.
@@ -27,8 +27,8 @@ fn receive(suite: Suite, records: &[(ContentType, &[u8])]) -> All {
     Ok(all)
 }
 
-fn broken<T>(alert: Alert) -> Result<T, Refusal> {
-    Err(Refusal::Broken(alert))
+fn broken<T>(alert: Alert) -> Result<T, RecordRefusal> {
+    Err(RecordRefusal::Broken(alert))
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_change_cipher_spec_is_not_taken_after_the_handshake() {
 
 #[test]
 fn alerts_are_told_apart() {
-    let given = |alert| Err(Refusal::Given(alert));
+    let given = |alert| Err(RecordRefusal::Given(alert));
     let nothing = || Ok(vec![Received::Nothing]);
     let closed = || Ok(vec![Received::CloseNotify]);
     let cases: [(Suite, &[u8], All); 16] = [

@@ -13,7 +13,7 @@ impl<C> Joint<C> {
     }
 
     /// What the backend has not taken.
-    pub(in crate::relay) fn opened(&self) -> &Unsent {
+    pub(in crate::relay) fn opened(&self) -> &WriteBuffer {
         &self.up.unsent
     }
 }

@@ -17,8 +17,8 @@ use super::*;
 use crate::relay::{Joint, Records, poll_discard};
 use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
-use crate::tls::tickets::Secret;
-use crate::tls::{Engine, Session, Settings, TlsAcceptor};
+use crate::tls::tickets::TicketSecret;
+use crate::tls::{AcceptorSettings, Engine, Session, TlsAcceptor};
 use crate::wire::{Peer, Wire, scatter};
 
 /// What lies between the client's bytes and the backend's.
@@ -324,11 +324,11 @@ impl AsyncRead for Flood {
 
 pub(in crate::relay) fn acceptor(engine: Engine) -> TlsAcceptor {
     let certificate = Certificate::for_development().expect("it is tested");
-    let settings = Settings {
+    let settings = AcceptorSettings {
         engine,
-        ..Settings::with(certificate)
+        ..AcceptorSettings::with(certificate)
     };
-    let secret = Secret::new(&[7; 32]).expect("it is long enough");
+    let secret = TicketSecret::new(&[7; 32]).expect("it is long enough");
     TlsAcceptor::new(&settings, &secret).expect("the development certificate and its key")
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{Settings, Side};
+use super::{RelayTimeouts, Side};
 use crate::wire::Transmission;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -18,12 +18,12 @@ pub(super) enum Phase {
 
 /// Why a relay does not go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lull {
-    /// Nothing has moved for [`Settings::idle`].
+pub(super) enum Expired {
+    /// Nothing has moved for [`RelayTimeouts::idle`].
     Idle,
-    /// One direction has ended, and nothing has moved for [`Settings::half_close`].
+    /// One direction has ended, and nothing has moved for [`RelayTimeouts::half_close`].
     HalfClosed,
-    /// A peer has acknowledged nothing for [`Settings::unacknowledged`].
+    /// A peer has acknowledged nothing for [`RelayTimeouts::unacknowledged`].
     Silent(Side),
 }
 
@@ -31,8 +31,8 @@ pub(super) enum Lull {
 ///
 /// One timer does both. It is moved when it fires, not with every byte: it then looks when bytes last
 /// moved.
-pub(super) struct Quiet<'a> {
-    settings: &'a Settings,
+pub(super) struct IdleTimer<'a> {
+    settings: &'a RelayTimeouts,
     phase: Phase,
     /// When bytes last moved, or the phase began: a close after a long silence must leave the
     /// other side its time.
@@ -42,8 +42,8 @@ pub(super) struct Quiet<'a> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<'a> Quiet<'a> {
-    pub(super) fn new(settings: &'a Settings) -> Self {
+impl<'a> IdleTimer<'a> {
+    pub(super) fn new(settings: &'a RelayTimeouts) -> Self {
         Self {
             settings,
             phase: Phase::Open,
@@ -60,7 +60,7 @@ impl<'a> Quiet<'a> {
         phase: Phase,
         moved: bool,
         mut look: impl FnMut(Side) -> Option<Transmission>,
-    ) -> Poll<Lull> {
+    ) -> Poll<Expired> {
         let this = &mut *self;
         if phase != this.phase {
             this.phase = phase;
@@ -75,8 +75,8 @@ impl<'a> Quiet<'a> {
             }
         }
         let (limit, lull) = match phase {
-            Phase::Open => (this.settings.idle, Lull::Idle),
-            Phase::HalfClosed => (this.settings.half_close, Lull::HalfClosed),
+            Phase::Open => (this.settings.idle, Expired::Idle),
+            Phase::HalfClosed => (this.settings.half_close, Expired::HalfClosed),
         };
         let end = limit.and_then(|limit| this.since.checked_add(limit));
         loop {
@@ -91,7 +91,7 @@ impl<'a> Quiet<'a> {
                 match watch.look(now, &mut look) {
                     Looked::Silent(side) => {
                         this.watch = None;
-                        return Poll::Ready(Lull::Silent(side));
+                        return Poll::Ready(Expired::Silent(side));
                     }
                     Looked::Delivered => this.watch = None,
                     Looked::Waiting => {}
@@ -237,16 +237,16 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
-    const SETTINGS: Settings = Settings {
+    const SETTINGS: RelayTimeouts = RelayTimeouts {
         idle: Some(Duration::from_secs(600)),
         half_close: None,
         unacknowledged: Some(LIMIT),
     };
 
     /// What ends a relay whose client's socket says this at each look, and when.
-    async fn lull(transmission: impl Fn(Duration) -> Transmission) -> (Lull, Duration) {
+    async fn lull(transmission: impl Fn(Duration) -> Transmission) -> (Expired, Duration) {
         let start = Instant::now();
-        let mut quiet = std::pin::pin!(Quiet::new(&SETTINGS));
+        let mut quiet = std::pin::pin!(IdleTimer::new(&SETTINGS));
         let mut moved = true;
         let lull = std::future::poll_fn(|cx| {
             let look = |side| (side == Side::Client).then(|| transmission(start.elapsed()));
@@ -269,7 +269,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_acknowledges_nothing_is_silent() {
         let (lull, after) = lull(|since| owing(since + LIMIT)).await;
-        assert!(lull == Lull::Silent(Side::Client));
+        assert!(lull == Expired::Silent(Side::Client));
         assert!((LIMIT..LIMIT + LIMIT / 4).contains(&after), "{after:?}");
     }
 
@@ -278,7 +278,7 @@ mod tests {
         let went = Duration::from_secs(100);
         let silent_for = |now: Duration| now.saturating_sub(went);
         let (lull, after) = lull(|now| owing(silent_for(now))).await;
-        assert!(lull == Lull::Silent(Side::Client));
+        assert!(lull == Expired::Silent(Side::Client));
         let bounds = went + LIMIT..=went + LIMIT + LIMIT / 2;
         assert!(bounds.contains(&after), "{after:?}");
     }
@@ -290,7 +290,7 @@ mod tests {
             ..owing(since)
         })
         .await;
-        assert!(lull == Lull::Idle);
+        assert!(lull == Expired::Idle);
         assert_eq!(after, SETTINGS.idle.expect("it is set"));
     }
 

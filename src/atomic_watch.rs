@@ -6,9 +6,9 @@
 //! change(f) ────────────► the number, then every list: all wake and look
 //! ```
 //!
-//! A connection waits on such a number for as long as it lives and looks at it whenever it is
-//! woken, which is with every byte. What else can be waited on so (tokio's `Notify`, `watch` and
-//! `CancellationToken`) takes a lock at each look, and all workers would take the same.
+//! A listener waits on such a number and looks at it whenever it is woken, which is with every connection.
+//! What else can be waited on so (tokio's `Notify`, `watch` and `CancellationToken`) takes a lock at each
+//! look, and all workers would take the same.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,12 +17,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 #[derive(Debug)]
-pub(crate) struct Level {
+pub(crate) struct AtomicWatch {
     now: AtomicUsize,
     waiting: [List; LISTS],
 }
 
-impl Default for Level {
+impl Default for AtomicWatch {
     fn default() -> Self {
         Self {
             now: AtomicUsize::new(0),
@@ -31,7 +31,7 @@ impl Default for Level {
     }
 }
 
-impl Level {
+impl AtomicWatch {
     pub(crate) fn get(&self) -> usize {
         self.now.load(Ordering::Acquire)
     }
@@ -63,11 +63,11 @@ impl Level {
     }
 }
 
-/// See [`Level::until`].
+/// See [`AtomicWatch::until`].
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Until<'a, F> {
-    level: &'a Level,
+    level: &'a AtomicWatch,
     is_so: F,
     place: Option<Place>,
 }
@@ -218,7 +218,7 @@ mod tests {
         (Arc::clone(&woken), Waker::from(woken))
     }
 
-    fn waiting(level: &Level) -> usize {
+    fn waiting(level: &AtomicWatch) -> usize {
         let lists = level.waiting.iter();
         lists
             .map(|list| list.lock().wakers.iter().flatten().count())
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn who_waits_is_woken_by_each_change_and_ready_when_it_is_so() {
-        let level = Level::default();
+        let level = AtomicWatch::default();
         let (woken, waker) = woken();
         let mut cx = Context::from_waker(&waker);
         let mut until = pin!(level.until(|now| now >= 2));
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn to_look_again_takes_no_lock() {
-        let level = Level::default();
+        let level = AtomicWatch::default();
         let (_, waker) = woken();
         let mut cx = Context::from_waker(&waker);
         let mut until = pin!(level.until(|now| now > 0));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn the_last_waker_is_the_one_that_is_woken() {
-        let level = Level::default();
+        let level = AtomicWatch::default();
         let ((first, one), (second, two)) = (woken(), woken());
         let mut until = pin!(level.until(|now| now > 0));
         for waker in [&one, &two] {
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn who_no_longer_waits_leaves_nothing_behind() {
-        let level = Level::default();
+        let level = AtomicWatch::default();
         let (woken, waker) = woken();
         let mut cx = Context::from_waker(&waker);
         let mut many: Vec<_> = (0..1_000).map(|_| level.until(|now| now > 0)).collect();
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_change_between_the_look_and_the_entry_is_not_missed() {
-        let level = Level::default();
+        let level = AtomicWatch::default();
         let looked = Cell::new(false);
         let mut until = pin!(level.until(|now| {
             if !looked.replace(true) {

@@ -13,17 +13,17 @@ use crate::facts::Endpoint;
 
 /// The listeners, the gate, and what else is open; a reload replaces them.
 #[derive(Debug, Default)]
-pub(crate) struct Own(ArcSwap<Vec<Door>>);
+pub(crate) struct OwnSockets(ArcSwap<Vec<OwnSocket>>);
 
 /// One that is bound, and what it is called in messages.
 #[derive(Clone, Debug)]
-pub(crate) struct Door {
+pub(crate) struct OwnSocket {
     pub endpoint: Endpoint,
     pub name: String,
 }
 
-impl Own {
-    pub(crate) fn replace(&self, doors: Vec<Door>) {
+impl OwnSockets {
+    pub(crate) fn replace(&self, doors: Vec<OwnSocket>) {
         self.0.store(Arc::new(doors));
     }
 
@@ -67,7 +67,7 @@ impl Own {
     }
 }
 
-impl Door {
+impl OwnSocket {
     pub(crate) fn is_at(&self, address: &Address) -> bool {
         match (&self.endpoint, address) {
             (Endpoint::Unix(ours), Address::Unix(path)) => is_same_file(ours, path),

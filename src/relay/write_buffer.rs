@@ -8,18 +8,18 @@ use tokio::io::AsyncWrite;
 
 /// Owns memory only while it holds something.
 #[derive(Debug, Default)]
-pub(crate) struct Unsent {
+pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
     sent: usize,
 }
 
-impl From<Vec<u8>> for Unsent {
+impl From<Vec<u8>> for WriteBuffer {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, sent: 0 }
     }
 }
 
-impl Unsent {
+impl WriteBuffer {
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
