@@ -1,6 +1,9 @@
 //! The library, as a program that embeds it uses it.
 
 mod common;
+mod embed {
+    mod serve;
+}
 
 use std::time::Duration;
 
