@@ -86,7 +86,7 @@ impl Running {
 /// Where connections come in that no listener has accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Entrance {
-    state: Arc<ProxyState>,
+    pub state: Arc<ProxyState>,
     /// What a drain waits for.
     served: TaskTracker,
 }
@@ -103,14 +103,15 @@ impl Entrance {
         IO: AsyncRead + AsyncWrite + Send + 'static,
         P: Into<Option<Endpoint>>,
     {
-        let (state, token) = (Arc::clone(&self.state), self.served.token());
+        let Self { state, served } = self.clone();
         let config = state.config.load_full();
         let found = config.listeners.get(listener).map(Arc::clone);
         let found = found.ok_or_else(|| ServeError::UnknownListener(listener.to_owned()));
         let (transport, peer) = (Transport::stream(io), peer.into());
         async move {
-            let _token = token;
             let listener = found?;
+            // Not before it is polled: a drain would wait for what nobody runs.
+            let _token = served.token();
             if state.drain.is_started() {
                 return Err(ServeError::Draining);
             }

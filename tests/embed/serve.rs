@@ -64,6 +64,14 @@ async fn a_drain_waits_for_it_and_takes_no_other() {
 }
 
 #[tokio::test]
+async fn one_that_nobody_runs_holds_up_no_drain() {
+    let running = running("").await;
+    let served = running.serve("plain", duplex(64).0, None);
+    assert_eq!(soon("a drain", running.drain(None)).await.cut, 0);
+    assert_eq!(served.await, Err(ServeError::Draining));
+}
+
+#[tokio::test]
 async fn a_listener_that_is_not_configured_is_an_error() {
     let running = running("").await;
     let served = running.serve("http", duplex(64).0, None).await;
