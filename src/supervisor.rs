@@ -57,7 +57,6 @@ pub struct Supervisor {
     source: ConfigSource,
     followed: Followed,
     reloads: mpsc::Receiver<Reload>,
-    stage: watch::Receiver<Stage>,
     handle: SupervisorHandle,
 }
 
@@ -66,7 +65,6 @@ pub struct Supervisor {
 pub struct SupervisorHandle {
     reloads: mpsc::Sender<Reload>,
     stage: Arc<watch::Sender<Stage>>,
-    state: Arc<ProxyState>,
     entrance: Entrance,
 }
 
@@ -107,11 +105,9 @@ impl Supervisor {
         let followed = Followed::new(proxy.files());
         let running = proxy.start();
         let (reload, reloads) = mpsc::channel(RELOADS);
-        let (sender, stage) = watch::channel(Stage::Serving);
         let handle = SupervisorHandle {
             reloads: reload,
-            stage: Arc::new(sender),
-            state: Arc::clone(running.state()),
+            stage: Arc::new(watch::Sender::new(Stage::Serving)),
             entrance: running.entrance(),
         };
         Self {
@@ -119,7 +115,6 @@ impl Supervisor {
             source,
             followed,
             reloads,
-            stage,
             handle,
         }
     }
@@ -141,7 +136,7 @@ impl Supervisor {
     ///
     /// Dropping the future closes every connection at once.
     pub async fn run(mut self) -> Drained {
-        let mut stage = self.stage.clone();
+        let mut stage = self.handle.stage.subscribe();
         loop {
             let asked = tokio::select! {
                 biased;
@@ -288,17 +283,17 @@ impl SupervisorHandle {
 
     /// See [`Running::statistics`].
     pub fn statistics(&self) -> Statistics {
-        Statistics::of(&self.state)
+        Statistics::of(self.state())
     }
 
     /// See [`Running::connections`].
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
-        self.state.ledger.list(filter)
+        self.state().ledger.list(filter)
     }
 
     /// See [`Running::kill`].
     pub fn kill(&self, filter: &ConnectionFilter) -> usize {
-        self.state.ledger.kill(filter)
+        self.state().ledger.kill(filter)
     }
 
     /// See [`Running::serve`].
@@ -321,6 +316,10 @@ impl SupervisorHandle {
         P: Into<Option<Endpoint>>,
     {
         self.entrance.serve(listener, io, peer)
+    }
+
+    fn state(&self) -> &ProxyState {
+        &self.entrance.state
     }
 
     fn advance(&self, stage: Stage) {

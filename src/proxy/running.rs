@@ -62,10 +62,6 @@ impl Running {
         &self.addresses
     }
 
-    pub(crate) fn state(&self) -> &Arc<ProxyState> {
-        &self.state
-    }
-
     /// How long a drain may take, `timeouts.drain` of the configuration that is served; `None` is
     /// unlimited.
     pub fn drain_timeout(&self) -> Option<Duration> {
