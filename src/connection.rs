@@ -31,7 +31,7 @@ use crate::ledger::LedgerRecord;
 use crate::limits::{IdentityShare, Permit, Place};
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
-use crate::relay::{self, Answer, End, Relay};
+use crate::relay::{Answer, End, Relay, RelayTimeouts};
 
 /// A client that was let in, and to whom.
 struct Admitted {
@@ -53,7 +53,7 @@ struct Established {
     backend: Upstream,
     /// What must run beside the relay for the backend to answer.
     service: Option<Service>,
-    timeouts: relay::RelayTimeouts,
+    timeouts: RelayTimeouts,
     lifetime: Deadline,
     reserved: Reserved,
     record: LedgerRecord,
@@ -214,7 +214,7 @@ impl Established {
     }
 }
 
-/// Why a relay does not come to its end.
+/// Why a relay does not come to its end. Smaller than a [`Termination`]: every relay has room for one.
 enum Interruption {
     Lifetime,
     Ended(EndCause),

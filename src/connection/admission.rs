@@ -160,16 +160,15 @@ impl<'a> Admission<'a> {
             Ok(Err(ReadError::Gone)) => return Err(Rejection::Gone),
             Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
         };
-        let facts = self.record.facts();
-        let (peer, local) = match origin {
-            Origin::Client {
-                source,
-                destination,
-            } => (source, destination),
-            Origin::Socket => (facts.peer.clone(), facts.local.clone()),
-        };
-        let ip = peer.as_ref().and_then(Endpoint::ip);
-        self.record.introduced(peer, local);
+        if let Origin::Client {
+            source,
+            destination,
+        } = origin
+        {
+            self.record.readdressed(source, destination);
+        }
+        self.record.introduced();
+        let ip = self.record.facts().peer_ip();
         let (permit, begins) = (&mut self.reserved.permit, self.listener.begins());
         let counted = self.state.limits.count(permit, &mut self.place, ip, begins);
         counted.map_err(Rejection::OverLimit)

@@ -99,8 +99,8 @@ impl LedgerRecord {
         self.span.clone()
     }
 
-    /// The load balancer has said who the client is and where it connected to.
-    pub(crate) fn introduced(&mut self, peer: Option<Endpoint>, local: Option<Endpoint>) {
+    /// The load balancer has said where its client is, and where that connected to.
+    pub(crate) fn readdressed(&mut self, peer: Option<Endpoint>, local: Option<Endpoint>) {
         let (id, index) = (self.entry.id, &self.ledger.index);
         if let Some(ip) = self.facts().peer_ip() {
             index.take_away(id, Name::Peer(ip));
@@ -108,9 +108,14 @@ impl LedgerRecord {
         if let Some(ip) = peer.as_ref().and_then(Endpoint::ip) {
             index.add(id, Name::Peer(ip));
         }
-        self.span.record("peer", peer.as_ref().map(display));
         self.entry
             .learn(|facts| (facts.peer, facts.local) = (peer, local));
+    }
+
+    /// The load balancer has said all that it has to say: whose connection it is stands in the facts.
+    pub(crate) fn introduced(&mut self) {
+        let facts = self.facts();
+        self.span.record("peer", facts.peer.as_ref().map(display));
     }
 
     /// The handshake is done.

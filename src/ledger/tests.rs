@@ -102,7 +102,7 @@ fn a_connection_by_way_of_a_load_balancer_is_found_at_its_client() {
     let found = |ip: IpAddr| ids(&ledger, &ConnectionFilter::all().peer(ip)).len();
     assert_eq!((found(proxy), found(client)), (1, 0));
     let client_address = Endpoint::Tcp((client, 4711).into());
-    record.introduced(Some(client_address), None);
+    record.readdressed(Some(client_address), None);
     assert_eq!((found(proxy), found(client)), (0, 1));
     drop(record);
     assert!(ledger.index.is_empty(), "a name is left behind");
