@@ -9,17 +9,21 @@ use rcgen::{
 
 use super::*;
 
-#[test]
-fn what_every_client_will_refuse_is_said() {
+/// Signers, and a directory in which their own key is.
+fn with_own_key() -> (Signers, tempfile::TempDir) {
     let signers = Signers::new();
     let directory = directory("chain.pem", "key.pem");
+    let key = directory.path().join("key.pem");
+    fs::write(&key, signers.own.serialize_pem()).expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(key, private).expect("a file");
+    (signers, directory)
+}
+
+#[test]
+fn what_every_client_will_refuse_is_said() {
+    let (signers, directory) = with_own_key();
     let path = directory.path();
-    fs::write(path.join("key.pem"), signers.own.serialize_pem()).expect("a file");
-    fs::set_permissions(
-        path.join("key.pem"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .expect("a file");
     for (chain, warning, error) in [
         (
             signers.leaf(&signers.good, plain) + &signers.good.pem(),
@@ -69,15 +73,8 @@ fn what_every_client_will_refuse_is_said() {
 
 #[test]
 fn what_every_backend_will_refuse_is_said_and_that_its_authority_has_expired() {
-    let signers = Signers::new();
-    let directory = directory("chain.pem", "key.pem");
+    let (signers, directory) = with_own_key();
     let path = directory.path();
-    fs::write(path.join("key.pem"), signers.own.serialize_pem()).expect("a file");
-    fs::set_permissions(
-        path.join("key.pem"),
-        std::os::unix::fs::PermissionsExt::from_mode(0o600),
-    )
-    .expect("a file");
     let text = format!(
         "{LISTENER}{BACKEND}[backend.tls]\nca = \"chain.pem\"\n\
          certificate = {{ chain = \"chain.pem\", key = \"key.pem\" }}\n"
