@@ -83,10 +83,8 @@ impl Start {
 }
 
 /// What was opened of a buffer.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
-    /// The payloads, which lie at the buffer's start.
-    pub pieces: Pieces,
     /// Where the rest begins, which is to be opened again with what follows.
     pub rest: usize,
     pub then: Then,
@@ -172,19 +170,19 @@ impl Layer {
         )
     }
 
-    /// Opens the records from `from` on, which is [`Self::headroom`], to payloads of this layout. What is to be
-    /// said to the peer because of them is appended to `answers`.
+    /// Opens the records from `from` on, which is [`Self::headroom`] of the layout that `pieces` have, which
+    /// are none yet: they are what was opened then. What is to be said to the peer because of it is appended
+    /// to `answers`.
     pub(crate) fn open(
         &mut self,
         buffer: &mut [u8],
         from: usize,
-        layout: Layout,
+        pieces: &mut Pieces,
         answers: &mut Vec<u8>,
     ) -> Opened {
-        let mut pieces = Pieces::new(layout);
         let mut rest = from;
         let then = loop {
-            match self.open_one(buffer, &mut pieces, &mut rest) {
+            match self.open_one(buffer, pieces, &mut rest) {
                 Ok(Some(Received::CloseNotify)) => {
                     // What comes now is not looked at (RFC 8446 §6.1).
                     rest = buffer.len();
@@ -203,7 +201,7 @@ impl Layer {
             }
         };
         self.inbound.let_tickets_go();
-        Opened { pieces, rest, then }
+        Opened { rest, then }
     }
 
     /// Opens the record at `rest`, which moves behind it; `None` when there is none, or no place for

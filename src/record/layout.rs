@@ -55,11 +55,13 @@ impl Layout {
 }
 
 /// The payloads that lie in a buffer, from its start, as a [`Layout`] has them.
+///
+/// It is larger than a connection should copy at each read: it stays where the buffer is.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     layout: Layout,
-    /// Of 32 bits: they are moved with every read.
-    lengths: [u32; MOST_PIECES],
+    /// Only the first `count` have a meaning.
+    lengths: [usize; MOST_PIECES],
     count: usize,
     length: usize,
     /// Where the last one ends, with what is to come behind it.
@@ -81,7 +83,8 @@ enum Begins {
 }
 
 impl Pieces {
-    pub(super) fn new(layout: Layout) -> Self {
+    /// None yet.
+    pub(crate) const fn new(layout: Layout) -> Self {
         Self {
             layout,
             lengths: [0; MOST_PIECES],
@@ -91,18 +94,29 @@ impl Pieces {
         }
     }
 
-    /// What a read of so many bytes has left in [`Layout::places`].
-    pub(crate) fn read(layout: Layout, mut length: usize) -> Self {
-        let mut pieces = Self::new(layout);
-        while let Some(place) = pieces
-            .place(length.min(layout.longest))
-            .filter(|_| length > 0)
-        {
-            let ours = length.min(layout.longest);
-            pieces.add(place, ours);
-            length -= ours;
+    /// Forgets them: the buffer is to be filled again, to this layout.
+    pub(crate) fn clear(&mut self, layout: Layout) {
+        self.layout = layout;
+        self.count = 0;
+        self.length = 0;
+        self.end = 0;
+    }
+
+    /// How they lie.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Takes what a read of so many bytes has left in [`Layout::places`].
+    pub(crate) fn add_read(&mut self, mut length: usize) {
+        while length > 0 {
+            let part = length.min(self.layout.longest);
+            let Some(place) = self.place(part) else {
+                return;
+            };
+            self.add(place, part);
+            length -= part;
         }
-        pieces
     }
 
     /// Bytes of payload.
@@ -110,20 +124,14 @@ impl Pieces {
         self.length
     }
 
-    pub(super) fn lengths(&self) -> impl Iterator<Item = usize> + '_ {
-        self.lengths[..self.count]
-            .iter()
-            .map(|length| *length as usize)
+    pub(super) fn lengths(&self) -> &[usize] {
+        &self.lengths[..self.count]
     }
 
     /// Where a payload of no more than `longest` bytes is to go: behind the last one, if they fit into
     /// one record. `None` when there is no room for another.
     pub(super) fn place(&self, longest: usize) -> Option<Place> {
-        match self
-            .count
-            .checked_sub(1)
-            .map(|last| self.lengths[last] as usize)
-        {
+        match self.lengths().last() {
             Some(last) if last.saturating_add(longest) <= self.layout.longest => Some(Place {
                 at: self.end - self.layout.after,
                 begins: Begins::Nothing,
@@ -140,10 +148,12 @@ impl Pieces {
     pub(super) fn add(&mut self, place: Place, length: usize) {
         match place.begins {
             _ if length == 0 => return,
-            Begins::Piece => self.count += 1,
-            Begins::Nothing => {}
+            Begins::Piece => {
+                self.lengths[self.count] = length;
+                self.count += 1;
+            }
+            Begins::Nothing => self.lengths[self.count - 1] += length,
         }
-        self.lengths[self.count - 1] += length as u32;
         self.length += length;
         self.end = place.at + length + self.layout.after;
     }

@@ -37,7 +37,7 @@ impl Outbound {
     /// Seals the payloads that lie in `buffer` as [`Self::layout`] has them; how long the records are.
     pub(super) fn data(&mut self, pieces: &Pieces, buffer: &mut [u8]) -> Result<usize, Exhausted> {
         let mut length = 0;
-        for payload in pieces.lengths() {
+        for &payload in pieces.lengths() {
             let out = &mut buffer[length..];
             let cipher = &mut self.keys.cipher;
             length += cipher.seal_in_place(ContentType::ApplicationData, payload, out)?;

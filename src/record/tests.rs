@@ -158,6 +158,19 @@ impl Peer {
     }
 }
 
+impl Layer {
+    /// Opens records to the start of the buffer; how many bytes of payload lie there then.
+    pub(crate) fn open_plain(
+        &mut self,
+        buffer: &mut [u8],
+        answers: &mut Vec<u8>,
+    ) -> (Opened, usize) {
+        let mut pieces = Pieces::new(Layout::PLAIN);
+        let opened = self.open(buffer, 0, &mut pieces, answers);
+        (opened, pieces.length())
+    }
+}
+
 fn record(cipher: &mut Cipher, kind: ContentType, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![0; payload.len() + OVERHEAD];
     let length = cipher.seal(kind, payload, &mut out).expect("a fresh key");

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::ReadBuf;
 
 use super::drive::{Cause, Fault, OnEnd};
-use super::endpoint::{Endpoint, Filled, Rest, Then};
+use super::endpoint::{Endpoint, Rest, Then};
 use crate::record::{Layout, Pieces};
 use crate::wire::{Peer, Transmission};
 
@@ -21,10 +21,10 @@ impl<S: Peer> Endpoint for S {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        layout: Layout,
+        pieces: &mut Pieces,
         on_end: OnEnd,
-    ) -> Poll<Result<Filled, Fault>> {
-        let read = match layout {
+    ) -> Poll<Result<Then, Fault>> {
+        let read = match pieces.layout() {
             Layout::PLAIN => {
                 let room = scratch.len().min(MOST_READ);
                 let mut buffer = ReadBuf::new(&mut scratch[..room]);
@@ -34,13 +34,12 @@ impl<S: Peer> Endpoint for S {
             layout => self.poll_read_vectored(cx, &mut layout.places(scratch)),
         };
         let read = ready!(read).map_err(Fault::read)?;
-        let then = match (read, on_end) {
-            (0, OnEnd::Fail) => return Poll::Ready(Err(Fault::Read(Cause::Reset))),
-            (0, OnEnd::PassOn) => Then::End,
-            _ => Then::More,
-        };
-        let pieces = Pieces::read(layout, read);
-        Poll::Ready(Ok(Filled { pieces, then }))
+        pieces.add_read(read);
+        Poll::Ready(match (read, on_end) {
+            (0, OnEnd::Fail) => Err(Fault::Read(Cause::Reset)),
+            (0, OnEnd::PassOn) => Ok(Then::End),
+            _ => Ok(Then::More),
+        })
     }
 
     fn room(&self, bytes: usize) -> usize {

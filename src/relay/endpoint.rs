@@ -21,18 +21,19 @@ pub(crate) trait Endpoint {
     /// How payloads are to lie for [`Self::send`].
     fn layout(&self) -> Layout;
 
-    /// Reads once into the scratch, or a part of it that is long enough for [`Self::room`].
+    /// Reads once into the scratch, or a part of it that is long enough for [`Self::room`]; `pieces`, which
+    /// are none yet, have the layout in which the payloads are to lie.
     ///
     /// # Errors
     ///
-    /// Nothing was read. A failure behind what was read is in [`Filled::then`].
+    /// Nothing was read. A failure behind what was read is [`Then::Failed`].
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        layout: Layout,
+        pieces: &mut Pieces,
         on_end: OnEnd,
-    ) -> Poll<Result<Filled, Fault>>;
+    ) -> Poll<Result<Then, Fault>>;
 
     /// The scratch for a read of about so many bytes.
     fn room(&self, bytes: usize) -> usize;
@@ -81,13 +82,7 @@ pub(crate) trait Endpoint {
     fn transmission(&mut self) -> Option<Transmission>;
 }
 
-/// What a read has left in the scratch.
-#[derive(Debug)]
-pub(crate) struct Filled {
-    pub pieces: Pieces,
-    pub then: Then,
-}
-
+/// How it goes on behind what was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Then {
     More,
@@ -105,9 +100,9 @@ pub(crate) struct Rest<'a> {
     pub counter: &'a Counter,
 }
 
-/// Lends the thread's scratch.
-pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    SCRATCH.with_borrow_mut(|scratch| work(scratch))
+/// Lends the thread's scratch, and a place to say what is in it.
+pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8], &mut Pieces) -> T) -> T {
+    SCRATCH.with_borrow_mut(|(scratch, pieces)| work(scratch, pieces))
 }
 
 /// Reads what a socket still says and drops it; ready when the socket has ended.
@@ -115,7 +110,7 @@ pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    with_scratch(|scratch| {
+    with_scratch(|scratch, _| {
         for _ in 0..DISCARDS {
             let mut buffer = ReadBuf::new(scratch);
             match ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer)) {
@@ -134,6 +129,8 @@ const DISCARDS: usize = 2;
 thread_local! {
     /// The buffer of a thread, as long as eight full records: bulk transfer costs a third less CPU than
     /// with one.
-    static SCRATCH: RefCell<Box<[u8]>> =
-        RefCell::new(vec![0; MOST_HELD + MOST_HEADROOM].into_boxed_slice());
+    static SCRATCH: RefCell<(Box<[u8]>, Pieces)> = RefCell::new((
+        vec![0; MOST_HELD + MOST_HEADROOM].into_boxed_slice(),
+        Pieces::new(Layout::PLAIN),
+    ));
 }

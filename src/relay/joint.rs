@@ -91,14 +91,14 @@ impl<C: Endpoint> Joint<C> {
     }
 
     fn poll_hear(&mut self, cx: &mut Context<'_>, enough: usize) -> Poll<Result<(), Fault>> {
-        with_scratch(|scratch| {
+        with_scratch(|scratch, pieces| {
             let room = self.client.room(enough - self.up.unsent.len());
             let room = room.min(scratch.len());
             let scratch = &mut scratch[..room];
-            let received = (self.client).poll_receive(cx, scratch, Layout::PLAIN, OnEnd::PassOn);
-            let received = ready!(received)?;
-            self.up.unsent.extend(&scratch[..received.pieces.length()]);
-            match received.then {
+            pieces.clear(Layout::PLAIN);
+            let then = ready!((self.client).poll_receive(cx, scratch, pieces, OnEnd::PassOn))?;
+            self.up.unsent.extend(&scratch[..pieces.length()]);
+            match then {
                 Then::More => {}
                 Then::End => self.up.state = State::Ending,
                 Then::Failed(fault) => return Poll::Ready(Err(fault)),
@@ -232,18 +232,18 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
             return Poll::Ready(Ok(()));
         }
         let layout = self.writer.layout();
-        with_scratch(|scratch| {
-            let received = self.reader.poll_receive(cx, scratch, layout, on_end);
-            let received = ready!(received)?;
-            if received.pieces.length() > 0 {
+        with_scratch(|scratch, pieces| {
+            pieces.clear(layout);
+            let then = ready!(self.reader.poll_receive(cx, scratch, pieces, on_end))?;
+            if pieces.length() > 0 {
                 let mut rest = Rest {
                     unsent: &mut self.lane.unsent,
                     unflushed: &mut self.lane.unflushed,
                     counter: self.counter,
                 };
-                (self.writer).send(cx, scratch, &received.pieces, &mut rest)?;
+                self.writer.send(cx, scratch, pieces, &mut rest)?;
             }
-            match received.then {
+            match then {
                 Then::More => {}
                 Then::End => self.lane.state = State::Ending,
                 Then::Failed(fault) => return Poll::Ready(Err(fault)),

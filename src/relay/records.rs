@@ -20,7 +20,7 @@ use tokio::io::ReadBuf;
 use tokio_rustls::rustls::AlertDescription;
 
 use super::drive::{Cause, Fault, OnEnd};
-use super::endpoint::{Endpoint, Filled, Rest, Then, poll_discard};
+use super::endpoint::{Endpoint, Rest, Then, poll_discard};
 use super::write_buffer::WriteBuffer;
 use crate::record::{self, Exhausted, Layer, Layout, MOST_HELD, Pieces, Start};
 use crate::traffic::Counter;
@@ -126,11 +126,11 @@ impl<IO: Wire> Records<IO> {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
         from: usize,
-        layout: Layout,
-    ) -> Filled {
+        pieces: &mut Pieces,
+    ) -> Then {
         let owed = self.sealed.len();
         let answers = self.sealed.bytes();
-        let opened = self.layer.open(buffer, from, layout, answers);
+        let opened = self.layer.open(buffer, from, pieces, answers);
         self.held.clear();
         match &buffer[opened.rest..] {
             // An idle connection owns no buffer.
@@ -141,7 +141,7 @@ impl<IO: Wire> Records<IO> {
             // They are the other direction's to send, which may have had its turn.
             cx.waker().wake_by_ref();
         }
-        let then = match opened.then {
+        match opened.then {
             record::Then::More => Then::More,
             record::Then::End => Then::End,
             record::Then::KeysSpent => Then::Failed(Fault::Read(Cause::KeysSpent)),
@@ -150,10 +150,6 @@ impl<IO: Wire> Records<IO> {
                 let _ = self.sealed.poll_write(cx, &mut self.io, |_| {});
                 Then::Failed(Fault::Read(Cause::Reset))
             }
-        };
-        Filled {
-            pieces: opened.pieces,
-            then,
         }
     }
 
@@ -197,16 +193,16 @@ impl<IO: Wire> Endpoint for Records<IO> {
         &mut self,
         cx: &mut Context<'_>,
         scratch: &mut [u8],
-        layout: Layout,
+        pieces: &mut Pieces,
         on_end: OnEnd,
-    ) -> Poll<Result<Filled, Fault>> {
-        let from = self.layer.headroom(layout);
+    ) -> Poll<Result<Then, Fault>> {
+        let from = self.layer.headroom(pieces.layout());
         let end = scratch.len().min(from + MOST_HELD);
         match (
             ready!(self.poll_fill(cx, &mut scratch[..end], from)),
             on_end,
         ) {
-            (Ok(end), _) => Poll::Ready(Ok(self.open(cx, &mut scratch[..end], from, layout))),
+            (Ok(end), _) => Poll::Ready(Ok(self.open(cx, &mut scratch[..end], from, pieces))),
             (Err(Fault::Read(Cause::Truncated)), OnEnd::Fail) => {
                 Poll::Ready(Err(Fault::Read(Cause::Reset)))
             }

@@ -41,21 +41,21 @@ fn tickets_are_kept_however_they_come_and_forgotten_with_the_first_payload() {
         let messages: Vec<u8> = tickets.iter().flat_map(|it| ticket(it)).collect();
         for part in messages.chunks(2) {
             let mut record = peer.record(HANDSHAKE, part);
-            let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
+            let (opened, _) = layer.open_plain(&mut record, &mut Vec::new());
             assert_eq!(opened.then, Then::More);
         }
         // A part of the second one came with the end of the first.
         assert_eq!(kept.take(), tickets);
         assert!(kept.is_given_up());
         let mut record = [peer.record(HANDSHAKE, &ticket(b"more")), peer.data(b"w")].concat();
-        let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
-        assert_eq!((opened.then, opened.pieces.length()), (Then::More, 1));
+        let (opened, length) = layer.open_plain(&mut record, &mut Vec::new());
+        assert_eq!((opened.then, length), (Then::More, 1));
         assert_eq!(kept.take(), [[0; 0]; 0]);
     }
     let kept = Kept::default();
     let (mut layer, mut peer) = client_with(&kept);
     let mut record = peer.data(b"word");
-    layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
+    layer.open_plain(&mut record, &mut Vec::new());
     assert!(kept.is_given_up(), "a server that sends none");
 }
 
@@ -71,13 +71,13 @@ fn a_ticket_that_is_too_long_is_not_kept_and_one_that_is_none_is_refused() {
     for part in longest.chunks(MAX_PAYLOAD) {
         wire.extend(peer.record(HANDSHAKE, part));
     }
-    let opened = layer.open(&mut wire, 0, Layout::PLAIN, &mut Vec::new());
+    let (opened, _) = layer.open_plain(&mut wire, &mut Vec::new());
     assert_eq!(opened.then, Then::More);
     assert_eq!(kept.take(), [[7; 16 * 1024]]);
 
     let (mut layer, mut peer) = client_with(&Kept::default());
     let mut record = peer.record(HANDSHAKE, &ticket(b"unreadable"));
-    let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
+    let (opened, _) = layer.open_plain(&mut record, &mut Vec::new());
     assert_eq!(opened.then, refused(Alert::DecodeError));
 }
 
@@ -167,7 +167,7 @@ fn a_server_may_send_what_a_client_may_not_and_the_other_way_round() {
             let (mut layer, mut peer) = pair_in(role, suite);
             let mut record = peer.record(HANDSHAKE, &message);
             let mut answers = Vec::new();
-            let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut answers);
+            let (opened, _) = layer.open_plain(&mut record, &mut answers);
             assert_eq!(opened.then, expected, "{role:?} {message:?}");
             if let Then::Refused(RecordRefusal::Broken(alert)) = expected {
                 peer.unread = answers;
@@ -183,7 +183,7 @@ fn a_request_to_begin_anew_is_declined() {
     let (mut layer, mut peer) = pair_in(Role::Client, TLS12);
     let mut record = peer.record(HANDSHAKE, &[0, 0, 0, 0]);
     let mut answers = Vec::new();
-    layer.open(&mut record, 0, Layout::PLAIN, &mut answers);
+    layer.open_plain(&mut record, &mut answers);
     peer.unread = answers;
     assert_eq!(peer.alert(), Some((1, Alert::NoRenegotiation)));
 }
@@ -192,7 +192,7 @@ fn a_request_to_begin_anew_is_declined() {
 fn tickets_are_not_taken_for_ever() {
     let (mut layer, mut peer) = pair_in(Role::Client, TLS13);
     let mut open = |mut record: Vec<u8>| {
-        let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
+        let (opened, _) = layer.open_plain(&mut record, &mut Vec::new());
         opened.then
     };
     for round in [true, false] {
@@ -213,7 +213,7 @@ fn a_server_that_gives_up_is_not_answered_and_its_alert_is_known() {
         let (mut layer, mut peer) = pair_in(Role::Client, suite);
         let mut record = peer.record(ALERT, &[2, Alert::CertificateRequired.into()]);
         let mut answers = Vec::new();
-        let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut answers);
+        let (opened, _) = layer.open_plain(&mut record, &mut answers);
         let expected = RecordRefusal::Given(Alert::CertificateRequired);
         assert_eq!(opened.then, Then::Refused(expected), "{suite:?}");
         assert_eq!(layer.given_up(), Some(Alert::CertificateRequired));
@@ -227,13 +227,13 @@ fn a_client_goes_on_elsewhere_in_the_middle_of_a_ticket() {
     let whole = ticket(&[7; 300]);
     for (part, role) in whole.chunks(100).zip(0..) {
         let mut record = peer.record(HANDSHAKE, part);
-        let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
+        let (opened, _) = layer.open_plain(&mut record, &mut Vec::new());
         assert_eq!(opened.then, Then::More, "part {role}");
         let state = serde_json::to_string(&layer.export()).expect("plain data");
         let state = serde_json::from_str(&state).expect("plain data");
         layer = Layer::import(state).expect("a state that fits");
     }
     let mut record = peer.data(b"word");
-    let opened = layer.open(&mut record, 0, Layout::PLAIN, &mut Vec::new());
-    assert_eq!((opened.then, opened.pieces.length()), (Then::More, 4));
+    let (opened, length) = layer.open_plain(&mut record, &mut Vec::new());
+    assert_eq!((opened.then, length), (Then::More, 4));
 }

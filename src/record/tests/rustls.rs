@@ -164,8 +164,8 @@ fn open_by_byte(layer: &mut Layer, bytes: &[u8]) -> (Vec<u8>, Then, Vec<u8>) {
     let mut then = Then::More;
     for byte in bytes {
         held.push(*byte);
-        let opened = layer.open(&mut held, 0, Layout::PLAIN, &mut answers);
-        payload.extend(&held[..opened.pieces.length()]);
+        let (opened, length) = layer.open_plain(&mut held, &mut answers);
+        payload.extend(&held[..length]);
         held.drain(..opened.rest);
         then = opened.then;
         if then != Then::More {
@@ -244,7 +244,7 @@ fn the_tickets_of_rustls_are_kept() {
         let kept = Kept::default();
         let (mut layer, mut server) = handshake(suite, Some(Box::new(kept.clone())));
         let mut sent = server.sent();
-        let opened = layer.open(&mut sent, 0, Layout::PLAIN, &mut Vec::new());
+        let (opened, _) = layer.open_plain(&mut sent, &mut Vec::new());
         assert_eq!((opened.then, opened.rest), (Then::More, sent.len()));
         assert_eq!(kept.take().len(), 2, "{suite:?}");
         assert!(kept.is_given_up(), "{suite:?}");
