@@ -25,7 +25,7 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         poll_read_first(self, cx, places)
     }
@@ -42,13 +42,63 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
 pub(crate) fn poll_read_first<S: AsyncRead + Unpin + ?Sized>(
     stream: &mut S,
     cx: &mut Context<'_>,
-    places: &mut [IoSliceMut<'_>],
+    mut places: Places<'_>,
 ) -> Poll<io::Result<usize>> {
-    let first = places.first_mut().map_or(&mut [][..], |place| place);
-    let mut buffer = ReadBuf::new(first);
+    let mut buffer = ReadBuf::new(places.first());
     ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
     Poll::Ready(Ok(buffer.filled().len()))
 }
+
+/// Where one read puts its bytes: places of the same length in a buffer, with gaps between them.
+///
+/// Most reads find a socket without bytes: the list for the system is made when there are some.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    /// No longer than the places and their gaps.
+    buffer: &'a mut [u8],
+    /// Bytes before each place.
+    before: usize,
+    length: usize,
+    /// Before one place and the next one begins.
+    stride: usize,
+}
+
+impl<'a> Places<'a> {
+    /// As many places of `length` bytes as fit, [`MOST_PLACES`] at most, each with so many bytes before and
+    /// after it.
+    pub(crate) fn new(buffer: &'a mut [u8], before: usize, length: usize, after: usize) -> Self {
+        let stride = before + length + after;
+        let used = buffer.len().min(MOST_PLACES * stride);
+        Self {
+            buffer: &mut buffer[..used],
+            before,
+            length,
+            stride,
+        }
+    }
+
+    /// The first place.
+    pub(crate) fn first(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.before..][..self.length]
+    }
+
+    /// How many bytes there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.buffer.len() / self.stride * self.length
+    }
+
+    /// All of them, for readv(2); those that do not fit are empty.
+    pub(crate) fn all(&mut self) -> [IoSliceMut<'_>; MOST_PLACES] {
+        let mut places = self.buffer.chunks_exact_mut(self.stride);
+        std::array::from_fn(|_| match places.next() {
+            Some(place) => IoSliceMut::new(&mut place[self.before..][..self.length]),
+            None => IoSliceMut::new(&mut []),
+        })
+    }
+}
+
+/// How many records are filled in one read.
+pub(crate) const MOST_PLACES: usize = 8;
 
 /// How far a socket is with what it was given to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +136,8 @@ impl Wire for tokio::io::DuplexStream {
 
 /// Fills one place after the other, for streams that are not the system's.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn scatter(mut bytes: &[u8], places: &mut [IoSliceMut<'_>]) {
-    for place in places {
+pub(crate) fn scatter(mut bytes: &[u8], mut places: Places<'_>) {
+    for mut place in places.all() {
         let (ours, others) = bytes.split_at(bytes.len().min(place.len()));
         place[..ours.len()].copy_from_slice(ours);
         bytes = others;

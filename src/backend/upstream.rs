@@ -1,7 +1,7 @@
 //! The backend's side of a connection: with records of ours, or in the clear, which is a socket, TLS in rustls's
 //! hands, or memory for what is built in.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::relay::poll_discard;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
-use crate::wire::{Peer, Transmission, poll_read_first};
+use crate::wire::{Peer, Places, Transmission, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Upstream {
@@ -96,7 +96,7 @@ impl Peer for Clear {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),

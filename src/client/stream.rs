@@ -1,6 +1,6 @@
 //! A client whose bytes come in the clear: TLS in rustls's hands, or none.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,7 +12,7 @@ use crate::record::{Start, TrafficSecrets};
 use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
-use crate::wire::{Peer, Transmission, Wire, poll_read_first};
+use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -97,7 +97,7 @@ impl Peer for Stream {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Tls(_) => poll_read_first(self, cx, places),

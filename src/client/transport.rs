@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::facts::Endpoint;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
-use crate::wire::{Peer, Transmission, Wire, poll_read_first};
+use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Transport {
@@ -101,7 +101,7 @@ impl Peer for Transport {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),

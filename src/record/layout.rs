@@ -5,10 +5,9 @@
 //! of a suite   header payload tag, header payload tag     the payloads alone are there yet
 //! ```
 
-use std::io::IoSliceMut;
-
 use super::aead::TAG;
 use super::cipher::{MAX_PAYLOAD, Suite};
+use crate::wire::{MOST_PLACES, Places};
 
 /// What the writer of payloads wants to have around each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +43,9 @@ impl Layout {
     }
 
     /// The places to read payloads into: as many as fit into `buffer`, all of the greatest length.
-    pub(crate) fn places(self, buffer: &mut [u8]) -> [IoSliceMut<'_>; RECORDS] {
+    pub(crate) fn places(self, buffer: &mut [u8]) -> Places<'_> {
         let length = self.longest.min(buffer.len() - self.before - self.after);
-        let mut records = buffer.chunks_exact_mut(self.before + length + self.after);
-        std::array::from_fn(|_| match records.next() {
-            Some(record) => IoSliceMut::new(&mut record[self.before..][..length]),
-            None => IoSliceMut::new(&mut []),
-        })
+        Places::new(buffer, self.before, length, self.after)
     }
 }
 
@@ -160,7 +155,7 @@ impl Pieces {
 }
 
 /// How many full records are moved at a time.
-pub(super) const RECORDS: usize = 8;
+pub(super) const RECORDS: usize = MOST_PLACES;
 
 /// Two neighbours are longer than one record together, or they would be one, and no more is opened
 /// at a time than [`RECORDS`] full ones.

@@ -31,7 +31,7 @@ impl<S: Peer> Endpoint for S {
                 let read = Pin::new(self).poll_read(cx, &mut buffer);
                 read.map_ok(|()| buffer.filled().len())
             }
-            layout => self.poll_read_vectored(cx, &mut layout.places(scratch)),
+            layout => self.poll_read_vectored(cx, layout.places(scratch)),
         };
         let read = ready!(read).map_err(Fault::read)?;
         pieces.add_read(read);

@@ -1,6 +1,6 @@
 //! A connected stream socket, TCP or Unix: the two have one face here and differ only at the end.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,7 +17,7 @@ use super::either::one_of_streams;
 use super::queue;
 use super::unix_stream::UnixStream;
 use crate::facts::Endpoint;
-use crate::wire::{Peer, Transmission, Wire, poll_read_first};
+use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
 
 /// A TCP or Unix stream.
 #[derive(Debug)]
@@ -90,12 +90,12 @@ impl Socket {
     pub(crate) fn poll_read_vectored(
         &self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        mut places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
-        let room: usize = places.iter().map(|place| place.len()).sum();
+        let room = places.room();
         loop {
             let mut rest = None;
-            let mut read = |fd: BorrowedFd<'_>| match readv(fd, places)? {
+            let mut read = |fd: BorrowedFd<'_>| match readv(fd, &mut places.all())? {
                 // The socket is empty now. Said as tokio's own reads do it: so the next one waits
                 // for more, and does not ask only to hear that there is none.
                 read if 0 < read && read < room => {
@@ -190,7 +190,7 @@ impl Peer for Socket {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Unix(stream) if stream.resets_on_close() => poll_read_first(self, cx, places),

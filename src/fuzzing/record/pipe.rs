@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::wire::{Peer, Wire, scatter};
+use crate::wire::{Peer, Places, Wire, scatter};
 
 /// A task is woken only as a socket would wake it, so that what forgets to wait is left behind.
 #[derive(Clone)]
@@ -92,10 +92,10 @@ impl Peer for Pipe {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
         let mut socket = self.0.borrow_mut();
-        let room: usize = places.iter().map(|place| place.len()).sum();
+        let room: usize = places.room();
         let mut bytes = vec![0; room.min(socket.unread.len())];
         let read = ready!(socket.poll_read(cx, &mut bytes));
         scatter(&bytes[..read], places);

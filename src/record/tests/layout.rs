@@ -92,8 +92,9 @@ fn a_layout_has_room_for_as_many_full_records_as_are_moved_at_a_time() {
     for suite in suites() {
         let (layer, _) = pair(suite);
         let mut scratch = vec![0; MOST_HELD + MOST_HEADROOM];
-        let places = layer.layout().places(&mut scratch);
-        assert!(places.iter().all(|place| place.len() == MAX_PAYLOAD));
+        let mut places = layer.layout().places(&mut scratch);
+        assert_eq!(places.room(), RECORDS * MAX_PAYLOAD);
+        assert!(places.all().iter().all(|place| place.len() == MAX_PAYLOAD));
         for other in suites() {
             assert!(layer.headroom(Layout::of(other)) <= MOST_HEADROOM);
         }

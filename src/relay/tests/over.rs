@@ -1,6 +1,6 @@
 //! Each relay with a client at its end: in the clear, or behind TLS in rustls's hands or in ours.
 
-use std::io::{self, IoSliceMut, Write};
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::sys::either::one_of_streams;
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::TicketSecret;
 use crate::tls::{AcceptorSettings, Engine, Session, TlsAcceptor};
-use crate::wire::{Peer, Wire, scatter};
+use crate::wire::{Peer, Places, Wire, scatter};
 
 /// What lies between the client's bytes and the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +163,9 @@ impl<B: Stream> Peer for Vectored<'_, B> {
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
-        places: &mut [IoSliceMut<'_>],
+        places: Places<'_>,
     ) -> Poll<io::Result<usize>> {
-        let mut bytes = vec![0; places.iter().map(|place| place.len()).sum()];
+        let mut bytes = vec![0; places.room()];
         let mut buffer = ReadBuf::new(&mut bytes);
         ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
         scatter(buffer.filled(), places);
