@@ -185,10 +185,14 @@ impl Cipher {
         let (before, sealed) = record.split_at_mut(self.suite.before());
         let (header, explicit) = before.split_at_mut(HEADER);
         header.copy_from_slice(&header_bytes(outer, rest));
-        explicit.copy_from_slice(&nonce[NONCE - explicit.len()..]);
+        if !explicit.is_empty() {
+            explicit.copy_from_slice(&nonce[NONCE - explicit.len()..]);
+        }
         let (sealed, tag) = sealed.split_at_mut(payload + self.suite.inner());
         // In TLS 1.3; in 1.2 there is nothing behind the payload.
-        sealed[payload..].fill(kind.into());
+        if let [.., last] = &mut sealed[payload..] {
+            *last = kind.into();
+        }
         let made = self.key.seal(nonce, aad.as_ref(), sealed);
         tag.copy_from_slice(&made.map_err(|_| Exhausted)?);
         Ok(HEADER + rest)
@@ -210,7 +214,9 @@ impl Cipher {
             return Err(AlertDescription::BadRecordMac);
         };
         let mut nonce = self.nonce();
-        nonce[NONCE - explicit.len()..].copy_from_slice(&record[explicit.clone()]);
+        if !explicit.is_empty() {
+            nonce[NONCE - explicit.len()..].copy_from_slice(&record[explicit.clone()]);
+        }
         let (kind, rest) = (header.kind, header.length);
         let aad = Additional::new(self.suite, self.sequence, kind, rest, length);
         self.advance()

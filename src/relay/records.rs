@@ -116,7 +116,9 @@ impl<IO: Wire> Records<IO> {
                 return Poll::Ready(Err(Fault::Read(Cause::Truncated)));
             }
         }
-        buffer[from..held].copy_from_slice(&self.held);
+        if held > from {
+            buffer[from..held].copy_from_slice(&self.held);
+        }
         Poll::Ready(Ok(received))
     }
 
