@@ -3,6 +3,7 @@
 mod common;
 mod embed {
     mod serve;
+    mod streams;
 }
 
 use std::time::Duration;

@@ -100,9 +100,21 @@ pub(crate) struct Rest<'a> {
     pub counter: &'a Counter,
 }
 
-/// Lends the thread's scratch, and a place to say what is in it.
+/// Lends the thread's scratch, and a place to say what is in it. It is lent already where the stream of a
+/// program runs another connection while it is read or written: that one gets its own for the moment.
 pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8], &mut Pieces) -> T) -> T {
-    SCRATCH.with_borrow_mut(|(scratch, pieces)| work(scratch, pieces))
+    SCRATCH.with(|scratch| {
+        let mut own;
+        let mut lent = scratch.try_borrow_mut();
+        let (bytes, pieces) = match &mut lent {
+            Ok(lent) => &mut **lent,
+            Err(_) => {
+                own = new_scratch();
+                &mut own
+            }
+        };
+        work(bytes, pieces)
+    })
 }
 
 /// Reads what a socket still says and drops it; ready when the socket has ended.
@@ -129,8 +141,10 @@ const DISCARDS: usize = 2;
 thread_local! {
     /// The buffer of a thread, as long as eight full records: bulk transfer costs a third less CPU than
     /// with one.
-    static SCRATCH: RefCell<(Box<[u8]>, Pieces)> = RefCell::new((
-        vec![0; MOST_HELD + MOST_HEADROOM].into_boxed_slice(),
-        Pieces::new(Layout::PLAIN),
-    ));
+    static SCRATCH: RefCell<(Box<[u8]>, Pieces)> = RefCell::new(new_scratch());
+}
+
+fn new_scratch() -> (Box<[u8]>, Pieces) {
+    let bytes = vec![0; MOST_HELD + MOST_HEADROOM];
+    (bytes.into_boxed_slice(), Pieces::new(Layout::PLAIN))
 }

@@ -236,6 +236,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
             Poll::Ready(Err(error)) => return Err(Fault::write(error)),
             Poll::Pending => 0,
         };
+        *rest.unflushed |= taken > 0;
         match &sealed[taken..] {
             [] => rest.counter.add(pieces.length()),
             left => {
@@ -250,6 +251,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
         if self.sealed.is_empty() && self.owed == 0 && rest.unsent.is_empty() {
             return Poll::Ready(Ok(()));
         }
+        *rest.unflushed = true;
         ready!(self.poll_sealed(cx, rest.counter))?;
         if rest.unsent.is_empty() || self.layer.is_mute() {
             return Poll::Ready(Ok(()));
@@ -272,9 +274,9 @@ impl<IO: Wire> Endpoint for Records<IO> {
         self.layer.is_mute()
     }
 
-    fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The socket keeps nothing, and what it did not take is the rest.
-        Poll::Ready(Ok(()))
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps nothing, but the stream of a program may.
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn say_end(&mut self) {

@@ -81,17 +81,6 @@ impl Over {
         (near, Far::Tls(Box::new(far)))
     }
 
-    /// Whether the client's stream may keep bytes until it is flushed: sockets do not, and TLS
-    /// is on sockets alone.
-    pub(super) fn client_may_buffer(self) -> bool {
-        self == Self::Clear
-    }
-
-    /// As of the client's: a backend of the record relay is a socket.
-    pub(super) fn backend_may_buffer(self) -> bool {
-        !matches!(self, Self::Record(_))
-    }
-
     /// What a relay and the TLS beneath it may take from a side while the other takes nothing.
     pub(super) fn most_held(self) -> usize {
         match self {

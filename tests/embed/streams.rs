@@ -1,0 +1,129 @@
+//! What streams of a program may do.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{
+    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, DuplexStream, ReadBuf, duplex,
+};
+use tokio::task::JoinSet;
+use tokio_rustls::{TlsConnector, rustls};
+use vestibule::{Config, Outcome, Proxy, Running};
+
+use crate::common::{client, soon};
+
+/// One listener in the clear and one with TLS, in front of this backend.
+async fn running(extra: &str, to: &str) -> Running {
+    let config = config(extra, to).parse::<Config>();
+    let proxy = Proxy::builder(config.expect("a configuration")).bind();
+    proxy.await.expect("bound").start()
+}
+
+fn config(extra: &str, to: &str) -> String {
+    format!(
+        r#"
+        {extra}
+        [[listener]]
+        name = "plain"
+        address = "127.0.0.1:0"
+        [[listener]]
+        name = "https"
+        address = "127.0.0.1:0"
+        [listener.tls]
+        certificates = [ {{ chain = "certs/server.pem", key = "certs/server-key.pem" }} ]
+        [[backend]]
+        name = "app"
+        to = "{to}"
+        "#
+    )
+}
+
+async fn is_echoed(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    client.write_all(b"x").await.expect("room");
+    client.flush().await.expect("room");
+    let byte = soon("an echo", client.read_u8()).await;
+    assert_eq!(byte.expect("an echo"), b'x');
+}
+
+#[tokio::test]
+async fn a_stream_that_keeps_bytes_until_it_is_flushed_is_flushed() {
+    let running = running("", "echo").await;
+    for listener in ["plain", "https"] {
+        let (theirs, ours) = duplex(64 * 1024);
+        let mut serving = JoinSet::new();
+        serving.spawn(running.serve(listener, BufStream::new(ours), None));
+        let mut client: Box<dyn Both> = match listener {
+            "plain" => Box::new(theirs),
+            _ => {
+                let connector = TlsConnector::from(client::config(rustls::ALL_VERSIONS));
+                let name = "localhost".try_into().expect("a name");
+                let connected = soon("a handshake", connector.connect(name, theirs)).await;
+                Box::new(connected.expect("a handshake"))
+            }
+        };
+        is_echoed(&mut client).await;
+        client.shutdown().await.expect("open");
+        let end = soon("an end", client.read(&mut [0])).await;
+        assert_eq!(end.expect("an end"), 0);
+        let outcome = serving.join_next().await.expect("one").expect("no panic");
+        assert_eq!(outcome, Ok(Outcome::Done));
+    }
+}
+
+trait Both: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
+
+/// A stream that runs something else whenever it is read, as adapters do that drive what they wrap.
+struct Driving<F> {
+    stream: DuplexStream,
+    driven: Pin<Box<F>>,
+    has_ended: bool,
+}
+
+impl<F: Future> AsyncRead for Driving<F> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.has_ended = self.has_ended || self.driven.as_mut().poll(cx).is_ready();
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<F> AsyncWrite for Driving<F> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_may_run_another_connection_while_it_is_read() {
+    let running = running("", "echo").await;
+    let (mut inner, inners) = duplex(64);
+    let (mut outer, outers) = duplex(64);
+    let stream = Driving {
+        stream: outers,
+        driven: Box::pin(running.serve("plain", inners, None)),
+        has_ended: false,
+    };
+    let mut serving = JoinSet::new();
+    serving.spawn(running.serve("plain", stream, None));
+    is_echoed(&mut outer).await;
+    is_echoed(&mut inner).await;
+}
