@@ -165,24 +165,33 @@ impl<IO: Wire> Records<IO> {
             }
             false => self.sealed.poll_write(cx, &mut self.io, |_| {}),
         };
-        match ready!(sent) {
-            Ok(()) => {}
+        let sent = match sent {
             // It took everything and left; what a Unix socket refuses is our close_notify alone.
             // TCP would have taken that as well.
-            Err(error)
+            Poll::Ready(Err(error))
                 if is_last
                     && error.kind() == io::ErrorKind::BrokenPipe
                     && self.io.was_read_out() =>
             {
                 self.sealed.clear();
+                Poll::Ready(())
             }
-            Err(error) => return Poll::Ready(Err(Fault::write(error))),
-        }
+            sent => sent.map_err(Fault::write)?,
+        };
+        self.count(counter);
+        ready!(sent);
         self.layer.all_was_sent();
-        if self.owed > 0 {
-            counter.add(std::mem::take(&mut self.owed));
-        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Counts what is owed no more, also of records that the socket takes bit by bit: a peer that reads slowly
+    /// is not idle. No more payload is owed than there are bytes left.
+    fn count(&mut self, counter: &Counter) {
+        let owed = self.owed.min(self.sealed.len());
+        if owed < self.owed {
+            counter.add(self.owed - owed);
+            self.owed = owed;
+        }
     }
 }
 
@@ -242,6 +251,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
             left => {
                 self.sealed.extend(left);
                 self.owed = pieces.length();
+                self.count(rest.counter);
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
-use super::streams::Deaf;
+use super::streams::{Deaf, Slow};
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(600);
@@ -53,6 +53,27 @@ async fn bytes_in_either_direction_put_idle_off() {
         let (end, ()) = tokio::join!(relay(client, backend, BOTH), speak);
         assert_eq!(end, End::Idle, "{over:?}");
         assert_after(start, 10 * almost + IDLE);
+    }
+}
+
+/// Of TLS in rustls's hands it is not seen what the socket takes: what rustls has taken counts.
+#[tokio::test(start_paused = true)]
+async fn bytes_that_a_slow_reader_takes_bit_by_bit_put_idle_off() {
+    let all = ALL.into_iter();
+    for over in all.filter(|over| !matches!(over, Over::Rustls(_))) {
+        let (client, mut client_far) = over.client(ROOM).await;
+        let client = client.with(|socket| Slow::new(socket, 100, IDLE / 2));
+        let (mut backend_far, backend) = duplex(1000);
+        say(&mut backend_far, &[7; 1000]).await;
+        let read = async {
+            let mut answer = [0; 1000];
+            client_far.read_exact(&mut answer).await.expect("an answer")
+        };
+        tokio::select! {
+            biased;
+            read = read => assert_eq!(read, 1000),
+            end = relay(client, backend, BOTH) => panic!("{end:?} {over:?}"),
+        }
     }
 }
 

@@ -1,10 +1,13 @@
 //! Streams that do to the relay what sockets and TLS may do to it, one habit each.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
 
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
@@ -306,6 +309,44 @@ reads_as_its_inner_stream!(Full);
 impl<S: Stream> AsyncWrite for Full<S> {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Ok(0))
+    }
+
+    ends_as_its_inner_stream!();
+}
+
+/// Takes a few bytes at a time, and pauses after that.
+pub(super) struct Slow<S> {
+    inner: S,
+    bytes: usize,
+    every: Duration,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl<S> Slow<S> {
+    pub(super) fn new(inner: S, bytes: usize, every: Duration) -> Self {
+        Self {
+            inner,
+            bytes,
+            every,
+            pause: Box::pin(sleep(Duration::ZERO)),
+        }
+    }
+}
+
+reads_as_its_inner_stream!(Slow);
+
+impl<S: Stream> AsyncWrite for Slow<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.pause.as_mut().poll(cx));
+        let few = &bytes[..bytes.len().min(this.bytes)];
+        let taken = ready!(Pin::new(&mut this.inner).poll_write(cx, few));
+        this.pause.as_mut().reset(Instant::now() + this.every);
+        Poll::Ready(taken)
     }
 
     ends_as_its_inner_stream!();
