@@ -21,10 +21,10 @@ use std::sync::Arc;
 
 pub(crate) use self::accept::{Accepted, Arrival, accept};
 use self::admission::admit;
-use self::teardown::{HURRY, Remains, dismiss, interrupt, part};
+use self::teardown::{Remains, Unfinished, dismiss, interrupt, part};
 use self::termination::Termination;
 use crate::active_config::Timeouts;
-use crate::backend::{ActiveBackend, Lease, Served, Service, Upstream};
+use crate::backend::{ActiveBackend, Lease, Served, Service};
 use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
 use crate::ledger::LedgerRecord;
@@ -50,7 +50,7 @@ struct Admitted {
 /// Nothing in it depends on where the connection came from, or on the configuration that let it in.
 struct Established {
     client: Client,
-    backend: Upstream,
+    backend: Unfinished,
     /// What must run beside the relay for the backend to answer.
     service: Option<Service>,
     timeouts: RelayTimeouts,
@@ -147,7 +147,7 @@ impl Admitted {
         record.reached(identity);
         Established {
             client: self.client,
-            backend: stream,
+            backend: Unfinished::new(stream),
             service,
             timeouts: self.timeouts.relay,
             lifetime: self.lifetime,
@@ -176,7 +176,7 @@ impl Established {
             settings: timeouts,
             traffic: record.traffic(),
         };
-        let relay = beside(service.take(), client.relay(backend, relay));
+        let relay = beside(service.take(), client.relay(backend.stream(), relay));
         let end = tokio::select! {
             biased;
             end = within(*lifetime, relay) => end.map_err(|Elapsed| Interruption::Lifetime),
@@ -186,28 +186,28 @@ impl Established {
     }
 
     async fn end(self: Box<Self>, end: Result<End, Interruption>) -> Outcome {
+        // In this order: what is dropped here, in reverse, is given back before the record is closed.
         let Self {
-            client,
-            backend,
-            timeouts,
-            reserved,
             mut record,
+            reserved,
+            client,
+            mut backend,
+            timeouts,
             ..
         } = *self;
         record.closing();
         let termination = match end {
             Ok(end) => {
-                let termination = ended(end, &backend);
+                let termination = ended(end, &mut backend);
                 part(client, backend, end).await;
                 termination
             }
-            Err(Interruption::Lifetime) => {
-                interrupt(client, backend, record.traffic(), timeouts.half_close).await;
-                Termination::Lifetime
-            }
-            Err(Interruption::Ended(cause)) => {
-                interrupt(client, backend, record.traffic(), Some(HURRY)).await;
-                Termination::Ended(cause)
+            Err(interruption) => {
+                interrupt(client, backend, &record, timeouts.half_close).await;
+                match interruption {
+                    Interruption::Lifetime => Termination::Lifetime,
+                    Interruption::Ended(cause) => Termination::Ended(cause),
+                }
             }
         };
         close(record, reserved, &termination)
@@ -224,10 +224,10 @@ impl Failed {
     /// Tells the client, with time for what it is told to arrive.
     async fn end(self: Box<Self>) -> Outcome {
         let Self {
+            mut record,
+            reserved,
             remains,
             termination,
-            reserved,
-            mut record,
         } = *self;
         record.closing();
         record.span().in_scope(|| termination.log());
@@ -245,9 +245,9 @@ fn close(record: LedgerRecord, reserved: Reserved, termination: &Termination) ->
 }
 
 /// In TLS 1.3 a backend refuses our certificate after the handshake, when bytes may have moved.
-fn ended(end: End, backend: &Upstream) -> Termination {
+fn ended(end: End, backend: &mut Unfinished) -> Termination {
     match end {
-        End::BackendReset(Answer::Broken) if backend.has_refused_us() => {
+        End::BackendReset(Answer::Broken) if backend.stream().has_refused_us() => {
             Termination::BackendRefused
         }
         end => Termination::Relayed(end),

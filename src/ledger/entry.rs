@@ -105,8 +105,8 @@ impl Entry {
         self.started.elapsed()
     }
 
-    /// Ends the connection as soon as its task sees it. False when it was told to end before: the
-    /// first cause stands.
+    /// Ends the connection as soon as its task sees it. False when it was told to end before, for which the
+    /// first cause stands, or has come to its end: it may still be hurried.
     pub(crate) fn end(&self, cause: EndCause) -> bool {
         let (order, failure) = (Ordering::Release, Ordering::Relaxed);
         let cause = cause.to_u8();
@@ -115,7 +115,7 @@ impl Entry {
             let waker = self.waker().take();
             waker.into_iter().for_each(Waker::wake);
         }
-        given.is_ok()
+        given.is_ok() && self.state() != ConnectionState::Closing
     }
 
     fn end_cause(&self) -> Option<EndCause> {

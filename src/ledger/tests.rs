@@ -122,6 +122,15 @@ fn the_server_name_is_compared_without_regard_to_case() {
 }
 
 #[test]
+fn a_kill_does_not_count_what_has_come_to_its_end() {
+    let ledger = Arc::new(Ledger::default());
+    let mut record = open(&ledger);
+    record.closing();
+    assert_eq!(ledger.kill(&ConnectionFilter::all()), 0);
+    drop(record);
+}
+
+#[test]
 fn a_cut_ends_what_is_open_and_what_opens_later() {
     let ledger = Arc::new(Ledger::default());
     let before = open(&ledger);

@@ -1,18 +1,21 @@
-//! What streams of a program may do.
+//! What streams of a program may do, and what a program may do with their futures.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufStream, DuplexStream, ReadBuf, duplex,
 };
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::{TlsConnector, rustls};
-use vestibule::{Config, Outcome, Proxy, Running};
+use vestibule::{Config, ConnectionFilter, ConnectionState, Outcome, Proxy, Running, ServeError};
 
-use crate::common::{client, soon};
+use crate::common::{client, soon, until};
 
 /// One listener in the clear and one with TLS, in front of this backend.
 async fn running(extra: &str, to: &str) -> Running {
@@ -75,6 +78,65 @@ async fn a_stream_that_keeps_bytes_until_it_is_flushed_is_flushed() {
 trait Both: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Both for T {}
+
+#[tokio::test]
+async fn a_backend_reads_a_reset_when_the_future_is_dropped_in_the_middle() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = backend.local_addr().expect("bound");
+    let running = running("", &format!("tcp:{address}")).await;
+    let (mut client, ours) = duplex(64);
+    let mut serving = JoinSet::new();
+    serving.spawn(running.serve("plain", ours, None));
+    client.write_all(b"half a").await.expect("room");
+    let (mut stream, _) = soon("a dial", backend.accept()).await.expect("a dial");
+    let mut request = [0; 6];
+    soon("the half", stream.read_exact(&mut request))
+        .await
+        .expect("the half");
+    serving.shutdown().await;
+    let end = soon("an end", stream.read(&mut [0])).await;
+    let error = end.expect_err("not a whole request");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// A connection that has reached its lifetime with bytes for a client that takes none of them.
+async fn delivering(running: &Running, serving: &mut JoinSet<Served>) -> DuplexStream {
+    let (mut client, ours) = duplex(64);
+    serving.spawn(running.serve("plain", ours, None));
+    client.write_all(&[0; 1000]).await.expect("an echo");
+    let closing = ConnectionFilter::all().state(ConnectionState::Closing);
+    until("its lifetime is over", || {
+        running.connections(&closing).len() == 1
+    })
+    .await;
+    client
+}
+
+type Served = Result<Outcome, ServeError>;
+
+const SHORT_LIFE: &str = "[timeouts]\nlifetime = \"1s\"\nhalf_close = \"unlimited\"";
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_hurries_a_connection_whose_lifetime_is_over_and_does_not_count_it() {
+    let running = running(SHORT_LIFE, "echo").await;
+    let mut serving = JoinSet::new();
+    let _client = delivering(&running, &mut serving).await;
+    let killed = Instant::now();
+    assert_eq!(running.kill(&ConnectionFilter::all()), 0);
+    let outcome = soon("its end", serving.join_next()).await.expect("one");
+    assert_eq!(outcome.expect("no panic"), Ok(Outcome::Lifetime));
+    assert!(killed.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_drain_waits_for_no_connection_whose_lifetime_is_over() {
+    let running = running(SHORT_LIFE, "echo").await;
+    let mut serving = JoinSet::new();
+    let _client = delivering(&running, &mut serving).await;
+    let began = Instant::now();
+    assert_eq!(soon("a drain", running.drain(Duration::ZERO)).await.cut, 1);
+    assert!(began.elapsed() < Duration::from_secs(5));
+}
 
 /// A stream that runs something else whenever it is read, as adapters do that drive what they wrap.
 struct Driving<F> {
