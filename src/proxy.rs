@@ -191,12 +191,15 @@ impl Proxy {
             workers.spawn(thread.start());
         }
         workers.close();
+        let served = TaskTracker::new();
+        served.close();
         tasks.close();
         Running {
             state,
             drain_timeout,
             addresses,
             workers,
+            served,
             tasks,
             spoken,
             doors: assembly.doors,

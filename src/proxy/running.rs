@@ -28,6 +28,8 @@ pub struct Running {
     pub(super) drain_timeout: Option<Duration>,
     pub(super) addresses: HashMap<String, Address>,
     pub(super) workers: TaskTracker,
+    /// The connections that the program runs itself.
+    pub(super) served: TaskTracker,
     pub(super) tasks: TaskTracker,
     /// Ends the task that says who was not served.
     pub(super) spoken: CancellationToken,
@@ -112,14 +114,17 @@ impl Running {
     ) -> Drained {
         let deadline = Deadline::after(timeout);
         self.start_drain();
+        let ended = async { tokio::join!(self.workers.wait(), self.served.wait()) };
         let cut = tokio::select! {
             biased;
-            () = self.workers.wait() => 0,
+            _ = ended => 0,
             () = deadline.passed() => self.state.ledger.open_connections(),
             () = now => self.state.ledger.open_connections(),
         };
         self.cut();
         self.workers.wait().await;
+        // Of these nobody knows whether they are polled any more; perhaps not before this has ended.
+        let _ = Deadline::after(LAST_WORDS).bound(self.served.wait()).await;
         // Now all have ended of whom there is something to say.
         self.spoken.cancel();
         self.tasks.wait().await;
@@ -145,6 +150,9 @@ impl Drop for Running {
         self.spoken.cancel();
     }
 }
+
+/// More than a connection takes to end that was cut (src/connection/teardown.rs, src/client.rs).
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What a drain came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,8 @@ impl Running {
     /// through its TLS, the limits, the routes and the list of connections. `peer` is who is at the other
     /// end, if that is known: limits for each address and routes by address go by it.
     ///
-    /// The connection ends when the future is dropped. A drain waits for it.
+    /// The connection ends when the future is dropped: a backend over TCP reads a reset. A drain waits for
+    /// the future, but once time is up for a few seconds only, since it may be polled no more.
     ///
     /// Any stream will do. Of one that is no socket less is known: a client that was reset looks like one
     /// that has ended, and what was written to the stream counts as delivered. Where the listener expects a
@@ -78,7 +79,7 @@ impl Running {
     pub(crate) fn entrance(&self) -> Entrance {
         Entrance {
             state: Arc::clone(&self.state),
-            served: self.workers.clone(),
+            served: self.served.clone(),
         }
     }
 }
@@ -87,7 +88,7 @@ impl Running {
 #[derive(Clone, Debug)]
 pub(crate) struct Entrance {
     pub state: Arc<ProxyState>,
-    /// What a drain waits for.
+    /// What a drain waits for, as long as somebody runs it.
     served: TaskTracker,
 }
 
@@ -104,17 +105,19 @@ impl Entrance {
         P: Into<Option<Endpoint>>,
     {
         let Self { state, served } = self.clone();
-        let config = state.config.load_full();
-        let found = config.listeners.get(listener).map(Arc::clone);
-        let found = found.ok_or_else(|| ServeError::UnknownListener(listener.to_owned()));
+        let name = listener.to_owned();
         let (transport, peer) = (Transport::stream(io), peer.into());
         async move {
-            let listener = found?;
-            // Not before it is polled: a drain would wait for what nobody runs.
+            // All of it not before it is polled: a drain would wait for what nobody runs, and a reload may
+            // come between.
             let _token = served.token();
             if state.drain.is_started() {
                 return Err(ServeError::Draining);
             }
+            let config = state.config.load_full();
+            let Some(listener) = config.listeners.get(&*name).map(Arc::clone) else {
+                return Err(ServeError::UnknownListener(name));
+            };
             let arrival = Arrival {
                 config,
                 listener,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -99,6 +99,21 @@ async fn a_backend_reads_a_reset_when_the_future_is_dropped_in_the_middle() {
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_future_that_is_polled_no_more_holds_up_no_cut() {
+    let running = running("", "echo").await;
+    let (mut client, ours) = duplex(64);
+    let mut served = pin!(running.serve("plain", ours, None));
+    tokio::select! {
+        biased;
+        outcome = &mut served => panic!("{outcome:?}"),
+        () = is_echoed(&mut client) => {}
+    }
+    let drained = soon("a drain", running.drain(Duration::ZERO)).await;
+    assert_eq!(drained.cut, 1);
+    assert_eq!(soon("its end", served).await, Ok(Outcome::Drained));
+}
+
 /// A connection that has reached its lifetime with bytes for a client that takes none of them.
 async fn delivering(running: &Running, serving: &mut JoinSet<Served>) -> DuplexStream {
     let (mut client, ours) = duplex(64);
@@ -136,6 +151,17 @@ async fn the_end_of_a_drain_waits_for_no_connection_whose_lifetime_is_over() {
     let began = Instant::now();
     assert_eq!(soon("a drain", running.drain(Duration::ZERO)).await.cut, 1);
     assert!(began.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn it_is_served_by_the_configuration_of_the_moment_in_which_it_begins() {
+    let mut running = running("", "echo").await;
+    let served = running.serve("https", duplex(64).0, None);
+    let without = config("", "echo").replace("\"https\"", "\"other\"");
+    let without = without.parse().expect("a configuration");
+    running.reload(without).await.expect("put in place");
+    let unknown = ServeError::UnknownListener("https".into());
+    assert_eq!(served.await, Err(unknown));
 }
 
 /// A stream that runs something else whenever it is read, as adapters do that drive what they wrap.
