@@ -2,8 +2,10 @@
 
 mod common;
 mod embed {
+    mod chances;
     mod serve;
     mod streams;
+    mod supervised;
 }
 
 use std::time::Duration;

@@ -52,8 +52,9 @@ async fn is_echoed(client: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 
 #[tokio::test]
 async fn a_stream_that_keeps_bytes_until_it_is_flushed_is_flushed() {
-    let running = running("", "echo").await;
-    for listener in ["plain", "https"] {
+    for (listener, relay) in [("plain", "stream"), ("https", "stream"), ("https", "auto")] {
+        let runtime = format!("[runtime]\nrelay = \"{relay}\"");
+        let running = running(&runtime, "echo").await;
         let (theirs, ours) = duplex(64 * 1024);
         let mut serving = JoinSet::new();
         serving.spawn(running.serve(listener, BufStream::new(ours), None));
