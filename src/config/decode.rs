@@ -10,7 +10,6 @@ use std::time::Duration;
 use self::backends::backends;
 use super::document::{Document, Findings};
 use super::files::Files;
-use super::foreign;
 use super::problem::Problem;
 use super::routes::routes;
 use super::table::Table;
@@ -18,6 +17,7 @@ use super::unready::Unready;
 use super::value::Value;
 use super::words::{Named, log_filter, tcp_timeout};
 use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
+use super::{forecast, foreign};
 use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::To;
@@ -66,15 +66,16 @@ impl Decoder<'_> {
             Some(table) => timeouts(table),
             None => (Timeouts::default(), Some(DRAIN), Some(UNACKNOWLEDGED)),
         };
-        let gate = match root.table("gate") {
-            Some(table) => gate(table, runtime.directory.as_deref()),
-            None => Some(gate::GateSettings::default()),
+        let (gate, gate_path) = match root.table("gate") {
+            Some(table) => gate_with_place(table, runtime.directory.as_deref()),
+            None => (Some(gate::GateSettings::default()), None),
         };
         let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
         tables_of_later_versions(&mut root);
         let (mut backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
+        forecast_gate(&root, gate_path, of_gate.as_ref());
         self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
         let identifying: Vec<String> = (listeners.iter())
             .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
@@ -221,6 +222,24 @@ fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duratio
     foreign::timeouts(&mut table);
     table.finish();
     (timeouts, drain, unacknowledged)
+}
+
+/// With the place of its path, if that is absolute: then no other key says where the gate is.
+fn gate_with_place(
+    table: Table<'_>,
+    directory: Option<&Path>,
+) -> (Option<gate::GateSettings>, Option<usize>) {
+    let place = table.place("path");
+    let gate = gate(table, directory);
+    let place = place.filter(|_| gate.as_ref().is_some_and(|it| it.path.is_absolute()));
+    (gate, place)
+}
+
+/// Says what keeps the gate from being opened, if a backend is claimed there.
+fn forecast_gate(root: &Table<'_>, place: Option<usize>, gate: Option<&Address>) {
+    if let (Some(place), Some(Address::Unix(path))) = (place, gate) {
+        forecast::gate(root, place, path);
+    }
 }
 
 /// `None` when the gate is switched off.

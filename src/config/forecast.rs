@@ -9,6 +9,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::table::Table;
 use crate::address::Address;
+use crate::sys::directory::ensure_private;
 use crate::sys::listeners::{Holder, holder};
 use crate::sys::process::shown;
 use crate::sys::tcp;
@@ -33,6 +34,19 @@ pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
                 table.warn_at(place, message);
             }
         }
+    }
+}
+
+/// The same for the gate at an absolute path. A directory that is missing is made at the start.
+pub(super) fn gate(table: &Table<'_>, place: usize, path: &Path) {
+    let directory = path.parent().unwrap_or(path);
+    match ensure_private(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let directory = directory.display();
+            let message = format!("`gate.path`: cannot use the directory {directory}: {error}");
+            table.unready_at(place, message);
+        }
+        _ => {}
     }
 }
 

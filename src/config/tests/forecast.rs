@@ -55,6 +55,36 @@ fn what_stands_in_the_way_of_a_socket_is_found() {
 }
 
 #[test]
+fn a_gate_in_a_directory_that_others_can_change_is_found() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().display();
+    let open = directory.path().join("open");
+    fs::create_dir(&open).expect("a directory");
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).expect("a mode");
+    let shared = "`gate.path`: cannot use the directory DIR/open: other users can write to it (mode 1777); \
+                  choose another directory, such as a private one inside it";
+    for (gate, to, expected) in [
+        ("DIR/open/gate.sock", "gate", Some(shared)),
+        ("DIR/open/gate.sock", "echo", None),
+        ("DIR/gate.sock", "gate", None),
+        ("DIR/new/gate.sock", "gate", None),
+        ("gate.sock", "gate", None),
+    ] {
+        let gate = gate.replace("DIR", &path.to_string());
+        let backend = format!("[[backend]]\nname = \"app\"\nto = \"{to}\"\n");
+        let config = parse(&format!("[gate]\npath = \"{gate}\"\n{LISTENER}{backend}"));
+        let found: Vec<String> = (config.unready().iter())
+            .filter(|it| it.message.starts_with("`gate"))
+            .inspect(|it| assert_eq!((it.line, it.column), (2, 8)))
+            .map(|it| it.message.replace(&path.to_string(), "DIR"))
+            .collect();
+        assert_eq!(found, expected.as_slice(), "{gate} of {to}");
+    }
+}
+
+#[test]
 fn an_address_that_this_machine_has_not_and_a_name_that_none_has_are_found() {
     for (address, expected) in [
         ("tcp:127.0.0.1:0", None),
