@@ -212,8 +212,11 @@ impl Supervisor {
         // Not before it is true: who reads it may rely on it that nothing new is taken.
         let say = async {
             match timeout {
-                Some(it) => info!("draining: {open} open connections, to be cut in {it:?}"),
-                None => info!("draining: {open} open connections, without a time limit"),
+                Some(it) => info!(
+                    "draining: {open} open; connections that are still open after {it:?} are cut \
+                     (timeouts.drain)"
+                ),
+                None => info!("draining: {open} open; no time limit (timeouts.drain)"),
             }
         };
         let drain = running.drain_until(timeout, reached(&mut stage, Stage::Cut));

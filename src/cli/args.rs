@@ -38,13 +38,14 @@ pub(super) enum Command {
 }
 
 #[derive(Debug, ArgGroup)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(override_usage = RUN_USAGE, after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert", "alpn", "log_format"])]
     pub config: Option<PathBuf>,
 
-    /// Where clients connect: HOST:PORT, [IPv6]:PORT, :PORT for all addresses, or unix:/PATH.
+    /// Where clients connect: HOST:PORT, [IPv6]:PORT, :PORT for all addresses of this machine, or
+    /// unix:/PATH.
     #[arg(long, value_name = "ADDRESS", requires = "to")]
     pub listen: Option<Address>,
 
@@ -83,7 +84,7 @@ pub(super) struct RunArgs {
     pub alpn: Vec<String>,
 
     /// Send a PROXY protocol header to the backend first. It has the client's address; v2 also has
-    /// the TLS version, SNI, ALPN and the connection's UUID.
+    /// the TLS version, SNI, ALPN and the connection's UUID. The backend must expect it.
     #[arg(long, value_name = "VERSION", requires = "listen")]
     #[arg(value_parser = PossibleValuesParser::new(["v1", "v2"])
         .try_map(|version| version.parse::<ProxyProtocol>()))]
@@ -180,6 +181,10 @@ Examples:
 Exit codes: 0 clean end, 1 failed at run time, 2 wrong usage or configuration, 3 connections had to
 be cut at the end of a drain.";
 
+const RUN_USAGE: &str = "\
+vestibule run -c FILE
+       vestibule run --listen ADDRESS --cert CHAIN.pem --key KEY.pem --to BACKEND [OPTIONS]";
+
 const RUN_EXAMPLES: &str = "\
 Examples:
   vestibule run -c /etc/vestibule.toml
@@ -195,8 +200,9 @@ Examples:
       Client mode: local programs connect without TLS, Vestibule speaks TLS to the server
 
 SIGHUP, or a change of a file, reloads the configuration. If it has a mistake, nothing changes.
-SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones have time to end (30 s unless configured).
-A second signal closes everything at once. RUST_LOG=debug logs the end of every connection.";
+SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones have time to end (timeouts.drain,
+30 s by default). A second signal cuts all connections at once.
+RUST_LOG=debug logs the end of every connection.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
@@ -207,7 +213,8 @@ Examples:
 
 Problems are printed as FILE:LINE:COLUMN: message. The exit code is 0 without problems, else 2. A
 certificate that has expired, or that all peers refuse, is a problem here, and a warning for `run`.
-Anything that stops a listener from binding now is a problem too.";
+Anything that stops a listener from binding now is a problem too, and so is a directory of the gate
+that other users can change.";
 
 const CLAIM_EXAMPLES: &str = "\
 Examples:

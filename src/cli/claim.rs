@@ -50,7 +50,7 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
         tokio::select! {
             failure = work(args, &running, &children) => return Err(failure),
             error = &mut reaping => return Err(error.into()),
-            () = end.asked() => {}
+            _ = end.asked() => {}
         }
         // What runs may end; nothing new is taken.
         running.close();
@@ -58,7 +58,7 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
             () = running.wait() => Ok(Exit::Clean),
             error = reaping => Err(error.into()),
             // A second signal: what runs is left to itself.
-            () = end.asked() => Ok(Exit::Cut),
+            _ = end.asked() => Ok(Exit::Cut),
         }
     })
 }

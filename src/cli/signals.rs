@@ -34,9 +34,9 @@ impl Signals {
         loop {
             tokio::select! {
                 biased;
-                () = self.end.asked() => match supervisor.is_draining() {
+                signal = self.end.asked() => match supervisor.is_draining() {
                     false => {
-                        info!("asked to end; a second signal closes open connections at once");
+                        info!("{signal}: draining; a second signal cuts open connections at once");
                         supervisor.drain();
                     }
                     true => supervisor.cut(),
@@ -75,12 +75,12 @@ impl End {
         })
     }
 
-    /// Waits for one of them.
-    pub(super) async fn asked(&mut self) {
+    /// Waits for one of them, and names it.
+    pub(super) async fn asked(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.quit.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
         }
     }
 }

@@ -288,7 +288,10 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     if names.contains(&named.name) {
         table.problem_at(
             named.offset,
-            format!("the name {:?} is used twice", named.name),
+            format!(
+                "the name {:?} is used twice; change one of them",
+                named.name
+            ),
         );
     } else {
         names.push(named.name.clone());

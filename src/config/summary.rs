@@ -81,13 +81,13 @@ fn write_beyond(f: &mut fmt::Formatter<'_>, beyond: &Beyond) -> fmt::Result {
     let issuer = printable(&beyond.name);
     write!(
         f,
-        "    its chain ends before {issuer}: clients must have this authority"
+        "    the last certificate of the chain is signed by {issuer}: clients must trust this authority"
     )?;
     match beyond.is_root_here {
-        true => writeln!(f, ", a root that this machine has"),
+        true => writeln!(f, ", a root that this machine trusts"),
         false => writeln!(
             f,
-            "; if it is an intermediate, its certificate must follow in this file"
+            "; if it is an intermediate authority, append its certificate to this file"
         ),
     }
 }

@@ -30,7 +30,7 @@ pub enum BindError {
         source: PathError,
     },
     /// The runtime directory cannot be used.
-    #[error("cannot use the directory {}", path.display())]
+    #[error("cannot use the directory {} for the gate", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,

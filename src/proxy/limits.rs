@@ -53,7 +53,8 @@ impl EffectiveLimits {
             warn!(
                 descriptors,
                 "limits.connections cannot be reached: {connections} connections may need {needed} \
-                 file descriptors; raise `ulimit -n` above that, or lower the limit"
+                 file descriptors; raise `ulimit -n` (in systemd, LimitNOFILE=) above that, or \
+                 lower the limit"
             );
         }
     }

@@ -4,7 +4,7 @@ use crate::*;
 
 #[tokio::test]
 async fn that_there_are_too_few_for_the_configured_limit_is_said_at_start() {
-    let claimed = "limits.connections cannot be reached: 50 connections may need 100 file descriptors; raise `ulimit -n` above that, or lower the limit";
+    let claimed = "limits.connections cannot be reached: 50 connections may need 100 file descriptors; raise `ulimit -n` (in systemd, LimitNOFILE=) above that, or lower the limit";
     let built_in = claimed.replace("50", "100");
     for (connections, backend, expected) in [
         (49, GATE, None),

@@ -297,7 +297,7 @@ fn a_second_certificate_of_an_authority_by_another_root_belongs_there() {
 fn a_chain_that_ends_before_an_unknown_authority_says_what_that_may_mean() {
     let chain = Chain::new();
     let summary = |names: &[&str]| chain.load(names).summary().to_string();
-    let hint = "its chain ends before CN=good: clients must have this authority; if it is an intermediate, its certificate must follow in this file";
+    let hint = "the last certificate of the chain is signed by CN=good: clients must trust this authority; if it is an intermediate authority, append its certificate to this file";
     assert!(summary(&["own"]).contains(hint), "{}", summary(&["own"]));
-    assert!(!summary(&["own", "good", "root"]).contains("chain ends"));
+    assert!(!summary(&["own", "good", "root"]).contains("signed by"));
 }

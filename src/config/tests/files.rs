@@ -38,7 +38,7 @@ to = ["x", "a:0"]
             "5:1: unknown key `limits.conections`, did you mean `connections`?",
             "8:11: `listener.address`: \"?:1\": the host must be a name or an IP address, as in `localhost:8443` or `[::1]:8443`",
             "9:1: `listener` needs the key `address`",
-            "10:8: the name \"https\" is used twice",
+            "10:8: the name \"https\" is used twice; change one of them",
             "11:1: unknown key `listener.adress`, did you mean `address`?",
             "13:13: `route.listener`: no listener has the name \"htps\", did you mean \"https\"?",
             "13:21: `route.listener`: no listener has the name \"gopher\"; known: https",

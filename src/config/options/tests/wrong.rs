@@ -29,7 +29,7 @@ fn a_wrong_value_names_its_key_and_what_has_it() {
             "listener \"front\": `listener.mode`: only for `unix:` addresses; leave it out",
             "listener \"https\": `listener.tls.alpn`: the name of a protocol must have 1 to 255 \
              bytes, found 0",
-            "listener \"https\": the name \"https\" is used twice",
+            "listener \"https\": the name \"https\" is used twice; change one of them",
             "route[1]: `route.backend`: no backend has the name \"ap\", did you mean \"app\"?",
             "route[1]: `route.from`: \"nowhere\": expected a network such as 192.0.2.0/24 or \
              2001:db8::/32, or one address",

@@ -6,10 +6,16 @@ use super::*;
 fn names_are_unique_among_their_kind() {
     let namesake = LISTENER.replace("8443", "8444");
     let text = format!("{LISTENER}{namesake}{}", BACKEND.replace("app", "front"));
-    assert_eq!(problems(&text), ["5:8: the name \"front\" is used twice"]);
+    assert_eq!(
+        problems(&text),
+        ["5:8: the name \"front\" is used twice; change one of them"]
+    );
     let route = "[[route]]\nbackend = \"app\"\n";
     let text = format!("{LISTENER}{BACKEND}{BACKEND}{route}");
-    assert_eq!(problems(&text), ["8:8: the name \"app\" is used twice"]);
+    assert_eq!(
+        problems(&text),
+        ["8:8: the name \"app\" is used twice; change one of them"]
+    );
 }
 
 #[test]
