@@ -113,8 +113,8 @@ async fn nobody_comes_and_the_client_gets_a_clean_end() {
 
 #[tokio::test]
 async fn that_nobody_comes_is_said_once_until_somebody_does() {
-    const NOBODY: &str =
-        "no worker takes connections in time; they are closed as expired (timeouts.backend)";
+    const NOBODY: &str = "no worker takes connections in time; they end as expired \
+                          (timeouts.backend); start more workers";
     const AGAIN: &str = "workers take connections again";
     let vestibule = Vestibule::start(&format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
     for round in 1..=2 {

@@ -39,7 +39,8 @@ pub(crate) enum ConnectError {
     Failed(io::Error),
     /// The configuration: there is no name to check a certificate against.
     #[error(
-        "the certificate cannot be checked, because the address has no name; set `tls.server_name`"
+        "the certificate cannot be checked, because the address has no name; set \
+         `backend.tls.server_name`"
     )]
     Nameless,
 }

@@ -73,7 +73,8 @@ impl Registry {
         {
             warn!(
                 backend,
-                "no worker takes connections in time; they are closed as expired (timeouts.backend)"
+                "no worker takes connections in time; they end as expired (timeouts.backend); start \
+                 more workers"
             );
         }
     }
