@@ -52,11 +52,14 @@ impl Client {
         }
     }
 
-    /// What the log calls the relay that it is for.
-    pub(crate) fn relay_name(&self) -> &'static str {
+    /// The kind of this side of the relay, as the log names it.
+    pub(crate) fn side_name(&mut self) -> &'static str {
         match self {
             Self::Record(_) => "record",
-            Self::Stream(_) => "stream",
+            Self::Stream(joint) => match joint.client().is_plain() {
+                true => "plain",
+                false => "stream",
+            },
         }
     }
 

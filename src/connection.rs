@@ -144,7 +144,7 @@ impl Admitted {
             identity,
         } = served;
         let mut record = self.record;
-        record.reached(identity);
+        record.reached(stream.side_name(), identity);
         Established {
             client: self.client,
             backend: Unfinished::new(stream),

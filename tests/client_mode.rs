@@ -50,6 +50,28 @@ async fn every_byte_arrives_and_half_close_is_kept_whoever_closes_first() {
     }
 }
 
+#[tokio::test]
+async fn the_debug_log_names_the_kind_of_both_sides() {
+    for relay in RELAYS {
+        let directory = certificates();
+        let api = server(directory.path(), "api", ALL_VERSIONS);
+        let site = Site::start(directory, relay, Kind::Tcp, api, "").await;
+        for (index, (door, client)) in site
+            .doors()
+            .iter()
+            .zip([relay.side(), relay.side(), "plain", "plain"])
+            .enumerate()
+        {
+            let (client_end, server) = site.pair(door).await;
+            soon("an end", one_after_the_other(client_end, server)).await;
+            site.vestibule.ended("done", index + 1).await;
+            let sides = site.vestibule.sides();
+            let expected = (client.to_owned(), relay.side().to_owned());
+            assert_eq!(sides.last(), Some(&expected), "{door:?}");
+        }
+    }
+}
+
 /// The second speaks when the first has closed its side.
 async fn one_after_the_other(mut first: impl Peer, mut second: impl Peer) {
     tokio::join!(

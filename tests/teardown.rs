@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::client::Front;
-use common::vestibule::{RELAYS, Relay, Vestibule};
+use common::vestibule::{RELAYS, Vestibule};
 use common::world::{To, World, aborted, all, everywhere};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -247,5 +247,7 @@ to = "echo"
         sent.expect("an open connection");
     }
     // Without TLS there are no records to have.
-    vestibule.ended_over(Relay::Stream, "done", 2).await;
+    vestibule.ended("done", 2).await;
+    let plain = ("plain".to_owned(), "plain".to_owned());
+    assert_eq!(vestibule.sides(), [plain.clone(), plain]);
 }

@@ -51,6 +51,15 @@ impl From<Secured> for Upstream {
 }
 
 impl Upstream {
+    /// The kind of this side of the relay, as the log names it.
+    pub(crate) fn side_name(&self) -> &'static str {
+        match self {
+            Self::Records(_) => "record",
+            Self::Clear(Clear::Secure(_)) => "stream",
+            Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => "plain",
+        }
+    }
+
     /// Closes so that the peer can tell it from an end, where the stream has a way to say so.
     pub(crate) fn reset(self) {
         match self {

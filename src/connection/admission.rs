@@ -42,8 +42,8 @@ pub(super) async fn admit(
         ..
     } = admission;
     match admitted {
-        Ok((client, backend)) => {
-            record.routed(backend.name(), client.relay_name());
+        Ok((mut client, backend)) => {
+            record.routed(backend.name(), client.side_name());
             Ok(Box::new(Admitted {
                 client,
                 backend,

@@ -62,8 +62,9 @@ impl LedgerRecord {
             peer,
             identity = Empty,
             proxy,
+            client_side = Empty,
             backend = Empty,
-            relay = Empty,
+            backend_side = Empty,
             backend_identity = Empty
         );
         Self {
@@ -133,17 +134,20 @@ impl LedgerRecord {
         self.ledger.index.add_identity(self.entry.id, &identity);
     }
 
-    /// The connection waits for its backend. `relay` is the name of the one that will move its bytes.
-    pub(crate) fn routed(&mut self, backend: &str, relay: &'static str) {
+    /// A route chose the backend, and the connection waits for it. `client_side` is the kind of the
+    /// client's side of the relay.
+    pub(crate) fn routed(&mut self, backend: &str, client_side: &'static str) {
         self.span.record("backend", backend);
-        self.span.record("relay", relay);
+        self.span.record("client_side", client_side);
         self.entry.learn(|facts| facts.backend = backend.to_owned());
         self.ledger.index.add(self.entry.id, Name::Backend(backend));
         self.entry.set_state(ConnectionState::Waiting);
     }
 
-    /// Somebody has the connection, who may have proved who it is.
-    pub(crate) fn reached(&mut self, identity: Option<Box<Identity>>) {
+    /// A backend took the connection. `backend_side` is the kind of the backend's side of the relay;
+    /// `identity` is the backend's, if it has TLS.
+    pub(crate) fn reached(&mut self, backend_side: &'static str, identity: Option<Box<Identity>>) {
+        self.span.record("backend_side", backend_side);
         if let Some(identity) = identity {
             self.span.record("backend_identity", display(&identity));
             self.entry

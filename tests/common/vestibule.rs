@@ -77,8 +77,8 @@ impl Relay {
         format!("{RUNTIME}relay = \"{word}\"\n")
     }
 
-    /// As the log has it, of a connection with TLS.
-    fn name(self) -> &'static str {
+    /// What the log calls a side with TLS.
+    pub fn side(self) -> &'static str {
         match self {
             Self::Auto => "record",
             Self::Stream => "stream",
@@ -273,15 +273,28 @@ impl Vestibule {
         self.assert_over(relay);
     }
 
-    /// Checks that no connection has ended over another relay than this.
+    /// Checks that this relay served all clients, which have TLS, and their backends.
     pub fn assert_over(&self, relay: Relay) {
-        let closed = self.closed();
-        let relayed = closed.iter().filter(|it| !it["span"]["relay"].is_null());
-        let other = relayed
-            .clone()
-            .find(|it| it["span"]["relay"] != relay.name());
-        assert!(other.is_none(), "{other:?}");
-        assert_ne!(relayed.count(), 0, "nothing had a relay");
+        let sides = self.sides();
+        assert_ne!(sides.len(), 0, "no connection had a relay");
+        for (client, backend) in sides {
+            assert_eq!(client, relay.side());
+            let backends = ["none", "plain", relay.side()];
+            assert!(backends.contains(&&*backend), "{backend}");
+        }
+    }
+
+    /// What the log calls the client's side and the backend's side of each ended connection that had
+    /// a route; `none` for a backend that never had the connection.
+    pub fn sides(&self) -> Vec<(String, String)> {
+        let word = |side: &Value| side.as_str().unwrap_or("none").to_owned();
+        let sides = |it: &Value| {
+            let span = &it["span"];
+            (word(&span["client_side"]), word(&span["backend_side"]))
+        };
+        let closed = self.closed().into_iter();
+        let routed = closed.filter(|it| !it["span"]["client_side"].is_null());
+        routed.map(|it| sides(&it)).collect()
     }
 
     /// The closing events so far.
