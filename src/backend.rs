@@ -1,4 +1,4 @@
-//! Who serves a connection: a dialled address, a claimer at the rendezvous, or something built in.
+//! The server of a connection: a dialled address, a claimer at the rendezvous, or a built-in one.
 
 pub(crate) mod claimer;
 pub(crate) mod dial;
@@ -45,9 +45,9 @@ pub(crate) struct BackendSettings {
     pub balance: Balance,
     pub park: Park,
     pub health: Health,
-    /// What a dialled address is sent first.
+    /// The PROXY protocol header that is sent first to a dialled address.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Towards its addresses; not towards who claims.
+    /// TLS towards dialled addresses; claimers get plain sockets.
     pub tls: Option<connector::ConnectorSettings>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum To {
 }
 
 impl To {
-    /// Whether it is served without a socket.
+    /// Whether the backend runs in this process and needs no socket.
     pub(crate) fn is_built_in(&self) -> bool {
         matches!(self, Self::Hello | Self::Echo)
     }
@@ -69,13 +69,13 @@ impl To {
 /// What to do while no address answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Park {
-    /// Hold the connection and try again until its budget is used up.
+    /// Hold the connection and try again until `timeouts.backend`.
     Hold,
-    /// Refuse it.
+    /// Refuse the connection.
     Refuse,
 }
 
-/// A backend that connections can be given to.
+/// A backend of the running configuration.
 #[derive(Debug)]
 pub(crate) struct ActiveBackend {
     settings: BackendSettings,
@@ -85,15 +85,15 @@ pub(crate) struct ActiveBackend {
 #[derive(Debug)]
 enum Kind {
     Dialled(Pool, Park),
-    /// The pool has the addresses that workers have registered.
+    /// The pool has the addresses that workers registered.
     Claimed(Pool),
     Hello(Drain),
     Echo,
 }
 
 impl ActiveBackend {
-    /// A claimed one has the workers of `registry`. `unacknowledged` is TCP_USER_TIMEOUT of the
-    /// connections that it dials.
+    /// A claimed backend uses the workers in `registry`. `unacknowledged` becomes TCP_USER_TIMEOUT
+    /// of the connections that it dials.
     pub(crate) fn new(
         settings: &BackendSettings,
         registry: Arc<Registry>,
@@ -137,12 +137,11 @@ impl ActiveBackend {
         }
     }
 
-    /// Finds somebody to serve the connection, at most until `deadline` or until it is `ended`.
+    /// Finds a server for the connection, until `deadline` or until the connection is `ended`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future withdraws the connection, as one whose client is gone; nobody is left
-    /// with half of it.
+    /// Dropping the future withdraws the connection as "client gone". Nothing keeps a part of it.
     pub(crate) async fn obtain(
         &self,
         facts: &Arc<Facts>,
@@ -183,7 +182,7 @@ impl ActiveBackend {
         }
     }
 
-    /// Connects to one of the addresses, and says whose the connection is.
+    /// Connects to one of the addresses and sends the PROXY protocol header, if one is configured.
     async fn dial(
         &self,
         pool: &Pool,
@@ -197,7 +196,7 @@ impl ActiveBackend {
         dialled.map(Served::dialled)
     }
 
-    /// Dials while any address is registered, and waits for a claim while none is.
+    /// Dials while an address is registered, and waits for a claim while none is.
     async fn find_claimer(
         &self,
         registered: &Pool,
@@ -231,7 +230,7 @@ impl ActiveBackend {
             };
             let claimer = match ended {
                 Ok(claimer) => claimer,
-                // A claim that came first is honoured.
+                // A claim that came before the withdrawal is valid.
                 Err(resolution) => match waiting.withdraw(resolution) {
                     Some(claimer) => claimer,
                     None if resolution == Resolution::Expired => {
@@ -246,15 +245,15 @@ impl ActiveBackend {
                     registered.registry().taken(self.name());
                     return Ok(Served::claimed(stream));
                 }
-                // It has resolved nothing: the connection waits again, in its old place.
+                // This claimer never had the connection, which waits again in its old place.
                 Taken::Gone => {}
                 Taken::Hung(pid) => {
                     registered.registry().hung(self.name(), pid);
-                    // The next one that it waits with would take as long.
+                    // The next socket of the same process would hang as well.
                     if let Some(pid) = pid {
                         waiting.rendezvous.prune(|claimer| !claimer.is_of(pid));
                     }
-                    // The time is not the connection's fault, once.
+                    // The hung worker used up the connection's time. This happens only once.
                     if !is_postponed {
                         deadline = deadline.postponed(READ_BUDGET);
                     }
@@ -265,8 +264,8 @@ impl ActiveBackend {
     }
 }
 
-/// A connection's place at the rendezvous, if it has one. Kept apart from the future that waits
-/// there: what that is dropped for may have to be said.
+/// A connection's place at the rendezvous, if it has one. It is separate from the future that waits
+/// there: an ended connection needs another resolution than a dropped future has.
 struct Waiting<'a> {
     rendezvous: &'a Rendezvous<Claimer>,
     ticket: Option<Ticket<Claimer>>,
@@ -278,28 +277,28 @@ impl Waiting<'_> {
         self.ticket.insert(ticket)
     }
 
-    /// Ends the waiting, unless a claim came first.
+    /// Ends the wait, unless a claim came first.
     fn withdraw(&mut self, resolution: Resolution) -> Option<Claimer> {
         self.ticket.take()?.withdraw(resolution)
     }
 
-    /// Ends the waiting of a connection that is ended. At the end of a drain nothing waits any
-    /// more, so this is about a client that may not stay. Who claimed it just now has nothing.
+    /// Ends the wait of a connection that was ended. At the end of a drain nothing waits, so this
+    /// is a client that may not stay. A claimer that came at the same time gets nothing.
     fn refuse(&mut self) {
         drop(self.withdraw(Resolution::Refused));
     }
 }
 
-/// What became of a claimer that was told.
+/// What happened to a claimer after it was told.
 enum Taken {
     Read(UnixStream),
-    /// It died before it had read its answer.
+    /// It died before it read its answer.
     Gone,
-    /// It has not read its answer in time. Its socket is closed; the process is named, where it is known.
+    /// It did not read its answer in time, and its socket is closed. The value is its process id.
     Hung(Option<i32>),
 }
 
-/// A claimer has time of its own to read its answer: a claim at the last moment is a claim.
+/// A claimer has its own time to read its answer: a claim just before the deadline is valid.
 async fn taken(claimer: Claimer) -> Taken {
     let Some(told) = claimer.into_answered() else {
         return Taken::Gone;
@@ -315,11 +314,11 @@ async fn taken(claimer: Claimer) -> Taken {
 /// A backend's side of a connection.
 pub(crate) struct Served {
     pub stream: Upstream,
-    /// What must run beside the relay for the stream to be served.
+    /// A built-in backend, which must run beside the relay.
     pub service: Option<Service>,
-    /// The connection's share of its address; dropped when the connection has ended.
+    /// The connection's place at its address; dropped when the connection has ended.
     pub lease: Option<Lease>,
-    /// Who it is, where TLS says so.
+    /// The identity of the backend, if it has TLS.
     pub identity: Option<Box<Identity>>,
 }
 
@@ -359,36 +358,37 @@ impl Served {
     }
 }
 
-/// Why nobody serves a connection.
+/// Why no backend serves a connection. The first word says who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unserved {
-    /// The backend: no address took it, and it is not to be parked.
+    /// The backend: no address accepted the connection, and the backend does not park connections.
     Refused,
-    /// The backend: no address took it in time.
+    /// The backend: no address accepted the connection in time.
     TimedOut(Scope),
-    /// The backend: it took the connection and reset it before it had read whose it is.
+    /// The backend: it reset the connection before it had read the PROXY protocol header.
     Reset,
-    /// The workers: nobody claimed it in time.
+    /// The workers: none claimed the connection in time.
     Expired(Scope),
-    /// Us: we are ending.
+    /// Vestibule: it is shutting down.
     Drained,
-    /// It was ended from outside, whoever would serve it.
+    /// The connection was ended from outside.
     Ended(EndCause),
 }
 
 impl From<Unredeemed> for Unserved {
     fn from(unredeemed: Unredeemed) -> Self {
         match unredeemed {
-            // The ticket has no deadline: what it waits for is bounded here.
+            // The ticket has no deadline of its own; the wait is bounded here.
             Unredeemed::Expired => Self::Expired(Scope::Phase),
-            // Ids are random and announced by their own connection alone, so a duplicate is ours.
+            // Only the connection itself announces its random id, so a duplicate is Vestibule's
+            // fault.
             Unredeemed::Drained | Unredeemed::Duplicate => Self::Drained,
         }
     }
 }
 
-/// What a worker has to read that a connection is its own, before it counts as hung.
-/// Less than `timeouts.backend`, so that another worker can still come.
+/// How long a worker may take to read its `OK` before it counts as hung. It is less than
+/// `timeouts.backend`, so that another worker can still take the connection.
 const READ_BUDGET: Duration = Duration::from_secs(2);
 
 /// One TLS record (RFC 8446 §5.1).

@@ -1,4 +1,4 @@
-//! Who comes to the rendezvous for a connection: a worker at the gate, or a handler in-process.
+//! The taker of a connection at the rendezvous: a worker at the gate, or a handler in this process.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -12,24 +12,25 @@ use crate::limits::Slot;
 use crate::rendezvous::wire::ok_line;
 use crate::sys::socket::is_hung_up;
 
-/// A claimer, before and after it was told that a connection is its own.
+/// A claimer, before and after it is told that it has a connection.
 #[derive(Debug)]
 pub(crate) enum Claimer {
-    /// A client of the gate. Its socket, non-blocking and with its answer yet to come, is to
-    /// become the connection's plaintext; its slot is its place among the gate's clients.
+    /// A client of the gate. Its socket is non-blocking and has no answer yet; it becomes the
+    /// connection's plaintext. The slot is its place among the gate's clients.
     Worker(UnixStream, Slot),
     /// A handler in this process, which gets one end of a socket pair.
     Handler(oneshot::Sender<HandedOver>),
-    /// It has been told; this end of its stream is the relay's.
+    /// A claimer that was told. The relay owns this end of its stream.
     Answered(Answered),
 }
 
-/// The relay's end of the stream of a claimer that has been told.
+/// The relay's end of the stream of a claimer that was told.
 #[derive(Debug)]
 pub(crate) struct Answered {
     stream: UnixStream,
-    /// The worker's answer is in its socket, which may send so many bytes at a time once the
-    /// worker has read it. `None` for a handler, which was given its end directly.
+    /// The answer is in the worker's socket. This is the size of the send buffer in bytes, to be
+    /// restored once the worker has read the answer. `None` for a handler, which gets its end
+    /// directly.
     unread: Option<usize>,
 }
 
@@ -41,10 +42,9 @@ pub(crate) struct HandedOver {
 }
 
 impl Claimer {
-    /// Tells the claimer that the connection is its own; gives it back if it is gone.
+    /// Tells the claimer that it has the connection, or returns the claimer if it is gone.
     ///
-    /// Does not block: the answer is the first thing that is written to its socket, whose buffer
-    /// is made for it.
+    /// This does not block: the answer is the first write to the socket, and fits its send buffer.
     pub(crate) fn tell(self, facts: &Facts) -> Result<Self, Self> {
         match self {
             Self::Worker(stream, slot) => match answer(&stream, facts) {
@@ -66,7 +66,7 @@ impl Claimer {
                     });
                     match handler.send(handed) {
                         Ok(()) => Ok(told),
-                        // The handler is gone, and its sender is used up.
+                        // The handler is gone, and its sender was consumed.
                         Err(_) => Err(told),
                     }
                 }
@@ -76,7 +76,7 @@ impl Claimer {
         }
     }
 
-    /// Whether somebody is still there to be told.
+    /// Whether the claimer still exists.
     pub(crate) fn is_alive(&self) -> bool {
         match self {
             Self::Worker(stream, _) | Self::Answered(Answered { stream, .. }) => {
@@ -86,7 +86,7 @@ impl Claimer {
         }
     }
 
-    /// Whether this is a worker of that process.
+    /// Whether this is a worker of the process `pid`.
     pub(crate) fn is_of(&self, pid: i32) -> bool {
         match self {
             Self::Worker(stream, _) => process(stream) == Some(pid),
@@ -94,7 +94,7 @@ impl Claimer {
         }
     }
 
-    /// The relay's end, once told.
+    /// The relay's end, if the claimer was told.
     pub(crate) fn into_answered(self) -> Option<Answered> {
         match self {
             Self::Answered(told) => Some(told),
@@ -104,26 +104,26 @@ impl Claimer {
 }
 
 impl Answered {
-    /// The worker's process.
+    /// The worker's process id.
     pub(crate) fn process(&self) -> Option<i32> {
         self.unread.and_then(|_| process(&self.stream))
     }
 
-    /// Waits until the claimer has read that the connection is its own, and gives its stream.
+    /// Waits until the claimer has read that it has the connection, and returns its stream.
     ///
-    /// Until then not a byte of the connection is sent to it. So a worker that dies before it
-    /// knew has served nothing, and the connection can go to another.
+    /// Until then no byte of the connection is sent to the claimer. A worker that dies before that
+    /// has served nothing, and the connection can go to another one.
     ///
     /// # Errors
     ///
-    /// The worker died without having read its answer.
+    /// The worker died before it read its answer.
     pub(crate) async fn until_read(self) -> io::Result<tokio::net::UnixStream> {
         let stream = tokio::net::UnixStream::from_std(self.stream)?;
         if let Some(buffer) = self.unread {
-            // The socket has room for nothing but the answer: it is writable once that was
-            // read, or when the worker has closed.
+            // The send buffer has room for nothing but the answer: the socket turns writable when
+            // the answer is read, or when the worker closes.
             stream.writable().await?;
-            // Closing over unread bytes is a reset (unix(7)); closing after reading is not.
+            // Closing with unread bytes causes a reset (unix(7)); closing after reading does not.
             if let Some(error) = stream.take_error()? {
                 return Err(error);
             }
@@ -133,29 +133,29 @@ impl Answered {
     }
 }
 
-/// Writes the answer in such a way that the socket is writable again when it was read.
+/// Writes the answer so that the socket is writable again only after the worker has read it.
 ///
-/// A Unix socket counts as writable while a quarter of its send buffer holds all that its peer has
-/// not read (unix_writable() in the kernel), with the kernel's own bookkeeping counted in. The
-/// buffer is made just large enough for the line, or is the smallest there is, of which a quarter
-/// is less than what [`SHORTEST_PIECE`] takes up. Returns the buffer's size from before.
+/// A Unix socket counts as writable while its unread bytes, with the kernel's bookkeeping, take up
+/// at most a quarter of its send buffer (unix_writable() in the kernel). The buffer is set to the
+/// size of the line, or to the minimum, a quarter of which is less than what [`SHORTEST_PIECE`]
+/// takes up. Returns the previous size of the buffer in bytes.
 fn answer(stream: &UnixStream, facts: &Facts) -> io::Result<usize> {
     let socket = SockRef::from(stream);
-    // The kernel reports double of what is set (socket(7)).
+    // The kernel reports twice the value that was set (socket(7)).
     let buffer = socket.send_buffer_size()? / 2;
     let mut line = ok_line(facts);
     if line.len() < SHORTEST_PIECE {
-        // White space after a JSON text is part of it (RFC 8259 §2).
+        // White space after a JSON text is allowed (RFC 8259 §2).
         line.insert_str(line.len() - 1, &" ".repeat(SHORTEST_PIECE - line.len()));
     }
-    // Just enough to take the line in one piece: half of the buffer less 64 (unix(7)).
+    // Just enough for the line in one piece: half of the buffer minus 64 (unix(7)).
     socket.set_send_buffer_size(line.len() + 64)?;
     if line.len() <= LONGEST_PIECE {
         write_whole(stream, line.as_bytes())?;
         return Ok(buffer);
     }
-    // The kernel parts it, and forgets each piece that was read. The last one could be next to
-    // nothing: the end is one of its own.
+    // The kernel splits a long line, and releases each piece when it is read. The last piece could
+    // be tiny, so the end of the line is written as a piece of its own.
     let (start, end) = line.as_bytes().split_at(line.len() - SHORTEST_PIECE);
     write_whole(stream, start)?;
     write_whole(stream, end)?;
@@ -163,7 +163,7 @@ fn answer(stream: &UnixStream, facts: &Facts) -> io::Result<usize> {
     Ok(buffer)
 }
 
-/// Who connected, as the kernel says it.
+/// The process id of the peer, from the kernel (SO_PEERCRED).
 fn process(stream: &UnixStream) -> Option<i32> {
     let credentials = socket_peercred(stream).ok()?;
     Some(credentials.pid.as_raw_nonzero().get())
@@ -183,14 +183,14 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
     Ok((ours, theirs))
 }
 
-/// With less than 385 bytes current kernels use a small buffer, four of which fit the smallest
-/// send buffer; the next larger does not. See [`answer`].
+/// For less than 385 bytes current kernels use a small buffer, and four of these fit into the
+/// smallest send buffer; the next larger size does not fit four times. See [`answer`].
 const SHORTEST_PIECE: usize = 512;
 
-/// Less than what current kernels put into one piece.
+/// Less than the most that current kernels put into one piece.
 const LONGEST_PIECE: usize = 32 * 1024;
 
-/// The kernel makes it the least that it allows (socket(7)).
+/// The kernel raises this to its minimum (socket(7)).
 const SMALLEST: usize = 0;
 
 #[cfg(test)]
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
     use crate::limits::Gauge;
 
-    /// A worker that has been told, and its own end.
+    /// A worker that was told, and its own end.
     fn told(listener: &str) -> (Answered, UnixStream) {
         let (ours, theirs) = pair().expect("a pair");
         let slot = Gauge::new(None).take().expect("unlimited");
@@ -213,10 +213,11 @@ mod tests {
         (told.expect("told").into_answered().expect("told"), theirs)
     }
 
-    /// Long enough for a wrong readiness to show; it decides nothing when all is right.
+    /// Long enough for a wrong readiness to show; a correct implementation never depends on it.
     const MOMENT: Duration = Duration::from_millis(50);
 
-    /// Of up to some 36,000 bytes the kernel makes one piece, and of more a last one of any length.
+    /// The kernel makes one piece of up to about 36,000 bytes. A longer line ends in a piece of any
+    /// length.
     const LENGTHS: [usize; 11] = [
         0, 300, 1_000, 2_000, 4_000, 8_000, 16_000, 36_000, 36_400, 40_000, 100_000,
     ];
@@ -235,7 +236,7 @@ mod tests {
             let whole = part + theirs.read(&mut answer[part..]).expect("the rest");
             assert_eq!(answer[whole - 1], b'\n');
             let stream = until_read.await.expect("all read");
-            // The buffer is as it was: room for far more than an answer.
+            // The buffer has its old size again: room for far more than an answer.
             assert!(SockRef::from(&stream).send_buffer_size().expect("a size") > 100_000);
         }
     }

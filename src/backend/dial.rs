@@ -20,15 +20,15 @@ use crate::sys::socket::Socket;
 use crate::sys::tcp;
 use crate::sys::unix_stream::UnixStream;
 
-/// A connection to an address, ready for the bytes of a client.
+/// A connection to an address, ready for the client's bytes.
 #[derive(Debug)]
 pub(crate) struct Reached {
     pub stream: Upstream,
-    /// Who is there, where TLS says so.
+    /// The identity of the backend, if it has TLS.
     pub identity: Option<Box<Identity>>,
 }
 
-/// Exactly where an attempt goes.
+/// The socket address of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Place {
     Unix(PathBuf),
@@ -36,7 +36,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// `None` for a name, which has to be looked up.
+    /// `None` for a host name, which must be looked up first.
     pub(crate) fn of(address: &Address) -> Option<Self> {
         match address {
             Address::Unix(path) => Some(Self::Unix(path.clone())),
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-/// The places behind a name.
+/// Looks up the socket addresses of a host name.
 pub(crate) async fn look_up(address: &Address) -> io::Result<Vec<Place>> {
     let Address::Tcp { host, port } = address else {
         return Ok(Vec::new());
@@ -57,8 +57,8 @@ pub(crate) async fn look_up(address: &Address) -> io::Result<Vec<Place>> {
     Ok(found.map(Place::Tcp).collect())
 }
 
-/// Says whose the connection is, and shakes hands where TLS is spoken: an address has answered when all
-/// is done.
+/// Sends the PROXY protocol header and performs the TLS handshake, if they are configured. An
+/// address counts as answering only after both.
 pub(crate) async fn introduce(
     mut socket: Socket,
     address: &Address,
@@ -74,7 +74,7 @@ pub(crate) async fn introduce(
             identity: None,
         });
     };
-    // Boxed: it is long, and most backends have no TLS.
+    // Boxed: this future is large, and most backends have no TLS.
     let (secured, identity) = Box::pin(tls.secure(address, socket)).await?;
     Ok(Reached {
         stream: secured.into(),
@@ -82,7 +82,7 @@ pub(crate) async fn introduce(
     })
 }
 
-/// Opens a connection, and no more.
+/// Opens a TCP connection and sends nothing.
 pub(crate) async fn connect_tcp(
     address: SocketAddr,
     unacknowledged: Option<Duration>,
@@ -92,8 +92,8 @@ pub(crate) async fn connect_tcp(
     Ok(Socket::Tcp(stream))
 }
 
-/// As [`connect_tcp`]. A Unix connect is done at once or not at all (connect(2)), so there is nothing to
-/// wait for, and no timer to be set.
+/// Like [`connect_tcp`], for a Unix socket. Its connect succeeds or fails at once (connect(2)), so
+/// this does not wait and sets no timer.
 pub(crate) fn connect_unix(path: &Path) -> Result<Socket, DialError> {
     let open = || {
         let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
@@ -104,7 +104,8 @@ pub(crate) fn connect_unix(path: &Path) -> Result<Socket, DialError> {
 }
 
 fn classify(error: io::Error) -> DialError {
-    // A Unix connect does not wait for room in the listener's queue; it says EAGAIN (connect(2)).
+    // A Unix connect does not wait for room in the listener's queue; it fails with EAGAIN
+    // (connect(2)).
     if error.kind() == io::ErrorKind::WouldBlock || is_exhausted(&error) {
         return DialError::Busy;
     }

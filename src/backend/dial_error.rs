@@ -2,20 +2,21 @@
 
 use std::io;
 
-/// Who is at fault, or what is to be done.
+/// Who is at fault, and whether to try again.
 #[derive(Debug)]
 pub(crate) enum DialError {
-    /// Nobody is at fault for long: the listener's queue is full, or we are out of descriptors.
-    /// To be tried again, and no sign of bad health.
+    /// A passing shortage: the listener's queue is full, or this process has no free descriptor.
+    /// Try again; it does not count against the address's health.
     Busy,
     /// The backend does not answer.
     Down(io::Error),
-    /// The backend answers, and is not whom it should be, or does not want us.
+    /// The backend answers, but its certificate is not accepted, or it does not accept ours.
     Untrusted(String),
-    /// The listener at a registered address is this user's, who has not registered it.
+    /// The listener at a registered address belongs to this uid, which did not register it.
     Foreign(u32),
-    /// It leads back to us.
+    /// The address leads back to this Vestibule.
     Ours,
-    /// The backend has taken the connection and broken it before it was told whose it is.
+    /// The backend accepted the connection and reset it before it had read the PROXY protocol
+    /// header.
     Reset,
 }

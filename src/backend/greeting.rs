@@ -1,4 +1,4 @@
-//! The first bytes to a backend that was dialled: a PROXY protocol header, where it is to have one.
+//! The first bytes to a dialled backend: a PROXY protocol header, if one is configured.
 
 use std::io;
 
@@ -7,17 +7,18 @@ use tokio::io::AsyncWriteExt;
 use super::dial_error::DialError;
 use crate::sys::socket::Socket;
 
-/// Writes the header before anybody else can write, also before a TLS handshake.
+/// Writes the header before all other bytes, including those of a TLS handshake.
 ///
-/// It is a write of its own: behind one that waits for the client's first bytes, a backend that is to
-/// speak first would wait for its header.
+/// The header is a write of its own. If it were sent together with the client's first bytes, a
+/// backend that speaks first would wait for its header forever.
 pub(super) async fn greet(mut socket: Socket, header: &[u8]) -> Result<Socket, DialError> {
     match socket.write_all(header).await {
         Ok(()) => Ok(socket),
-        // It has closed in order without a word, which the relay will read; nothing can be written
-        // any more, so that no byte of the client goes without a header.
+        // The backend has closed in an orderly way without a byte, and the relay will read that
+        // end. The socket cannot be written any more, so no byte of the client goes out without a
+        // header.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(socket),
-        // A reset is reported once: the relay would take what follows it for an end.
+        // A socket reports a reset only once: the relay would take what follows for an orderly end.
         Err(_) => Err(DialError::Reset),
     }
 }

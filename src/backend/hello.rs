@@ -1,4 +1,4 @@
-//! The built-in backend that shows a client what Vestibule knows of its connection.
+//! The built-in backend that shows clients what Vestibule knows about their connection.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -17,8 +17,8 @@ use tokio::io::DuplexStream;
 use crate::drain::Drain;
 use crate::facts::Facts;
 
-/// Answers HTTP/1.1 requests until the client leaves, and once a drain begins no more than the one
-/// that is under way.
+/// Answers HTTP/1.1 requests until the client leaves. After a drain begins it only finishes the
+/// request in progress.
 pub(crate) async fn serve(stream: DuplexStream, facts: Arc<Facts>, drain: Drain) {
     let answer = service_fn(|request| {
         let response = answer(&request, &facts);
@@ -30,8 +30,8 @@ pub(crate) async fn serve(stream: DuplexStream, facts: Arc<Facts>, drain: Drain)
             .half_close(true)
             .serve_connection(TokioIo::new(stream), answer)
     );
-    // A client that speaks no HTTP is answered with 400 by hyper; how the connection ended is in
-    // its record.
+    // hyper answers a client that does not speak HTTP with 400. The record has the reason for the
+    // end.
     tokio::select! {
         _ = connection.as_mut() => {}
         () = drain.started() => {
@@ -62,7 +62,7 @@ enum Form {
     Json,
 }
 
-/// The first of the known types that the client names; plain text for one that takes anything.
+/// The first known media type in the client's `Accept`; plain text if it accepts anything.
 fn preferred(accept: Option<&HeaderValue>) -> Form {
     let accept = accept
         .and_then(|value| value.to_str().ok())
@@ -78,7 +78,7 @@ fn preferred(accept: Option<&HeaderValue>) -> Form {
     named.unwrap_or(Form::Text)
 }
 
-/// What is shown, in words, in the order in which a reader asks.
+/// The facts as names and values, in the order in which they are shown.
 fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     let mut rows = vec![("id", facts.id.to_string())];
     let mut add = |name, value: Option<String>| rows.push((name, value.unwrap_or("none".into())));
@@ -100,7 +100,7 @@ fn rows(facts: &Facts) -> Vec<(&'static str, String)> {
     add("local", facts.local.as_ref().map(ToString::to_string));
     add("listener", facts.listener.as_deref().map(Into::into));
     add("backend", Some(facts.backend.clone()));
-    // Most clients have none, and no row for it.
+    // Most clients have no identity, and then there is no row for it.
     if let Some(identity) = &facts.identity {
         add("identity", Some(identity.to_string()));
     }
@@ -132,7 +132,7 @@ fn html(facts: &Facts) -> String {
     PAGE.replace("{table}", &table)
 }
 
-/// The SNI and ALPN are the client's words, and this is HTML.
+/// The SNI and ALPN come from the client, and this is HTML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")

@@ -1,5 +1,5 @@
-//! The sockets that this Vestibule listens on: none of them is a backend, or connections would run in
-//! circles until there is no descriptor left.
+//! The sockets that this Vestibule listens on. None of them may be a backend: connections would run
+//! in a loop until no descriptor is left.
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 use crate::address::Address;
 use crate::facts::Endpoint;
 
-/// The listeners, the gate, and what else is open; a reload replaces them.
+/// The listeners, the gate, and other listening sockets. A reload replaces the list.
 #[derive(Debug, Default)]
 pub(crate) struct OwnSockets(ArcSwap<Vec<OwnSocket>>);
 
-/// One that is bound, and what it is called in messages.
+/// A bound socket, and its name in messages.
 #[derive(Clone, Debug)]
 pub(crate) struct OwnSocket {
     pub endpoint: Endpoint,
@@ -27,7 +27,7 @@ impl OwnSockets {
         self.0.store(Arc::new(doors));
     }
 
-    /// The one of them that is at the address, as far as one can tell without a name server.
+    /// The name of the own socket at the address, if it can be found without a name server.
     pub(crate) fn at(&self, address: &Address) -> Option<String> {
         let doors = self.0.load();
         let door = doors.iter().find(|door| door.is_at(address));
@@ -42,8 +42,7 @@ impl OwnSockets {
         })
     }
 
-    /// Whether a connection to the port may be one of ours: nearly always not, and then there is
-    /// nothing to be asked.
+    /// Whether a port is one of ours. It rarely is, and then no further check is necessary.
     pub(super) fn has_port(&self, port: u16) -> bool {
         let doors = self.0.load();
         doors.iter().any(|door| match &door.endpoint {
@@ -52,10 +51,10 @@ impl OwnSockets {
         })
     }
 
-    /// Whether a connection has one of ours at its other end.
+    /// Whether the other end of a connection is one of our sockets.
     pub(super) fn is_at_the_end(&self, local: SocketAddr, peer: SocketAddr) -> bool {
         let (here, there) = (local.ip().to_canonical(), peer.ip().to_canonical());
-        // The machine speaks to itself from the address that it speaks to, or on loopback.
+        // A connection to the own machine has the same address at both ends, or a loopback address.
         let is_here = there.is_loopback() || here == there;
         let doors = self.0.load();
         is_here
@@ -81,11 +80,11 @@ impl OwnSocket {
     }
 }
 
-/// Whether a socket that is bound to all addresses takes connections to this one.
+/// Whether a socket that is bound to all addresses accepts connections to this one.
 fn is_any(bound: IpAddr, to: IpAddr) -> bool {
     match bound {
         IpAddr::V4(ip) => ip.is_unspecified() && to.is_ipv4(),
-        // Ours take IPv4 as well.
+        // Our IPv6 sockets accept IPv4 as well.
         IpAddr::V6(ip) => ip.is_unspecified(),
     }
 }

@@ -1,4 +1,4 @@
-//! The addresses of a backend: whose turn it is, who is well, and waiting until somebody is.
+//! The addresses of a backend: whose turn it is, which are healthy, and the wait until one is.
 
 mod names;
 mod race;
@@ -29,31 +29,32 @@ use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
 
-/// How the next address of a backend is chosen.
+/// How a backend chooses among its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Balance {
-    /// The one with the fewest open connections; ties in turn.
+    /// The address with the fewest open connections. Addresses with equal counts take turns.
     LeastConnections,
-    /// Each in its turn.
+    /// Each address in turn.
     RoundRobin,
-    /// By the client's IP address; a change of the list moves only the clients it must.
+    /// By a hash of the client's IP address. A change of the list moves only the clients of
+    /// addresses that were added or removed.
     Source,
 }
 
 /// When an address counts as down, and as up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Health {
-    /// So many failures in a row.
+    /// The number of failures in a row after which an address counts as down.
     pub fall: u32,
-    /// So many connections in a row.
+    /// The number of successful connections in a row after which it counts as up again.
     pub rise: u32,
 }
 
-/// A backend's addresses.
+/// The addresses of one backend.
 ///
-/// A connection takes no lock here while all is well: the configured addresses never change, and
-/// of an address without failures there is nothing to be looked up.
+/// While all addresses are healthy, a connection takes no lock here: the configured addresses never
+/// change, and an address without failures has no state to read.
 #[derive(Debug)]
 pub(crate) struct Pool {
     balance: Balance,
@@ -65,8 +66,7 @@ pub(crate) struct Pool {
     registry: Arc<Registry>,
     own: Arc<OwnSockets>,
     turn: AtomicUsize,
-    /// Told when an address answers again, so that parked connections need not wait out their
-    /// pause.
+    /// Notified when an address answers again, to end the pause of parked connections early.
     recovered: Arc<Notify>,
 }
 
@@ -92,13 +92,13 @@ impl Pool {
         }
     }
 
-    /// Serves with the addresses of `registry` too.
+    /// Adds the addresses in `registry`.
     pub(crate) fn with(mut self, registry: Arc<Registry>) -> Self {
         self.registry = registry;
         self
     }
 
-    /// Reaches none of these.
+    /// Refuses to connect to any of the sockets in `own`.
     pub(crate) fn beside(mut self, own: Arc<OwnSockets>) -> Self {
         self.own = own;
         self
@@ -132,10 +132,10 @@ impl Pool {
         all.map(Arc::clone).collect()
     }
 
-    /// Connects to an address and sends it `greeting`, at most until `deadline`.
+    /// Connects to an address and sends it `greeting`. Gives up at `deadline`.
     ///
-    /// Each is tried once a round, the best choice first. Between rounds of a parked connection
-    /// there is a pause, which an address that answers again ends early.
+    /// Each address is tried once a round, the best choice first. A parked connection pauses
+    /// between rounds; an address that answers again ends the pause early.
     pub(crate) async fn dial(
         &self,
         source: Option<IpAddr>,
@@ -150,10 +150,11 @@ impl Pool {
                 let round = self.round(source, greeting, deadline).await;
                 match round {
                     Round::Connected(reached, lease) => return Ok((reached, lease)),
-                    // They have answered, and will not change their minds by being asked again.
+                    // Another attempt would have the same result.
                     Round::Reset => return Err(Unserved::Reset),
                     Round::Untrusted => return Err(Unserved::Refused),
-                    // Silence until the deadline is no refusal, and ends the wait below.
+                    // If addresses are silent until the deadline, this is not a refusal but a
+                    // timeout, which ends the wait below.
                     Round::Down if park == Park::Refuse && !deadline.has_passed() => {
                         return Err(Unserved::Refused);
                     }
@@ -161,7 +162,8 @@ impl Pool {
                         () = sleep(pause) => {}
                         () = recovered => {}
                     },
-                    // Its queue is full of others like this one: all at once would not help.
+                    // The queue is full of other connections that wait as well: retries at the same
+                    // time would not help.
                     Round::Busy => sleep(self.apart(pause)).await,
                 }
                 pause = (2 * pause).min(LONGEST_PAUSE);
@@ -190,7 +192,7 @@ impl Pool {
             untrusted: 0,
         };
         while let Some((lease, socket)) = tour.connected(deadline).await {
-            // A silent address must not use up the time of those that would answer.
+            // A silent address must not use up the time for addresses that would answer.
             let share = deadline.remaining().map(|left| left / tour.rest());
             let address = &lease.target.address;
             let expected = Expected {
@@ -227,13 +229,14 @@ impl Pool {
         }
     }
 
-    /// A pause between a half and the whole of `pause`, another for each that asks.
+    /// A pause between half of `pause` and `pause`, different for each caller, so that retries
+    /// spread out.
     fn apart(&self, pause: Duration) -> Duration {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % 16;
         pause / 2 + pause / 32 * turn as u32
     }
 
-    /// The next choice, which counts as tried from now on; addresses that are down come last.
+    /// Picks the next address and marks it as tried. Addresses that are down come last.
     fn pick(
         &self,
         source: Option<IpAddr>,
@@ -249,7 +252,8 @@ impl Pool {
         if choices.is_empty() {
             return None;
         }
-        // Turns are taken among the choices: the turn of one that is down is not its neighbour's.
+        // The turn counts only the choices: otherwise the address behind one that is down would get
+        // two turns.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % choices.len();
         choices.rotate_left(turn);
         let rank = |index: &usize| match self.balance {
@@ -257,7 +261,7 @@ impl Pool {
             Balance::RoundRobin => 0,
             Balance::Source => !targets[*index].weight(source),
         };
-        // Of equals the first.
+        // The first one wins a tie.
         let index = choices.into_iter().min_by_key(rank)?;
         tried.push(index);
         targets[index].begin();
@@ -269,17 +273,18 @@ type Targets = Arc<[Arc<Target>]>;
 
 enum Round {
     Connected(Reached, Lease),
-    /// Nobody answered, but at least one may at once.
+    /// No address accepted the connection, but at least one may at any moment.
     Busy,
     Down,
-    /// One has taken the connection, and broken it.
+    /// An address accepted the connection and reset it.
     Reset,
-    /// Every one has answered, and none is to be trusted or trusts us.
+    /// Every address answered, but none can be used: it has a certificate that we do not accept,
+    /// leads back to this Vestibule, or does not accept our certificate.
     Untrusted,
 }
 
-/// A restarted backend is found within a quarter of a second, and a thousand parked connections
-/// cost four thousand attempts a second, not a busy loop.
+/// A restarted backend is found within a quarter of a second. A thousand parked connections make
+/// four thousand attempts a second, not a busy loop.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 

@@ -1,4 +1,4 @@
-//! TLS towards a dialled backend: the handshake that follows the dial, and what is left of it.
+//! TLS towards a dialled backend: the handshake after the dial, and the connection after that.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::tls::connect_error::{is_refusal, refusal};
 use crate::tls::connector::{Connected, ConnectorSettings, TlsConnector};
 use crate::tls::{self, Keyed};
 
-/// What the connections to the addresses of one backend have in common.
+/// What all TLS connections of one backend share.
 #[derive(Debug)]
 pub(crate) struct Tls {
     backend: String,
@@ -60,7 +60,7 @@ impl Tls {
         }
     }
 
-    // Apart, so that what it leaves on the stack can be wiped.
+    // A function of its own, so that its stack can be wiped of secrets.
     #[inline(never)]
     fn secured(self: &Arc<Self>, connected: Connected<Socket>) -> Result<Secured, DialError> {
         let tls = Arc::clone(self);
@@ -84,7 +84,8 @@ impl Tls {
         self.complain(None, &error);
     }
 
-    /// Says at most once a second that a certificate was refused: every connection meets the same.
+    /// Logs that a certificate was refused, at most once a second: every connection meets the same
+    /// certificate.
     fn complain(&self, address: Option<&Address>, error: &str) {
         if self.complaint.is_due() {
             let address = address.map(tracing::field::display);
@@ -96,7 +97,7 @@ impl Tls {
     }
 }
 
-/// A connection to a backend, past its handshake.
+/// A connection to a backend after its handshake.
 #[derive(Debug)]
 pub(super) enum Secured {
     Records(Box<SecureRecords>),
@@ -107,7 +108,7 @@ fn unknown_suite() -> DialError {
     DialError::Down(io::Error::other(tls::unknown_suite()))
 }
 
-/// A connection to a backend, past its handshake, with the records in our hands.
+/// A connection to a backend after its handshake, with Vestibule's own record layer.
 #[derive(Debug)]
 pub(crate) struct SecureRecords {
     records: Records<Socket>,
@@ -123,7 +124,7 @@ impl SecureRecords {
         self.records.into_io()
     }
 
-    /// As [`SecureStream::is_refused`]; it is said here, when the connection has failed.
+    /// Like [`SecureStream::is_refused`], for a connection that has failed.
     pub(super) fn is_refused(&self) -> bool {
         let refusal = self.records.given_up().filter(|alert| is_refusal(*alert));
         if let Some(alert) = refusal {
@@ -133,7 +134,7 @@ impl SecureRecords {
     }
 }
 
-/// A connection to a backend, past its handshake, with the records in rustls's hands.
+/// A connection to a backend after its handshake, with the records in rustls.
 #[derive(Debug)]
 pub(crate) struct SecureStream {
     stream: Box<TlsStream<Socket>>,
@@ -146,7 +147,7 @@ impl SecureStream {
         self.stream.into_inner().0
     }
 
-    /// Whether the backend has refused our certificate, which in TLS 1.3 it says after the handshake.
+    /// Whether the backend has refused our certificate. In TLS 1.3 it does so after the handshake.
     pub(super) fn is_refused(&self) -> bool {
         self.is_refused
     }
@@ -173,10 +174,11 @@ impl AsyncRead for SecureStream {
             self.is_refused = true;
             self.tls.complain_about_us(alert);
         }
-        // What rustls itself has to say to what it read, such as new keys, would wait for the
-        // client's next bytes, and the backend may be waiting for just that.
+        // rustls may have to answer what it has read, for example with new keys. That answer would
+        // wait for the client's next bytes, while the backend may be waiting for exactly this
+        // answer.
         if self.stream.get_ref().1.wants_write() {
-            // Should it fail, so does the next write.
+            // If this fails, the next write fails as well.
             let _ = self.stream().poll_flush(cx);
         }
         read
@@ -198,8 +200,8 @@ impl AsyncWrite for SecureStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match ready!(self.stream().poll_shutdown(cx)) {
-            // It took everything and left; what a Unix socket refuses is our close_notify alone.
-            // TCP would have taken that as well.
+            // The backend has read everything and closed. A Unix socket then refuses our
+            // close_notify; TCP would accept it.
             Err(error)
                 if error.kind() == io::ErrorKind::BrokenPipe
                     && self.stream.get_ref().0.was_read_out() =>

@@ -1,5 +1,5 @@
-//! The backend's side of a connection: with records of ours, or in the clear, which is a socket, TLS in rustls's
-//! hands, or memory for what is built in.
+//! The backend's side of a connection: our own TLS records, or a stream of payload, which is a
+//! socket, TLS in rustls, or memory for a built-in backend.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ use crate::wire::{Peer, Places, Transmission, poll_read_first};
 #[derive(Debug)]
 pub(crate) enum Upstream {
     Clear(Clear),
-    /// Boxed: most backends have no TLS, and every idle connection has room for this.
+    /// Boxed: most backends have no TLS, and every idle connection would have room for it.
     Records(Box<SecureRecords>),
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Upstream {
 pub(crate) enum Clear {
     Socket(Socket),
     Memory(DuplexStream),
-    /// Boxed, as above.
+    /// Boxed for the same reason.
     Secure(Box<SecureStream>),
 }
 
@@ -60,7 +60,8 @@ impl Upstream {
         }
     }
 
-    /// Closes so that the peer can tell it from an end, where the stream has a way to say so.
+    /// Closes with a reset, which the peer can tell from an orderly end, if this kind of stream has
+    /// one.
     pub(crate) fn reset(self) {
         match self {
             Self::Records(secure) => secure.into_socket().reset(),
@@ -70,10 +71,10 @@ impl Upstream {
         }
     }
 
-    /// Closes at once; with TLS it says so first, if there is room for that in the socket.
+    /// Closes at once. With TLS, sends close_notify first if the socket has room for it.
     pub(crate) async fn close(self) {
         let goodbye = Deadline::after(Duration::ZERO);
-        // Whatever it says, the socket is closed next.
+        // An error here changes nothing: the socket is closed next.
         match self {
             Self::Records(mut secure) => {
                 let _ = goodbye.bound(secure.records().close()).await;

@@ -1,7 +1,8 @@
-//! Whose listener has answered a dial: that of the user who registered the address, and never our own.
+//! Verifies the owner of the listener that answered a dial: the user who registered the address,
+//! and never Vestibule itself.
 //!
-//! Vestibule connects with its own rights. Whoever may register could otherwise have it speak to a
-//! socket that they may not open themselves.
+//! Vestibule connects with its own rights. Without this check, a user who may register addresses
+//! could make Vestibule connect to a socket that the user may not open.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,16 +12,16 @@ use super::own_sockets::OwnSockets;
 use crate::sys::listeners;
 use crate::sys::socket::Socket;
 
-/// What a dialled socket is held against.
+/// What a connected socket is checked against.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
-    /// Who registered the address; `None` if it is configured.
+    /// The uid that registered the address; `None` for a configured address.
     pub registrant: Option<u32>,
     pub own: &'a OwnSockets,
 }
 
 impl Expected<'_> {
-    /// Right after the connect, before a byte is sent.
+    /// Called right after the connect, before a byte is sent.
     pub(super) fn verify(self, socket: &Socket) -> Result<(), DialError> {
         if self.is_our_own(socket) {
             return Err(DialError::Ours);
@@ -31,7 +32,7 @@ impl Expected<'_> {
         match owner(socket) {
             Ok(Some(uid)) if uid == registrant => Ok(()),
             Ok(Some(uid)) => Err(DialError::Foreign(uid)),
-            // It is gone since, connection and all: there is nobody to be wrong about.
+            // The listener has gone meanwhile, and so has the connection: nobody is left to check.
             Ok(None) => Err(DialError::Down(io::ErrorKind::ConnectionAborted.into())),
             Err(error) => Err(DialError::Down(error)),
         }
@@ -46,8 +47,9 @@ impl Expected<'_> {
                 }
                 _ => false,
             },
-            // What is configured was looked at when it was; what is registered may be another file
-            // by now, but not one with another name for its listener.
+            // A configured address was checked when the configuration was loaded. The file at a
+            // registered address may have changed since then, but a listener's socket name never
+            // changes.
             Socket::Unix(stream) if self.registrant.is_some() => {
                 let name = stream.peer_addr().ok();
                 let path = name.as_ref().and_then(|name| name.as_pathname());
@@ -58,16 +60,16 @@ impl Expected<'_> {
     }
 }
 
-/// The user whose listener is at the other end; `None` if that cannot be told.
+/// The uid of the listener at the other end; `None` if that cannot be found out.
 fn owner(socket: &Socket) -> io::Result<Option<u32>> {
     match socket {
-        // That of the process at the time of its listen(2) (SO_PEERCRED, unix(7)).
+        // The uid of the process at the time of its listen(2) (SO_PEERCRED, unix(7)).
         Socket::Unix(stream) => Ok(Some(stream.peer_cred()?.uid())),
         Socket::Tcp(stream) => {
             let (local, peer) = (stream.local_addr()?, stream.peer_addr()?);
             match listeners::owner(canonical(peer))? {
                 Some(uid) => Ok(Some(uid)),
-                // It took this connection and has stopped to listen.
+                // The program accepted this connection and has closed its listener.
                 None => listeners::owner_of_accepted(canonical(peer), canonical(local)),
             }
         }

@@ -1,4 +1,4 @@
-//! The addresses behind the names of a backend, each with its own balance and health.
+//! The socket addresses behind a backend's host names, each with its own balance and health.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::backend::dial::{Place, look_up};
 use crate::deadline::Deadline;
 
-/// What is known of a name.
+/// The known socket addresses of a name.
 #[derive(Debug, Default)]
 pub(super) struct Found(Mutex<Targets>);
 
@@ -19,7 +19,7 @@ impl Found {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes these places for those of the name. Those that were known stay what they are.
+    /// Replaces the socket addresses of the name. Those that are known already keep their state.
     fn set(&self, name: &Target, places: &[Place]) -> Targets {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |place: &Place| {
@@ -32,10 +32,10 @@ impl Found {
     }
 }
 
-/// Who knows the addresses of a name.
+/// Who looks up names.
 #[derive(Debug, Default)]
 pub(super) enum Resolver {
-    /// The machine: its files and name servers.
+    /// The operating system: its hosts file and name servers.
     #[default]
     System,
     #[cfg(test)]
@@ -53,7 +53,7 @@ impl Resolver {
 }
 
 impl Pool {
-    /// As [`Self::targets`], with the addresses of each name in its place.
+    /// Like [`Self::targets`], but each name is replaced by its socket addresses.
     pub(super) async fn found(&self, deadline: Deadline) -> Targets {
         let targets = self.targets();
         if targets.iter().all(|target| target.place.is_some()) {
@@ -75,7 +75,7 @@ impl Pool {
 
     async fn look_up(&self, name: &Arc<Target>, share: Option<Duration>) -> Targets {
         let known = name.found.get();
-        // A name server that is slow is not waited for while there is an address that may answer.
+        // While a known address may answer, a slow name server is not waited for.
         let share = match known.iter().any(|target| !target.is_down()) {
             true => Some(share.map_or(STAGGER, |share| share.min(STAGGER))),
             false => share,
@@ -102,7 +102,7 @@ impl Pool {
         known
     }
 
-    /// A round was in vain: no address of a name has answered, so the name counts as down too.
+    /// A round failed: no address of any name has answered, so the names count as down too.
     pub(super) fn missed(&self) {
         for name in self.targets().iter().filter(|it| it.place.is_none()) {
             let found = name.found.get();
@@ -112,7 +112,7 @@ impl Pool {
         }
     }
 
-    /// An address has answered, and if it has a name, so has that.
+    /// An address has answered. If it belongs to a name, the name has answered too.
     pub(super) fn answered(&self, target: &Arc<Target>) {
         self.note_answer(target);
         if target.is_of_name {

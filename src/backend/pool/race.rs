@@ -1,7 +1,8 @@
-//! Connects that are under way to several addresses of a backend, of which the first that succeeds is taken.
+//! Parallel connects to several addresses of a backend; the first that succeeds wins.
 //!
-//! The next one begins 250 ms after the last, or at once when that has failed (RFC 8305 §5): an address
-//! that drops packets costs a connection a quarter of a second, and not its time.
+//! The next connect starts 250 ms after the last one, or at once when that has failed (RFC 8305
+//! §5). An address that drops packets delays a connection by a quarter of a second instead of using
+//! up its time.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -22,7 +23,8 @@ type Connect = Pin<Box<dyn Future<Output = Connected> + Send>>;
 #[derive(Default)]
 pub(super) struct Race {
     attempts: Vec<Attempt>,
-    /// Whether one has failed, so that a wait for the others is a wait that a retry could use.
+    /// Whether an attempt has failed, so that the time spent on waiting for the others could be
+    /// used for a retry.
     pub has_failed: bool,
 }
 
@@ -47,11 +49,12 @@ impl Race {
         self.attempts.len()
     }
 
-    /// Waits for an attempt to end; `None` if it is time for the next one, or there is none.
+    /// Waits for an attempt to end. Returns `None` if it is time to start the next one, or if no
+    /// attempt is in progress.
     ///
     /// # Cancel safety
     ///
-    /// Attempts go on with the next call.
+    /// Cancel safe: attempts continue with the next call.
     pub(super) async fn next(&mut self) -> Option<(Lease, Connected)> {
         let due = self.attempts.last()?.begun + STAGGER;
         tokio::select! {
@@ -61,7 +64,7 @@ impl Race {
         }
     }
 
-    /// Waits for an attempt to end, for ever if there is none.
+    /// Waits for an attempt to end. Never returns if there is none.
     pub(super) async fn ended(&mut self) -> (Lease, Connected) {
         poll_fn(|cx| {
             for index in 0..self.attempts.len() {
@@ -75,7 +78,7 @@ impl Race {
         .await
     }
 
-    /// Those that have not answered in the time that another one had. Each is told once.
+    /// The addresses that have not answered within [`STAGGER`]. Each is returned once.
     pub(super) fn late(&mut self) -> impl Iterator<Item = &Lease> {
         let is_late = |it: &&mut Attempt| !it.is_late && it.begun.elapsed() >= STAGGER;
         self.attempts.iter_mut().filter(is_late).map(|attempt| {
@@ -84,7 +87,7 @@ impl Race {
         })
     }
 
-    /// Gives up all attempts.
+    /// Gives up all attempts. Returns the addresses that [`Self::late`] has not returned.
     pub(super) fn give_up(&mut self) -> impl Iterator<Item = Lease> {
         let given_up = std::mem::take(&mut self.attempts).into_iter();
         given_up.filter(|it| !it.is_late).map(|it| it.lease)

@@ -1,7 +1,7 @@
-//! The addresses that workers have registered for a backend.
+//! The addresses that workers registered for a backend.
 //!
-//! A reload may replace the backend, and its registry goes over to the next one of the name: so
-//! there is one list, and no moment at which a worker could be in the wrong one.
+//! A reload may replace the backend. Its registry then moves to the new backend of the same name,
+//! so that there is only one list, and a worker is never in the wrong one.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,26 +14,26 @@ use crate::address::Address;
 use crate::atomic_watch::AtomicWatch;
 use crate::pace::Pace;
 
-/// The addresses, and how many they are.
+/// The addresses, and their number.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    /// Read by each connection that is dialled to one of them, for as long as it takes to count a
-    /// reference, and written when one comes or goes.
+    /// Each connection that is dialled reads it, only for the time to clone an `Arc`. A
+    /// registration or its end writes it.
     targets: RwLock<Targets>,
     count: AtomicWatch,
     closed: CancellationToken,
-    /// Whether the last that was said is that connections wait in vain.
+    /// Whether the latest log line said that no worker takes connections.
     is_deserted: AtomicBool,
     deserted: Pace,
     disowned: Pace,
     hung: Pace,
-    /// The process that was last found hung.
+    /// The process id of the latest worker that hung.
     last_hung: AtomicI32,
 }
 
 impl Registry {
-    /// Adds an address until the registration is dropped. It serves as long as the listener there is
-    /// that of the user who registers it.
+    /// Adds an address until the registration is dropped. The address is used only while its
+    /// listener belongs to the uid that registered it.
     pub(crate) fn register(self: &Arc<Self>, address: &Address, uid: u32) -> Registration {
         let target = Target::new(address, Some(uid));
         self.change(|targets| targets.push(Arc::clone(&target)));
@@ -43,16 +43,17 @@ impl Registry {
         }
     }
 
-    /// Tells all who are registered that their backend takes no workers any more, and who comes
-    /// later too: one may have found the registry just before it was closed.
+    /// Tells all registered workers that their backend takes no workers any more. This includes
+    /// workers that come later: one may have found the registry just before it was closed.
     pub(crate) fn close(&self) {
         self.closed.cancel();
     }
 
-    /// The listener at a registered address is another user's: nobody is sent there any more.
+    /// The listener at a registered address belongs to another uid: the address is not used any
+    /// more.
     pub(super) fn disown(&self, target: &Target, owner: u32) {
         target.disowned.cancel();
-        // Whoever may register could otherwise fill the log.
+        // A user who may register addresses could otherwise flood the log.
         if !self.disowned.is_due() {
             return;
         }
@@ -64,8 +65,9 @@ impl Registry {
         );
     }
 
-    /// No worker came for a connection in time. Said once, until one does, and at most once a second:
-    /// where every other connection finds a worker, both lines would be said for each.
+    /// No worker came for a connection in time. It is logged once until a worker takes a
+    /// connection, and at most once a second: if workers come for every other connection, both
+    /// lines would otherwise be logged for each.
     pub(crate) fn missed(&self, backend: &str) {
         if !self.is_deserted.load(Ordering::Relaxed)
             && self.deserted.is_due()
@@ -79,9 +81,9 @@ impl Registry {
         }
     }
 
-    /// A worker took a connection. Said when the opposite was.
+    /// A worker took a connection. It is logged only after [`Self::missed`] was.
     pub(crate) fn taken(&self, backend: &str) {
-        // Nearly always so, and then nothing is written that all workers read.
+        // This is nearly always false, and then no memory that the threads share is written.
         if self.is_deserted.load(Ordering::Relaxed)
             && self.is_deserted.swap(false, Ordering::Relaxed)
         {
@@ -89,8 +91,8 @@ impl Registry {
         }
     }
 
-    /// A worker has not read that a connection is its own. Said once for each process, which may have
-    /// asked for many, and at most once a second.
+    /// A worker has not read that it has a connection. It is logged once for each process, because
+    /// a process may have many requests, and at most once a second.
     pub(crate) fn hung(&self, backend: &str, pid: Option<i32>) {
         let pid = pid.unwrap_or_default();
         if self.last_hung.swap(pid, Ordering::Relaxed) != pid && self.hung.is_due() {
@@ -118,22 +120,22 @@ impl Registry {
         change(&mut next);
         let count = next.len();
         *targets = next.into();
-        // Under the lock, so that the last of two changes is the one that is counted. Nobody who
-        // is woken by it runs here.
+        // Sent under the lock, so that the count of the last change is the last one sent. No woken
+        // task runs inside the lock.
         self.count.change(|_| count);
     }
 }
 
-/// Why nobody is sent to an address any more.
+/// Why an address is not used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Withdrawn {
-    /// The backend takes no workers now.
+    /// A reload: the backend takes no workers now.
     ByReload,
-    /// The listener there is another user's than the one who registered it.
+    /// The listener there belongs to another uid than the one that registered it.
     AsForeign,
 }
 
-/// An address that serves for as long as somebody vouches for it. Dropping it withdraws it.
+/// Keeps an address in use. Dropping it withdraws the address.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Registration {
@@ -142,7 +144,7 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Ends when nobody is sent to the address any more, whoever vouches for it.
+    /// Waits until the address is not used any more although it is still registered.
     pub(crate) async fn closed(&self) -> Withdrawn {
         tokio::select! {
             () = self.registry.closed.cancelled() => Withdrawn::ByReload,

@@ -1,4 +1,4 @@
-//! One address of a backend, and what is known of it.
+//! One address of a backend, and what is known about it.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::net::IpAddr;
@@ -15,31 +15,31 @@ use super::names::Found;
 use crate::address::Address;
 use crate::backend::dial::Place;
 
-/// What an answer says of its address.
+/// What the answer of an address means.
 #[derive(PartialEq, Eq)]
 pub(super) enum Answered {
     Still,
-    /// It had failed before.
+    /// It answers again after a failure.
     Again,
 }
 
-/// One address and what is known of it, which is not how many failures make it count as down: a
-/// reload may change that.
+/// One address and its state. The number of failures after which it counts as down is not part of
+/// it, because a reload may change that number.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// As it is configured or registered.
+    /// As configured or registered.
     pub address: Address,
-    /// `None` is a name, which stands for the addresses that it has at the time.
+    /// `None` for a host name, which stands for its current socket addresses.
     pub place: Option<Place>,
-    /// Whether it is one of those.
+    /// Whether it is a socket address of a host name.
     pub is_of_name: bool,
     pub found: Found,
-    /// The user who registered it, and whose listener must be there; `None` if it is configured.
+    /// The uid that registered it, which must own the listener there; `None` if it is configured.
     pub registrant: Option<u32>,
-    /// The listener is another user's: it is not dialled again.
+    /// Cancelled when the listener belongs to another uid: the address is not dialled any more.
     pub disowned: CancellationToken,
     pub open: AtomicUsize,
-    /// Whether there is anything to be read in `state`: while all is well nobody locks it.
+    /// Whether `state` has anything to read: nobody locks it while there are no failures.
     has_failed: AtomicBool,
     state: Mutex<TargetState>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Target {
 pub(super) struct TargetState {
     pub failures: u32,
     successes: u32,
-    /// When a connection may be tried again. `Some` means down.
+    /// When a connection may be tried again. `Some` means that the address is down.
     pub retry_at: Option<Instant>,
     last_error: Option<String>,
 }
@@ -64,11 +64,11 @@ impl Target {
         ))
     }
 
-    /// One of the addresses of a name.
+    /// One socket address of a host name.
     pub(super) fn at(&self, place: Place) -> Arc<Self> {
         Arc::new(Self {
             is_of_name: true,
-            // If one of them is another user's, none is dialled any more.
+            // If one of them belongs to another uid, none is dialled any more.
             ..Self::with(
                 &self.address,
                 Some(place),
@@ -97,7 +97,7 @@ impl Target {
         }
     }
 
-    /// Why it failed last, since it last answered.
+    /// The latest error since the address last answered.
     pub(super) fn last_error(&self) -> Option<String> {
         match self.is_well() {
             true => None,
@@ -105,7 +105,7 @@ impl Target {
         }
     }
 
-    /// Rendezvous hashing: the address with the highest weight for a client is the client's own.
+    /// Rendezvous hashing: a client goes to the address with the highest weight for it.
     pub(super) fn weight(&self, source: Option<IpAddr>) -> u64 {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
         match self.is_of_name {
@@ -118,7 +118,7 @@ impl Target {
         self.registrant.is_some() && self.disowned.is_cancelled()
     }
 
-    /// Down, and not due to be tried.
+    /// Whether the address is down and not yet due for a retry.
     pub(super) fn is_down(&self) -> bool {
         if self.is_well() {
             return false;
@@ -128,7 +128,7 @@ impl Target {
             .is_some_and(|retry_at| Instant::now() < retry_at)
     }
 
-    /// One connection at a time finds out whether an address that is down answers again: if it is
+    /// Only one connection at a time tests whether an address that is down answers again: if it is
     /// silent, the others do not wait for it.
     pub(super) fn begin(&self) {
         if self.is_well() {
@@ -152,14 +152,14 @@ impl Target {
         if state.retry_at.is_some() {
             state.successes += 1;
             if state.successes < limits.rise {
-                // Its failures stand: one more on its way up, and it is passed over again. Until
-                // then it is due at once.
+                // The count of failures stays: one more on its way up, and it counts as down again.
+                // Until then it is due for a retry at once.
                 state.retry_at = Some(Instant::now());
                 return answered;
             }
             state.retry_at = None;
             match self.is_of_name {
-                // Of a name that answers, one of several addresses is a detail.
+                // If the name answers, the state of one of its several addresses is a detail.
                 true => {
                     debug!(address = %self.address, place = ?self.place, "one address of a host \
                      name is up")
@@ -204,7 +204,7 @@ impl Target {
     }
 }
 
-/// A connection's share of an address. Dropping it says that the connection has ended.
+/// A connection's place at an address. Dropping it means that the connection has ended.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Lease {
@@ -212,7 +212,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Counted from the choice on, not from the connect: a burst must not go to one address.
+    /// The count includes attempts, from the choice of the address on: otherwise a burst would go
+    /// to one address.
     pub(super) fn new(target: Arc<Target>) -> Self {
         target.open.fetch_add(1, Ordering::Relaxed);
         Self { target }
@@ -225,5 +226,5 @@ impl Drop for Lease {
     }
 }
 
-/// How long an address that is down is passed over while another one is up.
+/// How long an address that is down is skipped while another one is up.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);

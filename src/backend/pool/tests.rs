@@ -1,4 +1,4 @@
-//! The promises of a pool, over sockets that answer, refuse, are full or say nothing.
+//! The promises of a pool, with sockets that answer, refuse, are full or stay silent.
 
 mod choice;
 mod health;
@@ -18,7 +18,7 @@ use super::target::RETRY_AFTER;
 use super::*;
 use crate::backend::dial::Place;
 
-/// Whose listeners those of the tests are.
+/// The uid that owns the listeners of the tests.
 fn us() -> u32 {
     rustix::process::geteuid().as_raw()
 }
@@ -26,8 +26,8 @@ fn us() -> u32 {
 const HEALTH: Health = Health { fall: 3, rise: 2 };
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// Unix addresses in a directory of their own. The kernel accepts what nobody has picked up yet,
-/// so a listener needs no task.
+/// Unix sockets in a directory of their own. The kernel completes connects before an accept, so a
+/// listener needs no task.
 struct Site {
     directory: TempDir,
 }
@@ -60,7 +60,7 @@ impl Site {
         std::fs::remove_file(self.path(name)).expect("a socket");
     }
 
-    /// Which of the names a connection went to.
+    /// The host name of the address that a connection went to.
     fn name_of(&self, lease: &Lease) -> String {
         let Address::Unix(path) = &lease.target.address else {
             panic!("a Unix address");
@@ -82,8 +82,8 @@ impl Site {
     }
 }
 
-/// A TCP listener whose queue is full: the kernel drops what else comes, as a host that is gone
-/// would. With the connection that fills it.
+/// A TCP listener whose queue is full, with the connection that fills it. The kernel drops further
+/// connects without an answer, like a host that is gone.
 fn silent() -> (Address, TcpListener, std::net::TcpStream) {
     let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: std::net::SocketAddr = ([127, 0, 0, 1], 0).into();
@@ -111,7 +111,7 @@ async fn dial_for(pool: &Pool, source: &str) -> Lease {
     dialled.await.expect("an address that answers").1
 }
 
-/// So many connections one after the other, that stay open.
+/// Opens this many connections one after the other, and keeps them open.
 async fn dial_times(pool: &Pool, place: &Site, times: usize) -> (Vec<String>, Vec<Lease>) {
     let mut leases = Vec::new();
     for _ in 0..times {

@@ -1,4 +1,4 @@
-//! One round over the addresses of a backend: who is tried next, and what came of it.
+//! One round over the addresses of a backend: which is tried next, and the result.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) struct Tour<'a> {
 }
 
 impl Tour<'_> {
-    /// The next connection to one of the addresses; `None` when all have been tried.
+    /// The next connection to one of the addresses; `None` after all have been tried.
     pub(super) async fn connected(&mut self, deadline: Deadline) -> Option<(Lease, Socket)> {
         loop {
             let (lease, connected) = match self.begin() {
@@ -56,7 +56,7 @@ impl Tour<'_> {
         }
     }
 
-    /// Begins to connect to the next address.
+    /// Starts to connect to the next address.
     fn begin(&mut self) -> Begun {
         let picked = self.pool.pick(self.source, self.targets, &mut self.tried);
         let Some(lease) = picked else {
@@ -72,13 +72,13 @@ impl Tour<'_> {
                 self.race.begin(lease, Box::pin(connect));
                 Begun::Running
             }
-            // A name is not picked: its addresses are.
+            // A host name itself is never picked, only its addresses.
             None => Begun::Nothing,
         }
     }
 
-    /// How long to wait for connects when there is no other address to begin with. Where one has failed
-    /// for sure it may be back before the others answer, and is tried again in the next round.
+    /// How long to wait for connects when no other address is left to start with. An address that
+    /// has failed may be back before the others answer, and is tried again in the next round.
     fn patience(&self, deadline: Deadline) -> Deadline {
         match self.race.has_failed {
             true => deadline.earlier(Deadline::after(SILENCE)),
@@ -101,28 +101,28 @@ impl Tour<'_> {
                 self.untrusted += 1;
                 lease.target.failed(health, LEADS_BACK);
             }
-            // It is for the round to end.
+            // The end of the round handles this.
             DialError::Reset => {}
         }
     }
 
-    /// Over how many what is left of the time is divided.
+    /// The number of parts to divide the remaining time into.
     pub(super) fn rest(&self) -> u32 {
         let untried = self.targets.len() - self.tried.len() + self.race.len();
         untried as u32 + 1
     }
 }
 
-/// What came of beginning with an address.
+/// The result of starting with an address.
 enum Begun {
     Running,
-    /// At once: a Unix socket connects or does not.
+    /// It has ended at once: a Unix socket connects or fails immediately.
     Ended(Lease, Connected),
-    /// There is none left.
+    /// No address is left.
     Nothing,
 }
 
-/// How long silent addresses are waited for where another has failed for sure: a lost SYN is sent again
+/// How long to wait for silent addresses after another one has failed. A lost SYN is sent again
 /// after a second (RFC 6298 §2).
 const SILENCE: Duration = Duration::from_secs(1);
 
