@@ -1,8 +1,8 @@
-//! The record of every open connection, and the one place that says how it ended.
+//! The record of every open connection, and the one place that counts and logs how each one ended.
 //!
 //! ```text
 //! open ─► LedgerRecord ─► (introduced, secured, routed, reached) ─► close(outcome) ─► a count, a line
-//!            └─ Entry, shared: facts, state, bytes; found by id and by name; ended with a cause
+//!          └─ Entry, shared: facts, state, bytes; found by id and by name; ended with a cause
 //! ```
 
 mod entry;
@@ -26,14 +26,14 @@ pub(crate) use self::refusals::{Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
 use crate::outcome::{EndCause, Outcome};
 
-/// Knows every open connection, and counts how those that were open have ended.
+/// All open connections, and the number of ended ones by outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     open: AtomicUsize,
     ended: [AtomicU64; Outcome::ALL.len()],
     pub refusals: Refusals,
     index: Index,
-    /// Nothing is to be open any more.
+    /// Whether every connection must end, including those that open from now on.
     is_cut: AtomicBool,
 }
 
@@ -43,15 +43,16 @@ impl Ledger {
         self.open.fetch_add(1, Ordering::Relaxed);
         let entry = Arc::new(Entry::new(facts));
         self.index.insert(&entry);
-        // Set before the entries are gone through: one of the two finds it.
+        // [`Ledger::cut`] sets the flag before it visits the entries, so a new entry is either
+        // visited or sees the flag.
         if self.is_cut.load(Ordering::Relaxed) {
             entry.end(EndCause::Drained);
         }
         LedgerRecord::new(entry, Arc::clone(self), via)
     }
 
-    /// The open connections that are meant. Without one of the names that there is an index for, all
-    /// are looked at.
+    /// The open connections that match. A filter without an id and without any indexed name looks
+    /// at all of them.
     pub(crate) fn find(&self, filter: &ConnectionFilter) -> Vec<Arc<Entry>> {
         let mut found = match (filter.wanted_id(), filter.rarest_name()) {
             (Some(id), _) => self.index.get(id).into_iter().collect(),
@@ -62,7 +63,7 @@ impl Ledger {
         found
     }
 
-    /// What there is to see of the open connections that are meant.
+    /// A snapshot of the open connections that match.
     pub(crate) fn list(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
         let found = self.find(filter);
         found
@@ -71,14 +72,15 @@ impl Ledger {
             .collect()
     }
 
-    /// Ends the open connections that are meant; how many were not to end already.
+    /// Ends the open connections that match. Returns how many of them had not been told to end
+    /// before.
     pub(crate) fn kill(&self, filter: &ConnectionFilter) -> usize {
         let found = self.find(filter);
         let told = found.iter().filter(|entry| entry.end(EndCause::Killed));
         told.count()
     }
 
-    /// Ends every connection that is open, or opens from now on.
+    /// Ends every connection that is open or opens later.
     pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);
         for entry in self.index.all() {
@@ -86,7 +88,7 @@ impl Ledger {
         }
     }
 
-    /// Counts a connection that was turned away at the door.
+    /// Counts a connection that was closed before it had a record.
     pub(crate) fn refused(
         &self,
         listener: &Arc<str>,
@@ -103,7 +105,7 @@ impl Ledger {
         debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
     }
 
-    /// Records a connection from none of the trusted proxies, which is closed at the door.
+    /// Records a connection from a peer that is not a trusted proxy, and closes the record.
     pub(crate) fn denied(self: &Arc<Self>, facts: Facts) {
         let record = self.open(facts, Via::Proxy);
         record

@@ -1,4 +1,5 @@
-//! What is known of one open connection, for whoever looks while it runs, and the means to end it.
+//! The shared data of one open connection: observers read it while the connection runs, and can end
+//! the connection.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,17 +15,17 @@ use crate::id::Id;
 use crate::outcome::EndCause;
 use crate::traffic::Traffic;
 
-/// How far a connection is.
+/// The stage of an open connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ConnectionState {
-    /// From accept to the end of the handshake; without TLS, until it is routed.
+    /// From accept to the end of the handshake; on a plaintext listener, until a route is chosen.
     Handshaking,
-    /// It waits for its backend.
+    /// The connection waits for its backend.
     Waiting,
     /// Bytes move between the client and the backend.
     Relaying,
-    /// Its end is being told to both sides.
+    /// Both sides are being told that the connection ends.
     Closing,
 }
 
@@ -36,7 +37,7 @@ impl ConnectionState {
         Self::Closing,
     ];
 
-    /// The word that logs, metrics and the admin API use.
+    /// The word for logs, metrics and the admin API, for example `relaying`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Handshaking => "handshaking",
@@ -47,7 +48,7 @@ impl ConnectionState {
     }
 }
 
-/// An open connection in the ledger, shared between its own task and whoever looks at it.
+/// An open connection in the ledger, shared between its own task and observers.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub id: Id,
@@ -55,18 +56,18 @@ pub(crate) struct Entry {
     started: Instant,
     known: Mutex<Known>,
     state: AtomicU8,
-    /// [`EndCause::to_u8`], or [`NONE`]. A connection looks at it whenever it is woken, which is with
-    /// every byte: a look takes no lock.
+    /// [`EndCause::to_u8`], or [`NONE`]. A connection reads it at every wake-up, so reading takes
+    /// no lock.
     end: AtomicU8,
-    /// Who is to be woken when there is a cause.
+    /// The waker of the connection's task, for when a cause is set.
     waker: Mutex<Option<Waker>>,
 }
 
-/// What becomes known of a connection, step by step. Held for as long as it takes to copy a pointer.
+/// What is known of a connection so far. The lock is held only to copy a pointer.
 #[derive(Debug)]
 struct Known {
     facts: Arc<Facts>,
-    /// The client's certificate and what came with it.
+    /// The client's certificate chain as the client sent it.
     chain: Option<Arc<[CertificateDer<'static>]>>,
 }
 
@@ -86,12 +87,12 @@ impl Entry {
         }
     }
 
-    /// What is known now.
+    /// The facts known so far.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         Arc::clone(&self.known().facts)
     }
 
-    /// The client's certificate and what came with it, if it has shown one.
+    /// The client's certificate chain as the client sent it, if it sent one.
     pub(crate) fn chain(&self) -> Option<Arc<[CertificateDer<'static>]>> {
         self.known().chain.clone()
     }
@@ -100,13 +101,13 @@ impl Entry {
         ConnectionState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
     }
 
-    /// Since it was accepted.
+    /// The time since accept.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Ends the connection as soon as its task sees it. False when it was told to end before, for which the
-    /// first cause stands, or has come to its end: it may still be hurried.
+    /// Tells the connection to end. Returns false if it had been told before, and then the first cause stays, or
+    /// if it has ended already: then this only shortens its close.
     pub(crate) fn end(&self, cause: EndCause) -> bool {
         let (order, failure) = (Ordering::Release, Ordering::Relaxed);
         let cause = cause.to_u8();
@@ -126,11 +127,11 @@ impl Entry {
         self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends when the connection is to end, with the cause.
+    /// Waits until the connection is told to end, and returns the cause.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the next call ends at once if the cause has come meanwhile.
+    /// Cancel safe: if the cause is set meanwhile, the next call returns at once.
     pub(crate) fn ended(&self) -> Ended<'_> {
         Ended {
             entry: self,
@@ -142,7 +143,7 @@ impl Entry {
         self.state.store(state as u8, Ordering::Relaxed);
     }
 
-    /// Adds to the facts. Copies them only if somebody else is looking at them.
+    /// Adds to the facts. This copies them only while an observer holds them.
     pub(super) fn learn(&self, learn: impl FnOnce(&mut Facts)) {
         learn(Arc::make_mut(&mut self.known().facts));
     }
@@ -163,7 +164,7 @@ const NONE: u8 = 0;
 #[must_use]
 pub(crate) struct Ended<'a> {
     entry: &'a Entry,
-    /// The waker that the entry has of us.
+    /// The waker that is registered in the entry.
     registered: Option<Waker>,
 }
 
@@ -179,7 +180,8 @@ impl Future for Ended<'_> {
             *self.entry.waker() = Some(waker.clone());
             self.registered = Some(waker.clone());
         }
-        // A cause that came before the waker was in its place has woken nobody.
+        // The cause may have been set before the waker was registered, and then nothing wakes this
+        // task.
         self.entry.end_cause().map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -247,7 +249,7 @@ mod tests {
             let holder = scope.spawn(move || {
                 let _held = entry.waker();
                 locked.send(()).expect("the test");
-                // So long only if the look waits for the lock.
+                // This fails only if the reader waits for the lock.
                 has_looked.recv_timeout(Duration::from_secs(10))
             });
             is_locked.recv().expect("the holder");
@@ -269,7 +271,7 @@ mod tests {
         );
     }
 
-    /// Every idle connection has one, beside its facts.
+    /// Every idle connection has an entry beside its facts.
     #[test]
     fn an_entry_is_small() {
         assert!(size_of::<Entry>() <= 112, "{}", size_of::<Entry>());

@@ -1,4 +1,4 @@
-//! Which of the open connections are meant.
+//! Filters that select open connections, and the snapshots that they return.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use super::index::Name;
 use crate::facts::Facts;
 use crate::id::Id;
 
-/// Chooses among the open connections: those for which all that is asked holds.
+/// Selects open connections. A connection matches if it meets every condition that is set.
 ///
-/// A query by id, identity, peer, backend or listener does not look at all connections; one by state or
-/// server name alone does.
+/// A query by id, identity, peer, backend or listener does not scan all connections; a query by
+/// state or server name alone does.
 ///
 /// ```
 /// use vestibule::{ConnectionFilter, ConnectionState};
@@ -35,50 +35,50 @@ pub struct ConnectionFilter {
 }
 
 impl ConnectionFilter {
-    /// All of them.
+    /// Matches every connection.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// The one with this id.
+    /// Only the connection with this id.
     pub fn id(mut self, id: impl Into<Id>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Those of clients whose certificate has this name, as in `cn:alice`, `dns:web.corp.example`,
-    /// `uri:spiffe://corp/web`, `ou:ops` or `sha256:` and 64 lowercase hexadecimal digits. Compared byte by
-    /// byte: no wildcards.
+    /// Only clients whose certificate has this name, for example `cn:alice`,
+    /// `dns:web.corp.example`, `uri:spiffe://corp/web`, `ou:ops`, or `sha256:` followed by 64
+    /// lowercase hexadecimal digits. Names are compared byte by byte, without wildcards.
     pub fn identity(mut self, name: impl Into<String>) -> Self {
         self.identity = Some(name.into());
         self
     }
 
-    /// Those of clients at this IP address.
+    /// Only clients with this IP address.
     pub fn peer(mut self, ip: IpAddr) -> Self {
         self.peer = Some(ip.to_canonical());
         self
     }
 
-    /// Those for the backend with this name.
+    /// Only connections whose route chose the backend with this name.
     pub fn backend(mut self, name: impl Into<String>) -> Self {
         self.backend = Some(name.into());
         self
     }
 
-    /// Those that the listener with this name accepted.
+    /// Only connections of the listener with this name.
     pub fn listener(mut self, name: impl Into<String>) -> Self {
         self.listener = Some(name.into());
         self
     }
 
-    /// Those that asked for this server name (SNI, RFC 6066 §3), in ASCII of either case.
+    /// Only clients that asked for this server name (SNI, RFC 6066 §3). ASCII case is ignored.
     pub fn sni(mut self, name: impl Into<String>) -> Self {
         self.sni = Some(name.into());
         self
     }
 
-    /// Those that are so far.
+    /// Only connections in this state.
     pub fn state(mut self, state: ConnectionState) -> Self {
         self.state = Some(state);
         self
@@ -88,7 +88,7 @@ impl ConnectionFilter {
         self.id
     }
 
-    /// What the index knows connections by, and the fewest have.
+    /// The condition with an index that usually matches the fewest connections.
     pub(super) fn rarest_name(&self) -> Option<Name<'_>> {
         let identity = self.identity.as_deref().map(Name::Identity);
         let peer = self.peer.map(Name::Peer);
@@ -118,24 +118,24 @@ impl ConnectionFilter {
     }
 }
 
-/// What is not asked for always holds.
+/// A condition that is not set always holds.
 fn holds<T>(asked: &Option<T>, is_so: impl FnOnce(&T) -> bool) -> bool {
     asked.as_ref().is_none_or(is_so)
 }
 
-/// An open connection, as it was when it was looked at.
+/// A snapshot of an open connection.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenConnection {
-    /// What was known of it.
+    /// What was known of the connection.
     pub facts: Arc<Facts>,
-    /// How far it was.
+    /// The stage of the connection.
     pub state: ConnectionState,
     /// Payload bytes from the client that the backend's socket has taken.
     pub bytes_in: u64,
     /// Payload bytes from the backend that the client's socket has taken.
     pub bytes_out: u64,
-    /// Since it was accepted.
+    /// The time since accept.
     pub age: Duration,
 }
 

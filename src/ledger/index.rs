@@ -1,12 +1,14 @@
-//! Finds the connections of an identity, a backend, a peer or a listener without a look at all others.
+//! Finds the connections of an identity, backend, peer or listener without a scan of all
+//! connections.
 //!
 //! ```text
 //! id ──► one shard of 16 ─► entries: id ─► entry
-//!                         └ names: (hash of a name, id), in order: those of one name are neighbours
+//!                           └ names: (hash of a name, id), sorted: equal names are neighbours
 //! ```
 //!
-//! A hash instead of the name: an entry has four or more, and every idle connection pays for them. Two
-//! names with one hash cost a look at a few entries too many, no more: whoever asks compares the names.
+//! The index has hashes instead of names: an entry has four names or more, and each would cost
+//! memory on every idle connection. If two names have the same hash, a query sees a few entries too
+//! many; the caller then compares the names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -18,19 +20,20 @@ use crate::facts::Facts;
 use crate::id::Id;
 use crate::identity::Identity;
 
-/// What connections are found by.
+/// The names that connections are found by.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(super) enum Name<'a> {
     Listener(&'a str),
     Backend(&'a str),
     Peer(IpAddr),
-    /// One name of an identity, as in `cn:alice`.
+    /// One name of an identity, for example `cn:alice`.
     Identity(&'a str),
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Of nobody else: what clients are called must not decide how long a look takes.
+    /// With a random key: clients choose some of the names, and must not be able to cause
+    /// collisions.
     hasher: RandomState,
     shards: [Mutex<Shard>; SHARDS],
 }
@@ -41,11 +44,11 @@ struct Shard {
     names: BTreeSet<(u64, Id)>,
 }
 
-/// Ids are random, so that two workers hardly ever want the same lock at once.
+/// Ids are random, so two workers rarely want the same lock at the same time.
 const SHARDS: usize = 16;
 
 impl Index {
-    /// Takes in an entry with what is known of it by now.
+    /// Adds an entry under the names that are known so far.
     pub(super) fn insert(&self, entry: &Arc<Entry>) {
         let facts = entry.facts();
         let mut shard = self.shard(entry.id);
@@ -65,7 +68,7 @@ impl Index {
         shard.give_back();
     }
 
-    /// The entry has another name.
+    /// Adds a name to an entry.
     pub(super) fn add(&self, id: Id, name: Name<'_>) {
         let hash = self.hash(name);
         self.shard(id).names.insert((hash, id));
@@ -78,7 +81,7 @@ impl Index {
         });
     }
 
-    /// The entry has this name no longer.
+    /// Removes a name from an entry.
     pub(super) fn take_away(&self, id: Id, name: Name<'_>) {
         let hash = self.hash(name);
         self.shard(id).names.remove(&(hash, id));
@@ -88,7 +91,7 @@ impl Index {
         self.shard(id).entries.get(&id).cloned()
     }
 
-    /// The entries that may have this name: all that have it, and hardly any other.
+    /// The entries that may have this name: all entries with it, and rarely another one.
     pub(super) fn named(&self, name: Name<'_>) -> Vec<Arc<Entry>> {
         let hash = self.hash(name);
         let range = (hash, Id::MIN)..=(hash, Id::MAX);
@@ -101,7 +104,7 @@ impl Index {
         found
     }
 
-    /// All entries. Each worker waits for one shard of 16 at most.
+    /// All entries. Shards are locked one at a time, so a worker waits for one of 16 at most.
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         let mut all = Vec::new();
         for shard in &self.shards {
@@ -133,7 +136,7 @@ impl Index {
 }
 
 impl Shard {
-    /// The memory of a burst is given back when it is over.
+    /// Returns the memory of a burst when it is over.
     fn give_back(&mut self) {
         if self.entries.is_empty() && self.entries.capacity() > KEPT {
             *self = Self::default();
@@ -141,7 +144,7 @@ impl Shard {
     }
 }
 
-/// So many places of a shard are kept while it is empty.
+/// The capacity that an empty shard keeps.
 const KEPT: usize = 64;
 
 fn each_name(facts: &Facts, mut of: impl FnMut(Name<'_>)) {

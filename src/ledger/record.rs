@@ -1,4 +1,4 @@
-//! A connection's own hold on its record.
+//! The connection's own handle on its ledger entry.
 
 use std::sync::Arc;
 
@@ -15,19 +15,19 @@ use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::traffic::Traffic;
 
-/// Who is at the other end of an accepted connection.
+/// The peer of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
     /// The client itself.
     Direct,
-    /// A load balancer, which has yet to say who the client is.
+    /// A load balancer, which has not named the client yet.
     Proxy,
 }
 
-/// One open connection.
+/// The record of one open connection.
 ///
-/// Dropping it closes the record, so that a count and its log line cannot disagree; without
-/// [`LedgerRecord::close`] the outcome is `aborted`.
+/// Dropping it closes the record: it is counted and logged together, so that the two cannot
+/// disagree. If [`LedgerRecord::close`] was not called, the outcome is `aborted`.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct LedgerRecord {
@@ -35,15 +35,15 @@ pub(crate) struct LedgerRecord {
     ledger: Arc<Ledger>,
     span: Span,
     outcome: Outcome,
-    /// Boxed: the record is part of what every connection holds all its life.
+    /// Boxed, because every connection holds its record for its whole life.
     detail: Option<Box<Detail>>,
 }
 
-/// Why a client was not served, where its outcome does not say so.
+/// Why a client was not served, in more detail than the outcome.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Detail {
     pub reason: Option<Reason>,
-    /// In words.
+    /// The cause in words.
     pub cause: Option<Box<str>>,
 }
 
@@ -76,12 +76,12 @@ impl LedgerRecord {
         }
     }
 
-    /// What is known of the connection now.
+    /// The facts known so far.
     pub(crate) fn facts(&self) -> Arc<Facts> {
         self.entry.facts()
     }
 
-    /// What others see of it.
+    /// The part that observers share.
     pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
@@ -95,12 +95,12 @@ impl LedgerRecord {
         self.entry.ended()
     }
 
-    /// The span in which everything about the connection is logged.
+    /// The span for all log lines about the connection.
     pub(crate) fn span(&self) -> Span {
         self.span.clone()
     }
 
-    /// The load balancer has said where its client is, and where that connected to.
+    /// The PROXY protocol header named the client's address and the address that it connected to.
     pub(crate) fn readdressed(&mut self, peer: Option<Endpoint>, local: Option<Endpoint>) {
         let (id, index) = (self.entry.id, &self.ledger.index);
         if let Some(ip) = self.facts().peer_ip() {
@@ -113,7 +113,8 @@ impl LedgerRecord {
             .learn(|facts| (facts.peer, facts.local) = (peer, local));
     }
 
-    /// The load balancer has said all that it has to say: whose connection it is stands in the facts.
+    /// The PROXY protocol header is complete: the facts now have the addresses of the client's
+    /// connection.
     pub(crate) fn introduced(&mut self) {
         let facts = self.facts();
         self.span.record("peer", facts.peer.as_ref().map(display));
@@ -124,7 +125,7 @@ impl LedgerRecord {
         self.entry.learn(|facts| facts.tls = Some(tls));
     }
 
-    /// The client has proved who it is, with this certificate and what came with it.
+    /// The client has proved its identity with this certificate chain.
     pub(crate) fn identified(&mut self, identity: Identity, chain: Vec<CertificateDer<'static>>) {
         self.span.record("identity", display(&identity));
         self.entry.keep_chain(chain);
@@ -156,7 +157,7 @@ impl LedgerRecord {
         self.entry.set_state(ConnectionState::Relaying);
     }
 
-    /// The end is being told to both sides.
+    /// Both sides are being told that the connection ends.
     pub(crate) fn closing(&mut self) {
         self.entry.set_state(ConnectionState::Closing);
     }
@@ -169,7 +170,8 @@ impl LedgerRecord {
         }
     }
 
-    /// Only an outcome of those who are not served makes one: the reason alone was not the end.
+    /// Counts a refusal only if the outcome says that the client was not served: the connection may
+    /// have ended for another cause than `detail` has.
     fn note_refusal(&mut self, facts: &Facts) {
         let bytes = self.traffic().to_client.get();
         let Some(usual) = Reason::of(self.outcome, bytes) else {

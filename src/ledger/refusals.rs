@@ -1,12 +1,13 @@
-//! Says why clients are not served: for each reason at most one line a second, with their number.
+//! Logs why clients are not served: at most one line a second for each reason, with the number of
+//! clients.
 //!
 //! ```text
 //! worker ─┐
-//! worker ─┼─► note: count, last peer ─► speak, one task: a line for each reason, then a second's rest
+//! worker ─┼─► note: count, latest peer ─► speak, one task: a line for each reason, then a pause of a second
 //! worker ─┘
 //! ```
 //!
-//! A line for each client would let strangers fill the log.
+//! One line for each client would let unknown clients flood the log.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,37 +25,38 @@ use crate::pace::INTERVAL;
 /// Why a client was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
-    /// It came from none of the trusted proxies.
+    /// The peer is not a trusted proxy.
     Untrusted,
-    /// Its PROXY protocol header was missing or wrong.
+    /// The PROXY protocol header was missing or invalid.
     Header,
-    /// We refused its certificate, or the lack of one.
+    /// The client's certificate was missing or not accepted.
     Certificate,
-    /// It refused what we showed or offered.
+    /// The client did not accept our certificate or our parameters.
     ClientRefused,
     Handshake,
     HandshakeTimeout,
     NotTls,
     NoRoute,
     Denied,
-    /// With the key of the limit.
+    /// The value is the key of the limit under `[limits]`.
     OverLimit(&'static str),
     Shed,
     Expired,
     BackendRefused,
     BackendTimeout,
-    /// Before the client got a byte.
+    /// The backend reset the connection before the client got a byte.
     BackendReset,
 }
 
-/// Whose job it is to do something.
+/// Who has to act.
 enum Whose {
     Clients,
     Operators,
 }
 
 impl Reason {
-    /// What an outcome says about a client that got `bytes` from its backend, unless more is known.
+    /// The reason that follows from an outcome alone, for a client that got `bytes` of payload from
+    /// its backend.
     pub(super) fn of(outcome: Outcome, bytes: u64) -> Option<Self> {
         match outcome {
             Outcome::BackendRefused => Some(Self::BackendRefused),
@@ -79,12 +81,12 @@ impl Reason {
             | Outcome::Killed
             | Outcome::Revoked
             | Outcome::Drained
-            // A panic, which has said so itself.
+            // The task panicked, and the panic was logged.
             | Outcome::Aborted => None,
         }
     }
 
-    /// Its word in the log.
+    /// The reason's word in the log.
     fn word(self) -> &'static str {
         match self {
             Self::Untrusted => "untrusted_proxy",
@@ -105,7 +107,7 @@ impl Reason {
         }
     }
 
-    /// What happened.
+    /// The message of the log line.
     fn text(self) -> Cow<'static, str> {
         let text = match self {
             Self::Untrusted => {
@@ -140,7 +142,7 @@ impl Reason {
         text.into()
     }
 
-    /// Who should look at it.
+    /// Who has to act on this reason.
     fn whose(self) -> Whose {
         match self {
             Self::ClientRefused
@@ -162,7 +164,7 @@ impl Reason {
     }
 }
 
-/// What the connection was, for the line about it.
+/// The addresses and names of a connection for the log line.
 #[derive(Clone, Debug)]
 pub(super) struct Origin {
     pub listener: Arc<str>,
@@ -176,11 +178,11 @@ struct Tally {
     cause: Option<Box<str>>,
 }
 
-/// Counts those who were not served since it was last said.
+/// Counts the clients that were not served since the last log line.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// One entry for each reason, of which there are few. Held for as long as it takes to add one:
-    /// whoever is served never comes here.
+    /// One entry for each reason, and reasons are few. The lock is held to add one; connections
+    /// that are served never take it.
     tallies: Mutex<BTreeMap<Reason, Tally>>,
     has_news: Notify,
 }
@@ -202,7 +204,7 @@ impl Refusals {
         }
     }
 
-    /// Says what there is to say until `end`, and then the rest.
+    /// Logs the counts until `end`, and the rest after that.
     pub(crate) async fn speak(&self, end: impl Future<Output = ()>) {
         let talk = async {
             loop {

@@ -141,8 +141,8 @@ fn a_cut_ends_what_is_open_and_what_opens_later() {
     }
 }
 
-/// What strangers are called must not make the ledger slow or large: hashes of names are compared, and
-/// then the names.
+/// Unknown clients must not be able to make the ledger slow or large with the names that they
+/// choose.
 #[test]
 fn ten_thousand_connections_leave_nothing_behind() {
     let ledger = Arc::new(Ledger::default());
