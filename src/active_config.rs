@@ -1,8 +1,8 @@
-//! What a configuration makes of a proxy, in one piece: a reload puts another in its place.
+//! The running configuration as one value, which a reload replaces.
 //!
-//! A connection takes the configuration of its moment and keeps what it needs of it. Only who the client is
-//! and where it may go is asked of the latest one, by the same function for a client that comes in,
-//! for one whose session is resumed, and for one that has been here for days.
+//! A connection keeps the parts of the configuration that it was accepted with. Only the admission
+//! of the client and the choice of its backend use the latest one. The same function decides for a
+//! new client, for a resumed session, and at a reload for every open connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::relay;
 use crate::route::{Expecting, Naming, Query, RouteRefusal, Routes};
 use crate::tls::{Alpn, Protocol, TlsAcceptor};
 
-/// What connections are served by.
+/// The part of the configuration that connections use.
 #[derive(Debug)]
 pub(crate) struct ActiveConfig {
     pub timeouts: Timeouts,
@@ -29,31 +29,31 @@ pub(crate) struct ActiveConfig {
     pub listeners: HashMap<Arc<str>, Arc<ListenerConfig>>,
 }
 
-/// How long each phase may take; `None` is unlimited.
+/// The maximum duration of each phase; `None` is unlimited.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     /// From accept to the end of the handshake.
     pub handshake: Option<Duration>,
-    /// From the end of the handshake until a backend has it.
+    /// From the end of the handshake until a backend has the connection.
     pub backend: Option<Duration>,
     pub relay: relay::RelayTimeouts,
-    /// From accept to the end.
+    /// From accept to the end of the connection.
     pub lifetime: Option<Duration>,
 }
 
-/// What the connections of one listener have in common.
+/// The configuration of one listener's connections.
 #[derive(Debug)]
 pub(crate) struct ListenerConfig {
     pub name: Arc<str>,
     /// `None` on a plaintext listener.
     pub tls: Option<TlsAcceptor>,
-    /// The load balancers, of which each connection begins with a PROXY protocol header.
+    /// The load balancers whose connections begin with a PROXY protocol header.
     pub proxies: Option<Trusted>,
 }
 
 impl ListenerConfig {
-    /// What a client does first, once it is known who that is.
-    pub(crate) fn begins(&self) -> FirstStage {
+    /// The first stage of a client's connection after its address is known.
+    pub(crate) fn first_stage(&self) -> FirstStage {
         match self.tls {
             Some(_) => FirstStage::Handshake,
             None => FirstStage::Backend,
@@ -61,27 +61,28 @@ impl ListenerConfig {
     }
 }
 
-/// Which protocol (ALPN) a client is answered with.
+/// The application protocol (ALPN) that the server selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Agreed {
     On(Protocol),
-    /// The handshake goes on without.
+    /// The handshake continues without a protocol.
     OnNone,
-    /// The handshake ends with `no_application_protocol`.
+    /// The handshake fails with `no_application_protocol` (RFC 7301 §3.2).
     Nothing,
 }
 
-/// Why a client whose handshake is done may not come in, or stay.
+/// Why a client is not admitted after its handshake, or not any more.
 #[derive(Debug)]
 pub(crate) enum NotAdmitted {
-    /// No route takes it.
+    /// No route accepts it.
     Route(RouteRefusal),
-    /// Its certificate is not good any more.
+    /// Its certificate is not accepted any more.
     Certificate(rustls::Error),
 }
 
 impl ActiveConfig {
-    /// The backend of a client whose handshake is done and whose certificate was verified.
+    /// The backend for a client after its handshake, whose certificate was verified with this
+    /// configuration.
     pub(crate) fn route(&self, facts: &Facts) -> Result<&Arc<ActiveBackend>, RouteRefusal> {
         let tls = facts.tls.as_ref();
         let name = self.routes.choose(&Query {
@@ -91,17 +92,17 @@ impl ActiveConfig {
             peer: facts.peer_ip(),
             identity: facts.identity.as_deref(),
         })?;
-        // The configuration has checked that every route's backend exists.
+        // Decoding the configuration has checked that the backend of every route exists.
         self.backends.get(name).ok_or(RouteRefusal::NoRoute)
     }
 
-    /// Whether the listener by which a client came is still there.
+    /// Whether the listener that accepted the client still exists.
     pub(crate) fn has_listener(&self, facts: &Facts) -> bool {
         let listener = facts.listener.as_ref();
         listener.is_some_and(|listener| self.listeners.contains_key(listener))
     }
 
-    /// Whether a certificate that was verified once would be again.
+    /// Verifies again a certificate that another configuration has accepted.
     pub(crate) fn verify(
         &self,
         facts: &Facts,
@@ -113,12 +114,12 @@ impl ActiveConfig {
             .and_then(|it| self.listeners.get(it));
         match listener.and_then(|listener| listener.tls.as_ref()) {
             Some(tls) => tls.verify(chain, unix_time(facts.accepted_at)),
-            // A listener that is gone asks nothing of those who came by it.
+            // A removed listener has no rules for its remaining connections.
             None => Ok(()),
         }
     }
 
-    /// As [`Self::route`], for a certificate that was verified by another configuration.
+    /// Like [`Self::route`], for a certificate that another configuration has verified.
     pub(crate) fn admit(
         &self,
         facts: &Facts,
@@ -130,14 +131,14 @@ impl ActiveConfig {
     }
 }
 
-/// What a client that names the protocols `theirs` is answered with, before it is known who it is:
-/// the first of a listener's own with which a route could serve it. `query` is about no protocol.
+/// Selects the protocol for a client that offers `theirs`, before its identity is known: the first
+/// of the listener's own for which a route may choose a backend. The protocol in `query` is empty.
 ///
-/// A handshake and `vestibule check --explain` both ask this function, so that they say the same.
+/// Both the handshake and `vestibule check --explain` call this function, so that they agree.
 ///
 /// # Errors
 ///
-/// No route could serve the client, and the handshake ends with `access_denied`.
+/// No route accepts the client, and the handshake ends with `access_denied`.
 pub(crate) fn agree(
     alpn: &Alpn,
     theirs: &[&[u8]],
@@ -145,7 +146,8 @@ pub(crate) fn agree(
     query: &Query<'_>,
     expecting: Expecting,
 ) -> Result<Agreed, RouteRefusal> {
-    // What the routes name is not what they all take.
+    // A list that is collected from the routes does not mean that the backend of every route speaks
+    // each protocol in it.
     let naming = match alpn {
         Alpn::Offered(_) => Naming::Any,
         Alpn::OfRoutes(_) => Naming::Required,
@@ -163,7 +165,7 @@ pub(crate) fn agree(
         }
     }
     match (alpn, refusal) {
-        // Without a protocol a later route might take the client after all, past the one that denies.
+        // Without a protocol, a later route could match the client and bypass the rule that denies.
         (_, Some(RouteRefusal::Denied)) => Err(RouteRefusal::Denied),
         (Alpn::Offered(_), Some(RouteRefusal::NoRoute)) => Err(RouteRefusal::NoRoute),
         (Alpn::Offered(_), None) if !theirs.is_empty() => Ok(Agreed::Nothing),

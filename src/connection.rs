@@ -8,8 +8,9 @@
 //!             └────────────────────┴─► Failed ─ end ─► Termination ─► Outcome
 //! ```
 //!
-//! Each stage is a value that the next one consumes, and what a value owns is given back when it is
-//! dropped. Others see a connection in the [ledger](crate::ledger), and may end it in any stage.
+//! Each stage is a value that the next one consumes. A stage owns its resources and releases them
+//! when it is dropped. Other parts of the program see a connection in the [ledger](crate::ledger),
+//! and may end it in any stage.
 
 mod accept;
 mod admission;
@@ -33,25 +34,25 @@ use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
 use crate::relay::{Answer, End, Relay, RelayTimeouts};
 
-/// A client that was let in, and to whom.
+/// A client that was admitted, and the backend that its route chose.
 struct Admitted {
     client: Client,
     backend: Arc<ActiveBackend>,
     timeouts: Timeouts,
     lifetime: Deadline,
-    /// Its place among those that wait for a backend.
+    /// Its place among the connections that wait for a backend.
     _place: Place,
     reserved: Reserved,
     record: LedgerRecord,
 }
 
-/// A client and the backend that serves it: all that there is of a connection while its bytes move.
+/// A client and the backend that serves it: the whole connection while its bytes move.
 ///
-/// Nothing in it depends on where the connection came from, or on the configuration that let it in.
+/// Nothing in it depends on the source of the connection, or on the configuration that admitted it.
 struct Established {
     client: Client,
     backend: Unfinished,
-    /// What must run beside the relay for the backend to answer.
+    /// A built-in backend, which must run beside the relay.
     service: Option<Service>,
     timeouts: RelayTimeouts,
     lifetime: Deadline,
@@ -67,20 +68,20 @@ struct Failed {
     record: LedgerRecord,
 }
 
-/// What a connection has of all that there is a limit for. It is given back before the record is
-/// closed: who reads that a connection has ended finds room for another one.
+/// The limits that a connection counts against. They are released before the record is closed: a
+/// reader who sees that a connection has ended finds room for another one.
 struct Reserved {
     permit: Permit,
-    /// Its place among the connections of whoever it is.
+    /// Its place among the connections of its client's identity.
     _share: Option<IdentityShare>,
     /// Its place among the connections to its backend's address.
     _lease: Option<Lease>,
 }
 
-/// Serves one connection to its end, and says how that was.
+/// Serves one connection to its end, and returns the outcome.
 ///
-/// Each stage is boxed in its own size: most connections are idle in their relay, and would otherwise
-/// hold the room for a handshake.
+/// Each stage is a box of its own size: most connections are idle in their relay, and one box for
+/// all stages would keep the memory of the handshake.
 pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Outcome {
     match Box::pin(establish(accepted, state)).await {
         Ok(established) => established.run().await,
@@ -90,7 +91,7 @@ pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Ou
 
 /// # Errors
 ///
-/// How the connection has ended before its relay.
+/// The outcome of a connection that ended before its relay.
 async fn establish(
     accepted: Box<Accepted>,
     state: Arc<ProxyState>,
@@ -121,7 +122,7 @@ impl Admitted {
         }
     }
 
-    /// Finds somebody to serve the client, who may leave meanwhile.
+    /// Finds a backend for the client. The client may leave meanwhile.
     async fn obtain(&mut self, state: &ProxyState) -> Result<Served, Termination> {
         let facts = self.record.facts();
         let budget = Deadline::after(self.timeouts.backend).earlier(self.lifetime);
@@ -161,7 +162,7 @@ impl Admitted {
 }
 
 impl Established {
-    /// Moves bytes until there is an end, and tells it to both sides.
+    /// Moves bytes until the connection ends, and tells both sides how it ended.
     async fn run(mut self: Box<Self>) -> Outcome {
         let Self {
             client,
@@ -214,14 +215,15 @@ impl Established {
     }
 }
 
-/// Why a relay does not come to its end. Smaller than a [`Termination`]: every relay has room for one.
+/// Why a relay is stopped before its own end. It is smaller than a [`Termination`], because every
+/// relay has room for one.
 enum Interruption {
     Lifetime,
     Ended(EndCause),
 }
 
 impl Failed {
-    /// Tells the client, with time for what it is told to arrive.
+    /// Tells the client why its connection ends, and waits a short time for that to arrive.
     async fn end(self: Box<Self>) -> Outcome {
         let Self {
             mut record,
@@ -244,7 +246,8 @@ fn close(record: LedgerRecord, reserved: Reserved, termination: &Termination) ->
     outcome
 }
 
-/// In TLS 1.3 a backend refuses our certificate after the handshake, when bytes may have moved.
+/// In TLS 1.3 a backend refuses our certificate after the handshake, possibly after the first bytes
+/// of payload.
 fn ended(end: End, backend: &mut Unfinished) -> Termination {
     match end {
         End::BackendReset(Answer::Broken) if backend.stream().has_refused_us() => {
@@ -254,7 +257,7 @@ fn ended(end: End, backend: &mut Unfinished) -> Termination {
     }
 }
 
-/// Runs a built-in service for as long as the relay that feeds it.
+/// Runs a built-in service beside the relay that feeds it, until the relay ends.
 fn beside<'a>(service: Option<Service>, mut relay: Relaying<'a>) -> Relaying<'a> {
     let Some(mut service) = service else {
         return relay;
@@ -268,8 +271,8 @@ fn beside<'a>(service: Option<Service>, mut relay: Relaying<'a>) -> Relaying<'a>
     })
 }
 
-/// Bounds the relay by the connection's lifetime, if that has a bound: for most it has none, and
-/// they are spared the timer.
+/// Bounds the relay by the connection's lifetime. Most connections have no such bound, and then
+/// there is no timer.
 fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
     if lifetime.is_never() {
         return relay;
@@ -281,8 +284,9 @@ fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
 mod tests {
     use super::*;
 
-    /// Idle connections are made of these and of their relay's future (src/client.rs). Above the bounds
-    /// something is held that need not be; below them a part is gone, and the bounds are to follow.
+    /// An idle connection consists of these two and the future of its relay (src/client.rs). A size
+    /// above the bounds means that a connection holds something that it does not need. For a size
+    /// below them, lower the bounds.
     #[test]
     fn a_connection_is_a_small_value_and_a_small_future() {
         fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {

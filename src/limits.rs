@@ -1,15 +1,16 @@
-//! Admission: how many connections may be open, shaking hands and pending, exact under concurrency.
+//! Admission: exact limits on open, handshaking and pending connections, also under concurrency.
 //!
 //! ```text
 //! accept ─► Permit (total, ip)            ─► … until the connection is closed
-//!        └► Handshaking (total, ip) ─► Slot (pending) ─► … until a backend has it
+//!         └► Handshaking (total, ip) ─► Slot (pending) ─► … until a backend has it
 //! ```
 //!
-//! A connection that one limit refuses must not be counted by another even for a moment, or it
-//! would refuse one that had room. So the counts are taken together or not at all: those of the open
-//! and of the pending ones are halves of one word, and a client's own stands still meanwhile, under
-//! a lock that only clients of its shard would wait for. The rates of [`rates`] come in between:
-//! who finds no room takes nothing from them.
+//! A connection that one limit refuses must not be counted by another limit, not even for a moment:
+//! the other limit could then refuse a connection for which it has room. So all counts are taken
+//! together or not at all. The numbers of open and of pending connections are the two halves of one
+//! atomic word. The count of a client is locked meanwhile; only clients in the same shard wait for
+//! that lock. The rates of [`rates`] are taken inside as well: a connection that finds no room uses
+//! up no rate.
 
 mod handshakes;
 mod rates;
@@ -28,7 +29,7 @@ use self::rates::Rates;
 use self::shares::{Share, Shares};
 use crate::identity::Identity;
 
-/// The most that may be at a time, or begin in a second; `None` is unlimited.
+/// The limits under `[limits]`: numbers at a time, or per second; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LimitSettings {
     pub connections: Option<usize>,
@@ -66,22 +67,22 @@ pub(crate) struct Limits {
     rates: Rates,
 }
 
-/// What a connection that is let in begins with.
+/// The first stage of an admitted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstStage {
     Handshake,
-    /// Of a load balancer, which says whose connection it is.
+    /// The PROXY protocol header of a load balancer, which names the client.
     ProxyHeader,
-    /// It waits for a backend at once.
+    /// No handshake: the connection waits for a backend at once.
     Backend,
 }
 
-/// What a connection that no backend has yet has a place among.
+/// The place of a connection that has no backend yet.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Place {
     Handshaking(Box<Handshaking>),
-    Pending(#[expect(dead_code, reason = "a place is kept, and not looked at")] Slot),
+    Pending(#[expect(dead_code, reason = "held for its Drop, never read")] Slot),
 }
 
 impl Limits {
@@ -97,8 +98,8 @@ impl Limits {
         }
     }
 
-    /// Changes what may be from now on. Nobody who was admitted has to go; who was admitted while
-    /// a client's share was unlimited is not counted in it.
+    /// Replaces the limits. No admitted connection is closed. A connection that was admitted while
+    /// the limit for each client was unlimited does not count for its client.
     pub(crate) fn change(&self, settings: &LimitSettings) {
         let most_open = most(settings.connections);
         self.most_open.store(most_open, Ordering::Relaxed);
@@ -110,17 +111,17 @@ impl Limits {
         self.rates.change(settings);
     }
 
-    /// Admits one more connection, or says which limit stands in its way.
+    /// Admits one more connection, or returns the limit that refuses it.
     pub(crate) fn admit(
         &self,
         ip: Option<IpAddr>,
-        begins: FirstStage,
+        first: FirstStage,
     ) -> Result<(Permit, Place), Exceeded> {
-        // Known without the lock, so that a flood at the limit does not meet there.
+        // This check takes no lock, so that a flood at the limit does not contend for one.
         self.room(self.now(), OPEN)?;
         let ip = ip.map(network);
-        let take = || match begins {
-            FirstStage::Handshake | FirstStage::ProxyHeader => self.take_handshaking(ip, begins),
+        let take = || match first {
+            FirstStage::Handshake | FirstStage::ProxyHeader => self.take_handshaking(ip, first),
             FirstStage::Backend => {
                 let open = self.take(OPEN + PENDING, OPEN)?;
                 Ok((open, Place::Pending(Slot::new(&self.now, PENDING))))
@@ -137,31 +138,31 @@ impl Limits {
     fn take_handshaking(
         &self,
         ip: Option<IpAddr>,
-        begins: FirstStage,
+        first: FirstStage,
     ) -> Result<(Slot, Place), Exceeded> {
         let (handshaking, open) = self.handshakes.admit(ip, || {
             self.room(self.now(), OPEN)?;
-            self.begin(ip, begins)?;
+            self.begin(ip, first)?;
             self.take(OPEN, OPEN)
         })?;
         Ok((open, Place::Handshaking(Box::new(handshaking))))
     }
 
-    /// A place among those that wait for a backend, for a connection whose handshake is over.
+    /// A place among the connections that wait for a backend, after the handshake.
     pub(crate) fn wait(&self) -> Result<Slot, Exceeded> {
         self.take(PENDING, PENDING)
     }
 
-    /// Counts an admitted connection for its client, of whom a load balancer told only now.
+    /// Counts an admitted connection for its client, after the PROXY protocol header has named it.
     pub(crate) fn count(
         &self,
         permit: &mut Permit,
         place: &mut Place,
         ip: Option<IpAddr>,
-        begins: FirstStage,
+        first: FirstStage,
     ) -> Result<(), Exceeded> {
         let ip = ip.map(network);
-        let begin = || self.begin(ip, begins);
+        let begin = || self.begin(ip, first);
         let Some(ip) = ip else {
             return begin();
         };
@@ -174,17 +175,18 @@ impl Limits {
         Ok(())
     }
 
-    fn begin(&self, client: Option<IpAddr>, begins: FirstStage) -> Result<(), Exceeded> {
-        match begins {
+    fn begin(&self, client: Option<IpAddr>, first: FirstStage) -> Result<(), Exceeded> {
+        match first {
             FirstStage::Handshake => self.rates.take(client, Instant::now()),
             FirstStage::ProxyHeader | FirstStage::Backend => Ok(()),
         }
     }
 
-    /// Admits one more connection of this client, for as long as the share is kept.
+    /// Counts one more connection for this identity, until the share is dropped.
     pub(crate) fn admit_identity(&self, identity: &Identity) -> Result<IdentityShare, Exceeded> {
         let names = Identity {
-            // A new certificate makes nobody another; but who has no name is known by nothing else.
+            // A renewed certificate does not change the identity, so its digest is left out.
+            // Without any name, the digest is all that there is.
             sha256: match identity.is_nameless() {
                 true => identity.sha256.clone(),
                 false => String::new(),
@@ -198,7 +200,7 @@ impl Limits {
         })
     }
 
-    /// All of these places or none; the slot is for those of them that are `given`.
+    /// Takes all of `places` or none. The slot returns those in `given` when it is dropped.
     fn take(&self, places: u64, given: u64) -> Result<Slot, Exceeded> {
         let mut now = self.now.load(Ordering::Acquire);
         loop {
@@ -223,12 +225,12 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether the next connection would be refused for the total alone.
+    /// Whether the total number of open connections is at its limit.
     pub(crate) fn is_full(&self) -> bool {
         self.now().open >= self.most_open.load(Ordering::Relaxed)
     }
 
-    /// Connections that no backend has yet.
+    /// The number of connections that have no backend yet.
     pub(crate) fn pending(&self) -> usize {
         (self.now().pending + self.handshakes.now()) as usize
     }
@@ -238,17 +240,18 @@ impl Limits {
     }
 }
 
-/// What every connection has a place in. The two are halves of one word; an open connection has a
-/// descriptor, of which the kernel gives a process fewer than a half can count.
+/// The number of open and of pending connections, as halves of one 64-bit word. Every open
+/// connection has a descriptor, and the kernel allows a process fewer of them than a half can
+/// count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Counts {
     open: u64,
     pending: u64,
 }
 
-/// One place in the lower half.
+/// One open connection: 1 in the lower half.
 const OPEN: u64 = 1;
-/// One place in the upper half.
+/// One pending connection: 1 in the upper half.
 const PENDING: u64 = 1 << 32;
 
 impl Counts {
@@ -277,7 +280,7 @@ pub(crate) enum Exceeded {
 }
 
 impl Exceeded {
-    /// The key under `[limits]` that an operator would change.
+    /// The key under `[limits]` that the operator can change.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Connections => "limits.connections",
@@ -291,7 +294,7 @@ impl Exceeded {
     }
 }
 
-/// The right to be open. Dropping it makes room for another connection.
+/// A place among the open connections. Dropping it makes room for another one.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Permit {
@@ -299,14 +302,14 @@ pub(crate) struct Permit {
     ip: Option<Share<IpAddr>>,
 }
 
-/// A client's place among its connections. Dropping it makes room for another one of them.
+/// A place among the connections of one identity. Dropping it makes room for another one.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct IdentityShare {
     _share: Option<Box<Share<Identity>>>,
 }
 
-/// Counts what is in use, up to a most.
+/// Counts places in use, up to a maximum.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     used: Arc<AtomicU64>,
@@ -321,10 +324,10 @@ impl Gauge {
         }
     }
 
-    /// One more, or `None` when the most is in use.
+    /// Takes a place, or returns `None` at the maximum.
     ///
-    /// Compare and swap, not add and look: an attempt that is refused must not be counted even for
-    /// a moment.
+    /// This compares and swaps instead of adding first, so that a refused attempt is never counted,
+    /// not even for a moment.
     pub(crate) fn take(&self) -> Option<Slot> {
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
@@ -335,12 +338,12 @@ impl Gauge {
     }
 }
 
-/// One place that is counted. Dropping it gives the place back.
+/// A counted place. Dropping it returns the place.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Slot {
     count: Arc<AtomicU64>,
-    /// What the place is worth in the count.
+    /// The amount to subtract from the count on drop.
     place: u64,
 }
 
@@ -359,8 +362,8 @@ impl Drop for Slot {
     }
 }
 
-/// What counts as one client: an IPv4 address, or an IPv6 /64, the smallest network that a
-/// provider hands out (RFC 6177), within which a client may choose any address.
+/// The network that counts as one client: an IPv4 address, or an IPv6 /64. That is the smallest
+/// network that a provider assigns (RFC 6177), and a client may use any address in it.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => IpAddr::V4(ip),

@@ -1,4 +1,4 @@
-//! Takes a connection in, wherever it comes from, or closes it before any work is done for it.
+//! Takes a connection from its source, or closes it before any work is done for it.
 
 use std::sync::Arc;
 
@@ -13,30 +13,31 @@ use crate::proxy_state::ProxyState;
 
 /// A connection as it comes from its source.
 pub(crate) struct Arrival<'a> {
-    /// Those of its moment.
+    /// The configuration at the time of the accept.
     pub config: Arc<ActiveConfig>,
     pub listener: Arc<ListenerConfig>,
     pub transport: Transport,
     pub peer: Option<Endpoint>,
-    /// Where it connected to, if its source knows; its socket is asked otherwise.
+    /// The address that the client connected to, if the source knows it; otherwise the socket is
+    /// asked.
     pub local: Option<&'a Endpoint>,
 }
 
-/// A connection that was taken in.
+/// A connection that has its place within the limits.
 pub(crate) struct Accepted {
     pub config: Arc<ActiveConfig>,
     pub listener: Arc<ListenerConfig>,
     pub transport: Transport,
     /// Room among the open connections.
     pub permit: Permit,
-    /// Room among those that no backend has yet.
+    /// Room among the connections that have no backend yet.
     pub place: Place,
     pub record: LedgerRecord,
 }
 
 /// # Errors
 ///
-/// How the connection has ended.
+/// The outcome of a connection that was closed here.
 pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Accepted>, Outcome> {
     let Arrival {
         config,
@@ -52,19 +53,20 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         facts.local = local.cloned().or_else(|| transport.local());
         facts
     };
-    let (client, begins, via) = match &listener.proxies {
-        // Before it takes a place: no share bounds how many one address could have of them.
+    let (client, first, via) = match &listener.proxies {
+        // This check comes before the connection takes a place: no limit per address bounds the
+        // connections of a peer that is not trusted.
         Some(trusted) if !trusted.contains(peer.as_ref()) => {
             state.ledger.denied(facts(peer));
             return Err(Outcome::Denied);
         }
-        // Where a load balancer tells of the client, its own connections are nobody's share,
-        // nor has it been said yet whose handshake it is.
+        // The peer is a load balancer. Its connections do not count for its own address, and the
+        // client behind it is not known yet.
         Some(_) => (None, FirstStage::ProxyHeader, Via::Proxy),
-        None => (peer.as_ref(), listener.begins(), Via::Direct),
+        None => (peer.as_ref(), listener.first_stage(), Via::Direct),
     };
     let ip = client.and_then(Endpoint::ip);
-    let (permit, place) = match state.limits.admit(ip, begins) {
+    let (permit, place) = match state.limits.admit(ip, first) {
         Ok(admitted) => admitted,
         Err(limit) => {
             let name = &listener.name;

@@ -1,4 +1,4 @@
-//! From a stream to a client whose facts are known and whose backend is chosen.
+//! From a stream to a client with known facts and a chosen backend.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::residue;
 use crate::route::{Expecting, Query, RouteRefusal};
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 
-/// Lets a client in, unless its connection is ended meanwhile.
+/// Admits a client, unless its connection is ended meanwhile.
 pub(super) async fn admit(
     accepted: Box<Accepted>,
     state: &ProxyState,
@@ -63,7 +63,7 @@ pub(super) async fn admit(
     }
 }
 
-/// What it takes to let a client in.
+/// The state of an admission in progress.
 struct Admission<'a> {
     state: &'a ProxyState,
     config: Arc<ActiveConfig>,
@@ -75,12 +75,12 @@ struct Admission<'a> {
     record: LedgerRecord,
 }
 
-/// What there is of a client that was not let in, and why.
+/// What is left of a client that was not admitted, and why.
 type Rejected = (Remains, Rejection);
 
 impl<'a> Admission<'a> {
-    // A box that is taken apart where it lies would be kept until the client was let in.
-    #[expect(clippy::boxed_local, reason = "to give back the box is what it is for")]
+    // Moving out of a boxed argument in place would keep the box until the client is admitted.
+    #[expect(clippy::boxed_local, reason = "the function frees the box early")]
     fn of(accepted: Box<Accepted>, state: &'a ProxyState) -> (Self, Transport) {
         let Accepted {
             config,
@@ -135,7 +135,8 @@ impl<'a> Admission<'a> {
         }
     }
 
-    /// Waits until the client of a handshake says something: until then it may have to make room.
+    /// Waits for the first byte of a handshake. Until then the connection may be closed to make
+    /// room for others.
     async fn first_byte(&mut self, transport: &mut Transport) -> Result<(), Rejection> {
         let Place::Handshaking(place) = &self.place else {
             return Ok(());
@@ -143,7 +144,7 @@ impl<'a> Admission<'a> {
         let spoken = tokio::select! {
             biased;
             spoken = self.deadline.bound(transport.first_byte()) => match spoken {
-                // What became of the stream is heard where it is read.
+                // If this is an error, the handshake meets it again and reports it.
                 Ok(_) => place.speaks(),
                 Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
             },
@@ -152,7 +153,8 @@ impl<'a> Admission<'a> {
         spoken.map_err(Rejection::OverLimit)
     }
 
-    /// Takes the PROXY protocol header off the stream, and counts the connection for its client.
+    /// Takes the PROXY protocol header off the stream, and counts the connection for the client
+    /// that it names.
     async fn introduce(&mut self, transport: &mut Transport) -> Result<(), Rejection> {
         let origin = match self.deadline.bound(read(transport)).await {
             Ok(Ok(origin)) => origin,
@@ -169,12 +171,12 @@ impl<'a> Admission<'a> {
         }
         self.record.introduced();
         let ip = self.record.facts().peer_ip();
-        let (permit, begins) = (&mut self.reserved.permit, self.listener.begins());
-        let counted = self.state.limits.count(permit, &mut self.place, ip, begins);
+        let (permit, first) = (&mut self.reserved.permit, self.listener.first_stage());
+        let counted = self.state.limits.count(permit, &mut self.place, ip, first);
         counted.map_err(Rejection::OverLimit)
     }
 
-    /// The handshake, which goes on only where a route could come to take the client.
+    /// Performs the handshake. It goes on only if a route may accept the client.
     async fn secure(
         &mut self,
         transport: Transport,
@@ -222,7 +224,7 @@ impl<'a> Admission<'a> {
         }
     }
 
-    /// The protocol that a route could serve the client with.
+    /// Selects the protocol (ALPN) for which a route exists.
     fn choose(
         &self,
         hello: &Hello<'_>,
@@ -243,19 +245,19 @@ impl<'a> Admission<'a> {
         let (alpn, routes) = (acceptor.alpn(), &self.config.routes);
         match agree(alpn, &hello.protocols(), routes, &query, expecting)? {
             Agreed::On(protocol) => Ok(Some(protocol)),
-            // Of the two rustls knows which it is, and has the alert.
+            // rustls can tell these two apart, and sends the alert.
             Agreed::OnNone | Agreed::Nothing => Ok(None),
         }
     }
 
-    /// Asks the latest configuration about a client of whom all is known, and the limits.
+    /// Checks a client whose facts are complete against the latest configuration and the limits.
     fn welcome(&mut self) -> Result<Arc<ActiveBackend>, Rejection> {
-        // What is known is in the ledger before the latest configuration is asked: a reload that comes
-        // between finds it there.
+        // The ledger has the facts before the latest configuration is loaded: a reload in between
+        // finds them there.
         let facts = self.record.facts();
         let chain = self.record.entry().chain();
         let latest = self.state.config.load();
-        // Of a listener that a reload has removed there are no later rules.
+        // If a reload has removed the listener, the rules that it was accepted with remain valid.
         let is_as_it_was = Arc::ptr_eq(&latest, &self.config)
             || !latest.listeners.contains_key(&self.listener.name);
         let backend = match is_as_it_was {

@@ -1,21 +1,21 @@
-//! Whose a connection is, where a load balancer says so in front of the client's bytes.
+//! Reads the PROXY protocol header, which names the client that a load balancer forwards.
 
 use std::io;
 
 use crate::client::Transport;
 use crate::proxy_protocol::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
 
-/// Why there is no header; the peer is at fault.
+/// Why no header was read. The peer is at fault in every case.
 pub(super) enum ReadError {
     Refused(HeaderError),
-    /// It left before its header was whole.
+    /// The peer closed before its header was complete.
     Gone,
 }
 
-/// Takes the header off the stream, and not one byte behind it.
+/// Reads the header, and no byte after it.
 ///
-/// It looks before it takes, so that what follows the header stays in the socket: whoever speaks
-/// TLS reads it from there.
+/// It peeks first and then takes only the header, so that what follows stays in the socket. The TLS
+/// handshake reads it from there.
 pub(super) async fn read(transport: &mut Transport) -> Result<Origin, ReadError> {
     let mut header = vec![0; USUAL];
     let mut taken = 0;
@@ -28,8 +28,8 @@ pub(super) async fn read(transport: &mut Transport) -> Result<Origin, ReadError>
             Ok(seen) => taken + seen,
         };
         let end = extent(&header[..seen]).map_err(ReadError::Refused)?;
-        // Also of a header in parts all is taken that is there: what was seen would be ready to be
-        // seen again, at once and for ever.
+        // An incomplete header is taken as well: if its bytes stayed in the socket, the next peek
+        // would return at once, in a busy loop.
         let wanted = end.unwrap_or(seen);
         take(transport, &mut header[taken..wanted]).map_err(|_| ReadError::Gone)?;
         taken = wanted;
@@ -39,7 +39,7 @@ pub(super) async fn read(transport: &mut Transport) -> Result<Origin, ReadError>
     }
 }
 
-/// Takes bytes that were seen: they are there, so it does not wait and is never short.
+/// Takes bytes that a peek has seen. They are in the socket, so this neither waits nor reads less.
 fn take(transport: &mut Transport, bytes: &mut [u8]) -> io::Result<()> {
     match transport.take_seen(bytes)? {
         taken if taken == bytes.len() => Ok(()),

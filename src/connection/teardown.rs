@@ -1,4 +1,5 @@
-//! How client and backend are parted: each is told what happened to the other.
+//! How a connection is closed towards the client and the backend: each is told what happened to the
+//! other.
 
 use std::time::Duration;
 
@@ -8,18 +9,18 @@ use crate::client::{self, Client, Transport};
 use crate::ledger::LedgerRecord;
 use crate::relay::{Answer, End};
 
-/// What there is of a connection that ends before its relay.
+/// What is left of a connection that ends before its relay.
 #[derive(Debug)]
 pub(super) enum Remains {
-    /// It is closed with what it owned; nothing can be told to the client.
+    /// The stream is closed already; the client cannot be told anything.
     Nothing,
-    /// No TLS was agreed on.
+    /// A stream without a completed TLS handshake.
     Transport(Transport),
     Client(Client),
 }
 
-/// A backend in the middle of a connection. Dropped, its stream is reset: what the backend was sent may be
-/// half of something. That is also what becomes of it when the connection's task panics or is dropped.
+/// The backend of a connection that has not ended yet. When it is dropped, its stream is reset: the backend may
+/// have only half of a request. That is also what happens when the task of the connection panics or is dropped.
 #[derive(Debug)]
 pub(super) struct Unfinished(Option<Upstream>);
 
@@ -29,12 +30,12 @@ impl Unfinished {
     }
 
     pub(super) fn stream(&mut self) -> &mut Upstream {
-        self.0.as_mut().expect("it is taken with the whole alone")
+        self.0.as_mut().expect("only `finish` and `drop` take it")
     }
 
-    /// It was told the end, or there is nothing to be told.
+    /// The backend was told the end, or there is nothing to tell it.
     fn finish(mut self) -> Upstream {
-        self.0.take().expect("it is taken with the whole alone")
+        self.0.take().expect("only `finish` and `drop` take it")
     }
 }
 
@@ -46,7 +47,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// Ends a connection that no backend has, with time for what the client is told to arrive.
+/// Ends a connection that has no backend, and gives the last message to the client time to arrive.
 pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
     match (remains, termination) {
         (Remains::Nothing, _) => {}
@@ -60,12 +61,13 @@ pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
     }
 }
 
-/// Ends both sides in the way that tells each what happened to the other. What was read from one side
-/// has been delivered to the other by now.
+/// Ends both sides, and tells each what happened to the other. All bytes that were read from one
+/// side have been delivered to the other by now.
 pub(super) async fn part(client: Client, backend: Unfinished, end: End) {
     match end {
         End::Done => drop(backend.finish()),
-        // If it was us who gave up on it, the alert that says why is given time to arrive.
+        // If Vestibule itself gave up on the client, this gives the alert with the reason time to
+        // arrive.
         End::ClientReset | End::Stopped => {
             drop(backend);
             client.close().await;
@@ -75,8 +77,8 @@ pub(super) async fn part(client: Client, backend: Unfinished, end: End) {
             client.reset();
             drop(backend.finish());
         }
-        // The client has its whole answer and was told that it is whole: a reset could still
-        // destroy it on the way.
+        // The client has the complete answer and its proper end: a reset could still destroy it on
+        // the way.
         End::BackendReset(Answer::Whole) | End::Idle | End::HalfClosed => {
             cut(client, backend).await;
         }
@@ -87,8 +89,8 @@ pub(super) async fn part(client: Client, backend: Unfinished, end: End) {
     }
 }
 
-/// Ends a connection in the middle of what it may be saying, when that has been delivered or after
-/// `patience`. Once it is ended from outside, which may be meanwhile, it has [`HURRY`].
+/// Ends a connection while data may be in flight: after that is delivered, or after `patience`. If the
+/// connection is ended from outside meanwhile, at most [`HURRY`] is left.
 pub(super) async fn interrupt(
     mut client: Client,
     mut backend: Unfinished,
@@ -107,8 +109,8 @@ pub(super) async fn interrupt(
     cut(client, backend).await;
 }
 
-/// Ends a connection on which nothing moves. To the backend half a request must not look like a whole
-/// one.
+/// Ends a connection on which nothing moves. The backend must not take half a request for a
+/// complete one.
 async fn cut(client: Client, backend: Unfinished) {
     match client.has_ended() {
         true => backend.finish().close().await,
@@ -117,5 +119,5 @@ async fn cut(client: Client, backend: Unfinished) {
     client.close().await;
 }
 
-/// How long bytes may take to arrive on a connection that may not go on.
+/// How long bytes may take to arrive on a connection that must end now.
 const HURRY: Duration = Duration::from_secs(1);

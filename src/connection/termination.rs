@@ -18,30 +18,31 @@ use crate::tls::words::words;
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum Termination {
-    /// The client was not let in.
+    /// The client was not admitted.
     Rejected(Rejection),
-    /// No backend has taken the client.
+    /// No backend took the client.
     Unserved(Unserved),
     /// The client left before a backend had it.
     ClientGone,
     /// The relay came to its end.
     Relayed(relay::End),
-    /// The backend has answered our handshake with an alert, which in TLS 1.3 comes after it.
+    /// The backend answered our handshake with an alert, which arrives after the handshake in TLS
+    /// 1.3.
     BackendRefused,
-    /// `timeouts.lifetime` was over in the middle of the relay.
+    /// `timeouts.lifetime` passed during the relay.
     Lifetime,
-    /// It was ended from outside.
+    /// It was ended from outside, for example by a kill.
     Ended(EndCause),
 }
 
-/// Why a client was not let in.
+/// Why a client was not admitted.
 #[derive(Debug)]
 pub(super) enum Rejection {
     OverLimit(Exceeded),
-    /// The phase before the route took too long.
+    /// A phase before the choice of the route took too long.
     TimedOut(Scope),
     Header(HeaderError),
-    /// It left in the middle of its PROXY protocol header or of its handshake.
+    /// The client left before its PROXY protocol header or its handshake was complete.
     Gone,
     NotTls,
     Handshake(rustls::Error),
@@ -49,7 +50,7 @@ pub(super) enum Rejection {
 }
 
 impl Termination {
-    /// The one map from failure to outcome.
+    /// The one map from terminations to outcomes.
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Rejected(rejection) => rejection.outcome(),
@@ -62,7 +63,7 @@ impl Termination {
         }
     }
 
-    /// Says what the outcome does not, for one connection.
+    /// Logs the details that the outcome does not contain, at debug level.
     pub(super) fn log(&self) {
         match self {
             Self::Rejected(Rejection::OverLimit(limit)) => {
@@ -87,7 +88,8 @@ impl Termination {
         }
     }
 
-    /// What the log says beside the outcome; `backend` is where the client was to go.
+    /// What the closing log line says beside the outcome. `backend` is the name of the client's
+    /// backend.
     pub(super) fn detail(&self, backend: &str) -> Detail {
         match self {
             Self::Rejected(rejection) => rejection.detail(),
@@ -175,7 +177,7 @@ impl Rejection {
         }
     }
 
-    /// What a client with whom TLS was agreed is told.
+    /// The TLS alert for a client with an established TLS session.
     pub(super) fn alert(&self) -> AlertDescription {
         match self {
             Self::NotAdmitted(NotAdmitted::Certificate(cause)) => tls::alert(cause),
@@ -197,7 +199,7 @@ fn is_revoked(cause: &rustls::Error) -> bool {
     )
 }
 
-/// What a failed handshake is called in the log.
+/// The name of a handshake failure in the log.
 fn reason(cause: &rustls::Error) -> Reason {
     match cause {
         rustls::Error::InvalidCertificate(_)

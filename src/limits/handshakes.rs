@@ -1,7 +1,8 @@
-//! How many may be shaking hands, and who makes room: the oldest that has not sent a byte.
+//! Limits the handshakes in progress; at the limit, the oldest one without a byte makes room.
 //!
-//! Whoever opens connections and says nothing costs nothing but the places of others. So one client has an
-//! eighth of them at most, and when all are taken a newcomer gets that of the longest silence.
+//! Clients that open connections and send nothing take up places and cost nothing else. So one
+//! client gets at most an eighth of the places, and when all are taken, a new connection gets the
+//! place of the longest silent one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,23 +19,23 @@ use super::{Exceeded, most};
 pub(super) struct Handshakes {
     most: AtomicU64,
     per_ip: Arc<Shares<IpAddr>>,
-    /// One lock for all, held for a look-up: three times in a handshake.
+    /// One lock for all handshakes, held for a look-up three times in each handshake.
     table: Mutex<Table>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     now: u64,
-    /// Of the next one.
+    /// The number of the next handshake.
     number: u64,
-    /// The oldest first.
+    /// Handshakes without a byte yet, oldest first.
     silent: BTreeMap<u64, Arc<Notice>>,
 }
 
-/// That a handshake has to go.
+/// Tells a handshake that it must make room.
 #[derive(Debug, Default)]
 struct Notice {
-    /// Set under the lock of the table.
+    /// Whether its place was given away. Written under the lock of the table.
     given: AtomicBool,
     wake: Notify,
 }
@@ -57,8 +58,9 @@ impl Handshakes {
         self.table().now
     }
 
-    /// A place for a client, if it has room or somebody can make it, and `take` succeeds; nothing is
-    /// counted, and nobody has to go, otherwise.
+    /// Takes a place for a client and calls `take`. Fails if the client has its share, if no place
+    /// is free and none can be made free, or if `take` fails. After a failure nothing is counted,
+    /// and no other handshake was closed.
     pub(super) fn admit<T>(
         self: &Arc<Self>,
         ip: Option<IpAddr>,
@@ -110,7 +112,7 @@ impl Handshakes {
 }
 
 impl Table {
-    /// Its place is the newcomer's now.
+    /// Closes the oldest silent handshake. The new one takes over its place in the count.
     fn close_oldest(&mut self) {
         if let Some((_, notice)) = self.silent.pop_first() {
             notice.given.store(true, Ordering::Relaxed);
@@ -119,15 +121,15 @@ impl Table {
     }
 }
 
-/// At least one.
+/// A client's share of the places, at least one.
 fn share(setting: Option<usize>) -> Option<usize> {
     setting.map(|most| (most / SHARE).max(1))
 }
 
-/// What one client may hold of the places is one in so many.
+/// One client may hold one in this many places.
 const SHARE: usize = 8;
 
-/// A place among the handshakes. Dropping it makes room for another one.
+/// A place among the handshakes in progress. Dropping it makes room for another one.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Handshaking {
@@ -138,7 +140,8 @@ pub(crate) struct Handshaking {
 }
 
 impl Handshaking {
-    /// The client has sent a byte: it is nobody's to close. An error if it has been closed just before.
+    /// The client has sent a byte, so the handshake is not closed to make room any more. Fails if
+    /// it was closed just before.
     pub(crate) fn speaks(&self) -> Result<(), Exceeded> {
         let mut table = self.handshakes.table();
         table.silent.remove(&self.number);
@@ -148,12 +151,12 @@ impl Handshaking {
         }
     }
 
-    /// Ends when it has to make room, which it does not once it [`speaks`](Self::speaks).
+    /// Waits until the handshake must make room. That never happens after [`speaks`](Self::speaks).
     pub(crate) async fn closed(&self) {
         self.notice.wake.notified().await;
     }
 
-    /// Counts it for its client, of whom a load balancer told only now.
+    /// Counts the handshake for its client, after the PROXY protocol header has named it.
     pub(super) fn count<T>(
         &mut self,
         ip: IpAddr,

@@ -1,8 +1,8 @@
-//! How many handshakes may begin in a second: of each client, and of all together.
+//! Limits how many handshakes begin in a second, for each client and in total.
 //!
-//! A bucket holds what is due in a tenth of a second, at least one, and is filled evenly. A client's own comes first: what one
-//! client has too many of takes nothing from what all have. What all have no more of has cost the
-//! client its own, and nobody else anything.
+//! A bucket holds the handshakes of a tenth of a second, at least one, and refills evenly. A
+//! client's own bucket is asked first, so that a client above its own rate takes nothing from the
+//! total. A handshake that the total refuses has still used up one of its client's own.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::sharded::{SHARDS, Sharded, shrink};
 use super::{Exceeded, LimitSettings};
 
-/// The rates of one proxy. Unlimited ones are absent.
+/// The two rates; an unlimited one is absent.
 #[derive(Debug)]
 pub(super) struct Rates {
-    /// What the times of buckets count from, in nanoseconds.
+    /// The zero point of all times of buckets, which are in nanoseconds.
     began: Instant,
     all: ArcSwapOption<Rate<AtomicU64>>,
     per_ip: ArcSwapOption<Rate<Buckets>>,
@@ -41,13 +41,14 @@ impl Rates {
         rates
     }
 
-    /// A rate that changes begins with full buckets; one that stays goes on with those it has.
+    /// Replaces the rates. A rate that changes starts with full buckets; one that stays the same
+    /// keeps its buckets.
     pub(super) fn change(&self, settings: &LimitSettings) {
         change(&self.all, settings.handshakes_per_second);
         change(&self.per_ip, settings.handshakes_per_second_per_ip);
     }
 
-    /// One more handshake of this client, or which rate it is above.
+    /// Counts one more handshake of this client, or returns the rate that it exceeds.
     pub(super) fn take(&self, client: Option<IpAddr>, now: Instant) -> Result<(), Exceeded> {
         let now = now.saturating_duration_since(self.began).as_nanos() as u64;
         if let (Some(client), Some(rate)) = (client, &*self.per_ip.load()) {
@@ -76,15 +77,16 @@ fn change<B: Default>(rate: &ArcSwapOption<Rate<B>>, per_second: Option<usize>) 
     }
 }
 
-/// The times of a rate, in nanoseconds.
+/// One rate, as durations in nanoseconds.
 ///
-/// A bucket is the time at which it will be full (the generic cell rate algorithm). A handshake moves that time
-/// on, and nothing has to fill the bucket.
+/// A bucket is stored as the time at which it will be full (generic cell rate algorithm). A
+/// handshake moves that time forward, and nothing has to refill the bucket.
 #[derive(Clone, Copy, Debug)]
 struct Quota {
-    /// From one handshake to the next: within 1 % up to ten million a second.
+    /// Between two handshakes. The rounding error is at most 1 % up to ten million handshakes a
+    /// second.
     each: u64,
-    /// From an empty bucket to a full one.
+    /// To fill an empty bucket.
     burst: u64,
 }
 
@@ -92,12 +94,13 @@ impl Quota {
     fn new(per_second: usize) -> Self {
         let per_second = u64::from(u32::try_from(per_second).unwrap_or(u32::MAX)).max(1);
         let each = (1_000_000_000 / per_second).max(1);
-        // A second's worth at once would be a second without turns for anybody else.
+        // A bucket for a whole second would let one burst occupy the workers for a second.
         let burst = each * per_second.div_ceil(10);
         Self { each, burst }
     }
 
-    /// When a bucket that is full at `full` will be full if one is taken now; `None` if it is empty.
+    /// The new time at which the bucket is full, after one handshake is taken from it; `None` if it
+    /// is empty.
     fn take(self, full: u64, now: u64) -> Option<u64> {
         let next = full.max(now) + self.each;
         (next <= now + self.burst).then_some(next)
@@ -106,21 +109,21 @@ impl Quota {
 
 /// The buckets of clients that are not full.
 ///
-/// A client with a full bucket is the same as a new one, so a sweep forgets it. Every [`SWEEP`] handshakes, one
-/// shard is swept. So the table never has more clients than came in the time that fills a bucket, plus the
-/// last `SHARDS * SWEEP`, and no sweep is longer than a shard.
+/// A client with a full bucket is like a new client, so a sweep removes it. Every [`SWEEP`]
+/// handshakes, one shard is swept. The table therefore never has more clients than came in the time
+/// that fills a bucket, plus the last `SHARDS * SWEEP`, and no sweep is longer than one shard.
 #[derive(Debug, Default)]
 struct Buckets {
     full: Sharded<IpAddr, u64>,
-    /// How many have asked for one.
+    /// The number of handshakes, which says when to sweep.
     asked: AtomicUsize,
 }
 
-/// Handshakes from one sweep to the next.
+/// The number of handshakes between two sweeps.
 const SWEEP: usize = 16;
 
 impl Buckets {
-    /// `None` if the client's is empty.
+    /// Takes one handshake from the client's bucket; `None` if it is empty.
     fn take(&self, client: IpAddr, quota: Quota, now: u64) -> Option<()> {
         let asked = self.asked.fetch_add(1, Ordering::Relaxed);
         if asked.is_multiple_of(SWEEP) {
@@ -154,7 +157,7 @@ mod tests {
         }
     }
 
-    /// Rates, and a clock that only the test moves.
+    /// Rates, and a time that only the test moves.
     fn rates(all: Option<usize>, per_ip: Option<usize>) -> (Rates, Instant) {
         let rates = Rates::new(&settings(all, per_ip));
         let began = rates.began;
@@ -165,7 +168,7 @@ mod tests {
         Some(IpAddr::V4(n.into()))
     }
 
-    /// How many of so many attempts succeed.
+    /// The number of successful attempts.
     fn burst(rates: &Rates, attempts: usize, from: Option<IpAddr>, now: Instant) -> usize {
         let taken = |_: &usize| rates.take(from, now).is_ok();
         (0..attempts).filter(taken).count()
@@ -188,7 +191,7 @@ mod tests {
                     now += Duration::from_nanos(1);
                     assert_eq!(burst(&rates, 2, client(1), now), 1);
                 }
-                // Who was away for longer has no more.
+                // A longer pause does not add to the burst.
                 now += Duration::from_secs(60);
                 assert_eq!(burst(&rates, 3 * n, client(1), now), at_once);
             }
@@ -234,8 +237,8 @@ mod tests {
             let rate = rates.per_ip.load_full().expect("a rate");
             length(&rate.buckets)
         };
-        // A flood from ever other clients, ten thousand a second. Each has taken what comes back in
-        // a fifth of a second.
+        // A flood of ten thousand new clients a second. Each client's bucket is full again after a
+        // fifth of a second.
         for n in 0..50_000 {
             rates.take(client(n), now).expect("its first");
             now += Duration::from_micros(100);
@@ -243,7 +246,7 @@ mod tests {
                 assert!(kept() <= 2_000 + SHARDS * SWEEP, "{} after {n}", kept());
             }
         }
-        // And then one, who comes slowly.
+        // Then a single client, at a slow rate.
         for _ in 0..SHARDS * SWEEP {
             now += Duration::from_secs(1);
             rates.take(client(7), now).expect("within its rate");

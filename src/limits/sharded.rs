@@ -1,4 +1,4 @@
-//! A map that many threads change, without one lock for all.
+//! A map that many threads change without one lock for all.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -6,15 +6,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
 pub(super) struct Sharded<K, V> {
-    /// Keyed: with a known hash, clients could all meet at one lock.
+    /// With a random key: with a known hash, clients could choose addresses that share a lock.
     hasher: RandomState,
     shards: [Shard<K, V>; SHARDS],
 }
 
-/// A lock is held for one look-up: with so many, two workers hardly ever want the same at once.
+/// A lock is held for one look-up. With this many shards two workers rarely want the same one at
+/// the same time.
 pub(super) const SHARDS: usize = 64;
 
-/// On a cache line of its own, so that neighbours do not slow each other down.
+/// Each on a cache line of its own, so that neighbouring locks do not slow each other down.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Shard<K, V>(Mutex<HashMap<K, V>>);
@@ -29,19 +30,19 @@ impl<K, V> Default for Sharded<K, V> {
 }
 
 impl<K: Eq + Hash, V> Sharded<K, V> {
-    /// The entries among which that of `key` is.
+    /// The shard that `key` belongs to.
     pub(super) fn of(&self, key: &K) -> MutexGuard<'_, HashMap<K, V>> {
         self.at(self.hasher.hash_one(key) as usize % SHARDS)
     }
 
-    /// The entries of one shard of [`SHARDS`].
+    /// The shard with this index, below [`SHARDS`].
     pub(super) fn at(&self, index: usize) -> MutexGuard<'_, HashMap<K, V>> {
         let Shard(entries) = &self.shards[index];
         entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Gives back what a burst from many clients took, when they have left.
+/// Returns the memory of a burst from many clients after they have left.
 pub(super) fn shrink<K: Eq + Hash, V>(shard: &mut HashMap<K, V>) {
     let room = shard.len() + ROOM;
     if shard.capacity() > 8 * room {
@@ -49,5 +50,5 @@ pub(super) fn shrink<K: Eq + Hash, V>(shard: &mut HashMap<K, V>) {
     }
 }
 
-/// What a shard may keep without being asked.
+/// The capacity that a shard always keeps.
 pub(super) const ROOM: usize = 8;

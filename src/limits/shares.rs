@@ -1,4 +1,4 @@
-//! How many connections each client has, counted without one lock for all.
+//! Counts the connections of each client, without one lock for all.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::sharded::{Sharded, shrink};
 use super::{Exceeded, most};
 
-/// How many connections each client has.
+/// The number of connections of each client.
 #[derive(Debug)]
 pub(super) struct Shares<K> {
-    /// `u64::MAX` is unlimited, and then nothing is counted.
+    /// `u64::MAX` means unlimited, and then nothing is counted.
     most: AtomicU64,
     pub(super) open: Sharded<K, u64>,
 }
@@ -27,7 +27,8 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         self.most.store(most(setting), Ordering::Relaxed);
     }
 
-    /// A place for the client, if it has room and `take` succeeds; nothing is counted otherwise.
+    /// Takes a place for the client and calls `take`. If the client has no room or `take` fails,
+    /// nothing is counted.
     pub(super) fn take<T>(
         self: &Arc<Self>,
         client: K,
@@ -54,7 +55,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
     }
 }
 
-/// A place among a client's connections. Dropping it makes room for another one of them.
+/// A place among the connections of one client. Dropping it makes room for another one.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Share<K: Clone + Eq + Hash> {

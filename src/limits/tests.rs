@@ -1,4 +1,4 @@
-//! Limits are exact, also while many ask at once.
+//! Limits are exact, also under concurrency.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::AtomicBool;
@@ -124,7 +124,7 @@ fn one_ipv6_client_is_a_64() {
     assert!(limits.admit(ip("192.0.2.2"), FirstStage::Backend).is_ok());
 }
 
-/// How many addresses are counted, and for how many there is memory.
+/// The number of counted addresses, and the capacity of the table.
 fn counted(limits: &Limits) -> (usize, usize) {
     let shards = (0..SHARDS).map(|index| limits.per_ip.open.at(index));
     shards.fold((0, 0), |(length, capacity), open| {
@@ -185,7 +185,7 @@ fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
                 }
             });
         }
-        // Also when it fails: the scope waits for its threads.
+        // The threads must stop also if `admitted` panics, because the scope waits for them.
         let result = catch_unwind(AssertUnwindSafe(admitted));
         over.store(true, Ordering::Relaxed);
         result.unwrap_or_else(|panic| resume_unwind(panic));
@@ -200,7 +200,7 @@ fn what_an_address_has_no_room_for_takes_no_room_from_others() {
         .expect("room");
     let refused = || {
         let refused = limits.admit(ip("192.0.2.1"), FirstStage::Backend).err();
-        // The others may have taken the last place just now.
+        // The other threads may have taken the last place at this moment.
         assert!(matches!(
             refused,
             Some(Exceeded::ConnectionsPerIp | Exceeded::Connections)
@@ -230,7 +230,8 @@ fn what_may_not_be_pending_is_counted_nowhere() {
     beside(refused, || (0..20_000).for_each(|_| refused()));
 }
 
-/// Two connections of each client, and two handshakes at once of each and five of all.
+/// Limits: two connections for each client, and bursts of two handshakes for each client and five
+/// in total.
 fn rated() -> Limits {
     Limits::new(&LimitSettings {
         connections_per_ip: Some(2),
@@ -249,7 +250,7 @@ async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
         assert!(begin("192.0.2.1").is_ok());
     }
     for _ in 0..20 {
-        // All addresses of its network are one client.
+        // All addresses of one /64 count as one client.
         assert_eq!(begin("2001:db8::2").err(), Some(Exceeded::HandshakesPerIp));
     }
     drop(begin("192.0.2.2").expect("the fifth"));
@@ -326,12 +327,12 @@ fn at_the_limit_the_longest_silence_makes_room() {
     let mut held: Vec<_> = (0..4)
         .map(|n| shake(&limits, &client(n)).expect("room"))
         .collect();
-    // The oldest has said something, the second has not.
+    // The oldest has sent a byte, the second has not.
     assert_eq!(held[0].1.speaks(), Ok(()));
     let (_permit, newcomer) = shake(&limits, &client(4)).expect("the place of the second");
     assert_eq!(held[1].1.speaks(), Err(Exceeded::Handshaking));
     assert_eq!(limits.handshakes.now(), 4);
-    // Its end makes no room for a second time.
+    // The end of a closed handshake does not make room a second time.
     drop(held.remove(1));
     assert_eq!(limits.handshakes.now(), 4);
     for (_, place) in &held {
