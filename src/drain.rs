@@ -1,26 +1,27 @@
-//! The end of a proxy: first nothing new, then nothing at all.
+//! The phases of a shutdown: first no new connections, then none at all.
 
 use std::sync::Arc;
 
 use crate::atomic_watch::AtomicWatch;
 
-/// Shared by all that must know of the end. Cloning gives another handle to the same drain.
+/// The state of the drain, shared by everything that must react to it. A clone is another handle to
+/// the same drain.
 ///
-/// Listeners look at it between two connections, hence [`AtomicWatch`].
+/// Listeners read it between two connections, so it is an [`AtomicWatch`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain(Arc<AtomicWatch>);
 
-/// How far it has come; 0 before.
+/// The phases; 0 means that no drain has begun.
 const STARTED: usize = 1;
 const CUT: usize = 2;
 
 impl Drain {
-    /// From now on nothing new is taken; what runs may end.
+    /// Starts the drain: no new connections are taken, and the open ones may end.
     pub(crate) fn start(&self) {
         self.0.change(|stage| stage.max(STARTED));
     }
 
-    /// Time is up: what still runs is closed.
+    /// Ends the drain: what still runs is closed.
     pub(crate) fn cut(&self) {
         self.0.change(|_| CUT);
     }

@@ -1,4 +1,5 @@
-//! Serving connections in-process: the handle that accepts them, and the connection it yields.
+//! Serving connections in this process: the handle that accepts them, and the connections that it
+//! returns.
 
 use std::io;
 use std::pin::Pin;
@@ -18,13 +19,14 @@ use crate::rendezvous::Accepted;
 
 /// Accepts the connections of one backend with `to = "gate"`, in this process.
 ///
-/// Several handles, and workers at the gate, may serve one backend: waiting connections go to
-/// them in turn. Dropping the handle closes a connection that it was given and did not accept.
+/// One backend may have several handles, and workers at the gate beside them: waiting connections
+/// go to them in turn. If the handle is dropped while it holds a connection that `accept` has not
+/// returned, that connection is closed.
 #[derive(Debug)]
 pub struct Backend {
     name: String,
     state: Arc<ProxyState>,
-    /// Our place in the queue, kept when `accept` is cancelled.
+    /// The place in the queue of claimers. It is kept when `accept` is cancelled.
     queued: Option<oneshot::Receiver<HandedOver>>,
 }
 
@@ -42,11 +44,12 @@ impl Backend {
         &self.name
     }
 
-    /// Waits for the next connection. `None` when the proxy is draining: there will be no more.
+    /// Waits for the next connection, without a time limit. Returns `None` once the proxy is
+    /// draining: no more connections will come.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a connection that was given to this handle meanwhile is returned by the next call.
+    /// Cancel safe: a connection that arrives meanwhile is returned by the next call.
     pub async fn accept(&mut self) -> Option<Connection> {
         loop {
             let queued = match &mut self.queued {
@@ -57,11 +60,12 @@ impl Backend {
             self.queued = None;
             match handed {
                 Ok(HandedOver { facts, stream }) => {
-                    // Fails only when the runtime is shutting down.
+                    // This fails only while the runtime shuts down.
                     let stream = UnixStream::from_std(stream).ok()?;
                     return Some(Connection { facts, stream });
                 }
-                // Not told after all: there was no descriptor for the pair, or a drain began.
+                // No connection came after all: no descriptor was free for the socket pair, or a
+                // drain began.
                 Err(_) => sleep(BACK_OFF).await,
             }
         }
@@ -76,11 +80,12 @@ fn enqueue(name: &str, state: &ProxyState) -> Option<oneshot::Receiver<HandedOve
     }
 }
 
-/// A connection's plaintext, as one end of a socket pair, and its facts.
+/// A connection's plaintext as one end of a Unix socket pair, and its facts.
 ///
-/// Shutting down the writing side becomes `close_notify` at the client, and the client's
-/// `close_notify` an end of this stream; the other direction goes on. A client that fails or
-/// truncates its stream is an end here too: a Unix socket has no reset of its own.
+/// A shutdown of the writing side sends `close_notify` to the client (RFC 8446 §6.1). The client's
+/// `close_notify` ends the reading side of this stream; the other direction continues. If the
+/// client resets or truncates its connection, this stream ends as well: a Unix socket pair cannot
+/// pass on a reset.
 #[derive(Debug)]
 pub struct Connection {
     facts: Facts,
@@ -93,7 +98,7 @@ impl Connection {
         &self.facts
     }
 
-    /// The plain socket, whose descriptor may be passed on to another process.
+    /// The plain socket. Its descriptor may be passed on to another process.
     pub fn into_unix_stream(self) -> UnixStream {
         self.stream
     }

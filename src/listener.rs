@@ -1,4 +1,5 @@
-//! The accept loop: admission before work, and patience when descriptors run out.
+//! The accept loop: admits connections before any work is done for them, and waits when descriptors
+//! run out.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -26,22 +27,23 @@ use crate::sys::socket::Socket;
 #[derive(Debug)]
 pub(crate) struct Listener {
     pub source: Source,
-    /// What is configured for its connections is found by it.
+    /// The key of its configuration in [`ActiveConfig`].
     pub name: Arc<str>,
-    /// Ends it before the drain, when a reload has no more use for it.
+    /// Stops this listener before a drain, when a reload removes it.
     pub stop: Arc<Stop>,
 }
 
-/// Ends the accepting of one listener, on all workers.
+/// Stops one listener on all workers.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     token: CancellationToken,
-    /// What its last connections are served by: the latest config has nothing for them.
+    /// The configuration for its last connections: the latest one does not have this listener any
+    /// more.
     config: OnceLock<Arc<ActiveConfig>>,
 }
 
 impl Stop {
-    /// `config` is the last one that has the listener.
+    /// Stops the listener. `config` is the last configuration that has it.
     pub(crate) fn stop(&self, config: &Arc<ActiveConfig>) {
         let _ = self.config.set(Arc::clone(config));
         self.token.cancel();
@@ -50,26 +52,27 @@ impl Stop {
 
 #[derive(Debug)]
 pub(crate) enum Source {
-    /// With the address that its connections connect to, where that is the same for all.
+    /// With the address that clients connect to, if it is the same for all connections.
     Tcp(TcpListener, Option<Endpoint>),
     Unix(UnixListener, Endpoint),
 }
 
-/// A socket fresh from the kernel.
+/// A connection as the kernel returned it.
 struct Incoming {
     socket: Socket,
     peer: Option<Endpoint>,
 }
 
 impl Listener {
-    /// Accepts until the drain starts, or a reload stops it, and whom the kernel has connected by then.
-    /// Nothing else ends it.
+    /// Accepts until a drain starts or a reload stops the listener, and then takes the connections
+    /// that the kernel has queued. It ends for no other reason.
     pub(crate) async fn run(self, state: Arc<ProxyState>, connections: TaskTracker) {
         let mut are_scarce = false;
         let mut taken: usize = 0;
         loop {
             if taken.is_multiple_of(AT_A_TIME) {
-                // Behind the connections that are there, and behind what has come for them meanwhile.
+                // Lets the tasks run for the existing connections and for events that came
+                // meanwhile.
                 yield_now().await;
             }
             taken = taken.wrapping_add(1);
@@ -97,11 +100,11 @@ impl Listener {
         self.take_queued(&state, &connections).await;
     }
 
-    /// Takes in those whom the kernel has connected already: the close of the listener would reset them.
-    /// Those who go on coming are not waited for.
+    /// Takes the connections in the kernel's queue, which a close of the listener would reset. It
+    /// does not wait for later ones.
     async fn take_queued(&self, state: &Arc<ProxyState>, connections: &TaskTracker) {
         for _ in 0..LAST_ROUNDS {
-            // So that the runtime hears of those who have come.
+            // Lets the runtime poll the socket, so that it sees connections that have come.
             yield_now().await;
             let mut taken = 0;
             while taken < AT_A_TIME
@@ -120,9 +123,9 @@ impl Listener {
         }
     }
 
-    /// The next connection. While descriptors `are_scarce`, which ends when nobody waits, none is
-    /// taken but beside the one in reserve: a connection would keep it for as long as it is open, and
-    /// the gate would answer nobody.
+    /// Accepts the next connection. While descriptors `are_scarce`, it leaves the reserved
+    /// descriptor free: otherwise a connection would hold that one for as long as it is open, and
+    /// the gate could not answer. The flag is cleared when no connection waits.
     async fn accept(&self, state: &ProxyState, are_scarce: &mut bool) -> io::Result<Incoming> {
         let mut next = pin!(self.source.accept());
         poll_fn(|cx| {
@@ -137,7 +140,7 @@ impl Listener {
         .await
     }
 
-    /// Takes the connection in, or closes it before any work is done for it.
+    /// Takes the connection, or closes it before any work is done for it.
     fn admit(&self, incoming: Incoming, state: &Arc<ProxyState>, connections: &TaskTracker) {
         let mut config = state.config.load_full();
         if let (false, Some(last)) = (
@@ -146,7 +149,7 @@ impl Listener {
         ) {
             config = Arc::clone(last);
         }
-        // A listener is stopped before a configuration comes that has nothing for it.
+        // A reload stops a listener before it activates a configuration without it.
         let Some(listener) = config.listeners.get(&*self.name).map(Arc::clone) else {
             return;
         };
@@ -166,8 +169,9 @@ impl Listener {
         }
     }
 
-    /// At the limit those who come are closed at once, also when there is no descriptor to accept
-    /// them with: that is what the reserve is for. As many in one go as tokio lets a task do.
+    /// At the limit, accepts the waiting connections and closes them at once. If no descriptor is
+    /// free, the reserve provides one. The number in one go is bounded by tokio's budget for a
+    /// task.
     fn turn_away_if_full(&self, state: &ProxyState) {
         if !state.limits.is_full() {
             return;
@@ -187,7 +191,7 @@ impl Listener {
 impl Source {
     /// # Cancel safety
     ///
-    /// As that of tokio's listeners: no connection is lost.
+    /// Cancel safe like the `accept` of tokio's listeners: no connection is lost.
     async fn accept(&self) -> io::Result<Incoming> {
         match self {
             Self::Tcp(listener, _) => {
@@ -211,7 +215,7 @@ impl Source {
     }
 }
 
-/// What comes of `future` now, if anything does.
+/// The result of `future` if it is ready now.
 async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -221,7 +225,8 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-/// Errors of the one connection that was about to be accepted (accept(2)): the next may be well.
+/// Errors of the one connection that was about to be accepted (accept(2)). The next one may
+/// succeed.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::*;
     matches!(
@@ -230,11 +235,12 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-/// Connections that are taken in one go. Each is some 20 µs of work that strangers order.
+/// The number of connections that are accepted in one go. Each costs about 20 µs, and unknown
+/// clients cause that work.
 const AT_A_TIME: usize = 8;
 
-/// Enough for more than the kernel keeps for a listener (src/sys/tcp.rs).
+/// More than the kernel queues for a listener (src/sys/tcp.rs).
 const LAST_ROUNDS: usize = 1024;
 
-/// Short enough not to be noticed, long enough not to spin.
+/// Short enough to be unnoticed, long enough to avoid a busy loop.
 const BACK_OFF: Duration = Duration::from_millis(50);

@@ -1,4 +1,4 @@
-//! What all connections of a proxy share.
+//! The state that all connections of a proxy share.
 
 use std::io;
 use std::sync::Arc;
@@ -22,19 +22,20 @@ use crate::tls::tickets::TicketSecret;
 pub(crate) struct ProxyState {
     pub config: ArcSwap<ActiveConfig>,
     pub limits: Limits,
-    /// For tickets that only this process opens; a reload keeps them.
+    /// Encrypts session tickets that only this process can decrypt. A reload keeps it.
     pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,
     pub ledger: Arc<Ledger>,
     pub drain: Drain,
-    /// What is listened on: none of it is dialled.
+    /// The sockets that this proxy listens on, which it must not dial.
     pub own: Arc<OwnSockets>,
     pub reserve: Reserve,
     pub complaint: Complaint,
 }
 
-/// Says at most once a second that accepting fails, for all listeners of all workers: out of
-/// descriptors they fail together, and a line for each would be a flood on a large machine.
+/// Limits the log line about failed accepts to one a second, over all listeners and workers:
+/// without descriptors they all fail together, and on a large machine a line for each would be a
+/// flood.
 #[derive(Debug, Default)]
 pub(crate) struct Complaint(Pace);
 

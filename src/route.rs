@@ -1,11 +1,12 @@
-//! Which backend a connection goes to: the first rule that matches.
+//! Chooses the backend of a connection: the first rule that matches.
 //!
 //! ```text
-//! ClientHello ─► expect: could any backend be meant? ─► handshake ─► choose: which one is it
+//! ClientHello ─► expect: can any rule choose a backend? ─► handshake ─► choose: which one
 //! ```
 //!
-//! A client's identity is known only after its handshake. Before, a rule that asks for one may come
-//! to match or not; so what nobody could be let in for is refused at once, and the rest waits.
+//! A client's identity is known only after its handshake. Before that, a rule that requires an
+//! identity may or may not match. A client that no identity could help is refused before the
+//! handshake; all others are decided after it.
 
 mod name;
 
@@ -19,18 +20,18 @@ pub(crate) use self::name::NamePattern;
 use crate::identity::{self, Identity};
 use crate::pattern::normal;
 
-/// The rules, in their order, with an index of the names that are written out.
+/// The rules in order, with an index of the exact names.
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
-    /// Of their names only those with wildcards: the others are in the index.
+    /// The rules. Each keeps only its names with wildcards; the exact ones are in the index.
     rules: Vec<Rule>,
-    /// The rules that have this name among theirs, in their order.
+    /// The rules that have this exact name, in order.
     by_name: HashMap<String, Vec<usize>>,
-    /// The rules that may match other names as well, in their order.
+    /// The rules that may match other names too, in order.
     others: Vec<usize>,
 }
 
-/// One rule: every key that is given must match, and a list matches with any of its entries.
+/// One rule: every key that is given must match. A list matches if any of its entries does.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rule {
     pub listener: Vec<String>,
@@ -42,12 +43,13 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Whether it matches whoever the client is and whatever host it asks for.
+    /// Whether it matches every client and every server name.
     pub(crate) fn is_broad(&self) -> bool {
         self.sni.is_empty() && self.from.is_empty() && self.identity.is_empty()
     }
 
-    /// Whether this one, which [is broad](Self::is_broad), leaves nothing to `other` behind it.
+    /// Whether this rule, which [is broad](Self::is_broad), matches everything that `other` does,
+    /// so that `other` behind it is never reached.
     pub(crate) fn takes_all_of(&self, other: &Self) -> bool {
         let covers = |mine: &[String], theirs: &[String]| {
             mine.is_empty() || (!theirs.is_empty() && theirs.iter().all(|it| mine.contains(it)))
@@ -63,40 +65,40 @@ pub(crate) enum Action {
     Backend(String),
 }
 
-/// What the rules are asked about.
+/// The properties of a connection that rules are matched against.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Query<'a> {
     pub listener: &'a str,
     pub sni: Option<&'a str>,
     pub alpn: Option<&'a str>,
     pub peer: Option<IpAddr>,
-    /// `None` is nobody in particular.
+    /// `None` is a client without an identity.
     pub identity: Option<&'a Identity>,
 }
 
-/// Why a connection goes nowhere.
+/// Why no backend was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RouteRefusal {
     NoRoute,
     Denied,
 }
 
-/// Whether the client may come to have an identity.
+/// Whether the handshake may give the client an identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expecting {
     Nobody,
     Somebody,
 }
 
-/// Whether the protocol must be one that the rule names.
+/// Whether only protocols that a rule names may be agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Naming {
     Any,
-    /// Nobody has said of the others' backends that they speak it.
+    /// A rule that names no protocol makes no statement about the protocol of its backend.
     Required,
 }
 
-/// What is known of a rule before the client has an identity.
+/// How a rule matches before the client's identity is known.
 #[derive(Clone, Copy)]
 enum Match {
     Certain,
@@ -130,6 +132,10 @@ impl Routes {
     }
 
     /// The name of the backend of the first rule that matches.
+    ///
+    /// # Errors
+    ///
+    /// No rule matches, or the first one that matches denies.
     pub(crate) fn choose(&self, query: &Query<'_>) -> Result<&str, RouteRefusal> {
         let first = self
             .candidates(query.sni)
@@ -141,10 +147,11 @@ impl Routes {
         }
     }
 
-    /// Whether [`Self::choose`] could come to choose a backend once the client has an identity.
+    /// Whether [`Self::choose`] may choose a backend once the client's identity is known.
     ///
-    /// Whoever a possible rule turns out not to mean takes the protocol along to the next: a rule that
-    /// names none takes any. To answer with it is to keep the rule's promise to whom it means.
+    /// If a rule that is possible now does not match the client's identity later, the client falls
+    /// through to the next rule with the protocol that was agreed on; a rule that names no protocol
+    /// accepts any. Agreeing on the protocol keeps the promise of the rule that names it.
     pub(crate) fn expect(
         &self,
         query: &Query<'_>,
@@ -162,15 +169,15 @@ impl Routes {
                 (Action::Backend(_), _) if is_named => return Ok(()),
                 (_, Match::Possible) => {}
                 (Action::Deny, Match::Certain) if is_named => return Err(RouteRefusal::Denied),
-                // It takes the client, or turns it away, without this protocol.
+                // This rule decides about the client, and does not name this protocol.
                 (_, Match::Certain) => return Err(RouteRefusal::NoRoute),
             }
         }
         Err(RouteRefusal::NoRoute)
     }
 
-    /// How [`Self::choose`] comes to its end: for each rule, up to the one that matches, the first
-    /// key that does not.
+    /// Explains the result of [`Self::choose`]: for each rule up to the one that matches, the first
+    /// key that does not match.
     pub(crate) fn trace(&self, query: &Query<'_>) -> Vec<Option<&'static str>> {
         let mut candidates = self.candidates(query.sni).peekable();
         let mut trace = Vec::new();
@@ -192,7 +199,7 @@ impl Routes {
         trace
     }
 
-    /// The application protocols that rules for `listener` name, in the order of the rules.
+    /// The application protocols (ALPN) in the rules for `listener`, in the order of the rules.
     pub(crate) fn protocols(&self, listener: &str) -> Vec<String> {
         let mut protocols = Vec::new();
         let rules = self.rules.iter();
@@ -206,7 +213,7 @@ impl Routes {
         protocols
     }
 
-    /// The rules whose names may be `sni`, in their order.
+    /// The rules that may match the server name `sni`, in order.
     fn candidates(&self, sni: Option<&str>) -> impl Iterator<Item = Candidate<'_>> {
         let named = sni.and_then(|name| self.by_name.get(&*normal(name)));
         let mut named = named.map_or(&[][..], Vec::as_slice).iter().peekable();
@@ -247,7 +254,7 @@ struct Candidate<'a> {
     name: Name,
 }
 
-/// Whether a rule was found by the name that the client asked for.
+/// Whether a rule was found through the index of exact names.
 enum Name {
     Known,
     Open,
@@ -274,7 +281,7 @@ impl Candidate<'_> {
         } else if matches!(self.name, Name::Open) && !any(&rule.sni, has_name) {
             Some("sni")
         } else if !any(&rule.identity, is_named) {
-            // Last: who has it for a mismatch knows that everything else does match.
+            // This check is last: if the identity is the mismatch, every other key matches.
             Some(IDENTITY)
         } else {
             None

@@ -1,7 +1,7 @@
-//! What serves connections: one accept loop a listener, and what they all share.
+//! Workers, which accept and serve connections: one accept loop for each listener.
 //!
-//! Each worker is one thread with one runtime; a connection never leaves it. Embedded, and under
-//! test, the same code runs on the caller's runtime.
+//! Each worker is one thread with one runtime, and a connection never leaves it. In an embedding
+//! program and in tests the same code runs on the caller's runtime.
 
 use std::future::{Future, poll_fn};
 use std::os::unix;
@@ -20,24 +20,24 @@ use crate::listener::{Listener, Source, Stop};
 use crate::proxy_state::ProxyState;
 use crate::tls::turns::Rounds;
 
-/// A bound listener that no runtime has yet.
+/// A bound listener without a runtime.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub socket: Socket,
     /// The name of the listener.
     pub name: Arc<str>,
-    /// Ends its accepting alone.
+    /// Stops this listener alone.
     pub stop: Arc<Stop>,
 }
 
 #[derive(Debug)]
 pub(crate) enum Socket {
-    /// With the address that its connections connect to, where that is the same for all.
+    /// With the address that clients connect to, if it is the same for all connections.
     Tcp(net::TcpListener, Option<Endpoint>),
     Unix(unix::net::UnixListener, Endpoint),
 }
 
-/// The listeners of one worker, on the runtime that it was made on.
+/// The listeners of one worker, bound to the current runtime.
 #[derive(Debug)]
 pub(crate) struct Worker {
     listeners: Vec<Listener>,
@@ -45,13 +45,14 @@ pub(crate) struct Worker {
     more: mpsc::Receiver<Bound>,
 }
 
-/// Where a worker gets listeners that a reload has added. Bounded: a reload waits.
+/// Sends listeners that a reload has added to a worker. The channel is bounded; the reload waits
+/// when it is full.
 pub(crate) type ListenerSender = mpsc::Sender<Bound>;
 
 impl Worker {
     /// # Errors
     ///
-    /// The runtime cannot watch a socket.
+    /// The runtime cannot register a socket.
     pub(crate) fn new(
         bound: Vec<Bound>,
         state: Arc<ProxyState>,
@@ -69,7 +70,7 @@ impl Worker {
         Ok((worker, door))
     }
 
-    /// Accepts until the drain, then waits until every connection has ended.
+    /// Accepts until the drain, and then waits until every connection has ended.
     pub(crate) async fn run(mut self) {
         let connections = TaskTracker::new();
         let state = &self.state;
@@ -98,7 +99,7 @@ impl Worker {
 }
 
 impl Bound {
-    /// On this thread's runtime.
+    /// Registers the socket with this thread's runtime.
     fn watched(self) -> io::Result<Listener> {
         let source = match self.socket {
             Socket::Tcp(socket, local) => Source::Tcp(TcpListener::from_std(socket)?, local),
@@ -114,9 +115,9 @@ impl Bound {
 
 const DOOR: usize = 16;
 
-/// A worker on a thread of its own, waiting to start.
+/// A worker on its own thread, ready to start.
 ///
-/// Dropping it before it was started ends the thread.
+/// Dropping it before the start ends the thread.
 #[derive(Debug)]
 pub(crate) struct WorkerThread {
     go: oneshot::Sender<()>,
@@ -124,7 +125,7 @@ pub(crate) struct WorkerThread {
 }
 
 impl WorkerThread {
-    /// Makes the thread, its runtime and its listeners, so that starting it cannot fail.
+    /// Creates the thread, its runtime and its listeners, so that the start cannot fail.
     pub(crate) async fn spawn(
         index: usize,
         bound: Vec<Bound>,
@@ -136,7 +137,8 @@ impl WorkerThread {
         let life = async move {
             let worker = match Worker::new(bound, state) {
                 Ok((worker, door)) => {
-                    // If nobody listens the proxy was dropped, and nobody says go either.
+                    // If the receiver is gone, the proxy was dropped, and `start` never comes
+                    // either.
                     let _ = ready.send(Ok(door));
                     worker
                 }
@@ -162,15 +164,15 @@ impl WorkerThread {
         Ok((Self { go, ended }, door))
     }
 
-    /// Lets the worker accept; ends when it has.
+    /// Lets the worker accept, and waits until it has ended.
     pub(crate) async fn start(self) {
         let _ = self.go.send(());
-        // An error means that the thread is gone, which is an end too.
+        // An error means that the thread has ended too.
         let _ = self.ended.await;
     }
 }
 
-/// Runs the worker, and has its handshakes take turns.
+/// Runs the worker with handshakes that take turns.
 async fn with_turns(worker: impl Future<Output = ()>) {
     let mut rounds = Rounds::begin();
     let mut worker = pin!(worker);

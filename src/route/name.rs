@@ -1,4 +1,4 @@
-//! The names that clients ask for, as routes and certificates write them.
+//! DNS name patterns, as in routes and certificates.
 
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ impl NamePattern {
         self.pattern.matches(labels, Case::Ignored, Wildcard::Real)
     }
 
-    /// The one name that it stands for, in lower case.
+    /// The one name that the pattern matches, in lower case; `None` if it has wildcards.
     pub(crate) fn exact(&self) -> Option<&str> {
         self.pattern.is_exact().then_some(self.text.as_str())
     }
@@ -37,7 +37,7 @@ impl FromStr for NamePattern {
                         .chars()
                         .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
         };
-        // Nobody can ask for an address (RFC 6066 §3).
+        // An IP address is not allowed as a server name (RFC 6066 §3).
         if !text.split('.').all(is_label) || text.parse::<Ipv4Addr>().is_ok() {
             return Err(ParseNamePatternError);
         }

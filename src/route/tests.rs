@@ -74,7 +74,7 @@ fn the_first_rule_of_which_every_key_matches_wins() {
     assert!(routes.protocols("other").is_empty());
 }
 
-/// The index may change how long it takes, and not what is found.
+/// The index must not change the result, only the time that it takes.
 #[test]
 fn a_name_that_is_written_out_does_not_overtake_an_earlier_rule() {
     let rule = |names: &[&str], action| Rule {
@@ -157,7 +157,8 @@ fn a_name_with_odd_parts_is_no_way_around_a_refusal() {
     assert_eq!(admitting.choose(&query), Ok("rest"));
 }
 
-/// No client is refused early who would have been let in, and as many as possible of the others are.
+/// A client that an identity could help must not be refused early; as many of the others as
+/// possible must be.
 #[test]
 fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
     let rule = |sni: &str, identity: &[&str], action| Rule {
@@ -210,7 +211,8 @@ fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
     }
 }
 
-/// A backend of a route that names no protocol may speak any, and nobody has said which.
+/// A route that names no protocol may lead to a backend that speaks any, and the configuration does
+/// not say which.
 #[test]
 fn a_protocol_that_only_other_rules_name_is_not_answered() {
     let rule = |sni: &str, alpn: &[&str]| Rule {
@@ -237,7 +239,7 @@ fn a_protocol_that_only_other_rules_name_is_not_answered() {
     assert_eq!(ask("old.example", None, Naming::Any), Ok(()));
 }
 
-/// Whatever stands behind it: who is meant must get there.
+/// This holds for every rule behind it: the clients that the rule names must reach its backend.
 #[test]
 fn a_protocol_that_a_rule_names_for_somebody_is_answered() {
     let rule = |alpn: &[&str], identity: &[&str], action| Rule {
@@ -253,7 +255,7 @@ fn a_protocol_that_a_rule_names_for_somebody_is_answered() {
         vec![rule(&[], &[], to("rest"))],
         vec![rule(&["h2"], &[], to("rest"))],
         vec![rule(&["http/1.1"], &[], to("rest"))],
-        // They are told so once it is known who they are.
+        // They learn it after the handshake, when their identity is known.
         vec![rule(&[], &[], Action::Deny)],
         vec![rule(&["h2"], &[], Action::Deny)],
         vec![bob(), rule(&[], &[], to("rest"))],
@@ -269,7 +271,8 @@ fn a_protocol_that_a_rule_names_for_somebody_is_answered() {
     }
 }
 
-/// One that denies everything is asked again, without the protocol: an earlier one may take that.
+/// For a rule that denies everything the question is repeated without the protocol: an earlier rule
+/// may accept the client then.
 #[test]
 fn a_protocol_is_denied_by_a_rule_that_names_it() {
     let deny = |alpn: &[&str]| {
