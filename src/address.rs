@@ -1,4 +1,4 @@
-//! Where something listens or is dialled: `tcp:host:port`, `host:port` or `unix:/path`.
+//! Addresses to listen on or to dial: `tcp:host:port`, `host:port` or `unix:/path`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -31,13 +31,13 @@ pub enum Address {
 }
 
 impl Address {
-    /// Whether it is the same place each time: port 0 is another each time.
+    /// Whether it always means the same place: port 0 is a new port each time.
     pub(crate) fn is_one(&self) -> bool {
         !matches!(self, Self::Tcp { port: 0, .. })
     }
 
-    /// Whether connections to `dialled` come to a listener at this address, as far as one can tell
-    /// without a name server.
+    /// Whether a connection to `dialled` reaches a listener at this address, if that can be found
+    /// out without a name server.
     pub(crate) fn is_reached_by(&self, dialled: &Self) -> bool {
         match (self, dialled) {
             (Self::Unix(ours), Self::Unix(path)) => ours == path,
@@ -52,7 +52,7 @@ impl Address {
         }
     }
 
-    /// Whether not both can be listened on.
+    /// Whether it is impossible to listen on both.
     pub(crate) fn collides_with(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp { host, port }, Self::Tcp { host: to, port: at }) => {
@@ -65,7 +65,8 @@ impl Address {
         }
     }
 
-    /// Whether only processes of this machine can be at the other end.
+    /// Whether only processes on this machine can be at the other end: a Unix socket, a loopback IP
+    /// address, or the name `localhost`.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix(_) => true,
@@ -77,7 +78,8 @@ impl Address {
     }
 }
 
-/// Each address of one host with each of another; of names only `localhost` is known to have some.
+/// All pairs of an address of one host and an address of the other. `localhost` is the only name
+/// whose addresses are known here.
 fn pairs(one: &str, other: &str) -> impl Iterator<Item = (IpAddr, IpAddr)> {
     let known = |host: &str| match host.parse::<IpAddr>() {
         Ok(ip) => vec![ip.to_canonical()],
@@ -91,7 +93,7 @@ fn pairs(one: &str, other: &str) -> impl Iterator<Item = (IpAddr, IpAddr)> {
         .flat_map(move |ip| other.clone().into_iter().map(move |to| (ip, to)))
 }
 
-/// A connect to the unspecified address goes to loopback.
+/// A connect to the unspecified address reaches loopback.
 fn destination(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -100,7 +102,7 @@ fn destination(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// Whether a socket that is bound to `ip` has `other` as well: `[::]` serves IPv4 too.
+/// Whether a socket that is bound to `ip` also covers `other`: `[::]` serves IPv4 too.
 fn includes(ip: IpAddr, other: IpAddr) -> bool {
     ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4())
 }
@@ -156,7 +158,7 @@ fn parse_unix(path: &str) -> Result<Address, ParseAddressError> {
 
 fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
     let (host, port) = text.rsplit_once(':').ok_or(ParseAddressError::NoPort)?;
-    // `parse` alone would also take `+80`.
+    // `parse` alone would also accept `+80`.
     let digits = port.bytes().all(|byte| byte.is_ascii_digit());
     let port = port.parse().ok().filter(|_| digits);
     let port = port.ok_or(ParseAddressError::BadPort)?;
@@ -170,7 +172,7 @@ fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
         None => host,
     };
     let name_like = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    // As it is written elsewhere: every address of this machine, IPv6 and IPv4.
+    // As in other programs, an empty host means every address of this machine, IPv6 and IPv4.
     let host = if host.is_empty() { "::" } else { host };
     if !host.chars().all(name_like) {
         return Err(ParseAddressError::BadHost);
@@ -181,7 +183,7 @@ fn parse_tcp(text: &str) -> Result<Address, ParseAddressError> {
     })
 }
 
-/// What is wrong with an address, and what would be right.
+/// Why an address is invalid. The message says how to correct it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseAddressError {
@@ -200,19 +202,19 @@ pub enum ParseAddressError {
     /// The port is not a number from 0 to 65535.
     #[error("the port must be a number from 0 to 65535, as in `127.0.0.1:8443`")]
     BadPort,
-    /// The host is neither a name nor an IP address.
+    /// The host is not a name and not an IP address.
     #[error("the host must be a name or an IP address, as in `localhost:8443` or `[::1]:8443`")]
     BadHost,
-    /// An IPv6 address stands without brackets.
+    /// An IPv6 address has no brackets.
     #[error("write an IPv6 address in brackets, as in `[::1]:8443`")]
     Brackets,
-    /// A Unix address names a relative path.
+    /// A Unix address has a relative path.
     #[error("the path of a Unix socket must be absolute, as in `unix:/run/app.sock`")]
     RelativePath,
     /// A Unix address is longer than the kernel allows.
     #[error("the path of a Unix socket is limited to 107 bytes; use a shorter directory")]
     LongPath,
-    /// Socket activation is part of the contract, not of this version.
+    /// Socket activation is planned, but this version does not support it.
     #[error("`systemd:` addresses are not supported in this version; use `tcp:` or `unix:`")]
     Systemd,
 }

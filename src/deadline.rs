@@ -1,12 +1,12 @@
-//! A point in time that bounds every wait of one phase.
+//! A point in time that bounds all waits of one phase.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-/// When a phase must have ended. Made once for the phase and passed down, so that retries and
-/// slow steps share one budget.
+/// The time by which a phase must end. It is made once for a phase and passed down, so that retries
+/// and slow steps share one budget.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -20,14 +20,14 @@ use tokio::time::{Instant, timeout_at};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// `None` is never.
+    /// `None` means never.
     at: Option<Instant>,
     scope: Scope,
 }
 
-/// What a deadline bounds, and so what it means that it has passed. A phase that the end of the whole
-/// connection cuts short has a deadline that says so: who looks at the clock later may find that both
-/// have passed.
+/// What a deadline bounds, which tells what its end means. When the lifetime of the connection cuts
+/// a phase short, the deadline keeps that in its scope. A later look at the clock could not tell,
+/// because both times may have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// One phase.
@@ -37,13 +37,13 @@ pub(crate) enum Scope {
 }
 
 impl Deadline {
-    /// The deadline that never comes.
+    /// The deadline that never passes.
     pub const NEVER: Self = Self {
         at: None,
         scope: Scope::Phase,
     };
 
-    /// `budget` from now; `None` and what the clock cannot express mean never.
+    /// A deadline in `budget` from now. `None`, and a budget that overflows the clock, mean never.
     pub fn after(budget: impl Into<Option<Duration>>) -> Self {
         let at = budget
             .into()
@@ -51,7 +51,7 @@ impl Deadline {
         Self { at, ..Self::NEVER }
     }
 
-    /// The end of a connection that may live so long.
+    /// The deadline for a whole connection with this lifetime.
     pub(crate) fn of_lifetime(lifetime: Option<Duration>) -> Self {
         Self {
             scope: Scope::Lifetime,
@@ -64,22 +64,23 @@ impl Deadline {
         self.scope
     }
 
-    /// Whether it never comes.
+    /// Whether it never passes.
     pub(crate) fn is_never(self) -> bool {
         self.at.is_none()
     }
 
-    /// Waits for `work` until the deadline.
+    /// Runs `work` until the deadline. If both are ready at the same time, the work wins.
     ///
-    /// Work that is ready wins over a deadline that has come at the same time.
+    /// With a deadline other than [`Deadline::NEVER`] this needs a tokio runtime with its timer
+    /// enabled.
     ///
     /// # Errors
     ///
-    /// [`Elapsed`] when the deadline came first; the work is dropped.
+    /// [`Elapsed`] if the deadline passed first. The work is dropped.
     ///
     /// # Cancel safety
     ///
-    /// As that of `work`.
+    /// As cancel safe as `work`, which is dropped together with this future.
     pub async fn bound<F: Future>(self, work: F) -> Result<F::Output, Elapsed> {
         match self.at {
             Some(instant) => timeout_at(instant, work).await.map_err(|_| Elapsed),
@@ -87,7 +88,7 @@ impl Deadline {
         }
     }
 
-    /// What is left, at least zero; `None` for [`Deadline::NEVER`].
+    /// The remaining time, zero if the deadline has passed; `None` for [`Deadline::NEVER`].
     pub fn remaining(self) -> Option<Duration> {
         self.at
             .map(|instant| instant.saturating_duration_since(Instant::now()))
@@ -106,7 +107,7 @@ impl Deadline {
         }
     }
 
-    /// So much later. A lifetime is not postponed.
+    /// The deadline later by `by`. A lifetime is not postponed.
     pub(crate) fn postponed(self, by: Duration) -> Self {
         match self.scope {
             Scope::Phase => Self {
@@ -117,19 +118,19 @@ impl Deadline {
         }
     }
 
-    /// Waits for the deadline itself.
+    /// Waits until the deadline has passed.
     pub(crate) async fn passed(self) {
-        // Nothing else ends it.
+        // Only the deadline can end this.
         let _ = self.bound(std::future::pending::<()>()).await;
     }
 }
 
-/// The deadline came first.
+/// The deadline passed before the work was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline passed")]
 pub struct Elapsed;
 
-/// The budget starts now.
+/// The budget starts at the conversion.
 impl From<Duration> for Deadline {
     fn from(budget: Duration) -> Self {
         Self::after(budget)

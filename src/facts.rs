@@ -1,4 +1,4 @@
-//! What is known of a connection once TLS is done, and its one-line JSON form.
+//! What is known of a connection after its handshake, and its JSON form.
 
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,13 @@ use serde::{Serialize, Serializer};
 use crate::id::Id;
 use crate::identity::Identity;
 
-/// The facts of one connection: who connected, where, and how.
+/// The facts of one connection: the client, its addresses, TLS, and the chosen backend.
 ///
-/// Every open connection keeps them, so texts that many have in common are shared.
+/// Every open connection keeps its facts in memory, so texts that many connections have in common
+/// are shared.
 ///
-/// The JSON form is fixed: the gate, the hello page and the audit log all show this one. A fact
-/// that is not known is `null`.
+/// The JSON form is stable and is the same at the gate, on the hello page and in the audit log. A
+/// fact that is not known is `null`.
 ///
 /// ```
 /// use vestibule::Facts;
@@ -28,31 +29,33 @@ use crate::identity::Identity;
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Facts {
-    /// Names the connection; whoever knows it may claim it.
+    /// The connection's id, which is also a capability: a worker that knows it may claim the
+    /// connection.
     pub id: Id,
-    /// The configured name of the listener that accepted it.
+    /// The configured name of the listener that accepted the connection.
     pub listener: Option<Arc<str>>,
-    /// Where the client is.
+    /// The client's address. Behind a load balancer with PROXY protocol, the address in its header.
     pub peer: Option<Endpoint>,
-    /// Where the client connected to.
+    /// The address that the client connected to.
     pub local: Option<Endpoint>,
-    /// The backend that a route chose.
+    /// The name of the backend that a route chose.
     pub backend: String,
-    /// When it was accepted; RFC 3339 with milliseconds in JSON.
+    /// The time of the accept; RFC 3339 with milliseconds in JSON.
     #[serde(serialize_with = "rfc3339_millis")]
     pub accepted_at: SystemTime,
-    /// What TLS agreed on; `None` on a plaintext listener.
+    /// The result of the TLS handshake; `None` on a plaintext listener.
     pub tls: Option<TlsFacts>,
-    /// Who the client proved to be with its certificate.
+    /// The client's identity from its verified certificate.
     pub identity: Option<Arc<Identity>>,
-    /// Who the backend proved to be with its certificate, once it was reached. Left out of the JSON
-    /// form where it is not known.
+    /// The backend's identity from its verified certificate, once it is connected. If it is not
+    /// known, the JSON form leaves it out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend_identity: Option<Arc<Identity>>,
 }
 
 impl Facts {
-    /// Facts with a random id for a connection to `backend`, accepted now, and nothing else known.
+    /// Facts of a connection to `backend`, accepted now, with a random id. Everything else is
+    /// unknown.
     pub fn new(backend: impl Into<String>) -> Self {
         Self {
             backend: backend.into(),
@@ -60,7 +63,7 @@ impl Facts {
         }
     }
 
-    /// What is known of a connection accepted now: its id.
+    /// Facts of a connection accepted now. Only the id is known.
     pub(crate) fn of(id: Id) -> Self {
         Self {
             id,
@@ -75,32 +78,32 @@ impl Facts {
         }
     }
 
-    /// One line of JSON, without the line's end.
+    /// One line of JSON, without a newline at the end.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("facts have string keys and no failing serializer")
     }
 
-    /// The client's IP address, where it has one.
+    /// The client's IP address; `None` if the client connected through a Unix socket.
     pub fn peer_ip(&self) -> Option<IpAddr> {
         self.peer.as_ref().and_then(Endpoint::ip)
     }
 }
 
-/// What the handshake agreed on.
+/// The result of a TLS handshake.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct TlsFacts {
     /// `1.2` or `1.3`.
     pub version: &'static str,
-    /// The cipher suite as rustls names it, as in `TLS13_AES_128_GCM_SHA256`.
+    /// The name of the cipher suite in rustls, for example `TLS13_AES_128_GCM_SHA256`.
     pub cipher: Option<&'static str>,
-    /// The key exchange group, as in `X25519`.
+    /// The key exchange group, for example `X25519`.
     pub group: Option<&'static str>,
-    /// The server name that the client asked for (RFC 6066 §3).
+    /// The server name that the client asked for (SNI, RFC 6066 §3).
     pub sni: Option<Box<str>>,
-    /// The application protocol that was agreed on (RFC 7301).
+    /// The agreed application protocol (ALPN, RFC 7301).
     pub alpn: Option<Box<str>>,
-    /// Whether an earlier session was resumed.
+    /// Whether the handshake resumed an earlier session (RFC 8446 §2.2).
     pub resumed: bool,
 }
 
@@ -115,7 +118,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// The IP address, where there is one. An IPv4-mapped IPv6 address is shown as IPv4.
+    /// The IP address; `None` for a Unix socket. An IPv4-mapped IPv6 address is returned as IPv4.
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Tcp(address) => Some(address.ip().to_canonical()),
@@ -138,7 +141,7 @@ impl fmt::Display for Endpoint {
             }
             Self::Unix(path) => {
                 f.write_str("unix:")?;
-                // Whoever connects has chosen it, and no line of a log is theirs to write.
+                // The peer chooses this path, and must not be able to forge log lines with it.
                 let path = path.display().to_string();
                 path.chars().try_for_each(|c| match c.is_control() {
                     true => write!(f, "{}", c.escape_default()),
@@ -208,8 +211,8 @@ mod tests {
         assert_eq!(peer.to_string(), shown);
     }
 
-    /// With the counts of its `Arc`, the size that the allocator has room for (jemalloc has 256, then
-    /// 320): every idle connection has them.
+    /// Every idle connection has its facts, in an `Arc`. With the two counts of the `Arc` the size
+    /// must fit a size class of the allocator (jemalloc has 256 and then 320 bytes).
     #[test]
     fn the_facts_of_a_connection_are_small() {
         assert!(size_of::<Facts>() <= 240, "{}", size_of::<Facts>());

@@ -1,11 +1,12 @@
-//! The name of one connection: a UUID v4, 122 random bits from the operating system.
+//! The id of a connection: a UUID v4 with 122 random bits from the operating system (RFC 9562
+//! §5.4).
 
 use std::fmt;
 use std::str::FromStr;
 
 use uuid::Uuid;
 
-/// The identifier of a connection, and at the gate the capability to claim it.
+/// The id of a connection, and at the gate the capability to claim it.
 ///
 /// ```
 /// use vestibule::Id;
@@ -18,12 +19,12 @@ use uuid::Uuid;
 pub struct Id(Uuid);
 
 impl Id {
-    /// A fresh id that nobody can guess.
+    /// A new id that nobody can guess.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 
-    /// The first and the last in order.
+    /// The smallest and the largest id.
     pub(crate) const MIN: Self = Self(Uuid::nil());
     pub(crate) const MAX: Self = Self(Uuid::max());
 
@@ -32,7 +33,7 @@ impl Id {
         self.0.as_bytes()
     }
 
-    /// Eight characters for logs: enough to find a connection, not enough to claim it.
+    /// The first eight characters, for logs: enough to find a connection, not enough to claim it.
     pub(crate) fn short(&self) -> String {
         let mut text = self.to_string();
         text.truncate(8);
@@ -47,19 +48,19 @@ impl fmt::Display for Id {
     }
 }
 
-/// Never the whole id: it is a capability, and `Debug` output ends up in logs.
+/// Never shows the whole id: it is a capability, and `Debug` output gets into logs.
 impl fmt::Debug for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Id({}…)", self.short())
     }
 }
 
-/// Accepts the hyphenated form alone, in either case.
+/// Accepts only the hyphenated form, in upper or lower case.
 impl FromStr for Id {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        // The uuid crate also reads braces, URNs and bare digits; the length tells them apart.
+        // The uuid crate also accepts braces, URNs and bare digits; the length excludes them.
         if text.len() != HYPHENATED_LENGTH {
             return Err(ParseIdError);
         }
@@ -79,7 +80,7 @@ impl From<Id> for Uuid {
     }
 }
 
-/// The text was not a hyphenated UUID.
+/// The text is not a UUID in the hyphenated form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID in the hyphenated form")]
 pub struct ParseIdError;

@@ -1,4 +1,4 @@
-//! Who a client proved to be, and the rules that say who may be let in.
+//! Verified identities of peers, and rules that match them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,24 +7,25 @@ use serde::Serialize;
 
 use crate::pattern::{Case, Pattern, Wildcard};
 
-/// Who a peer proved to be with its certificate.
+/// The identity of a peer, from its verified certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct Identity {
-    /// The URI subject alternative names, among them a SPIFFE id.
+    /// The URI subject alternative names (RFC 5280 §4.2.1.6). A SPIFFE id is one of these.
     pub uri: Vec<String>,
-    /// The DNS subject alternative names.
+    /// The DNS subject alternative names (RFC 5280 §4.2.1.6).
     pub dns: Vec<String>,
     /// The subject's common name.
     pub cn: Option<String>,
-    /// The subject's organisational units.
+    /// The subject's organizational units.
     pub ou: Vec<String>,
-    /// The SHA-256 of the certificate, in hexadecimal.
+    /// The SHA-256 digest of the certificate in DER, as 64 lowercase hexadecimal digits.
     pub sha256: String,
 }
 
 impl Identity {
-    /// Who has this name and no other, as in `cn:alice`; `None` if it is no kind of name.
+    /// An identity with this one name, for example `cn:alice`; `None` if the text has no known
+    /// prefix.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let mut identity = Self::default();
         let (kind, name) = name.split_once(':')?;
@@ -40,7 +41,7 @@ impl Identity {
         Some(identity)
     }
 
-    /// Every name of it, as a rule says them: `uri:…`, `dns:…`, `cn:…`, `ou:…` and `sha256:…`.
+    /// All its names in the form of rules: `uri:…`, `dns:…`, `cn:…`, `ou:…` and `sha256:…`.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         let kinds = [
             ("uri", self.uri.as_slice()),
@@ -53,19 +54,19 @@ impl Identity {
         kinds.flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}:{name}")))
     }
 
-    /// Whether one of [`Self::names`] is this one.
+    /// Whether one of [`Self::names`] equals `name`.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.names().any(|own| own == name)
     }
 
-    /// Whether nothing names its owner but the certificate itself.
+    /// Whether it has no name except the digest of its certificate.
     pub(crate) fn is_nameless(&self) -> bool {
         self.uri.is_empty() && self.dns.is_empty() && self.cn.is_none() && self.ou.is_empty()
     }
 }
 
 impl fmt::Display for Identity {
-    /// One name of it, the most telling: as a rule would say it.
+    /// Its most specific name, in the form of a rule.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.uri.first(), self.dns.first(), &self.cn) {
             (Some(uri), _, _) => write!(f, "uri:{uri}"),
@@ -76,7 +77,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// One rule about identities, as in `uri:spiffe://corp/ns/*/sa/web`.
+/// One rule about identities, for example `uri:spiffe://corp/ns/*/sa/web`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     kind: Kind,
@@ -85,7 +86,7 @@ pub(crate) struct Rule {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    /// What is before the path, and the path's segments.
+    /// The part before the path, and the segments of the path.
     Uri(String, Pattern),
     Dns(Pattern),
     Cn(Pattern),
@@ -94,12 +95,13 @@ enum Kind {
 }
 
 impl Rule {
-    /// Whether it lets this one in.
+    /// Whether the rule matches, for a list of identities that are allowed.
     pub(crate) fn admits(&self, identity: &Identity) -> bool {
         self.names(identity, Wildcard::Real)
     }
 
-    /// Whether it turns this one away: also by a name with parts that would let nobody in.
+    /// Whether the rule matches, for a list of identities that are denied. Here wildcards also
+    /// match parts that [`Self::admits`] does not accept, such as empty ones.
     pub(crate) fn turns_away(&self, identity: &Identity) -> bool {
         self.names(identity, Wildcard::Any)
     }
@@ -162,8 +164,8 @@ impl FromStr for Rule {
     }
 }
 
-/// Wildcards stand for segments of the path: one in front of it would let in whoever may name
-/// themselves.
+/// Wildcards are allowed only in the path: a wildcard before it would match names that anybody can
+/// obtain.
 fn uri(text: &str) -> Result<Kind, ParseRuleError> {
     let (scheme, rest) = text.split_once(':').ok_or(ParseRuleError::Uri)?;
     let path = match rest.strip_prefix("//") {
@@ -182,7 +184,7 @@ fn uri(text: &str) -> Result<Kind, ParseRuleError> {
     Ok(Kind::Uri(origin.to_owned(), pattern))
 }
 
-/// In hexadecimal, with colons as `openssl x509 -fingerprint` prints them or without.
+/// A digest in hexadecimal, with or without colons. `openssl x509 -fingerprint` prints colons.
 fn digest(text: &str) -> Result<String, ParseRuleError> {
     let digits: String = text
         .chars()
@@ -203,7 +205,7 @@ fn is_label(label: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')))
 }
 
-/// What is wrong with the text of a rule.
+/// Why the text of a rule is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ParseRuleError {
     #[error("an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`")]

@@ -1,21 +1,21 @@
-//! Log filters as people write them: what would hide lines by mistake is none.
+//! Log filters from users. A filter that would hide lines because of a typing error is rejected.
 
 use tracing::level_filters::LevelFilter;
 
-/// The filter for `tracing_subscriber`, in which everything that is not spoken of has the level info; `None` if
-/// it is not one.
+/// Completes a filter for `tracing_subscriber`: targets that it does not name get the level info.
+/// Returns `None` if it is invalid.
 pub fn complete(filter: &str) -> Option<String> {
     let directives = filter.split(',').map(str::trim);
     let is_well = directives.into_iter().all(is_directive);
-    // The later of two that are about everything counts.
+    // Of two directives for all targets, the later one counts.
     is_well.then(|| format!("info,{filter}"))
 }
 
-/// A level, or a part of the program with its level. A word alone that is no level would be taken for the name
-/// of a module.
+/// A level, or a module with its level. `tracing_subscriber` would take a misspelt level for the
+/// name of a module.
 fn is_directive(directive: &str) -> bool {
     let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
-    // Of spans and fields.
+    // A directive for spans and fields.
     if directive.contains('[') {
         return !directive.contains(';');
     }

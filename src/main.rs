@@ -4,8 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// glibc's keeps what a burst of connections took; this one gives it back to the system, and is
-/// AWS-LC's as well.
+/// The allocator of glibc keeps the memory of a burst of connections. This one returns it to the
+/// system, also the memory that AWS-LC uses.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

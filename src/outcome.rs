@@ -14,17 +14,17 @@ use std::fmt;
 pub enum Outcome {
     /// Both sides closed, and every byte was passed on.
     Done,
-    /// The client reset the connection, or its TLS failed after the handshake.
+    /// The client reset the connection, or its TLS session failed after the handshake.
     ClientReset,
     /// The client's stream ended without `close_notify` (RFC 8446 §6.1).
     ClientTruncated,
     /// The backend reset the connection.
     BackendReset,
-    /// No backend took the connection, and parking was off.
+    /// No backend accepted the connection, and `park` was off.
     BackendRefused,
-    /// No backend took the connection within `timeouts.backend`.
+    /// No backend accepted the connection within `timeouts.backend`.
     BackendTimeout,
-    /// TLS could not be agreed on, or the PROXY protocol header was wrong.
+    /// The TLS handshake failed, or the PROXY protocol header was invalid.
     HandshakeFailed,
     /// The handshake did not end within `timeouts.handshake`.
     HandshakeTimeout,
@@ -32,34 +32,34 @@ pub enum Outcome {
     NotTls,
     /// No route matched.
     NoRoute,
-    /// A route denied it, or it came from none of the trusted proxies.
+    /// A route denied it, or the peer is not in `trusted_proxies`.
     Denied,
-    /// A limit on open or pending connections was reached.
+    /// A limit under `[limits]` was reached.
     OverLimit,
     /// Closed to relieve memory pressure.
     Shed,
-    /// Nobody claimed it within `timeouts.backend`.
+    /// No worker claimed the connection within `timeouts.backend`.
     Expired,
-    /// The client left before a backend had it.
+    /// The client left before a backend took the connection.
     ClientGone,
-    /// No byte either way for `timeouts.idle`.
+    /// No byte moved in either direction for `timeouts.idle`.
     Idle,
-    /// One side had closed, and the other sent nothing for `timeouts.half_close`.
+    /// One side had closed, and the other one sent nothing for `timeouts.half_close`.
     HalfClosed,
-    /// It reached `timeouts.lifetime`.
+    /// The connection reached `timeouts.lifetime`.
     Lifetime,
     /// An operator ended it.
     Killed,
-    /// A reload no longer admits its client.
+    /// The configuration after a reload does not admit the client any more.
     Revoked,
-    /// It was cut at the end of a drain.
+    /// The connection was cut at the end of a drain.
     Drained,
-    /// Its task panicked or was dropped.
+    /// The connection's task panicked or was dropped.
     Aborted,
 }
 
 impl Outcome {
-    /// Every outcome, in the order of the contract.
+    /// Every outcome, in the order of the documentation.
     pub const ALL: [Self; 22] = [
         Self::Done,
         Self::ClientReset,
@@ -85,7 +85,7 @@ impl Outcome {
         Self::Aborted,
     ];
 
-    /// The word that logs, metrics and the audit use.
+    /// The word for logs, metrics and the audit log, for example `client_reset`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -114,21 +114,21 @@ impl Outcome {
     }
 }
 
-/// Why a connection was ended from outside, whatever it was doing.
+/// The causes that end a connection from outside, in any stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EndCause {
     /// An operator ended it.
     Killed,
-    /// A reload no longer admits its client.
+    /// The configuration after a reload does not admit the client any more.
     Revoked,
-    /// The time for a drain is up.
+    /// The time for the drain is over.
     Drained,
 }
 
 impl EndCause {
     const ALL: [Self; 3] = [Self::Killed, Self::Revoked, Self::Drained];
 
-    /// A number above zero, which [`Self::from_u8`] reads.
+    /// A number above zero, which [`Self::from_u8`] converts back.
     pub(crate) const fn to_u8(self) -> u8 {
         self as u8 + 1
     }

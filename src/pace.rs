@@ -1,14 +1,14 @@
-//! When something may be said again that could otherwise be said for every connection.
+//! Limits how often a log line is written that could otherwise be written for every connection.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets one through each second.
+/// Allows one line a second.
 #[derive(Debug, Default)]
 pub(crate) struct Pace(Mutex<Option<Instant>>);
 
 impl Pace {
-    /// Whether a second has passed since this was last true.
+    /// Whether a second has passed since this last returned true.
     pub(crate) fn is_due(&self) -> bool {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| last.elapsed() >= INTERVAL);

@@ -1,12 +1,12 @@
-//! Patterns over what has parts: `*` stands for exactly one of them, `**` for one or more.
+//! Patterns over sequences of parts: `*` matches exactly one part, `**` matches one or more.
 //!
-//! A name's parts are its labels, a URI's the segments of its path. There is no backtracking and no
-//! allocation in a match, whatever the peer has sent: what is before `**` is held against the front,
-//! what is behind it against the back.
+//! The parts of a name are its labels; the parts of a URI are the segments of its path. A match
+//! neither backtracks nor allocates, whatever a peer sends: the parts before `**` are compared with
+//! the front, and the parts after it with the back.
 
 use std::borrow::Cow;
 
-/// A DNS name as it is looked up: in lower case (RFC 4343), without the dot of the root.
+/// Normalizes a DNS name for look-ups: lower case (RFC 4343), without the dot of the root.
 pub(crate) fn normal(name: &str) -> Cow<'_, str> {
     let name = name.strip_suffix('.').unwrap_or(name);
     match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -15,11 +15,11 @@ pub(crate) fn normal(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// A sequence of parts to hold others against.
+/// A sequence of parts with wildcards.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
     head: Vec<Part>,
-    /// What follows `**`; `None` if there is none.
+    /// The parts after `**`; `None` if there is no `**`.
     tail: Option<Vec<Part>>,
 }
 
@@ -29,24 +29,24 @@ enum Part {
     One,
 }
 
-/// How two parts are the same.
+/// How parts are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Case {
     Matters,
-    /// Of ASCII letters alone, as in DNS names (RFC 4343).
+    /// The case of ASCII letters is ignored, as in DNS names (RFC 4343).
     Ignored,
 }
 
-/// What a wildcard stands for.
+/// The parts that a wildcard matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wildcard {
-    /// No empty part, and none that points elsewhere (RFC 3986 §3.3): for who is let in by it.
+    /// All but empty, `.` and `..` segments (RFC 3986 §3.3): for rules that allow.
     Real,
-    /// Every part: for who is turned away by it, under whatever name.
+    /// Every part: for rules that deny, so that no form of a name evades them.
     Any,
 }
 
-/// More than one `**`.
+/// The pattern has more than one `**`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ambiguous;
 
@@ -88,7 +88,7 @@ impl Pattern {
             }
     }
 
-    /// Whether it stands for nothing but itself.
+    /// Whether it has no wildcards.
     pub(crate) fn is_exact(&self) -> bool {
         self.tail.is_none() && !self.head.contains(&Part::One)
     }

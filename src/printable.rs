@@ -1,7 +1,7 @@
-//! Text of others, as it may be printed on a terminal.
+//! Makes text from others safe to print on a terminal.
 
-/// Keys, paths and names in certificates may hold line breaks, escape sequences and what turns the
-/// direction of a text; what is printed is one line on a terminal.
+/// Makes one safe line: keys, paths and names in certificates may contain line breaks, escape
+/// sequences, and characters that change the direction of text.
 pub fn line(message: &str) -> String {
     let mut shown = String::with_capacity(message.len());
     for c in message.chars() {
@@ -14,12 +14,13 @@ pub fn line(message: &str) -> String {
     shown
 }
 
-/// Unseen, and changes what is seen: separators, marks and embeddings of a direction.
+/// Invisible characters that change how other text looks: separators, and marks for the direction
+/// of text.
 fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// As [`line`], of several lines.
+/// Like [`line`], for text of several lines.
 pub fn lines(message: &str) -> String {
     let lines: Vec<String> = message.lines().map(line).collect();
     lines.join("\n")

@@ -1,20 +1,20 @@
-//! What functions leave on the stack when they have returned.
+//! Overwrites secrets that functions have left on the stack.
 
 use std::hint::black_box;
 
-/// Overwrites what functions that were called before have left on this thread's stack: keys in arguments,
-/// in return values, and in what was moved, which are copied and not wiped.
+/// Overwrites what earlier function calls have left on this thread's stack: keys in arguments, in
+/// return values, and in moved values. A move copies and does not wipe.
 ///
-/// It reaches the frames that were below its caller's, [`DEPTH`] bytes of them. What must be reached must
-/// not be inlined into the caller.
+/// It overwrites [`DEPTH`] bytes below the caller's frame. A function whose frame must be
+/// overwritten must not be inlined into the caller.
 #[inline(never)]
 pub(crate) fn wipe() {
     let mut room = [0_u8; DEPTH];
     black_box(&mut room);
 }
 
-/// A handshake goes less deep; without optimisation its frames are larger. A thread has 2 MiB, unless somebody who
-/// embeds us says otherwise.
+/// The frames of a handshake are smaller than this; without optimization they are larger. A thread
+/// has 2 MiB, unless an embedding program sets another size.
 const DEPTH: usize = match cfg!(debug_assertions) {
     true => 128 * 1024,
     false => 48 * 1024,

@@ -1,8 +1,8 @@
-//! How many bytes a connection has moved, for whoever looks while it runs.
+//! Byte counts of a connection, readable while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Payload bytes, counted when the receiving side's socket has taken them.
+/// Payload bytes, counted after the receiving side's socket has taken them.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub from_client: Counter,
@@ -14,7 +14,7 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self, bytes: usize) {
-        // Written by the connection's own thread alone, so no read-modify-write is needed.
+        // Only the connection's own thread writes this, so a read-modify-write is not necessary.
         self.0.store(self.get() + bytes as u64, Ordering::Relaxed);
     }
 
