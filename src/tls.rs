@@ -1,4 +1,4 @@
-//! The TLS side of a listener: one handshake, its facts, and why it failed.
+//! TLS on the listeners: the handshake with a client, its facts, and the reasons for a failure.
 
 pub(crate) mod certs;
 pub(crate) mod chain;
@@ -55,11 +55,11 @@ use crate::facts::TlsFacts;
 use crate::identity::Identity;
 use crate::wire::Wire;
 
-/// How a listener speaks TLS.
+/// The TLS settings of a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct AcceptorSettings {
     pub hosts: Arc<Hosts>,
-    /// `None`: clients are not asked for certificates.
+    /// `None`: clients are not asked for a certificate.
     pub client_auth: Option<ClientAuth>,
     pub alpn: Alpn,
     pub min_version: MinVersion,
@@ -68,7 +68,7 @@ pub(crate) struct AcceptorSettings {
 }
 
 impl AcceptorSettings {
-    /// With what is the default for the rest.
+    /// Settings with this certificate, and defaults for the rest.
     pub(crate) fn with(certificate: Certificate) -> Self {
         Self {
             hosts: Arc::new(Hosts::new(vec![certificate], UnknownSni::First)),
@@ -81,42 +81,43 @@ impl AcceptorSettings {
     }
 }
 
-/// Who has the records once the handshake is done.
+/// Who processes the TLS records after the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Engine {
-    /// We: the connection is its keys.
+    /// Vestibule's own record layer: the connection consists of its keys.
     #[default]
     Record,
     /// rustls: the connection is a stream.
     Stream,
 }
 
-/// The protocols offered, in order of preference, and what if a client names none of them.
+/// The protocols offered, in order of preference, and what happens if the client offers none of
+/// them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Alpn {
-    /// Configured: the handshake fails (RFC 7301 §3.2).
+    /// Configured on the listener: the handshake fails (RFC 7301 §3.2).
     Offered(Vec<String>),
-    /// Those that the routes name: a route that names none takes the client without ALPN.
+    /// Collected from the routes: the handshake continues without ALPN.
     OfRoutes(Vec<String>),
 }
 
-/// The lowest version of TLS that clients may speak.
+/// The lowest TLS version that clients may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MinVersion {
-    /// TLS 1.2, and higher versions.
+    /// TLS 1.2 (RFC 5246) and TLS 1.3.
     Tls12,
-    /// TLS 1.3.
+    /// Only TLS 1.3 (RFC 8446).
     Tls13,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Tickets {
-    /// Sessions are resumed, by this process.
+    /// This process resumes its own sessions.
     Rotate,
-    /// By every process that has the secret.
+    /// Every process with the secret resumes the sessions.
     Fleet(TicketSecret),
-    /// Every handshake is a full one.
+    /// No sessions are resumed; every handshake is a full one.
     None,
 }
 
@@ -126,21 +127,21 @@ pub(crate) struct TlsAcceptor {
     hosts: Arc<Hosts>,
     client_auth: Option<ClientAuth>,
     alpn: Arc<Alpn>,
-    /// For clients that come to speak one of `alpn`, in its order.
+    /// For clients with which one of `alpn` was agreed on, in the same order.
     protocols: Arc<[Arc<ServerConfig>]>,
-    /// For the others.
+    /// For all other clients.
     general: Arc<ServerConfig>,
     engine: Engine,
-    /// Where the client connected, for one that asks for no name.
+    /// The address that the client connected to, for clients without SNI.
     local: Option<IpAddr>,
 }
 
 impl TlsAcceptor {
-    /// `secret` is the process's, for tickets that no other is to open.
+    /// `secret` is the secret of this process, for tickets that only this process can decrypt.
     ///
     /// # Errors
     ///
-    /// There are no random bytes, or rustls cannot be configured so.
+    /// The system has no random bytes, or rustls refuses the configuration.
     pub(crate) fn new(
         settings: &AcceptorSettings,
         secret: &TicketSecret,
@@ -154,7 +155,7 @@ impl TlsAcceptor {
         };
         let protocols = settings.alpn.names().iter().map(of).collect();
         if let Alpn::Offered(names) = &settings.alpn {
-            // For the alert that there is no protocol in common (RFC 7301 §3.2).
+            // Needed for the alert `no_application_protocol` (RFC 7301 §3.2).
             general.alpn_protocols = names.iter().map(bytes).collect();
         }
         Ok(Self {
@@ -170,13 +171,14 @@ impl TlsAcceptor {
 
     /// Performs the handshake within `deadline`.
     ///
-    /// `admit` decides from the ClientHello, before any key exchange, which protocol of
-    /// [`Self::alpn`] it is to be; a client that it refuses gets the alert `access_denied`. Without
-    /// one, a client that names protocols is told that there is none where the listener has its own.
+    /// `admit` looks at the ClientHello, before any key exchange, and selects a protocol of
+    /// [`Self::alpn`]. A client that it refuses gets the alert `access_denied`. If it selects none
+    /// although the client offers protocols, the handshake fails where the listener has protocols
+    /// of its own.
     ///
     /// # Errors
     ///
-    /// See [`HandshakeError`]. Where an alert was sent, the stream is given back, so that the
+    /// See [`HandshakeError`]. If an alert was sent, the error contains the stream, so that the
     /// alert can be given time to arrive.
     pub(crate) async fn accept<IO, R>(
         &self,
@@ -187,7 +189,7 @@ impl TlsAcceptor {
     where
         IO: Wire,
     {
-        // Boxed, since a future is copied each time it is put into another one, and these are long.
+        // Boxed: a future is copied whenever it is moved into another one, and these are large.
         let accepted = match self.engine {
             Engine::Stream => {
                 let handshake = Box::pin(stream::accept(self, io, admit));
@@ -201,7 +203,7 @@ impl TlsAcceptor {
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
     }
 
-    /// The same, for clients that connected to this address, if there is a certificate for it.
+    /// The acceptor for clients that connected to `local`, if a certificate has that address.
     pub(crate) fn at(&self, local: Option<IpAddr>) -> Option<Self> {
         let _ = self.hosts.at(local?)?;
         Some(Self {
@@ -214,17 +216,17 @@ impl TlsAcceptor {
         &self.alpn
     }
 
-    /// Whether clients may come to have an identity.
+    /// Whether a handshake may give the client an identity.
     pub(crate) fn asks_for_certificates(&self) -> bool {
         self.client_auth.is_some()
     }
 
-    /// Whether a client with this certificate chain, or with none, would be let in; `since` is when
-    /// it was.
+    /// Whether a client with this certificate chain, or with none, would be admitted now. `since`
+    /// is the time of its handshake.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// Why it would not be admitted.
     pub(crate) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
@@ -232,7 +234,7 @@ impl TlsAcceptor {
     ) -> Result<(), rustls::Error> {
         match &self.client_auth {
             Some(client_auth) => client_auth.verify(chain, since),
-            // Nobody is asked, so nobody is turned away for what they have.
+            // A listener that asks for no certificate refuses none.
             None => Ok(()),
         }
     }
@@ -253,9 +255,9 @@ fn configure(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::<Hosts>::clone(&settings.hosts));
-    // Ours, of which an auditor can be sure.
+    // The server's order decides, so that an audit knows the suite that is chosen.
     config.ignore_client_order = true;
-    // Sessions are in their tickets, whatever a client can do: nothing is stored for anyone.
+    // Sessions are only in their tickets: the server stores nothing for clients.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let secret = match &settings.tickets {
         Tickets::Rotate => Some(secret),
@@ -266,8 +268,8 @@ fn configure(
     if let Some(secret) = secret {
         let ring = Ring::new(secret.clone(), settings.client_auth.as_ref())?;
         config.ticketer = Arc::new(ring);
-        // One ticket serves one resumption; the usual two cost a client that never comes back a
-        // second record.
+        // One ticket is enough for one resumption. The default of two costs clients that never
+        // return a second record.
         config.send_tls13_tickets = 1;
     }
     config.enable_secret_extraction = true;
@@ -277,18 +279,18 @@ fn configure(
     Ok(config)
 }
 
-/// A connection past its handshake.
+/// A connection after its handshake.
 pub(crate) struct Secured<IO> {
     pub facts: TlsFacts,
     pub peer: Option<Peer>,
     pub session: Session<IO>,
 }
 
-/// A client that has a certificate.
+/// The identity and the certificates of a client.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub identity: Identity,
-    /// Its own certificate first.
+    /// The client's own certificate first.
     pub chain: Vec<CertificateDer<'static>>,
 }
 
@@ -318,39 +320,39 @@ fn facts(connection: &CommonState, sni: Option<&str>) -> TlsFacts {
     }
 }
 
-/// Who the client of a finished handshake is, also of one that was resumed.
+/// The identity of the client after its handshake, also for a resumed session.
 fn peer(connection: &CommonState) -> Option<Peer> {
     let chain = chain_of(connection);
     Some(Peer {
-        // It was verified that there is one.
+        // The verifier has checked that the certificate has an identity.
         identity: identity::identity(chain.first()?).ok()?,
         chain,
     })
 }
 
-/// The certificates that the peer has shown, its own first.
+/// The certificates that the peer sent, its own first.
 fn chain_of(connection: &CommonState) -> Vec<CertificateDer<'static>> {
     let chain = connection.peer_certificates().unwrap_or_default();
     let owned = chain.iter().cloned().map(CertificateDer::into_owned);
     owned.collect()
 }
 
-/// Why there is no TLS connection.
+/// Why the handshake failed. The first word says who is at fault.
 #[derive(Debug)]
 pub(crate) enum HandshakeError<IO, R> {
-    /// The peer: its first bytes are no TLS record.
+    /// The peer: its first bytes are not a TLS record.
     NotTls(IO),
-    /// Both: nothing could be agreed on, or the peer broke the protocol.
+    /// Both: there is no common protocol or parameter, or the peer violated the protocol.
     Failed(rustls::Error, IO),
-    /// Us: `admit` said no.
+    /// Vestibule: `admit` refused the client.
     Refused(R, IO),
-    /// The peer: it left.
+    /// The peer: it closed the connection.
     Gone,
-    /// The peer: it was too slow.
+    /// The peer: it did not finish before the deadline.
     TimedOut,
 }
 
-/// Whether a first message was none of TLS's.
+/// Whether the first message does not belong to TLS.
 fn is_not_tls(error: &rustls::Error) -> bool {
     matches!(
         error,
@@ -360,8 +362,8 @@ fn is_not_tls(error: &rustls::Error) -> bool {
     )
 }
 
-/// rustls's defaults, with the hybrid post-quantum group first, and of the suites, which are all strong,
-/// AES-128 first: what costs both sides least.
+/// rustls's defaults, with the hybrid post-quantum group first. AES-128 comes first among the
+/// suites: all of them are strong, and it costs both sides least.
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::cipher_suite::*;
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
@@ -382,7 +384,7 @@ fn provider() -> Arc<CryptoProvider> {
     })
 }
 
-/// What a client is told whose certificate is no good, as rustls says it in a handshake.
+/// The alert for a client whose certificate is refused, the same as rustls sends in a handshake.
 pub(crate) fn alert(cause: &rustls::Error) -> AlertDescription {
     match cause {
         rustls::Error::InvalidCertificate(error) => error.clone().into(),
@@ -391,7 +393,7 @@ pub(crate) fn alert(cause: &rustls::Error) -> AlertDescription {
     }
 }
 
-/// What a suite that only rustls knows makes of a handshake.
+/// The error for a suite that the record layer does not support.
 pub(crate) fn unknown_suite() -> rustls::Error {
     rustls::Error::General("the record layer does not know this cipher suite".into())
 }

@@ -1,4 +1,4 @@
-//! A certificate chain and its key, read from PEM and checked against each other.
+//! A certificate chain and its private key, read from PEM and checked against each other.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ use super::pem::{Pem, PemError, Position};
 use super::time::system_time;
 use super::x509::parse;
 
-/// A chain whose key is known to match it, and what its first certificate says.
+/// A chain and its matching key, and the properties of the first certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate(Arc<Inner>);
 
@@ -34,7 +34,7 @@ struct Inner {
     algorithm: String,
 }
 
-/// The key belongs to the chain, so that of equal chains it is the same one.
+/// Chains alone are compared: equal chains have the same key.
 impl PartialEq for Certificate {
     fn eq(&self, other: &Self) -> bool {
         (&self.0.key.cert, &self.0.key.ocsp) == (&other.0.key.cert, &other.0.key.ocsp)
@@ -46,8 +46,8 @@ impl Eq for Certificate {}
 impl Certificate {
     /// Reads a chain, our own certificate first, and its private key (PKCS#8, PKCS#1 or SEC1).
     ///
-    /// Whether the certificate is good is for the peer to judge: that it can be read and has the key is
-    /// all that is asked of it.
+    /// The peer judges whether the certificate is valid. Here it must only be readable and match
+    /// its key.
     pub(crate) fn from_pem(chain: &[u8], key: &[u8], role: Role) -> Result<Self, CertificateError> {
         let chain_pem = Pem::read(chain).map_err(CertificateError::ParseChain)?;
         let chain = chain_pem.certificates();
@@ -76,7 +76,7 @@ impl Certificate {
         })))
     }
 
-    /// The same, with a response that was made for its [`Self::chain`].
+    /// The same certificate with an OCSP response for its [`Self::chain`].
     pub(crate) fn with_staple(&self, staple: Staple) -> Self {
         let inner = &self.0;
         Self(Arc::new(Inner {
@@ -98,27 +98,27 @@ impl Certificate {
         &self.0.key.cert
     }
 
-    /// The DNS names and IP addresses that it is for.
+    /// The DNS names and IP addresses that the certificate is for.
     pub(crate) fn names(&self) -> &[String] {
         &self.0.names
     }
 
-    /// From when on it is valid, and until when.
+    /// The times from which and until which it is valid.
     pub(crate) fn validity(&self) -> RangeInclusive<SystemTime> {
         self.0.not_before..=self.0.not_after
     }
 
-    /// The kind of its key, for people.
+    /// The type of its key, in words.
     pub(crate) fn key_type(&self) -> &str {
         &self.0.algorithm
     }
 
-    /// Whether this is the certificate whose key everybody has.
+    /// Whether this is the development certificate, whose key is public.
     pub(crate) fn is_for_development(&self) -> bool {
         self.0.key.cert == *DEVELOPMENT_DER
     }
 
-    /// The server certificate of certs/, compiled in.
+    /// The server certificate from certs/, compiled in.
     pub(crate) fn for_development() -> Result<Self, CertificateError> {
         Self::from_pem(DEVELOPMENT_CHAIN, DEVELOPMENT_KEY, Role::Server)
     }
@@ -140,12 +140,12 @@ impl Certificate {
     }
 }
 
-/// To whom a certificate is shown.
+/// Who the certificate is shown to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// To clients, none of which takes one of version 1.
+    /// To clients. No client accepts a version 1 certificate.
     Server,
-    /// To servers, some of which know it by its bytes.
+    /// To servers. Some compare it byte by byte and accept any version.
     Client,
 }
 
@@ -156,7 +156,7 @@ fn no_certificate(pem: &Pem) -> CertificateError {
     }
 }
 
-/// The key of the first certificate: of several in a file it is the one that fits.
+/// The key that matches the first certificate, if the file has several.
 fn fitting_key(
     chain: &[X509Certificate<'_>],
     pem: &[u8],
@@ -186,7 +186,7 @@ fn fitting_key(
             fitting: name::shown(chain[index].subject()),
             first: name::shown(chain[0].subject()),
         },
-        // The one that fits may be the one that could not be read.
+        // The matching key may be the one that could not be read.
         None if usable.len() < keys.len() => CertificateError::UnusableKey,
         None => match pem.encrypted_key() {
             Some(line) => CertificateError::Encrypted(line),
@@ -195,8 +195,8 @@ fn fitting_key(
     })
 }
 
-/// Compared here: rustls compares as well, but parses the certificate first, and refuses for our peers
-/// what it does not know.
+/// rustls can compare them too, but it parses the certificate first, and refuses some that our
+/// peers accept.
 fn is_key_of(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
     let Some(own) = key.public_key() else {
         return false;
@@ -205,12 +205,12 @@ fn is_key_of(key: &dyn SigningKey, certificate: &X509Certificate<'_>) -> bool {
         return false;
     };
     let its = certificate.public_key();
-    // Not the parameters: some leave out the NULL of RSA.
+    // The parameters are left out: some certificates omit the NULL of RSA.
     (own.algorithm.oid() == its.algorithm.oid())
         && own.subject_public_key.data == its.subject_public_key.data
 }
 
-/// The names in the extension made for them, and without that the common name, as of old.
+/// The subject alternative names; the common name if there are none, as in old certificates.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let alternative = certificate.subject_alternative_name().ok().flatten();
     let Some(alternative) = alternative else {
@@ -249,7 +249,7 @@ fn describe(certificate: &X509Certificate<'_>, algorithm: SignatureAlgorithm) ->
     format!("{name}{bits}")
 }
 
-/// What is wrong with a chain or key.
+/// Why a chain or key is not usable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {
     #[error("the certificate chain is not PEM: {0}")]
@@ -302,7 +302,7 @@ pub(crate) enum CertificateError {
 }
 
 impl CertificateError {
-    /// Which file is at fault.
+    /// The file that has to be corrected.
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Swapped => Fault::Swap,
@@ -320,19 +320,19 @@ impl CertificateError {
     }
 }
 
-/// Which of two files is not what it should be.
+/// Which of the two files is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     Chain,
     Key,
-    /// The chain's, and the words go on from its name.
+    /// The chain file. The message continues a sentence that begins with its name.
     Swap,
 }
 
 const DEVELOPMENT_CHAIN: &[u8] = include_bytes!("../../certs/server.pem");
 const DEVELOPMENT_KEY: &[u8] = include_bytes!("../../certs/server-key.pem");
 
-/// To compare with: each of thousands of certificates is asked whether it is this one.
+/// Parsed once: each of possibly thousands of certificates is compared with it.
 static DEVELOPMENT_DER: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
     let pem = Pem::read(DEVELOPMENT_CHAIN).expect("the compiled-in certificate is tested");
     pem.certificates().into_iter().map(|(der, _)| der).collect()
@@ -359,7 +359,8 @@ mod tests {
         assert!(!other.expect("a certificate").is_for_development());
     }
 
-    /// It is asked about each of thousands, at start and in each reload.
+    /// This check runs for each of possibly thousands of certificates, at the start and at each
+    /// reload.
     #[test]
     fn to_recognize_a_certificate_costs_a_fraction_of_reading_one() {
         const TIMES: u32 = 40;
@@ -368,7 +369,7 @@ mod tests {
             (0..TIMES).for_each(|_| what());
             start.elapsed()
         };
-        // The least of five: whatever else the machine does only adds to it.
+        // The minimum of five: other load on the machine can only add time.
         let took = |what: &dyn Fn()| (0..5).map(|_| round(what)).min();
         let it = Certificate::for_development().expect("it is tested");
         let read = took(&|| drop(Certificate::for_development()));

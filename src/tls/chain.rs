@@ -1,4 +1,4 @@
-//! What every peer will find wrong with a chain of ours, said before it does.
+//! Finds the problems in a chain of ours that peers will find, and reports them first.
 
 mod authority;
 mod path;
@@ -22,14 +22,14 @@ use super::signed::Signed;
 use super::time::system_time;
 use super::x509::parse;
 
-/// Something in a chain or among authorities that has dates.
+/// A certificate with a validity period: part of a chain, or an authority.
 pub(crate) struct Dated {
     pub what: String,
     pub from: SystemTime,
     pub until: SystemTime,
 }
 
-/// What is behind the first certificate of a chain.
+/// The certificates after the first one of a chain.
 pub(crate) fn behind(chain: &[CertificateDer<'static>]) -> Vec<Dated> {
     let numbered = (2..).zip(chain.iter().skip(1));
     let dated = numbered.filter_map(|(nth, der)| {
@@ -43,7 +43,7 @@ pub(crate) fn behind(chain: &[CertificateDer<'static>]) -> Vec<Dated> {
     dated.collect()
 }
 
-/// Authorities that were named on purpose, in an order that does not change.
+/// The authorities that the configuration names, in a stable order.
 pub(crate) fn authorities(roots: &Roots) -> Vec<Dated> {
     let dated = roots.certificates().filter_map(|der| {
         let certificate = parse(der).ok()?;
@@ -64,7 +64,7 @@ fn dated(what: String, certificate: &X509Certificate<'_>) -> Dated {
     }
 }
 
-/// What is wrong with it that has nothing to do with today.
+/// The problems that do not depend on the current time.
 pub(crate) fn flaws(chain: &[CertificateDer<'static>], role: Role) -> Vec<Flaw> {
     let links = Link::all(chain);
     let path = path(&links);
@@ -84,7 +84,7 @@ pub(crate) fn flaws(chain: &[CertificateDer<'static>], role: Role) -> Vec<Flaw> 
     flaws
 }
 
-/// Certificates before the one that they have issued.
+/// Certificates that stand before one that they have issued.
 fn disorder(path: &[&Link<'_>]) -> Vec<Flaw> {
     let pairs = path.windows(2);
     let wrong = pairs.filter(|pair| pair[1].nth < pair[0].nth);
@@ -97,8 +97,8 @@ fn disorder(path: &[&Link<'_>]) -> Vec<Flaw> {
     flaws.collect()
 }
 
-/// Certificates that lead nowhere. A second one for an authority, by another root, has issued what the
-/// first one has, and belongs there.
+/// Certificates that are not part of the path. One that has issued another certificate of the file
+/// is not reported: it may be a second certificate of an authority, issued by another root.
 fn strays(links: &[Link<'_>], path: &[&Link<'_>]) -> Vec<Flaw> {
     let is_on_it = |it: &Link<'_>| path.iter().any(|on| on.nth == it.nth);
     let stray = links.iter().filter(|it| !is_on_it(it));
@@ -143,7 +143,7 @@ fn unfit(path: &[&Link<'_>], role: Role) -> Vec<Flaw> {
     flaws.collect()
 }
 
-/// Nobody looks at the signature of a root.
+/// The signature of a root is not checked by peers.
 fn weakly_signed(link: &Link<'_>) -> Option<Flaw> {
     let signed = Signed::read(link.der).ok()?;
     let hash = signed.broken_hash().filter(|_| !link.is_its_own())?;
@@ -170,7 +170,7 @@ fn of_own(own: &Link<'_>, role: Role) -> Vec<Flaw> {
     flaws
 }
 
-/// Whether it has a name that clients compare: most look at the common name no more (RFC 9525 §2).
+/// Whether it has a name that clients compare. Most clients ignore the common name (RFC 9525 §2).
 fn has_host(certificate: &X509Certificate<'_>) -> bool {
     let Ok(Some(names)) = certificate.subject_alternative_name() else {
         return false;
@@ -179,14 +179,14 @@ fn has_host(certificate: &X509Certificate<'_>) -> bool {
     names.any(|it| matches!(it, GeneralName::DNSName(_) | GeneralName::IPAddress(_)))
 }
 
-/// Who has issued the last certificate of a chain, and is not in it.
+/// The issuer of the last certificate of a chain, if the chain does not contain it.
 pub(crate) struct Beyond {
     pub name: String,
-    /// A root of this machine; what others are cannot be told.
+    /// Whether it is a root of this machine. Other machines may have other roots.
     pub is_root_here: bool,
 }
 
-/// `None` where the chain has its root.
+/// `None` if the chain contains its root.
 pub(crate) fn beyond(chain: &[CertificateDer<'static>]) -> Option<Beyond> {
     let links = Link::all(chain);
     let path = path(&links);
@@ -197,19 +197,19 @@ pub(crate) fn beyond(chain: &[CertificateDer<'static>]) -> Option<Beyond> {
     })
 }
 
-/// Whether clients give up on it without a staple (RFC 7633).
+/// Whether clients refuse the certificate without a staple (RFC 7633).
 pub(crate) fn must_staple(certificate: &CertificateDer<'_>) -> bool {
     let features = parse(certificate).ok().and_then(|certificate| {
         let mut extensions = certificate.extensions().iter();
         let found = extensions.find(|it| it.oid.to_id_string() == TLS_FEATURES)?;
         Some(found.value.to_vec())
     });
-    // A SEQUENCE of small numbers: 5 is status_request.
+    // A SEQUENCE of small numbers; 5 is status_request.
     features.is_some_and(|features| features.windows(3).any(|it| it == [2, 1, 5]))
 }
 
-/// One that says where its issuer's certificate can be had, as public authorities make them, and whose
-/// issuer is no root that this machine knows. Of a private one nobody can tell.
+/// Whether the certificate says where to get its issuer's certificate, as public authorities do,
+/// and the issuer is not a root of this machine. For a private authority this cannot be found out.
 fn is_from_an_intermediate(link: &Link<'_>) -> bool {
     let says_where = link.certificate.extensions().iter().any(|it| {
         let ParsedExtension::AuthorityInfoAccess(access) = it.parsed_extension() else {
@@ -221,7 +221,8 @@ fn is_from_an_intermediate(link: &Link<'_>) -> bool {
     !link.is_its_own() && says_where && !PLATFORM.contains(&link.issuer)
 }
 
-/// The names of the roots of this machine: asked for each of thousands of certificates.
+/// The names of the roots of this machine. Loaded once: they are compared with possibly thousands
+/// of certificates.
 static PLATFORM: LazyLock<HashSet<Normal>> = LazyLock::new(|| {
     let certificates = rustls_native_certs::load_native_certs().certs;
     let names = certificates.iter().filter_map(|der| {
@@ -231,7 +232,7 @@ static PLATFORM: LazyLock<HashSet<Normal>> = LazyLock::new(|| {
     names.collect()
 });
 
-/// What peers will refuse, or some of them.
+/// A problem for which some or all peers refuse the chain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Flaw {
     #[error(
@@ -319,7 +320,7 @@ pub(crate) enum Flaw {
 }
 
 impl Flaw {
-    /// Whether every peer refuses it. Some do not look at what a root of their own list may do.
+    /// Whether every peer refuses it. Some do not check what the roots in their own list may do.
     pub(crate) fn is_fatal(&self) -> bool {
         match self {
             Self::Unfit { is_root, .. } => !is_root,
@@ -337,7 +338,7 @@ impl Flaw {
     }
 }
 
-/// Who has the role, and the purpose that its certificates need.
+/// Who has the role, and the purpose that the certificate needs for it.
 fn words_of(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::Server => ("servers", "serverAuth"),

@@ -1,7 +1,7 @@
-//! Who may come in with which certificate, in a handshake and ever after.
+//! Decides which client certificates are accepted, in a handshake and later.
 //!
-//! rustls asks once, when the certificate comes. A session that is to be resumed and a connection that
-//! is open have one too; for them [`ClientAuth::verify`] asks again.
+//! rustls asks only when the certificate arrives. For resumed sessions and open connections,
+//! [`ClientAuth::verify`] verifies it again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ use super::revocation::{List, Revocations};
 use super::roots::Roots;
 use super::{pinned, provider};
 
-/// What a listener wants of its clients' certificates.
+/// What a listener requires of client certificates.
 #[derive(Debug)]
 pub(crate) struct ClientAuthSettings {
     pub demand: Demand,
-    /// Those that clients' certificates come from.
+    /// The authorities of client certificates.
     pub authorities: Roots,
-    /// What these, and those between, have revoked.
+    /// The revocation lists of the authorities and of their intermediates.
     pub revoked: Vec<List>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demand {
-    /// A client may have none; one that it has must be valid.
+    /// A client may have no certificate. If it has one, that must be valid.
     Optional,
     Required,
 }
@@ -81,7 +81,7 @@ impl ClientAuth {
         self.demand
     }
 
-    /// What authorities have revoked.
+    /// The revocation lists of all authorities.
     pub(crate) fn lists(&self) -> impl Iterator<Item = &List> {
         self.revocations.lists()
     }
@@ -90,8 +90,8 @@ impl ClientAuth {
         Arc::clone(&self.verifier)
     }
 
-    /// What sessions depend on beyond what is asked of them again, the chain of whoever resumes one
-    /// among it: those from before another demand are not resumed.
+    /// What sessions depend on, apart from the chain, which is verified again at each resumption. A
+    /// session that was made under another requirement is not resumed.
     pub(super) fn context(&self) -> &'static [u8] {
         match self.demand {
             Demand::Optional => b"optional",
@@ -99,13 +99,14 @@ impl ClientAuth {
         }
     }
 
-    /// Whether a client with this certificate chain, its own first, would be let in.
+    /// Whether a client with this certificate chain, its own first, would be admitted now.
     ///
-    /// `since` is when it was: what has expired since then may stay, what was revoked may not.
+    /// `since` is the time of its handshake. A certificate that has expired since then is accepted;
+    /// one that was revoked is not.
     ///
     /// # Errors
     ///
-    /// Why not, as in a handshake.
+    /// The reason, as in a handshake.
     pub(crate) fn verify(
         &self,
         chain: &[CertificateDer<'_>],
@@ -122,14 +123,14 @@ impl ClientAuth {
     }
 }
 
-/// What is wrong with what a listener knows of its clients.
+/// Why the settings for client certificates are not usable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientAuthError {
     #[error("{0}")]
     Build(#[from] VerifierBuilderError),
 }
 
-/// rustls's verifier, with what else makes a certificate good for something.
+/// rustls's verifier with additional checks.
 #[derive(Debug)]
 struct Verifier {
     rustls: Arc<dyn ClientCertVerifier>,
@@ -140,7 +141,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    /// The path to an authority, with nothing on it that is revoked.
+    /// Verifies the path to an authority, and that no certificate on it is revoked.
     fn verify_path(
         &self,
         own: &CertificateDer<'_>,
@@ -172,7 +173,7 @@ impl Verifier {
             });
             match found {
                 Ok(()) => return Ok(ClientCertVerified::assertion()),
-                // Once was long enough.
+                // Another attempt would take just as long.
                 Err(webpki::Error::MaximumSignatureChecksExceeded) => {
                     return Err(CertificateError::UnknownIssuer.into());
                 }
@@ -182,7 +183,8 @@ impl Verifier {
                 Err(_) => {}
             }
         }
-        // It has the words for what is wrong; if nothing is, it is that which it was not told.
+        // rustls names the problem in its errors. If it finds none, the error is what only webpki
+        // was told to check.
         let verified = self.rustls.verify_client_cert(own, intermediates, now)?;
         match self.revocations.is_empty() {
             true => Ok(verified),
@@ -191,9 +193,10 @@ impl Verifier {
     }
 }
 
-/// The names of the authorities, for clients to choose a certificate by; none if they are too many. A
-/// part of them would keep clients of the others from showing theirs, and none says that any will do
-/// (RFC 8446 §4.2.4). Above 64 KiB the message is malformed, and Java gives up at half of that.
+/// The names of the authorities, from which clients choose a certificate. Without names any
+/// certificate may be sent (RFC 8446 §4.2.4), so too many names are left out altogether: with a
+/// part of them, clients of the other authorities would not send theirs. A message above 64 KiB is
+/// malformed, and Java gives up at half of that.
 fn hints(subjects: &[DistinguishedName]) -> Vec<DistinguishedName> {
     let length = |name: &DistinguishedName| 2 + name.as_ref().len();
     let length: usize = subjects.iter().map(length).sum();
@@ -203,9 +206,9 @@ fn hints(subjects: &[DistinguishedName]) -> Vec<DistinguishedName> {
     }
 }
 
-/// Of a chain's certificates each may be the issuer of each that names it, and webpki tries up to 100
-/// signatures to find out: the work of a hundred handshakes, for somebody whom nobody knows. In real
-/// chains one name has one certificate, or two where authorities vouch for each other.
+/// If several certificates have the same name, each may be the issuer of each that names it, and
+/// webpki tries up to 100 signatures: an unknown client could cause the work of a hundred
+/// handshakes. In real chains a name has one certificate, or two for cross-signed authorities.
 fn ensure_few(intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
     if intermediates.len() <= MOST_OF_ONE_NAME {
         return Ok(());
@@ -233,13 +236,13 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, Error> {
         ensure_few(intermediates)?;
         match self.verify_path(end_entity, intermediates, now) {
-            // RFC 8446 §6.2: `bad_certificate` is for "signatures that did not verify correctly", and
-            // rustls's `decrypt_error` for those of the handshake.
+            // RFC 8446 §6.2: `bad_certificate` is for "signatures that did not verify correctly".
+            // rustls sends `decrypt_error`, which is for signatures of the handshake.
             Err(Error::InvalidCertificate(CertificateError::BadSignature)) => {
                 Err(CertificateError::BadEncoding.into())
             }
             Err(error) => Err(error),
-            // It is good for nothing if nobody can say who it is.
+            // A certificate without a readable identity is not accepted.
             Ok(verified) => match identity(end_entity) {
                 Ok(_) => Ok(verified),
                 Err(_) => Err(CertificateError::BadEncoding.into()),
@@ -288,9 +291,9 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Bytes of the names of authorities that a client is told.
+/// The most bytes of authorities' names that are sent to a client.
 const MOST_HINTS: usize = 16 * 1024;
 
-/// Certificates between a client's own and its authority's.
+/// The most certificates between a client's own and its authority's.
 const MOST: usize = 8;
 const MOST_OF_ONE_NAME: usize = 2;

@@ -1,4 +1,4 @@
-//! Why a server is not one to give a connection to, and what it says when it does not want us.
+//! Why a backend is not trusted, and the alerts by which it refuses our certificate.
 
 use std::io;
 
@@ -11,33 +11,34 @@ use super::server_auth::ServerRefusal;
 use super::stream::tls_error;
 use super::words::words;
 
-/// Why an address is not one to give a connection to.
+/// Why no connection to an address is possible. The first word says who is at fault.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
-    /// The backend: its certificate is not for it, not signed by whom we trust, or out of time.
+    /// The backend: its certificate is for another name, from an unknown authority, or not valid at
+    /// this time.
     #[error("{}", words(.0))]
     Unverified(rustls::Error),
-    /// The backend: it is somebody, and not whom it should be.
+    /// The backend: its identity is not one of those in `tls.allow`.
     #[error("no rule of `tls.allow` matches {0}")]
     NotAllowed(String),
-    /// The backend: nobody can tell who it is.
+    /// The backend: its certificate has no readable identity.
     #[error(transparent)]
     Unreadable(#[from] BadCertificate),
-    /// The backend: it wants another certificate of us, or one at all.
+    /// The backend: it requires a client certificate, or does not accept ours.
     #[error("backend rejected our client certificate, or requires one ({0:?})")]
     RefusedUs(AlertDescription),
-    /// The backend: whatever it speaks, TLS it is not.
+    /// The backend: it does not speak TLS.
     #[error("the backend's answer is not TLS")]
     NotTls,
-    /// The backend: it left without an alert.
+    /// The backend: it closed without an alert.
     #[error(
         "the backend closed during the handshake; check that it speaks TLS from the first byte"
     )]
     Closed,
-    /// Both: nothing could be agreed on, or the connection failed.
+    /// Both: there is no common protocol or parameter, or the connection failed.
     #[error("TLS handshake failed: {0}")]
     Failed(io::Error),
-    /// The configuration: there is no name to check a certificate against.
+    /// The configuration: there is no name to compare with the certificate.
     #[error(
         "the certificate cannot be checked, because the address has no name; set \
          `backend.tls.server_name`"
@@ -46,7 +47,7 @@ pub(crate) enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether trying again is in vain until somebody changes a certificate or the configuration.
+    /// Whether retries are useless until a certificate or the configuration changes.
     pub(crate) fn is_about_trust(&self) -> bool {
         match self {
             Self::Unverified(_)
@@ -81,13 +82,13 @@ impl From<Failure> for ConnectError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Io(error) => error.into(),
-            // As it comes out of a stream.
+            // An error in the form that a stream returns.
             Failure::Tls(cause) => io::Error::new(io::ErrorKind::InvalidData, cause).into(),
         }
     }
 }
 
-/// How a server leaves that does not speak TLS, or not with us.
+/// How a server closes that does not speak TLS, or refuses to speak it with us.
 fn is_closed(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::*;
     matches!(
@@ -96,7 +97,7 @@ fn is_closed(kind: io::ErrorKind) -> bool {
     )
 }
 
-/// The alert by which a server refuses a client for its certificate, see [`is_refusal`].
+/// The alert by which a server refuses a client for its certificate; see [`is_refusal`].
 pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
     match tls_error(error)? {
         rustls::Error::AlertReceived(alert) if is_refusal(alert) => Some(alert),
@@ -104,8 +105,8 @@ pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {
     }
 }
 
-/// Whether a server refuses a client for its certificate with this alert. In TLS 1.3 it comes after the
-/// client's handshake is done (RFC 8446 §4.4.2.4), to whoever reads next.
+/// Whether this alert refuses a client for its certificate. In TLS 1.3 it comes after the client's
+/// handshake is complete (RFC 8446 §4.4.2.4), and the next read returns it.
 pub(crate) fn is_refusal(alert: AlertDescription) -> bool {
     use AlertDescription::*;
     matches!(

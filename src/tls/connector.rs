@@ -1,4 +1,4 @@
-//! The TLS side of a dialled backend: a handshake in the place of the client, and who it was with.
+//! TLS to dialled backends: the client's side of a handshake, and the identity of the server.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::address::Address;
 use crate::identity::{Identity, Rule};
 use crate::wire::Wire;
 
-/// How TLS is spoken to the addresses of a backend.
+/// The TLS settings for the addresses of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConnectorSettings {
-    /// The name in its certificate; `None`: the host of each address.
+    /// The name to expect in the certificate; `None` means the host of each address.
     pub server_name: Option<ServerName<'static>>,
     pub roots: Roots,
-    /// What we show of ourselves.
+    /// Our client certificate.
     pub certificate: Option<Certificate>,
     pub alpn: Vec<String>,
-    /// Whom a certificate must show, beyond the name; empty: nobody in particular.
+    /// Identities that the server must have, beyond its name; empty allows every identity.
     pub allow: Vec<Rule>,
     pub engine: Engine,
 }
@@ -45,7 +45,7 @@ pub(crate) struct TlsConnector {
     engine: Engine,
 }
 
-/// A connection past its handshake.
+/// A connection after its handshake.
 pub(crate) enum Connected<IO> {
     Stream(Box<TlsStream<IO>>),
     Record(Box<Keyed<IO>>),
@@ -56,7 +56,7 @@ impl TlsConnector {
         Self::with_clock(settings, UnixTime::now)
     }
 
-    /// `clock` is for sessions that are to be resumed.
+    /// `clock` is the time at which sessions are verified again before they are resumed.
     fn with_clock(settings: &ConnectorSettings, clock: fn() -> UnixTime) -> Self {
         let verifier = Arc::new(ServerAuth::new(&settings.roots, &settings.allow));
         let builder = ClientConfig::builder_with_provider(provider())
@@ -85,7 +85,7 @@ impl TlsConnector {
         }
     }
 
-    /// Performs the handshake with who answers at `address`.
+    /// Performs the handshake with the server at `address`.
     ///
     /// # Errors
     ///
@@ -104,7 +104,8 @@ impl TlsConnector {
         config.resumption = Resumption::store(Arc::clone(&attempt) as _);
         let config = Arc::new(config);
         let server_name = name.clone();
-        // Boxed as in `TlsAcceptor::accept`; the first step is in it, which makes a key.
+        // Boxed as in `TlsAcceptor::accept`. The first step, which generates a key, is part of the
+        // future.
         let (connected, chain) = match self.engine {
             Engine::Record => {
                 let handshake = Box::pin(record::connect(config, server_name, io));
@@ -135,7 +136,7 @@ impl TlsConnector {
     }
 }
 
-/// A DNS name or an IP address, as a certificate has it.
+/// A DNS name or an IP address, in the form that certificates have.
 pub(crate) fn server_name(text: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_owned()).ok()
 }
@@ -153,7 +154,7 @@ mod tests {
     use crate::record::{Layer, Then};
     use crate::tls::turns::Rounds;
 
-    /// An authority in PEM, and a server of TLS that it vouches for.
+    /// An authority in PEM, and a TLS server with a certificate from it.
     fn server(version: &'static SupportedProtocolVersion) -> (String, tokio_rustls::TlsAcceptor) {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -197,7 +198,7 @@ mod tests {
         TlsConnector::with_clock(&settings, clock)
     }
 
-    /// Shakes hands and hears a word, before which tickets arrive.
+    /// Performs a handshake and reads some payload, before which the tickets arrive.
     async fn handshake(
         connector: &TlsConnector,
         server: &tokio_rustls::TlsAcceptor,
@@ -250,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_whose_certificate_has_expired_begins_a_full_handshake() {
-        /// After what rcgen's certificates have for an end, the year 4096.
+        /// After the year 4096, when rcgen's certificates expire.
         fn late() -> UnixTime {
             UnixTime::since_unix_epoch(Duration::from_secs(100_000_000_000))
         }
@@ -258,7 +259,7 @@ mod tests {
             let (authority, server) = server(version);
             let connector = connector(&authority, engine, late);
             for _ in 0..3 {
-                // The handshake itself goes by the true time, in which the certificate is good.
+                // The handshake itself uses the real time, at which the certificate is valid.
                 let kind = handshake(&connector, &server).await;
                 assert_ne!(kind, HandshakeKind::Resumed, "{version:?}");
             }
@@ -291,7 +292,7 @@ mod tests {
             () = std::future::ready(()) => None,
         };
         assert!(said.is_none(), "it has not begun");
-        // Without a worker there are no turns.
+        // Handshakes take no turns outside of a worker.
         drop(rounds);
         tokio::select! {
             _ = connect => panic!("nobody answers"),

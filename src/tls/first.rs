@@ -1,7 +1,8 @@
-//! Reads what a client says first, to the end of its ClientHello.
+//! Reads the beginning of a client's connection, up to the end of its ClientHello.
 //!
-//! rustls sees the bytes when the message is whole, or can be none: it keeps a copy of what it has been
-//! shown, and a client that stops in the middle of 64 KiB would cost them twice.
+//! rustls sees the bytes only when the message is complete or cannot be a ClientHello. It copies
+//! what it is given, so a client that stops in the middle of 64 KiB would cost twice as much
+//! memory.
 
 use std::io;
 
@@ -11,7 +12,7 @@ use tokio_rustls::rustls::{self, AlertDescription};
 
 use super::{HandshakeError, is_not_tls};
 
-/// Who failed: the stream, or TLS, and then the client has been told.
+/// What failed: the stream, or TLS. For a TLS failure the client has been sent an alert.
 pub(super) enum Failure {
     Io(io::Error),
     Tls(rustls::Error),
@@ -24,7 +25,7 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// For a failure before there was a ClientHello.
+    /// Converts a failure before the ClientHello was complete.
     pub(super) fn of_hello<IO, R>(self, io: IO) -> HandshakeError<IO, R> {
         match self {
             Self::Io(_) => HandshakeError::Gone,
@@ -37,17 +38,18 @@ impl Failure {
 /// How much is read at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// No byte behind the ClientHello's last record: rustls would not look at it until more come.
+    /// Nothing after the last record of the ClientHello: rustls would not process that until more
+    /// bytes arrive.
     ByRecord,
-    /// Whatever there is.
+    /// As much as the socket has.
     Ahead,
 }
 
-/// Reads until `received` has the whole ClientHello.
+/// Reads until `received` contains the complete ClientHello.
 ///
 /// # Errors
 ///
-/// See [`Failure`]. A client that sent anything but a ClientHello has its alert.
+/// See [`Failure`]. A client that sent something else has been sent an alert.
 pub(super) async fn hello<IO>(
     io: &mut IO,
     received: &mut Vec<u8>,
@@ -67,8 +69,8 @@ where
         match outline.look(received) {
             Look::Missing(_) if received.len() >= MOST_RECEIVED => return Err(too_long()),
             Look::Missing(count) => {
-                // At once: to grow by steps would leave their traces. Of what is not written to the kernel
-                // gives no memory.
+                // Reserved in one step: growing in steps would leave copies of the bytes in freed
+                // memory. The kernel provides memory only for the part that is written.
                 received.reserve_exact(outline.expected().saturating_sub(received.len()));
                 if reading == Reading::ByRecord {
                     most = count.min(READ);
@@ -86,7 +88,8 @@ where
                 Ok(Some(accepted)) => return Ok(accepted),
                 Ok(None) => {}
                 Err((cause, alert)) => {
-                    // If it cannot be sent the client is gone, and the failure stands.
+                    // If the alert cannot be sent, the client is gone, and the error remains the
+                    // same.
                     let _ = io.write_all(&alert_bytes(&cause, alert)).await;
                     return Err(Failure::Tls(cause));
                 }
@@ -109,17 +112,17 @@ fn alert_bytes(cause: &rustls::Error, mut alert: AcceptedAlert) -> Vec<u8> {
     }
 }
 
-/// A fatal alert as a record of its own (RFC 8446 §6.2), as it is before there are keys.
+/// A fatal alert as one unencrypted record (RFC 8446 §6.2).
 pub(super) fn fatal(alert: AlertDescription) -> [u8; 7] {
     [ALERT, 3, 3, 0, 2, 2, alert.into()]
 }
 
-/// As in rustls's own buffer; as there, there is no alert for it.
+/// The limit of rustls's own buffer. As there, no alert is sent.
 pub(super) fn too_long() -> Failure {
     Failure::Tls(rustls::Error::General("message buffer full".into()))
 }
 
-/// Reads once, `most` bytes at most, to the end of `received`.
+/// Reads once, at most `most` bytes, and appends them to `received`.
 pub(super) async fn read<IO>(
     io: &mut IO,
     received: &mut Vec<u8>,
@@ -129,33 +132,33 @@ where
     IO: AsyncRead + Unpin,
 {
     if received.capacity() - received.len() < most {
-        // Exactly: to double would cost a long message the same again in vain.
+        // The exact amount: doubling would waste the size of a long message.
         received.reserve_exact(READ.max(received.len() / 8));
     }
-    // No more, whatever room an earlier message has left: what is behind the handshake is the relay's
-    // to read, which has a place for so much.
+    // Not more, even if an earlier message has left room: what follows the handshake belongs to the
+    // relay, which has room for [`MOST_RECEIVED`] bytes.
     match io.take(most as u64).read_buf(received).await? {
         0 => Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
         _ => Ok(()),
     }
 }
 
-/// How far the records of a ClientHello have come.
+/// The progress through the records of a ClientHello.
 #[derive(Default)]
 struct Outline {
-    /// Where the record begins that is not whole.
+    /// The start of the first incomplete record.
     at: usize,
-    /// What the records before it hold of the message.
+    /// The bytes of the message in the records before that.
     held: usize,
-    /// The first bytes of the message (RFC 8446 §4).
+    /// The first bytes of the message, with its type and length (RFC 8446 §4).
     head: [u8; 4],
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Look {
-    /// So many bytes of a record, or of its header.
+    /// The number of bytes that a record or its header still needs.
     Missing(usize),
-    /// The ClientHello is whole, or there will be none.
+    /// The ClientHello is complete, or the bytes are not a ClientHello.
     Settled,
 }
 
@@ -186,8 +189,8 @@ impl Outline {
         }
     }
 
-    /// How many bytes the message takes with its records, as far as it says, and a little more to read
-    /// into.
+    /// The expected size of the message with its record headers, in bytes, plus some room for the
+    /// next read.
     fn expected(&self) -> usize {
         let [kind, a, b, c] = self.head;
         match (kind, u32::from_be_bytes([0, a, b, c]) as usize) {
@@ -212,26 +215,26 @@ impl Outline {
     }
 }
 
-/// A ClientHello with a hybrid key share, and a little more.
+/// Bytes to read at once: a ClientHello with a hybrid key share fits.
 pub(super) const READ: usize = 2048;
 
-/// As in rustls's own buffer: the longest message, in records that are full.
+/// The limit of rustls's own buffer: the longest handshake message in full records.
 pub(super) const MOST_KEPT: usize = 0xffff;
 
-/// What the relay may find that a client has said behind its handshake.
+/// The most bytes that may have been read beyond the handshake.
 pub(crate) const MOST_RECEIVED: usize = MOST_KEPT + READ;
 
 pub(super) const RECORD_HEADER: usize = 5;
 
-/// What a record that is not sealed may say it has (RFC 8446 §5.1); rustls judges what says more.
+/// The maximum length of a plaintext record (RFC 8446 §5.1). rustls rejects longer ones.
 const LONGEST: usize = 1 << 14;
 
-/// RFC 8446 §5.1; a sealed alert looks like data.
+/// The content type of alerts (RFC 8446 §5.1). An encrypted alert has the type of application data.
 pub(super) const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 pub(super) const APPLICATION_DATA: u8 = 23;
 
-/// RFC 8446 §4.
+/// The handshake type (RFC 8446 §4).
 const CLIENT_HELLO: u8 = 1;
 
 #[cfg(test)]
@@ -246,7 +249,7 @@ mod tests {
         assert_eq!(received.len(), READ);
     }
 
-    /// In records of `size` bytes.
+    /// The message in records of `size` bytes.
     fn records(message: &[u8], size: usize) -> Vec<u8> {
         let record = |part: &[u8]| {
             let [high, low] = (part.len() as u16).to_be_bytes();

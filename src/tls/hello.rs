@@ -1,4 +1,4 @@
-//! What a client says first, and what is made of it: a handshake to go on with, or its end.
+//! The ClientHello, and the decision whether the handshake continues after it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio_rustls::rustls::{self, AlertDescription, ServerConfig};
 use super::first::fatal;
 use super::{Alpn, HandshakeError, TlsAcceptor};
 
-/// What the client said first.
+/// The ClientHello of a client.
 pub(crate) struct Hello<'a>(ClientHello<'a>);
 
 impl Hello<'_> {
@@ -16,20 +16,21 @@ impl Hello<'_> {
         self.0.server_name()
     }
 
-    /// The protocols that it names (RFC 7301 §3.1).
+    /// The protocols (ALPN) that the client offers (RFC 7301 §3.1).
     pub(crate) fn protocols(&self) -> Vec<&[u8]> {
         self.0.alpn().into_iter().flatten().collect()
     }
 }
 
-/// Why a handshake ends with the ClientHello.
+/// Why a handshake ends after the ClientHello.
 pub(super) enum Rejection<R> {
     UnknownName(String),
     Refused(R),
 }
 
 impl<R> Rejection<R> {
-    /// In the clear, as alerts are before the ServerHello; rustls has no call to send one.
+    /// The alert in plaintext, as all alerts before the ServerHello. rustls has no function to send
+    /// one.
     pub(super) fn alert(&self) -> [u8; 7] {
         let alert = match self {
             Self::UnknownName(_) => AlertDescription::UnrecognisedName,
@@ -50,7 +51,7 @@ impl<R> Rejection<R> {
     }
 }
 
-/// One of a listener's protocols.
+/// A protocol of the listener, as its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Protocol(usize);
 
@@ -65,7 +66,7 @@ impl Alpn {
         &self.names()[index]
     }
 
-    /// Those that a client names too, in our order of preference (RFC 7301 §3.2).
+    /// The protocols that the client offers too, in our order of preference (RFC 7301 §3.2).
     pub(crate) fn common(&self, theirs: &[&[u8]]) -> impl Iterator<Item = Protocol> {
         let ours = self.names().iter().enumerate();
         ours.filter(|(_, name)| theirs.contains(&name.as_bytes()))
@@ -74,7 +75,7 @@ impl Alpn {
 }
 
 impl TlsAcceptor {
-    /// What the handshake is to go on with, or why it is not to.
+    /// How the handshake continues, or why it does not.
     pub(super) fn decide<R>(
         &self,
         hello: ClientHello<'_>,

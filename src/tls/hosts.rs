@@ -1,4 +1,5 @@
-//! Which certificate a client is shown: by the name that it asks for, then by what it can verify.
+//! Chooses the certificate for a client: by the name that it asks for, and then by what it can
+//! verify.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,37 +13,37 @@ use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 use super::certs::Certificate;
 use crate::pattern::normal;
 
-/// The certificates of a listener. Names are looked up, however many there are.
+/// The certificates of a listener. The look-up takes the same time for any number of names.
 pub(crate) struct Hosts {
     certificates: Vec<Certificate>,
-    /// In lower case; `*.example.com` is under `*.example.com`. Indices in the order in which they
-    /// are tried.
+    /// Names in lower case; a wildcard name is stored as `*.example.com`. The values are indices of
+    /// certificates, in the order in which they are tried.
     by_name: HashMap<String, Vec<usize>>,
-    /// For a client that asks for no name of these, or for none at all.
+    /// For a client without SNI, or with a name that no certificate has.
     fallback: Vec<usize>,
     unknown_sni: UnknownSni,
-    /// Whether one is for an IP address; most have none, and connections need not ask.
+    /// Whether a certificate has an IP address. Most listeners have none and skip the look-up.
     has_addresses: bool,
 }
 
-/// What becomes of a client that asks for a name that no certificate has, or for none.
+/// What happens to a client without SNI, or with a name that no certificate has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UnknownSni {
-    /// It is shown the first certificate.
+    /// The client gets the first certificate.
     First,
-    /// It is refused with `unrecognized_name` (RFC 6066 §3).
+    /// The client is refused with the alert `unrecognized_name` (RFC 6066 §3).
     Refuse,
 }
 
 impl Hosts {
     /// # Panics
     ///
-    /// Without any certificate.
+    /// If there are no certificates.
     pub(crate) fn new(certificates: Vec<Certificate>, unknown_sni: UnknownSni) -> Self {
         let first = certificates.first().expect("a listener has a certificate");
         let mut order: Vec<usize> = (0..certificates.len()).collect();
-        // A signature with RSA costs ten times one with an elliptic curve.
+        // An RSA signature costs ten times as much as one with an elliptic curve.
         order.sort_by_key(|index| certificates[*index].algorithm() == SignatureAlgorithm::RSA);
         let mut by_name = HashMap::<String, Vec<usize>>::new();
         for index in &order {
@@ -53,7 +54,8 @@ impl Hosts {
                 }
             }
         }
-        // The first, and those that are there beside it for clients which cannot verify it.
+        // The first certificate, and those that share a name with it for clients that cannot
+        // verify it.
         let mut fallback = vec![0];
         for index in order {
             let names = certificates[index].names();
@@ -76,24 +78,24 @@ impl Hosts {
         &self.certificates
     }
 
-    /// Whether one of them is the certificate whose key everybody has.
+    /// Whether one of them is the development certificate, whose key is public.
     pub(crate) fn is_for_development(&self) -> bool {
         self.certificates
             .iter()
             .any(Certificate::is_for_development)
     }
 
-    /// Whether there is a certificate for a client that asks for this name.
+    /// Whether there is a certificate for a client with this SNI.
     pub(super) fn has(&self, sni: Option<&str>) -> bool {
         self.unknown_sni == UnknownSni::First || self.named(sni).is_some()
     }
 
-    /// The certificate for a client that can verify any.
+    /// The certificate for a client with this SNI that can verify every type of key.
     pub(crate) fn shown(&self, sni: Option<&str>) -> Option<&Certificate> {
         self.choose(sni, ALL)
     }
 
-    /// An exact name first, then a wildcard for its first label (RFC 9525 §6.3).
+    /// An exact name first, then a wildcard for the first label (RFC 9525 §6.3).
     fn named(&self, sni: Option<&str>) -> Option<&[usize]> {
         let name = normal(sni?);
         let found = self.by_name.get(&*name).or_else(|| {
@@ -110,14 +112,14 @@ impl Hosts {
         let candidates = self.named(sni).unwrap_or(&self.fallback);
         let mut candidates = candidates.iter().map(|index| &self.certificates[*index]);
         let first = candidates.clone().next();
-        // If it can verify none of them, rustls says so with the alert for that.
+        // If the client can verify none of them, rustls sends the right alert.
         candidates
             .find(|certificate| certificate.can_sign(schemes))
             .or(first)
     }
 }
 
-/// For clients that ask for no name: the certificates that have the address they connected to.
+/// For clients without SNI: the certificates for the IP address that they connected to.
 #[derive(Debug)]
 pub(super) struct AtAddress {
     hosts: Arc<Hosts>,
@@ -153,7 +155,7 @@ impl ResolvesServerCert for Hosts {
     }
 }
 
-/// The rest follows from it.
+/// The index follows from the certificates and is not shown.
 impl fmt::Debug for Hosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hosts")
@@ -163,7 +165,7 @@ impl fmt::Debug for Hosts {
     }
 }
 
-/// With which every kind of key can sign.
+/// At least one scheme for every type of key.
 const ALL: &[SignatureScheme] = &[
     SignatureScheme::ECDSA_NISTP256_SHA256,
     SignatureScheme::ECDSA_NISTP384_SHA384,

@@ -1,4 +1,4 @@
-//! Who a certificate says that its owner is. Whether that is to be believed is for the verifier, first.
+//! Reads the identity in a certificate. It may be trusted only after the certificate is verified.
 
 use std::fmt::Write;
 
@@ -11,11 +11,12 @@ use x509_parser::x509::AttributeTypeAndValue;
 
 use crate::identity::Identity;
 
-/// The names in a certificate, given in DER.
+/// The names in a certificate in DER.
 ///
 /// # Errors
 ///
-/// One that cannot be read whole has no identity: what was left out might be what a rule denies.
+/// A certificate that cannot be read completely has no identity: a rule may deny the name that is
+/// missing.
 pub(crate) fn identity(certificate: &[u8]) -> Result<Identity, BadCertificate> {
     let Ok((&[], parsed)) = X509Certificate::from_der(certificate) else {
         return Err(BadCertificate::Unreadable);
@@ -25,7 +26,7 @@ pub(crate) fn identity(certificate: &[u8]) -> Result<Identity, BadCertificate> {
         ..Identity::default()
     };
     let subject = parsed.subject();
-    // The most specific name stands last; directories put `CN=Users` before it (RFC 4514 §2.1).
+    // The most specific name comes last; directories put `CN=Users` before it (RFC 4514 §2.1).
     identity.cn = subject.iter_common_name().last().map(text).transpose()?;
     identity.ou = subject
         .iter_organizational_unit()
@@ -58,20 +59,21 @@ fn text(attribute: &AttributeTypeAndValue<'_>) -> Result<String, BadCertificate>
     printable(&decoded(attribute).ok_or(BadCertificate::Name)?)
 }
 
-/// In every encoding that a name may have (RFC 5280 §4.1.2.4): old authorities use all of them.
+/// Decodes all string types that a name may have (RFC 5280 §4.1.2.4): old authorities use all of
+/// them.
 pub(super) fn decoded(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {
     let value = attribute.attr_value();
     match value.tag() {
         Tag::BmpString => BmpString::try_from(value).ok().map(|it| it.string()),
         Tag::UniversalString => UniversalString::try_from(value).ok().map(|it| it.string()),
-        // Latin-1, as everybody writes it and OpenSSL reads it.
+        // Latin-1, which is what authorities write and OpenSSL reads.
         Tag::T61String => Some(value.data.iter().copied().map(char::from).collect()),
         _ => attribute.as_str().ok().map(str::to_owned),
     }
 }
 
-/// A name goes into logs, environments and headers, where a NUL or a line break would make
-/// another name of it.
+/// Names get into logs, environment variables and headers, where a NUL or a line break would change
+/// them.
 fn printable(name: &str) -> Result<String, BadCertificate> {
     match name.contains(char::is_control) {
         true => Err(BadCertificate::Name),
@@ -81,7 +83,7 @@ fn printable(name: &str) -> Result<String, BadCertificate> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut digits, byte| {
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let _ = write!(digits, "{byte:02x}");
         digits
     })
@@ -139,7 +141,7 @@ mod tests {
         assert_eq!(identity.ou, ["ops"]);
     }
 
-    /// As `openssl x509 -in certs/client.pem -noout -subject -fingerprint -sha256` has it.
+    /// The output of `openssl x509 -in certs/client.pem -noout -subject -fingerprint -sha256`.
     #[test]
     fn a_fingerprint_is_that_of_openssl() {
         let pem = include_bytes!("../../certs/client.pem");

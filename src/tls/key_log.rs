@@ -1,4 +1,4 @@
-//! The traffic secrets of TLS 1.3 (RFC 8446 §7.1), as rustls tells them while it shakes hands.
+//! Takes the traffic secrets of TLS 1.3 (RFC 8446 §7.1) from rustls during a handshake.
 
 use std::cell::RefCell;
 
@@ -6,16 +6,16 @@ use tokio_rustls::rustls::KeyLog;
 
 use crate::record::{Secret, TrafficSecrets};
 
-/// Takes the traffic secrets of the connection that is being looked after.
+/// Takes the traffic secrets of the connection whose [`Watch`] is active.
 ///
 /// A key log belongs to a configuration and not to a connection. But rustls calls it while it
-/// processes a record, and nothing else happens on the thread meanwhile.
+/// processes a record, and the thread does nothing else meanwhile.
 #[derive(Debug)]
 pub(super) struct Handover;
 
 impl KeyLog for Handover {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        // In TLS 1.2 rustls logs its one secret unasked.
+        // In TLS 1.2 rustls logs its one secret without asking `will_log`.
         if !self.will_log(label) {
             return;
         }
@@ -34,7 +34,7 @@ impl KeyLog for Handover {
     }
 }
 
-/// The time in which secrets are those of one connection.
+/// While this is active, logged secrets belong to one connection.
 pub(super) struct Watch(());
 
 impl Watch {

@@ -1,4 +1,4 @@
-//! Distinguished names of certificates and revocation lists: compared, and shown.
+//! Distinguished names in certificates and revocation lists: comparison and display.
 
 use std::fmt::Write;
 
@@ -7,18 +7,18 @@ use x509_parser::x509::X509Name;
 
 use super::identity::decoded;
 
-/// A name without its encoding: authorities write the same name with other string types and case in
-/// their certificates and in their lists (RFC 5280 §7.1).
+/// A name in a form that can be compared: authorities write the same name with different string
+/// types and case in their certificates and lists (RFC 5280 §7.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Normal(Box<[u8]>);
 
 impl Normal {
-    /// Of a name as webpki has it: the content of the outer SEQUENCE.
+    /// From the form that webpki uses: the content of the outer SEQUENCE.
     pub(super) fn of_content(content: &[u8]) -> Self {
         Self::of(&wrapped(content))
     }
 
-    /// Of a whole name in DER.
+    /// From a complete name in DER.
     pub(super) fn of(der: &[u8]) -> Self {
         let Ok((_, name)) = X509Name::from_der(der) else {
             return Self(der.into());
@@ -35,16 +35,16 @@ impl Normal {
                     format!("{}={value}", it.attr_type())
                 })
                 .collect();
-            // A set: in DER its order depends on the encoding of the values.
+            // The parts form a set, and their order in DER depends on the encoding of the values.
             parts.sort();
-            // A String takes whatever is written.
+            // Writing to a String cannot fail.
             let _ = write!(normal, "{parts:?}");
         }
         Self(normal.into_bytes().into())
     }
 }
 
-/// For people, as `openssl x509 -subject` has it.
+/// For display, in the format of `openssl x509 -subject`.
 pub(super) fn shown(name: &X509Name<'_>) -> String {
     match name.to_string() {
         empty if empty.is_empty() => "a certificate without a name".into(),
@@ -52,7 +52,7 @@ pub(super) fn shown(name: &X509Name<'_>) -> String {
     }
 }
 
-/// Single spaces between words, none around them.
+/// With single spaces between words, and none at the ends.
 fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! An OCSP response (RFC 6960) that is stapled: read from a file, and checked before a client does.
+//! A stapled OCSP response (RFC 6960), read from a file and checked before clients check it.
 
 mod response;
 
@@ -23,18 +23,18 @@ pub(crate) struct Staple {
     next_update: Option<SystemTime>,
 }
 
-/// Why clients may not believe a response now.
+/// Why clients may refuse a response at this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stale {
-    /// It was to be replaced by then.
+    /// Its `nextUpdate` passed at this time.
     Since(SystemTime),
-    /// It is from then, which is yet to come.
+    /// Its `thisUpdate` is in the future.
     Until(SystemTime),
 }
 
 impl Staple {
-    /// Reads a response in DER that is to be shown with this chain. Where the issuer's certificate
-    /// is in the chain, the response is held against its key as well.
+    /// Reads a response in DER for this chain. If the chain contains the issuer's certificate, the
+    /// signature is verified too.
     pub(crate) fn new(
         response: Vec<u8>,
         chain: &[CertificateDer<'_>],
@@ -56,7 +56,7 @@ impl Staple {
             .map(|(_, certificate)| certificate)
             .collect();
         let own = chain.first().ok_or(StapleError::Another)?;
-        // A certificate that signed itself is its own.
+        // A self-signed certificate is its own issuer.
         let issuer = chain
             .iter()
             .find(|it| it.subject().as_raw() == own.issuer().as_raw());
@@ -84,7 +84,7 @@ impl Staple {
         })
     }
 
-    /// `None` while it may be shown.
+    /// `None` while clients accept it.
     pub(crate) fn is_stale(&self, now: SystemTime) -> Option<Stale> {
         match self.next_update {
             _ if now < self.this_update => Some(Stale::Until(self.this_update)),
@@ -105,7 +105,7 @@ fn is_of(id: &CertId<'_>, own: &X509Certificate<'_>, issuer: Option<&X509Certifi
         SHA256 => &digest::SHA256,
         SHA384 => &digest::SHA384,
         SHA512 => &digest::SHA512,
-        // By nothing else would clients find it.
+        // Clients use no other hash to find the answer.
         _ => return false,
     };
     let is_hash_of = |hash: &[u8], bytes| digest(algorithm, bytes).as_ref() == hash;
@@ -115,14 +115,14 @@ fn is_of(id: &CertId<'_>, own: &X509Certificate<'_>, issuer: Option<&X509Certifi
         && key.is_none_or(|key| is_hash_of(id.issuer_key_hash.as_bytes(), key))
 }
 
-/// A number without the zeros that keep it from being negative.
+/// A number without the leading zero bytes that mark it as positive.
 fn magnitude(integer: &[u8]) -> &[u8] {
     let zeros = integer.iter().take_while(|byte| **byte == 0).count();
     &integer[zeros..]
 }
 
-/// Whether the issuer has signed a response, or somebody whom it has appointed for that with a
-/// certificate in the response (RFC 6960 §4.2.2.2).
+/// Whether a response is signed by the issuer, or by a responder with a certificate from the issuer
+/// in the response (RFC 6960 §4.2.2.2).
 fn is_signed_for(signed: &Signed<'_>, issuer: &X509Certificate<'_>) -> bool {
     let is_appointed = |certificate: &[u8]| {
         let Ok((_, responder)) = X509Certificate::from_der(certificate) else {
@@ -146,7 +146,7 @@ const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.
 const SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.2");
 const SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.3");
 
-/// Why a response is not stapled.
+/// Why a response cannot be stapled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StapleError {
     #[error("not an OCSP response (RFC 6960) in DER: {0}")]
@@ -181,7 +181,7 @@ mod tests {
         chain.expect("a chain")
     }
 
-    // What `openssl ocsp` makes is tried in tests/staples.rs.
+    // tests/staples.rs covers the output of `openssl ocsp`.
     #[test]
     fn what_is_no_answer_is_no_staple() {
         let refusal = |status| vec![0x30, 3, 0x0A, 1, status];
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(bounded.is_stale(at(10)), None);
         assert_eq!(bounded.is_stale(at(20)), None);
         assert_eq!(bounded.is_stale(at(21)), Some(Stale::Since(at(20))));
-        // RFC 6960 §4.2.2.1: newer information is available all the time.
+        // RFC 6960 §4.2.2.1: without `nextUpdate`, newer information is always available.
         assert_eq!(staple(None).is_stale(at(1_000)), None);
     }
 

@@ -1,7 +1,8 @@
-//! Reads PEM as it is met: every block of a file, or an error that says which one is wrong, and where.
+//! Reads PEM files as they occur in practice: every block, or an error that says which one is wrong
+//! and in which line.
 //!
-//! Files are put together by hand, by `cat`, by Windows and by OpenSSL. The text is put in order here;
-//! rustls-pemfile then takes each block apart by itself, so that none is passed over.
+//! Files are assembled by hand, by `cat`, by Windows and by OpenSSL. This module normalizes the
+//! text, and passes each block to rustls-pemfile separately, so that no block is skipped.
 
 mod gap;
 
@@ -19,14 +20,14 @@ use super::x509::parse;
 #[derive(Debug)]
 pub(crate) struct Pem {
     blocks: Vec<Block>,
-    /// What it may be where it is no text.
+    /// What the content may be if it is not text.
     binary: Option<Binary>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Binary {
     Der,
-    /// A chain and its key under a password (RFC 7292 §4).
+    /// A chain and its key, encrypted with a password (RFC 7292 §4).
     Pkcs12,
 }
 
@@ -36,13 +37,13 @@ impl Binary {
             return None;
         };
         let more_length = match length {
-            // Text may begin with a zero.
+            // Text may begin with the same byte.
             0..0x80 if usize::from(*length) != rest.len() => return None,
             0..0x80 => 0,
             0x80..=0x84 => usize::from(length & 0x7f),
             _ => return None,
         };
-        // Certificates and lists begin with another sequence, this one with its version.
+        // Certificates and lists begin with another SEQUENCE; this one begins with its version.
         match rest.get(more_length..) {
             Some([DER_INTEGER, 1, 3, ..]) => Some(Self::Pkcs12),
             _ => Some(Self::Der),
@@ -53,7 +54,7 @@ impl Binary {
 #[derive(Debug)]
 struct Block {
     content: Content,
-    /// From 1.
+    /// Counted from 1.
     line: usize,
 }
 
@@ -61,11 +62,11 @@ struct Block {
 enum Content {
     Item(Item),
     EncryptedKey,
-    /// Of a kind that goes with keys and certificates, and that nobody here needs.
+    /// Known to occur beside keys and certificates, and not needed here.
     Other(String),
 }
 
-/// Where something stands in a file: which of its kind it is, and in which line it begins.
+/// The position of a block: its number among blocks of its type, and its first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     pub nth: usize,
@@ -84,7 +85,7 @@ pub(crate) type Located = (CertificateDer<'static>, Position);
 impl Pem {
     /// # Errors
     ///
-    /// There is a `-----BEGIN` of which nothing can be made.
+    /// A `-----BEGIN` line whose block cannot be read.
     pub(crate) fn read(content: &[u8]) -> Result<Self, PemError> {
         let text = text(content);
         let mut rest = Rest {
@@ -100,7 +101,7 @@ impl Pem {
         Ok(Self { blocks, binary })
     }
 
-    /// Whether it may be a revocation list in DER.
+    /// Whether the file may be a revocation list in DER.
     pub(crate) fn is_binary(&self) -> bool {
         self.blocks.is_empty() && self.binary == Some(Binary::Der)
     }
@@ -122,14 +123,14 @@ impl Pem {
         certificates.enumerate().map(place).collect()
     }
 
-    /// The line of the first certificate that cannot be one.
+    /// The line of the first certificate block that is not a certificate.
     pub(crate) fn no_certificate(&self) -> Option<usize> {
         let mut certificates = self.certificates().into_iter();
         let found = certificates.find(|(der, _)| parse(der).is_err());
         found.map(|(_, position)| position.line)
     }
 
-    /// Its revocation lists, each with the line in which it begins.
+    /// The revocation lists, each with its first line.
     pub(crate) fn lists(&self) -> Vec<(CertificateRevocationListDer<'static>, usize)> {
         let lists = self.blocks.iter().filter_map(|block| match &block.content {
             Content::Item(Item::Crl(der)) => Some((der.clone(), block.line)),
@@ -148,7 +149,7 @@ impl Pem {
         keys.collect()
     }
 
-    /// The line of a key that takes a password.
+    /// The line of the first key that is encrypted with a password.
     pub(crate) fn encrypted_key(&self) -> Option<usize> {
         let is_encrypted = |block: &&Block| matches!(block.content, Content::EncryptedKey);
         self.blocks
@@ -157,7 +158,7 @@ impl Pem {
             .map(|block| block.line)
     }
 
-    /// What the file holds, for people: that of its first block.
+    /// The content of the file in words, by its first block.
     pub(crate) fn holds(&self) -> String {
         match self.blocks.first().map(|block| &block.content) {
             None if self.binary == Some(Binary::Der) => {
@@ -182,11 +183,11 @@ impl Pem {
     }
 }
 
-/// What was not read yet.
+/// The part of the text that was not read yet.
 struct Rest<'a> {
     text: &'a str,
     at: usize,
-    /// A place, and its line: a large file is counted through once.
+    /// A position and its line, so that a large file is counted only once.
     counted: (usize, usize),
 }
 
@@ -195,12 +196,12 @@ impl<'a> Rest<'a> {
         let text: &'a str = self.text;
         let rest = &text[self.at..];
         let begin = rest.find(BEGIN);
-        // Its beginning was lost, or mistyped.
+        // The `-----BEGIN` line is missing or misspelt.
         if let Some(end) = rest[..begin.unwrap_or(rest.len())].find(END) {
             return Err(PemError::NoBegin(self.line(self.at + end)));
         }
         let gap = &rest[..begin.unwrap_or(rest.len())];
-        // A file that is all in DER is for others to read.
+        // A file that is completely in DER is handled elsewhere.
         let is_text = binary.is_none() || begin.is_some() || self.at > 0;
         if is_text && let Some((at, what)) = gap::suspicious(gap) {
             return Err(PemError::Gap(self.line(self.at + at), what));
@@ -239,7 +240,7 @@ impl<'a> Rest<'a> {
     }
 }
 
-/// What stands between ` ` and `-----`, and what follows.
+/// The text between the space and `-----`, and the rest behind it.
 fn label(text: &str) -> Option<(&str, &str)> {
     let line = text.split('\n').next()?;
     let (label, _) = line.strip_prefix(' ')?.split_once(DASHES)?;
@@ -247,7 +248,7 @@ fn label(text: &str) -> Option<(&str, &str)> {
     Some((label.trim(), behind))
 }
 
-/// What to do about a block of which nobody here knows what it is.
+/// What to do about a block with an unknown label.
 fn advice(label: &str) -> &'static str {
     let is_about = |word: &str| label.to_uppercase().contains(word);
     if is_about("PKCS7") || is_about("PKCS #7") || is_about("CMS") {
@@ -284,7 +285,7 @@ fn content(label: &str, body: &str) -> Result<Content, String> {
     })
 }
 
-/// Headers (RFC 1421 §4.4) end with an empty line; data has no colon.
+/// Headers (RFC 1421 §4.4) end with an empty line. Base64 has no colon.
 fn headers(body: &str) -> (String, String) {
     let mut lines = body.lines().map(str::trim).peekable();
     while lines.next_if(|line| line.is_empty()).is_some() {}
@@ -303,15 +304,15 @@ fn headers(body: &str) -> (String, String) {
     (headers, data)
 }
 
-/// OpenSSL puts behind such a certificate what it is trusted for.
+/// OpenSSL appends to a `TRUSTED CERTIFICATE` what it is trusted for.
 fn without_trust(der: &CertificateDer<'_>) -> CertificateDer<'static> {
     use der::Reader;
     let first = der::SliceReader::new(der).and_then(|mut both| both.tlv_bytes());
     first.unwrap_or(der).to_vec().into()
 }
 
-/// With one kind of line end and without byte order marks, also those of files in the middle. Bag
-/// attributes may be in any encoding.
+/// With one kind of line end and without byte order marks, also in the middle of concatenated
+/// files. Bag attributes may have any encoding.
 fn text(content: &[u8]) -> String {
     let text = match content {
         [0xff, 0xfe, rest @ ..] => utf_16(rest, u16::from_le_bytes),
@@ -323,7 +324,7 @@ fn text(content: &[u8]) -> String {
         .replace('\u{feff}', "")
 }
 
-/// As PowerShell writes it.
+/// The encoding that PowerShell writes.
 fn utf_16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> String {
     let units: Vec<u16> = bytes
         .chunks_exact(2)
@@ -332,7 +333,7 @@ fn utf_16(bytes: &[u8], unit: impl Fn([u8; 2]) -> u16) -> String {
     String::from_utf16_lossy(&units)
 }
 
-/// Why not all of a file can be read. None of its content is in the words: it may be a key.
+/// Why a file cannot be read. The messages contain nothing of its content, which may be a key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PemError {
     #[error("line {0} starts with `-----BEGIN` but is not `-----BEGIN LABEL-----`")]
@@ -354,7 +355,7 @@ pub(crate) enum PemError {
     Gap(usize, Gap),
 }
 
-/// They stand beside keys and certificates, and nothing is missing if they are passed over.
+/// Blocks that occur beside keys and certificates, and can safely be skipped.
 const HARMLESS: [&str; 7] = [
     "EC PARAMETERS",
     "DH PARAMETERS",
@@ -368,7 +369,7 @@ const HARMLESS: [&str; 7] = [
 const BEGIN: &str = "-----BEGIN";
 const END: &str = "-----END";
 const DASHES: &str = "-----";
-/// What every certificate, key and list in DER starts with, and no text.
+/// The first byte of every certificate, key and list in DER. No text begins with it.
 const DER_SEQUENCE: u8 = 0x30;
 const DER_INTEGER: u8 = 0x02;
 

@@ -1,8 +1,8 @@
-//! A peer's certificate that is itself one of those that are trusted, byte for byte.
+//! Accepts a peer's certificate that is itself one of the trusted certificates, byte for byte.
 //!
-//! webpki looks for an issuer above it and takes no authority's (CA:TRUE) for a peer's own, which is
-//! how `openssl req -x509` makes them. Of a trusted certificate there is nothing to look for: it must be
-//! of today, and for this purpose.
+//! webpki looks for an issuer, and refuses the certificate of an authority (CA:TRUE) as a peer's
+//! own. But `openssl req -x509` makes such certificates. A trusted certificate needs no issuer:
+//! only its validity period and its purpose are checked.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::certs::Role;
 use super::provider;
 use super::x509::parse;
 
-/// Whether it may be the certificate of a peer that has this role.
+/// Verifies the certificate of a peer with this role.
 pub(super) fn verify<'a>(
     der: &'a CertificateDer<'_>,
     now: UnixTime,
@@ -47,7 +47,7 @@ pub(super) fn verify<'a>(
     }
 }
 
-/// Whether its purposes (RFC 5280 §4.2.1.12), if it names any, have this one.
+/// Whether its extended key usages (RFC 5280 §4.2.1.12), if there are any, include this role.
 pub(super) fn is_for(certificate: &X509Certificate<'_>, role: Role) -> bool {
     let usage = match certificate.extended_key_usage() {
         Ok(Some(usage)) => usage.value,
@@ -60,7 +60,7 @@ pub(super) fn is_for(certificate: &X509Certificate<'_>, role: Role) -> bool {
     }
 }
 
-/// Whether its subjectAltName has the name of a server (RFC 9525 §6).
+/// Whether its subjectAltName contains the server's name (RFC 9525 §6).
 pub(super) fn verify_name(
     certificate: &X509Certificate<'_>,
     server: &ServerName<'_>,
@@ -83,7 +83,7 @@ pub(super) fn verify_name(
     }
 }
 
-/// A wildcard is the whole of the first label.
+/// A wildcard must be the complete first label.
 fn is_name(name: &str, server: &str) -> bool {
     match name.strip_prefix("*.") {
         Some(parent) => server
@@ -93,8 +93,8 @@ fn is_name(name: &str, server: &str) -> bool {
     }
 }
 
-/// Whether its key has signed a handshake of TLS 1.2. webpki would ask for more: that the certificate is of
-/// version 3, and has no critical extension that is unknown.
+/// Verifies the signature of a TLS 1.2 handshake with the certificate's key. webpki would also
+/// require a version 3 certificate without unknown critical extensions.
 pub(super) fn verify_tls12_signature(
     message: &[u8],
     certificate: &CertificateDer<'_>,
@@ -106,7 +106,8 @@ pub(super) fn verify_tls12_signature(
     let schemes = provider().signature_verification_algorithms.mapping;
     let scheme = schemes.iter().find(|(scheme, _)| *scheme == dss.scheme);
     let (_, algorithms) = scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-    // Of those that a scheme may mean, one is for the kind of key (RFC 8422 §5.1.1).
+    // A scheme may stand for several algorithms; one of them matches the type of the key (RFC 8422
+    // §5.1.1).
     let mut verified = algorithms
         .iter()
         .map(|algorithm| key.verify_signature(*algorithm, message, dss.signature()));
@@ -116,7 +117,7 @@ pub(super) fn verify_tls12_signature(
     }
 }
 
-/// As [`verify_tls12_signature`], of TLS 1.3.
+/// Like [`verify_tls12_signature`], for TLS 1.3.
 pub(super) fn verify_tls13_signature(
     message: &[u8],
     certificate: &CertificateDer<'_>,

@@ -1,13 +1,14 @@
-//! A handshake after which rustls leaves: the connection is its keys.
+//! A handshake after which rustls is not needed any more: the connection consists of its keys.
 //!
 //! ```text
 //! client: ClientHello ─► Acceptor (a copy) ─► admit ─► UnbufferedServerConnection ─┐
 //! server:                                             UnbufferedClientConnection ─┴─► Keyed
 //! ```
 //!
-//! rustls gives away the keys, and a `KernelConnection` that can derive the next ones. That one is
-//! opaque and cannot leave the process, so the traffic secrets, from which the next keys follow as well,
-//! are taken from the key log. What only it can do is to read the tickets that a server sends later.
+//! rustls returns the keys, and a `KernelConnection` that can derive the next ones. That object is
+//! opaque and cannot leave the process. So the traffic secrets, from which the next keys can be
+//! derived too, are taken from the key log. The `KernelConnection` is kept only to read the tickets
+//! that a server sends later.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use super::{
 use crate::record::{Keeper, Role, Start};
 use crate::wire::Wire;
 
-/// A connection past its handshake, and past rustls.
+/// A connection after its handshake, without rustls.
 pub(crate) struct Keyed<IO> {
     pub io: IO,
     pub start: Start,
@@ -50,7 +51,7 @@ where
     let config = match acceptor.decide(hello, admit) {
         Ok(config) => config,
         Err(rejection) => {
-            // If the alert cannot be sent the client is gone, and the refusal stands.
+            // If the alert cannot be sent, the client is gone, and the refusal remains the same.
             let _ = io.write_all(&rejection.alert()).await;
             return Err(rejection.with(io));
         }
@@ -81,7 +82,7 @@ where
     }
 }
 
-/// A handshake with a server, and the chain of its certificate.
+/// Performs a handshake with a server. Also returns the chain of the server's certificate.
 pub(super) async fn connect<IO: Wire>(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
@@ -92,7 +93,7 @@ pub(super) async fn connect<IO: Wire>(
     let chain = chain_of(&done.connection);
     let kernel = done.connection.dangerous_into_kernel_connection();
     let (secrets, kernel) = kernel.map_err(Failure::Tls)?;
-    // In TLS 1.2 tickets are a part of the handshake.
+    // In TLS 1.2 the tickets are part of the handshake.
     let later = done.traffic.is_some().then(|| Later::new(kernel));
     let start = Start {
         role: Role::Client,
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use crate::deadline::Deadline;
 
-    /// What becomes of a client that says this, and then nothing.
+    /// The error for a client that sends this and nothing more.
     async fn refusal(said: &[u8]) -> rustls::Error {
         let certificate = Certificate::for_development().expect("it is tested");
         let secret = tickets::TicketSecret::new(&[7; 32]).expect("it is long enough");
@@ -134,7 +135,7 @@ mod tests {
         }
     }
 
-    /// A ClientHello, and two bytes for the fuzz target before it.
+    /// A ClientHello after two bytes for the fuzz target.
     const HELLO: &[u8] = include_bytes!("../../tests/seeds/front/hello_tls12");
 
     async fn refusal_after_hello(said: &[u8]) -> rustls::Error {
@@ -157,7 +158,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_message_in_more_records_than_it_needs_fails_the_handshake_in_time() {
-        // Of the 65,535 bytes that it says it has, one a record.
+        // The message claims 65,535 bytes; each record has one.
         let message = [16, 0, 255, 255].into_iter().chain(std::iter::repeat(0));
         let records = message
             .take(1 << 14)

@@ -1,9 +1,10 @@
-//! What authorities have revoked, held against the whole path from a certificate to its authority.
+//! Checks the whole path from a certificate to its authority against revocation lists.
 //!
-//! A certificate is revoked if any list of its issuer has it. A list is of whoever has signed it: names
-//! are written in several ways, and an authority with a new key keeps its name. A list is never passed
-//! over. Of whom one is that no authority has signed shows with the certificates that clients bring:
-//! until then it is open, and a client whose issuer has its name and not its key is refused.
+//! A certificate is revoked if any list of its issuer contains it. A list belongs to the key that
+//! signed it: names are written in several ways, and an authority keeps its name when it gets a new
+//! key. No list is ignored. If no authority has signed a list, its signer may be an intermediate
+//! that only clients bring. Until one is found, the list is open: a client is refused if its issuer
+//! has the name of an open list but not its key.
 
 mod list;
 
@@ -23,12 +24,13 @@ use super::name::Normal;
 use super::pem::Pem;
 use super::signed::Signed;
 
-/// The revocation lists of a file, each with its line. Whatever is passed over would not be in force.
+/// The revocation lists of a file, each with its line. A file with anything else is an error,
+/// because a list that was skipped would not be in force.
 pub(crate) fn lists_in(
     content: &[u8],
 ) -> Result<Vec<(CertificateRevocationListDer<'static>, usize)>, String> {
     let pem = Pem::read(content).map_err(|error| format!("not PEM: {error}"))?;
-    // In DER, behind which nothing may stand.
+    // A file in DER contains exactly one list.
     if pem.is_binary() {
         return Ok(vec![(content.to_vec().into(), 1)]);
     }
@@ -50,9 +52,9 @@ pub(crate) fn lists_in(
 /// The lists of all authorities.
 #[derive(Debug, Default)]
 pub(super) struct Revocations {
-    /// By the key that has signed them, the content of its SubjectPublicKeyInfo.
+    /// The lists by the key that signed them, which is the content of a SubjectPublicKeyInfo.
     by_key: HashMap<Box<[u8]>, Vec<List>>,
-    /// Those of authorities between, which clients bring.
+    /// Lists of intermediates, whose keys are in the chains of clients.
     open: Vec<List>,
 }
 
@@ -67,7 +69,8 @@ impl Revocations {
 
     /// # Errors
     ///
-    /// A certificate of the path is revoked, or a list that may have it is not by its issuer's key.
+    /// A certificate of the path is revoked, or a list in the name of its issuer has another or an
+    /// unknown signer.
     pub(super) fn check(&self, path: &VerifiedPath<'_>) -> Result<(), Error> {
         let own: &webpki::Cert<'_> = path.end_entity();
         let certificates = once(own).chain(path.intermediate_certificates());
@@ -90,7 +93,7 @@ impl Revocations {
         Ok(())
     }
 
-    /// As [`Self::check`], for a certificate that is itself among the authorities'.
+    /// Like [`Self::check`], for a certificate that is itself trusted.
     pub(super) fn check_trusted(
         &self,
         certificate: &X509Certificate<'_>,
@@ -110,8 +113,8 @@ impl Revocations {
         }
     }
 
-    /// A list in the name of an issuer that nobody is known to have signed may be the one that revokes.
-    /// It is one of the issuer's former keys if it says so, and the issuer has lists of this key.
+    /// An open list in the issuer's name may revoke the certificate. It does not if the list names
+    /// a former key of the issuer and the issuer has lists of its present key.
     fn ensure_none_is_open(
         &self,
         name: &[u8],
@@ -147,10 +150,10 @@ impl FromIterator<List> for Revocations {
     }
 }
 
-/// Who has signed a certificate of a path.
+/// The issuer of a certificate on the path.
 enum Issuer<'a> {
     Between(&'a webpki::Cert<'a>),
-    /// The content of its key.
+    /// The content of its SubjectPublicKeyInfo.
     Anchor(&'a [u8]),
 }
 
@@ -162,7 +165,7 @@ impl Issuer<'_> {
         }
     }
 
-    /// Of an anchor nothing is known beyond the key.
+    /// Only the key of an anchor is known.
     fn key_identifier(&self) -> Option<Vec<u8>> {
         let Self::Between(certificate) = self else {
             return None;
@@ -179,7 +182,7 @@ impl Issuer<'_> {
     }
 }
 
-/// What is in the outer SEQUENCE of a key, which is how an authority's is given.
+/// The content of the outer SEQUENCE of a key, which is the form that trust anchors have.
 fn content(key: &[u8]) -> Vec<u8> {
     AnyRef::from_der(key).map_or_else(|_| Vec::new(), |key| key.value().to_vec())
 }

@@ -1,4 +1,4 @@
-//! Whose signature on a certificate counts: bundles of PEM, or what the platform trusts.
+//! Trusted certificate authorities: PEM bundles, or the roots of the platform.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::x509::parse;
 #[derive(Clone, Debug)]
 pub(crate) struct Roots {
     store: Arc<RootCertStore>,
-    /// Their certificates, where they were named on purpose: each may be that of a peer as well.
+    /// The certificates that the configuration names. Each may also be the certificate of a peer.
     certificates: Arc<HashSet<CertificateDer<'static>>>,
 }
 
@@ -28,8 +28,8 @@ impl PartialEq for Roots {
 impl Eq for Roots {}
 
 impl Roots {
-    /// The authorities of one bundle, each of which must be usable: it was named on purpose. So was a
-    /// revocation list, which would not be in force here.
+    /// The authorities of one bundle. Each must be usable, because the configuration names it. A
+    /// revocation list in the bundle is an error, because it would not be in force.
     pub(crate) fn from_pem(bundle: &[u8]) -> Result<Self, RootsError> {
         let pem = Pem::read(bundle).map_err(RootsError::Parse)?;
         match pem.lists().first() {
@@ -38,7 +38,7 @@ impl Roots {
         }
     }
 
-    /// As [`Self::from_pem`], of a bundle whose revocation lists are in force.
+    /// Like [`Self::from_pem`], for a bundle whose revocation lists are in force.
     pub(crate) fn beside_lists(bundle: &[u8]) -> Result<Self, RootsError> {
         Self::of(&Pem::read(bundle).map_err(RootsError::Parse)?)
     }
@@ -64,7 +64,7 @@ impl Roots {
         }
     }
 
-    /// What this machine trusts, as far as it can be used.
+    /// The roots of this machine that can be used.
     pub(crate) fn of_platform() -> Result<Self, RootsError> {
         let mut store = RootCertStore::empty();
         store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -77,7 +77,7 @@ impl Roots {
         }
     }
 
-    /// All that any of these trust; `None` if there are none of them.
+    /// All authorities of these; `None` if the list is empty.
     pub(crate) fn union(all: Vec<Self>) -> Option<Self> {
         let mut all = all.into_iter();
         let mut union = all.next()?;
@@ -94,18 +94,18 @@ impl Roots {
         Arc::clone(&self.store)
     }
 
-    /// Those that were named on purpose.
+    /// The certificates that the configuration names.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
         self.certificates.iter()
     }
 
-    /// Whether it is one of theirs, byte for byte.
+    /// Whether the certificate is one of these, byte for byte.
     pub(super) fn have(&self, certificate: &CertificateDer<'_>) -> bool {
         self.certificates.contains(certificate)
     }
 }
 
-/// Why nobody would be trusted.
+/// Why no authorities could be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RootsError {
     #[error(

@@ -1,7 +1,7 @@
-//! Who a backend must be, asked in a full handshake and again before a session is resumed.
+//! Verifies backends, in a full handshake and again before a session is resumed.
 //!
-//! The rules of `tls.allow` are part of the verification: a server that they do not admit gets an alert
-//! in the middle of the handshake, and never our certificate.
+//! The rules in `tls.allow` are part of the verification: a server that no rule allows gets an
+//! alert during the handshake, and never sees our certificate.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::roots::Roots;
 use super::{pinned, provider};
 use crate::identity::Rule;
 
-/// Verifies the certificates of a backend's addresses: authority, name, time, and `allow`.
+/// Verifies the certificates of a backend: authority, name, validity period, and `allow`.
 #[derive(Debug)]
 pub(super) struct ServerAuth {
     webpki: Arc<WebPkiServerVerifier>,
@@ -102,7 +102,7 @@ impl ServerCertVerifier for ServerAuth {
     }
 }
 
-/// One that is named as an authority itself, byte for byte.
+/// Verifies a certificate that is itself one of the trusted ones, byte for byte.
 fn trusted_itself(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
@@ -113,7 +113,7 @@ fn trusted_itself(
     Ok(ServerCertVerified::assertion())
 }
 
-/// Why a certificate that is valid is still not one to connect to.
+/// Why a valid certificate is refused.
 #[derive(Debug)]
 pub(super) enum ServerRefusal {
     NotAllowed(String),
@@ -121,7 +121,7 @@ pub(super) enum ServerRefusal {
 }
 
 impl ServerRefusal {
-    /// With the alert that rustls sends for it: `access_denied`, or `bad_certificate`.
+    /// As a rustls error, which causes the alert `access_denied` or `bad_certificate`.
     fn error(&self) -> Error {
         match self {
             Self::NotAllowed(_) => CertificateError::ApplicationVerificationFailure.into(),
@@ -131,8 +131,8 @@ impl ServerRefusal {
 
     /// The refusal behind the error that has just failed a handshake.
     ///
-    /// rustls's errors have no room for a name. A handshake fails in the same poll that verifies the
-    /// certificate, so no other connection of this thread comes between.
+    /// rustls's errors cannot carry a name. The handshake fails in the same poll in which the
+    /// certificate is verified, so the refusal cannot belong to another connection of this thread.
     pub(super) fn of(error: &Error) -> Option<Self> {
         REFUSAL.take().filter(|refusal| refusal.error() == *error)
     }

@@ -1,13 +1,13 @@
-//! Of the sessions that rustls puts into its tickets, the one thing that is to be known before they are
-//! resumed: whose they are.
+//! Reads the client's certificate chain from a session that rustls put into a ticket, so that it
+//! can be verified before the session is resumed.
 //!
-//! How rustls writes them is its own affair. Should it change, nothing can be read here, no client with
-//! a certificate resumes a session any more, and the tests of resumption say so.
+//! The format is internal to rustls. If it changes, nothing can be read here: then no client with a
+//! certificate resumes a session, and the tests of resumption fail.
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-/// The chain of the client's certificate, its own first, which is empty when it showed none. `None` is
-/// a session that cannot be read.
+/// The client's certificate chain, its own first. It is empty if the client had none. `None` means
+/// that the session cannot be read.
 pub(super) fn client_chain(session: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
     let mut rest = session;
     if has_next(&mut rest)? {
@@ -31,7 +31,7 @@ fn has_next(rest: &mut &[u8]) -> Option<bool> {
     Some(take(rest, 1)? == [1])
 }
 
-/// What a length of `N` bytes stands before (RFC 8446 §3.4).
+/// A vector with a length of `N` bytes before it (RFC 8446 §3.4).
 fn vector<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = take(rest, N)?;
     let length = length
@@ -50,7 +50,7 @@ fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    /// With a name or without, and with these certificates.
+    /// A session with or without a name, and with these certificates.
     fn session(name: &[u8], certificates: &[&[u8]]) -> Vec<u8> {
         let mut session = match name {
             [] => vec![0],

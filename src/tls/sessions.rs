@@ -1,13 +1,14 @@
-//! Sessions with a backend's servers, each resumed only while the certificate behind it is still good.
+//! The client's sessions with a backend. Each is resumed only while its certificate is still
+//! accepted.
 //!
 //! ```text
 //! connect ─► Attempt ─ take ─► Sessions ─► verified again ─► offered
-//!               ▲                            └─ no longer good: forgotten, a full handshake follows
+//!               ▲                            └─ not accepted: forgotten, a full handshake follows
 //!               └─ ticket, with the chain that this connection has verified ─► Sessions
 //! ```
 //!
-//! rustls verifies a server in a full handshake alone, and shows a store the tickets but not the chains that
-//! they stand for. So each connection has a view of the store of its own, which knows its chain.
+//! rustls verifies a server only in a full handshake, and gives a session store the tickets without
+//! their chains. So each connection has its own view of the store, which knows the chain.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -42,7 +43,7 @@ impl Sessions {
         }
     }
 
-    /// Whether a server with this chain would be given a connection now.
+    /// Whether a server with this chain would be accepted now.
     fn admits(&self, name: &ServerName<'_>, chain: &[CertificateDer<'_>]) -> bool {
         let Some((own, intermediates)) = chain.split_first() else {
             return false;
@@ -52,7 +53,7 @@ impl Sessions {
         verified.is_ok()
     }
 
-    /// Changes what is known of a server; the one that was added first makes room for a new one.
+    /// Changes the entry of a server. If the table is full, a new server replaces the oldest entry.
     fn with<T>(&self, name: &ServerName<'_>, change: impl FnOnce(&mut Server) -> T) -> T {
         let mut servers = lock(&self.servers);
         let index = match servers.iter().position(|server| server.name == *name) {
@@ -68,14 +69,14 @@ impl Sessions {
         change(&mut servers[index])
     }
 
-    /// The newest session of `take` whose server is still to be trusted. The others with a chain that is not
-    /// are forgotten with the first.
+    /// The newest session of `take` whose server is still trusted. If one is not, all sessions with
+    /// the same chain are forgotten with it.
     fn still_good<T>(
         &self,
         name: &ServerName<'_>,
         take: impl Fn(&mut Server) -> Option<Session<T>>,
     ) -> Option<T> {
-        // Without the lock: to verify takes as long as a part of a handshake.
+        // Without the lock: a verification takes a considerable part of the time of a handshake.
         while let Some(session) = self.with(name, &take) {
             if self.admits(name, &session.chain) {
                 return Some(session.value);
@@ -86,13 +87,13 @@ impl Sessions {
     }
 }
 
-/// What is known of the servers of one name.
+/// The sessions with the servers of one name.
 #[derive(Debug)]
 struct Server {
     name: ServerName<'static>,
     group: Option<NamedGroup>,
     tls12: Option<Session<Tls12ClientSessionValue>>,
-    /// The newest last.
+    /// In order of age, the newest last.
     tls13: VecDeque<Session<Tls13ClientSessionValue>>,
 }
 
@@ -124,7 +125,8 @@ impl Server {
         self.tls13.retain(|session| session.chain != *chain);
     }
 
-    /// A chain like this one that is kept already: connections to one server have one chain in memory.
+    /// An equal chain that is stored already, so that all connections to one server share one chain
+    /// in memory.
     fn same_chain(&self, chain: &[CertificateDer<'_>]) -> Option<Chain> {
         let tls12 = self.tls12.iter().map(|session| &session.chain);
         let tls13 = self.tls13.iter().map(|session| &session.chain);
@@ -133,7 +135,7 @@ impl Server {
     }
 }
 
-/// The certificate first.
+/// The server's own certificate first.
 type Chain = Arc<[CertificateDer<'static>]>;
 
 #[derive(Clone, Debug)]
@@ -148,7 +150,7 @@ enum Ticket {
     Tls13(Tls13ClientSessionValue),
 }
 
-/// The sessions as one connection sees them.
+/// The session store as one connection sees it.
 #[derive(Debug)]
 pub(super) struct Attempt {
     sessions: Arc<Sessions>,
@@ -157,7 +159,8 @@ pub(super) struct Attempt {
 
 #[derive(Debug)]
 enum Progress {
-    /// The tickets that have come so far: in TLS 1.2 one, in TLS 1.3 those of a server that sends them early.
+    /// The tickets that have arrived so far: one in TLS 1.2; in TLS 1.3 those of a server that
+    /// sends them early.
     Handshaking(Vec<Ticket>),
     Done(Chain),
 }
@@ -170,7 +173,8 @@ impl Attempt {
         }
     }
 
-    /// The handshake is done, with a server of this chain. In a resumed one that is the chain of the session.
+    /// The handshake with a server of this chain is done. After a resumption, it is the chain of
+    /// the session.
     pub(super) fn done(&self, name: &ServerName<'_>, chain: &[CertificateDer<'_>]) {
         let known = self.sessions.with(name, |server| server.same_chain(chain));
         let owned = || chain.iter().map(|it| it.clone().into_owned()).collect();
@@ -225,7 +229,7 @@ impl ClientSessionStore for Attempt {
     }
 }
 
-/// What rustls leaves of a connection to read the tickets that come later.
+/// The part of a connection that rustls needs to read later tickets.
 pub(super) struct Later(KernelConnection<ClientConnectionData>);
 
 impl Later {
@@ -235,10 +239,10 @@ impl Later {
 }
 
 impl Keeper for Later {
-    /// To the store of the connection's configuration: its [`Attempt`].
+    /// Adds the ticket to the store of the connection's configuration, which is its [`Attempt`].
     fn keep(&mut self, ticket: &[u8]) -> Result<(), Unreadable> {
         let kept = self.0.handle_new_session_ticket(ticket);
-        // The secret of the session was made on the way.
+        // The secret of the session was derived on this stack.
         residue::wipe();
         kept.map_err(|_| Unreadable)
     }
@@ -254,6 +258,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As rustls's own store has them; a session is a few KiB.
+/// The same number as in rustls's own store. A session has a few KiB.
 const MOST_SERVERS: usize = 32;
 const MOST_TICKETS: usize = 8;

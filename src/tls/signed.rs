@@ -1,20 +1,20 @@
-//! Signatures of what authorities sign, other than the certificates in a handshake.
+//! Signatures of authorities on anything but the certificates in a handshake.
 
 use der::asn1::{AnyRef, BitStringRef};
 use der::oid::ObjectIdentifier;
 use der::{Decode, Reader, SliceReader};
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
-/// What certificates, revocation lists and OCSP responses have in common:
-/// `SEQUENCE { signed ANY, algorithm SEQUENCE, signature BIT STRING, … }`.
+/// The common form of certificates, revocation lists and OCSP responses: `SEQUENCE { signed ANY,
+/// algorithm SEQUENCE, signature BIT STRING, … }`.
 ///
-/// Taken from the bytes as they are: what is read and written again need not be what was signed.
+/// The signed bytes are used as they are: decoding and encoding them again might change them.
 pub(super) struct Signed<'a> {
     message: &'a [u8],
     algorithm_der: &'a [u8],
     algorithm: AnyRef<'a>,
     signature: BitStringRef<'a>,
-    /// Those that an OCSP response may bring along.
+    /// The certificates in an OCSP response.
     pub certificates: Vec<&'a [u8]>,
 }
 
@@ -50,13 +50,13 @@ impl<'a> Signed<'a> {
         self.algorithm_der
     }
 
-    /// Whether there are keys with which its signature could be verified.
+    /// Whether this program can verify signatures with this algorithm.
     pub(super) fn is_verifiable(&self) -> bool {
         let known = default_provider().signature_verification_algorithms.all;
         (known.iter()).any(|it| it.signature_alg_id().as_ref() == self.algorithm.value())
     }
 
-    /// What it is signed with, for people.
+    /// The name of the signature algorithm, for messages.
     pub(super) fn algorithm(&self) -> String {
         let oid = SliceReader::new(self.algorithm.value())
             .and_then(|mut fields| fields.decode::<ObjectIdentifier>());
@@ -70,7 +70,7 @@ impl<'a> Signed<'a> {
         }
     }
 
-    /// The hash of its signature, where signatures with it can be forged.
+    /// The hash of its signature, if such signatures can be forged.
     pub(super) fn broken_hash(&self) -> Option<&'static str> {
         let mut fields = SliceReader::new(self.algorithm.value()).ok()?;
         let oid = fields.decode::<ObjectIdentifier>().ok()?.to_string();
@@ -79,12 +79,13 @@ impl<'a> Signed<'a> {
         matches!(hash, "MD5" | "SHA-1").then_some(hash)
     }
 
-    /// Whether it was signed with the key of this SubjectPublicKeyInfo.
+    /// Whether it is signed with the key in this SubjectPublicKeyInfo.
     pub(super) fn is_by(&self, key: &[u8]) -> bool {
         AnyRef::from_der(key).is_ok_and(|key| self.is_by_content(key.value()))
     }
 
-    /// As [`Self::is_by`], for what is in the outer SEQUENCE, which is how webpki has it.
+    /// Like [`Self::is_by`], for the content of the outer SEQUENCE, which is the form that webpki
+    /// has.
     pub(super) fn is_by_content(&self, key: &[u8]) -> bool {
         let read = || {
             let mut fields = SliceReader::new(key)?;
@@ -104,12 +105,12 @@ impl<'a> Signed<'a> {
     }
 }
 
-/// An object identifier, of which the content is given, for people.
+/// The content of an object identifier, for messages.
 pub(super) fn oid(content: &[u8]) -> String {
     ObjectIdentifier::from_bytes(content).map_or_else(|_| "?".into(), |oid| oid.to_string())
 }
 
-/// What is met in old or special lists and verified by nobody here.
+/// Algorithms in old or special lists, which this program cannot verify.
 const WEAK: &[(&str, &str)] = &[
     ("1.2.840.113549.1.1.4", "MD5 and RSA"),
     ("1.2.840.113549.1.1.5", "SHA-1 and RSA"),

@@ -1,4 +1,4 @@
-//! A handshake whose connection stays in rustls, as a stream.
+//! A handshake after which the connection stays in rustls, as a stream.
 
 use std::io;
 
@@ -28,7 +28,7 @@ where
         Ok(config) => config,
         Err(rejection) => {
             let mut io = start.io;
-            // If the alert cannot be sent the client is gone, and the refusal stands.
+            // If the alert cannot be sent, the client is gone, and the refusal remains the same.
             let _ = io.write_all(&rejection.alert()).await;
             return Err(rejection.with(io));
         }
@@ -49,13 +49,13 @@ where
     }
 }
 
-/// `None` when it is the stream that failed.
+/// `None` if the stream failed and not TLS.
 pub(super) fn tls_error(error: &io::Error) -> Option<rustls::Error> {
     let inner = error.get_ref()?;
     match inner.downcast_ref::<rustls::Error>() {
         Some(cause) => Some(cause.clone()),
-        // A message that outgrows rustls's buffer is an error in words alone, of a kind that no
-        // socket has.
+        // If a message is too long for its buffer, rustls returns only a text, with an error kind
+        // that no socket returns.
         None if error.kind() == io::ErrorKind::InvalidData => {
             Some(rustls::Error::General(inner.to_string()))
         }

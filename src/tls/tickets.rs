@@ -1,15 +1,16 @@
-//! Session tickets whose keys follow from a secret and the time (RFC 5077, RFC 8446 §4.6.1).
+//! Session tickets with keys that are derived from a secret and the time (RFC 5077, RFC 8446
+//! §4.6.1).
 //!
 //! ```text
-//! secret ─ HKDF(period, who may resume) ─► key name, key     a fleet with one secret agrees on the
-//!                                                            keys, and need not talk
+//! secret ─ HKDF(period, who may resume) ─► key name, key     processes with one secret derive the
+//!                                                            same keys and need not communicate
 //! ```
 //!
-//! Nothing is stored: a key is there in its period and the one behind it, in every process that has
+//! Nothing is stored. A key is valid in its period and the following one, in every process that has
 //! the secret, and then in none.
 //!
-//! A ticket whose client would not be let in any more is worth nothing: there is a full handshake, in
-//! which the client may show what it has now.
+//! If the client of a ticket would not be admitted any more, the ticket is not used: a full
+//! handshake follows, in which the client may present another certificate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,23 +28,23 @@ use zeroize::Zeroizing;
 use super::client_auth::ClientAuth;
 use super::session;
 
-/// What keys are made from. Who has it can read the sessions that were resumed with them.
+/// The secret from which keys are derived. Whoever knows it can decrypt resumed sessions.
 #[derive(Clone)]
 pub(crate) struct TicketSecret(Prk);
 
 impl TicketSecret {
-    /// One that dies with the process.
+    /// A secret that ends with the process.
     pub(crate) fn random() -> Result<Self, rustls::Error> {
         let mut secret = Zeroizing::new([0; SHORTEST_SECRET]);
         rand::fill(&mut *secret).map_err(|_| rustls::Error::FailedToGetRandomBytes)?;
         Ok(Self::extract(&*secret))
     }
 
-    /// One that a fleet shares.
+    /// A secret that several processes share.
     ///
     /// # Errors
     ///
-    /// It has fewer than 32 bytes, and could be guessed.
+    /// It has fewer than 32 bytes and could be guessed.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, SecretError> {
         match bytes.len() {
             length if length < SHORTEST_SECRET => Err(SecretError(length)),
@@ -68,14 +69,15 @@ impl fmt::Debug for TicketSecret {
 )]
 pub(crate) struct SecretError(usize);
 
-/// The keys of a listener's tickets.
+/// The ticket keys of a listener.
 pub(super) struct Ring {
     secret: TicketSecret,
-    /// Tickets of who is let in under other rules are nothing to this ring.
+    /// Part of the derivation of keys: tickets that were issued under other rules cannot be
+    /// decrypted.
     context: Vec<u8>,
-    /// Who must still be welcome to resume a session.
+    /// Verifies the client again before its session is resumed.
     client_auth: Option<ClientAuth>,
-    /// Who was not, the last time: a ClientHello may have many tickets of one client.
+    /// The chain that was refused last: a ClientHello may have many tickets of the same client.
     unwelcome: ArcSwapOption<Vec<CertificateDer<'static>>>,
     keys: ArcSwap<Keys>,
     clock: Clock,
@@ -87,7 +89,8 @@ type Clock = fn() -> SystemTime;
 struct Keys {
     period: u64,
     current: Key,
-    /// Of the period before; and of the next, since in a fleet one clock is always the first.
+    /// The keys of the period before and of the next one, because the clocks of several processes
+    /// differ.
     others: [Key; 2],
 }
 
@@ -97,7 +100,8 @@ struct Key {
 }
 
 impl Ring {
-    /// `client_auth` is under which sessions are made: with another demand their tickets are refused.
+    /// Sessions belong to the requirements of `client_auth`: under others their tickets cannot be
+    /// decrypted.
     pub(super) fn new(
         secret: TicketSecret,
         client_auth: Option<&ClientAuth>,
@@ -127,7 +131,8 @@ impl Ring {
         })
     }
 
-    /// The keys of now. When a period ends several workers may derive the next keys, the same ones.
+    /// The keys of the current period. At its end several workers may derive the next keys at the
+    /// same time; the result is the same.
     fn keys(&self) -> Option<arc_swap::Guard<Arc<Keys>>> {
         let keys = self.keys.load();
         let period = period((self.clock)());
@@ -139,8 +144,8 @@ impl Ring {
         Some(self.keys.load())
     }
 
-    /// Whether the client that began the session would be let in now. What a later reload changes is
-    /// asked when the handshake is done.
+    /// Whether the client that began the session would be admitted now. After the handshake it is
+    /// asked again, with the configuration of a later reload.
     fn admits(&self, session: &[u8]) -> bool {
         let Some(client_auth) = &self.client_auth else {
             return true;
@@ -211,7 +216,7 @@ impl ProducesTickets for Ring {
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
         let keys = self.keys()?;
         let mut all = std::iter::once(&keys.current).chain(&keys.others);
-        // The name is public; to look for it takes no secret's time.
+        // The name of a key is public, so the comparison need not take constant time.
         let Key { cipher, .. } = all.find(|key| key.name == *name)?;
         let mut session = sealed.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
@@ -230,7 +235,7 @@ impl fmt::Debug for Ring {
     }
 }
 
-/// A key's name and the key.
+/// The name of a key, and the key.
 struct Material;
 
 impl Material {
@@ -243,13 +248,13 @@ impl hkdf::KeyType for Material {
     }
 }
 
-/// Counted from 1970, and so the same everywhere.
+/// The number of the period since 1970, which is the same in all processes.
 fn period(now: SystemTime) -> u64 {
     let since = now.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs() / PERIOD.as_secs())
 }
 
-/// How long a key seals; it opens as long again.
+/// How long a key encrypts; it decrypts for as long again.
 const PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 
 const NAME: usize = 16;
@@ -299,7 +304,7 @@ mod tests {
         let (one, other) = (ring(SECRET, b"rules"), ring(SECRET, b"rules"));
         let ticket = one.encrypt(b"session").expect("a ticket");
         assert_eq!(other.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        // Whose clock is the first.
+        // The other process's clock is ahead.
         pass(1);
         let early = one.encrypt(b"session").expect("a ticket");
         NOW.set(0);

@@ -1,4 +1,4 @@
-//! The times in certificates and revocation lists, also those before 1970.
+//! The times in certificates and revocation lists, also before 1970.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,8 +13,8 @@ pub(crate) fn system_time(time: ASN1Time) -> SystemTime {
     }
 }
 
-/// A time as RFC 3339 has it, to the second. humantime's own fails for what is before 1970 or after
-/// 9999, and a `Display` that fails is a panic.
+/// A time in RFC 3339, in seconds. humantime fails for times before 1970 or after 9999, and a
+/// `Display` that fails causes a panic.
 pub(crate) struct Date(pub SystemTime);
 
 impl fmt::Display for Date {
@@ -33,8 +33,8 @@ impl fmt::Display for Date {
     }
 }
 
-/// Year, month and day of a number of days since 1970: years begin in March, so that the leap day is
-/// their last, and 400 of them have 146,097 days.
+/// Year, month and day from the number of days since 1970. Years begin in March, so that the leap
+/// day is the last day, and 400 years have 146,097 days.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days.saturating_add(719_468);
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

@@ -1,18 +1,18 @@
-//! What of a worker handshakes may have: little in each round of its tasks, however many are ready.
+//! Bounds the share of a worker's time that handshakes may take in each round.
 //!
 //! ```text
 //! driver polled ─► Rounds: a new budget ─► tasks of established connections ─► turns ─► driver polled
 //! ```
 //!
-//! A step of a handshake, with a client or with a backend, takes up to a hundred times as long as to move
-//! a message, and strangers decide how many there are. So a handshake goes on only in its turn, in the
-//! order in which they asked for one, and once [`BUDGET`] is spent the next turn is taken when the worker
-//! has looked for what has come meanwhile: whoever is woken by that is before it. A turn ends when the
-//! handshake waits for anything; while it waits for the network it has none, and its timeout needs none.
+//! A step of a handshake takes up to a hundred times as long as moving a message, and unknown
+//! clients decide how many there are. So a handshake continues only in its turn, in the order of
+//! requests. Once [`BUDGET`] is spent, the worker polls for new events before the next turn, and
+//! tasks that these wake run first. A turn ends when the handshake waits. While it waits for the
+//! network it has no turn, and its timeout needs none.
 //!
-//! Threads of low weight do better in a flood and worse in calm: docs/performance/handshakes.md.
+//! Threads of low priority do better in a flood and worse in calm: docs/performance/handshakes.md.
 //!
-//! On a thread that is no worker's, where nobody begins rounds, every handshake goes on at once.
+//! Without a worker there are no rounds, and every handshake continues at once.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Cancel safety
 ///
-/// As that of the handshake.
+/// As cancel safe as the handshake.
 pub(super) async fn in_turn<F: Future>(mut handshake: Pin<Box<F>>) -> F::Output {
     let mut place = Place(None);
     poll_fn(|cx| {
@@ -38,14 +38,14 @@ pub(super) async fn in_turn<F: Future>(mut handshake: Pin<Box<F>>) -> F::Output 
     .await
 }
 
-// Apart, so that what it leaves on the stack can be wiped.
+// A function of its own, so that its stack can be wiped of secrets.
 #[inline(never)]
 fn step<F: Future>(handshake: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
     handshake.poll(cx)
 }
 
-/// Ends a turn in the middle of a handshake that has spent the budget; it gets another one, behind
-/// those who wait.
+/// Ends a turn in the middle of a handshake if the budget is spent. The handshake gets another turn
+/// behind those that wait.
 pub(super) async fn rest() {
     let mut is_rested = !with(|turns| turns.is_spent()).unwrap_or(false);
     poll_fn(|cx| {
@@ -59,10 +59,10 @@ pub(super) async fn rest() {
     .await;
 }
 
-/// Gives this thread's handshakes their turns for as long as it lives.
+/// Gives turns to the handshakes of this thread while it exists.
 ///
-/// To be polled as the runtime's main future or within it: that one is polled after the driver, once
-/// each time, and before the tasks that the driver has woken.
+/// It must be polled as the runtime's main future or within it. The runtime polls that future after
+/// the driver, once each time, and before the tasks that the driver has woken.
 #[derive(Debug)]
 pub(crate) struct Rounds(());
 
@@ -72,7 +72,7 @@ impl Rounds {
         Self(())
     }
 
-    /// Never ends.
+    /// Starts a round, with a new budget.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
         with(|turns| turns.begin_round(cx.waker()));
     }
@@ -80,7 +80,7 @@ impl Rounds {
 
 impl Drop for Rounds {
     fn drop(&mut self) {
-        // Where the thread ends first they are gone already.
+        // At the end of the thread they may be gone already.
         let turns = TURNS.try_with(RefCell::take).ok().flatten();
         turns
             .into_iter()
@@ -93,7 +93,7 @@ thread_local! {
     static TURNS: RefCell<Option<Turns>> = const { RefCell::new(None) };
 }
 
-/// The turns of this thread, if it has any to give.
+/// The turns of this thread, if it has any.
 fn with<T>(act: impl FnOnce(&mut Turns) -> T) -> Option<T> {
     let turns = TURNS.try_with(|turns| turns.borrow_mut().as_mut().map(act));
     turns.ok().flatten()
@@ -101,21 +101,21 @@ fn with<T>(act: impl FnOnce(&mut Turns) -> T) -> Option<T> {
 
 #[derive(Debug, Default)]
 struct Turns {
-    /// Of the last one that had to wait; they are never given twice.
+    /// The number of the last handshake that had to wait. Numbers are never used twice.
     last: u64,
-    /// In the order in which they came.
+    /// In the order of their requests.
     waiting: VecDeque<(u64, Waker)>,
-    /// Whose turn it is, until it is taken.
+    /// The handshake whose turn it is, until it takes the turn.
     called: Option<u64>,
-    /// When the turn began that is being taken.
+    /// The start of the current turn.
     began: Option<Instant>,
-    /// In this round.
+    /// The number of turns in this round.
     taken: usize,
     spent: Duration,
     round: Round,
 }
 
-/// What begins the next round.
+/// What starts the next round.
 #[derive(Debug, Default)]
 struct Round {
     worker: Option<Waker>,
@@ -134,7 +134,7 @@ impl Turns {
         }
     }
 
-    /// Whether the turn may be taken now; if not, the place in the queue is kept.
+    /// Whether the turn may be taken now. If not, the handshake keeps its place in the queue.
     fn is_next(&mut self, place: &mut Option<u64>, cx: &Context<'_>) -> bool {
         let is_next = match *place {
             Some(number) => self.called == Some(number),
@@ -192,7 +192,7 @@ impl Turns {
         }
     }
 
-    /// Calls the next one, unless somebody is on the way.
+    /// Calls the next one, unless one was called already.
     fn call(&mut self) {
         if self.called.is_none()
             && let Some((number, waker)) = self.waiting.pop_front()
@@ -208,7 +208,7 @@ impl Turns {
     }
 }
 
-/// A place in the queue. Dropping it lets the next one go on.
+/// A place in the queue. Dropping it lets the next one continue.
 struct Place(Option<u64>);
 
 impl Place {
@@ -225,7 +225,7 @@ impl Drop for Place {
     }
 }
 
-/// A turn that is being taken, also by a handshake that panics.
+/// A turn in progress. It ends also if the handshake panics.
 struct Turn;
 
 impl Drop for Turn {
@@ -234,10 +234,10 @@ impl Drop for Turn {
     }
 }
 
-/// Less than the key exchange and the signature of the cheapest handshake: one of those is a round's, and
-/// of what costs little (a part of a ClientHello, a client that has left) there are several.
+/// Less than the key exchange and signature of the cheapest handshake: a round has one of those, or
+/// several cheap steps, such as a part of a ClientHello or a client that left.
 const BUDGET: Duration = Duration::from_micros(50);
-/// So that the clock alone does not decide.
+/// So that the limit does not depend on the clock alone.
 const MOST: usize = 16;
 
 #[cfg(test)]
@@ -252,7 +252,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs as a worker does.
+    /// Runs the future as a worker does.
     fn on_a_worker(life: impl Future<Output = ()>) {
         let runtime = Builder::new_current_thread().enable_all().build();
         let mut rounds = Rounds::begin();
@@ -264,7 +264,7 @@ mod tests {
         }));
     }
 
-    /// Costs as much as a signature does.
+    /// Takes about as long as a signature.
     fn work() {
         let begun = Instant::now();
         while begun.elapsed() < BUDGET {}
@@ -276,8 +276,8 @@ mod tests {
         log.lock().expect("no panic").push(what);
     }
 
-    /// What happens in which order when a hundred handshakes of three steps each are ready, beside a
-    /// connection that has something to do whenever the driver has been polled.
+    /// The order of events when a hundred handshakes of three steps each are ready, beside a
+    /// connection that has something to do after each poll of the driver.
     fn flood(step: fn()) -> String {
         let log = Log::default();
         on_a_worker(async {

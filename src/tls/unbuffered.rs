@@ -1,7 +1,8 @@
-//! A handshake by rustls's unbuffered API, in the place of either side, after which rustls leaves.
+//! A handshake in either role through rustls's unbuffered API, after which rustls is not needed any
+//! more.
 //!
-//! rustls is given one record at a time, so that it never sees one that comes after the handshake,
-//! but that one as it comes.
+//! rustls gets one record at a time, so that it never sees a record after the handshake. It does
+//! see an incomplete record.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,7 +24,7 @@ use super::turns::rest;
 use crate::record::{Role, TrafficSecrets};
 use crate::wire::Wire;
 
-/// What the two unbuffered connections of rustls have in common.
+/// The common part of rustls's two unbuffered connections.
 pub(super) trait Unbuffered {
     const ROLE: Role;
 
@@ -71,20 +72,20 @@ impl Unbuffered for UnbufferedClientConnection {
     }
 }
 
-/// What a handshake leaves.
+/// The result of a handshake.
 pub(super) struct Done<C> {
     pub connection: C,
-    /// In TLS 1.3.
+    /// Only in TLS 1.3.
     pub traffic: Option<TrafficSecrets>,
-    /// What the peer has sent after its handshake, as it came.
+    /// The encrypted bytes that the peer sent after its handshake.
     pub received: Vec<u8>,
 }
 
-/// Performs the handshake; `received` is what the peer has said already.
+/// Performs the handshake. `received` is what the peer has sent already.
 ///
 /// # Errors
 ///
-/// See [`Failure`]. If it is about TLS the peer has its alert.
+/// See [`Failure`]. After a TLS failure the peer has been sent the alert.
 pub(super) async fn shake_hands<C: Unbuffered>(
     connection: C,
     received: Vec<u8>,
@@ -102,8 +103,8 @@ pub(super) async fn shake_hands<C: Unbuffered>(
     Ok(Done {
         connection: done.connection,
         traffic: done.traffic,
-        // A copy, as long as it is: the handshake's own buffer may have grown long, and this one
-        // lasts until the peer speaks.
+        // A copy of the exact length: the buffer of the handshake may be large, and this one is
+        // kept until the peer sends something.
         received: done.received.as_slice().into(),
     })
 }
@@ -111,23 +112,23 @@ pub(super) async fn shake_hands<C: Unbuffered>(
 struct Handshake<C> {
     connection: C,
     received: Vec<u8>,
-    /// How many bytes of `received` rustls has been shown.
+    /// The number of bytes of `received` that rustls has seen.
     given: usize,
-    /// How many of these are whole records.
+    /// The number of those that are complete records.
     whole: usize,
     to_send: Vec<u8>,
     traffic: Option<TrafficSecrets>,
 }
 
-/// What a handshake needs to go on.
+/// What the handshake needs next.
 enum Next {
     /// The next record.
     Record,
-    /// What is to be sent to be sent.
+    /// That its output is sent.
     Send,
-    /// Another look.
+    /// To be processed again.
     Again,
-    /// Nothing: it is done.
+    /// Nothing: it is complete.
     Done,
     /// Nothing: it has failed.
     Failed(rustls::Error),
@@ -141,8 +142,8 @@ impl<C: Unbuffered> Handshake<C> {
                 Next::Again => {}
                 Next::Send => {
                     match self.send(io).await {
-                        // Tickets that nobody takes: the client may have left by now, and what it
-                        // said before is still to be read.
+                        // Only tickets could not be sent. The client may have left, and what it
+                        // sent before must still be read.
                         Err(_) if self.is_over() => {}
                         sent => sent?,
                     }
@@ -157,7 +158,8 @@ impl<C: Unbuffered> Handshake<C> {
                 Next::Done => return Ok(self),
                 Next::Failed(cause) => {
                     self.encode_alert();
-                    // If it cannot be sent the client is gone, and the failure stands.
+                    // If the alert cannot be sent, the peer is gone, and the error remains the
+                    // same.
                     let _ = io.write_all(&self.to_send).await;
                     return Err(Failure::Tls(cause));
                 }
@@ -165,7 +167,7 @@ impl<C: Unbuffered> Handshake<C> {
         }
     }
 
-    /// Whether what is still sent is not part of the handshake any more: a server's tickets.
+    /// Whether the remaining output is not part of the handshake: the tickets of a server.
     fn is_over(&self) -> bool {
         let is_tls13 =
             self.connection.common().protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -177,7 +179,7 @@ impl<C: Unbuffered> Handshake<C> {
             io.write_all(&self.to_send).await?;
             return io.flush().await;
         }
-        // Tickets: nobody waits for them, and they go in one segment with the first answer.
+        // Tickets: nobody waits for them, so they go into one segment with the first answer.
         let mut sent = 0;
         poll_fn(|cx| {
             while sent < self.to_send.len() {
@@ -192,8 +194,8 @@ impl<C: Unbuffered> Handshake<C> {
         io.flush().await
     }
 
-    /// rustls keeps the records of a message here until it is whole, and they may be padding for the
-    /// most part. As with rustls's own buffer there is no alert for it.
+    /// rustls keeps the records of an incomplete message here, and they may be mostly padding. As
+    /// with rustls's own buffer, no alert is sent.
     fn ensure_room(&self) -> Result<(), Failure> {
         match self.received.len() {
             ..MOST_KEPT => Ok(()),
@@ -201,8 +203,8 @@ impl<C: Unbuffered> Handshake<C> {
         }
     }
 
-    /// Shows rustls what there is of the next record, so that it can refuse one by its header;
-    /// whether that is more than before.
+    /// Shows rustls the available part of the next record, so that it can refuse a record by its
+    /// header. Returns whether it sees more than before.
     fn give_record(&mut self) -> bool {
         let unseen = &self.received[self.whole..];
         let length = match unseen.first_chunk() {
@@ -231,7 +233,7 @@ impl<C: Unbuffered> Handshake<C> {
                 Next::Send
             }
             Ok(ConnectionState::BlockedHandshake) => Next::Record,
-            // In TLS 1.3 a server may write before it has heard the client's Finished.
+            // In TLS 1.3 a server may write before it has received the client's Finished.
             Ok(ConnectionState::WriteTraffic(_)) => Next::Done,
             Ok(_) => Next::Failed(rustls::Error::HandshakeNotComplete),
             Err(cause) => Next::Failed(cause),
@@ -259,11 +261,12 @@ impl<C: Unbuffered> Handshake<C> {
         is_tls13 && !is_whole
     }
 
-    /// The alert that goes with a failure is the next that rustls has to send, or one of the next:
-    /// a failure may come right after a ServerHello.
+    /// Encodes the alert for a failure. It is the next message that rustls sends, or one of the
+    /// next: the failure may come right after a ServerHello.
     ///
-    /// rustls must see again what it has not discarded, or it panics. But when it has no more to send
-    /// it looks at it once more, and a second alert makes it panic as well, in a debug build.
+    /// rustls panics unless it sees all bytes that it has not discarded. But when it has nothing
+    /// more to send, it processes them again, and a second alert causes a panic too, in a debug
+    /// build. So this stops after the first alert.
     fn encode_alert(&mut self) {
         loop {
             let start = self.to_send.len();
@@ -283,11 +286,11 @@ impl<C: Unbuffered> Handshake<C> {
     fn discard(&mut self, count: usize) {
         self.received.drain(..count);
         if self.received.capacity() > 4 * READ && self.received.len() <= READ {
-            // A long hello's room is given back: the client may never send the next message.
+            // Returns the memory of a long hello: the client may never send the next message.
             self.received.shrink_to(READ);
         }
         self.given -= count;
-        // What it has refused it may discard in part.
+        // rustls may discard a part of a record that it has refused.
         self.whole = self.whole.saturating_sub(count);
     }
 }

@@ -1,10 +1,10 @@
-//! What rustls and webpki say of certificates, in words and with what to do.
+//! Messages for the errors of rustls and webpki about certificates, with advice.
 
 use std::fmt;
 
 use tokio_rustls::rustls::{CertificateError, Error};
 
-/// As rustls shows it, but for what is only there in the names of its source code.
+/// Like rustls's own message, except where that only shows a name from its source code.
 pub(crate) fn words(error: &Error) -> Words<'_> {
     Words(error)
 }

@@ -9,7 +9,7 @@ use super::path::Link;
 use crate::tls::certs::Role;
 use crate::tls::pinned;
 
-/// Why peers refuse a chain with this authority in it.
+/// Why peers refuse a chain with this authority.
 #[derive(Debug)]
 pub(crate) enum Unfit {
     NoAuthority,
@@ -19,14 +19,14 @@ pub(crate) enum Unfit {
     Name(String),
 }
 
-/// What is wrong with the last of these, which goes up from our certificate.
+/// What is wrong with the last certificate of `path`, which leads up from our own.
 pub(super) fn unfit(path: &[&Link<'_>], role: Role) -> Vec<Unfit> {
     let [own, between @ .., authority] = path else {
         return Vec::new();
     };
     let certificate = &authority.certificate;
     let mut unfit = Vec::new();
-    // Below what is no authority nothing else counts.
+    // If it is not an authority, nothing else matters.
     if !is_authority(authority) {
         return vec![Unfit::NoAuthority];
     }
@@ -49,7 +49,7 @@ pub(super) fn unfit(path: &[&Link<'_>], role: Role) -> Vec<Unfit> {
     unfit
 }
 
-/// Roots of version 1 have no extensions, and are authorities because clients know them.
+/// Roots of version 1 have no extensions, and count as authorities because clients know them.
 fn is_authority(link: &Link<'_>) -> bool {
     match link.certificate.basic_constraints() {
         Ok(Some(constraints)) => constraints.value.ca,
@@ -63,7 +63,7 @@ fn longest(certificate: &X509Certificate<'_>) -> Option<u32> {
     constraints.value.path_len_constraint
 }
 
-/// The first name of `own` for which the authority may not issue certificates.
+/// The first name of `own` that the authority may not issue certificates for.
 fn refused_name(authority: &X509Certificate<'_>, own: &X509Certificate<'_>) -> Option<String> {
     let constraints = authority.name_constraints().ok()??.value;
     let names = own.subject_alternative_name().ok()??.value;
@@ -90,7 +90,7 @@ fn refused_name(authority: &X509Certificate<'_>, own: &X509Certificate<'_>) -> O
     })
 }
 
-/// `None` where the constraint is not about names of this kind, and so leaves this one alone.
+/// `None` if the constraint is for another kind of name and does not apply.
 fn within(name: &GeneralName<'_>, base: &GeneralName<'_>) -> Option<bool> {
     match (name, base) {
         (GeneralName::DNSName(name), GeneralName::DNSName(base)) => Some(is_below(
@@ -98,14 +98,15 @@ fn within(name: &GeneralName<'_>, base: &GeneralName<'_>) -> Option<bool> {
             &base.to_ascii_lowercase(),
         )),
         (GeneralName::IPAddress(address), GeneralName::IPAddress(network)) => {
-            // Of the other version it is another kind of name (RFC 5280 §4.2.1.10).
+            // An address of the other IP version is another kind of name (RFC 5280 §4.2.1.10).
             (network.len() == 2 * address.len()).then(|| is_in(address, network))
         }
         _ => None,
     }
 }
 
-/// `example.com` has itself and all below, `.example.com` what is below, the empty one everything.
+/// `example.com` includes itself and all names below it; `.example.com` only the names below it; an
+/// empty base includes every name.
 fn is_below(name: &str, base: &str) -> bool {
     match name.strip_suffix(base) {
         Some(rest) => {
@@ -115,7 +116,7 @@ fn is_below(name: &str, base: &str) -> bool {
     }
 }
 
-/// A network is an address and a mask.
+/// A network consists of an address and a mask.
 fn is_in(address: &[u8], network: &[u8]) -> bool {
     let (base, mask) = network.split_at(address.len());
     let mut bytes = address.iter().zip(base).zip(mask);

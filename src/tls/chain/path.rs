@@ -1,8 +1,8 @@
-//! The way through a chain from our certificate up, whatever the order in the file.
+//! The path through a chain from our certificate upwards, whatever the order in the file.
 //!
 //! ```text
 //! file:  leaf  root  stray  intermediate        path:  leaf ─► intermediate ─► root
-//!         1     2      3         4                       1          4            2
+//!        1     2      3         4                       1          4            2
 //! ```
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -14,7 +14,7 @@ use crate::tls::x509::parse;
 
 /// A certificate of the file.
 pub(super) struct Link<'a> {
-    /// Counted from 1.
+    /// The position in the file, counted from 1.
     pub nth: usize,
     pub der: &'a CertificateDer<'static>,
     pub certificate: X509Certificate<'a>,
@@ -37,7 +37,7 @@ impl<'a> Link<'a> {
         links.collect()
     }
 
-    /// For people.
+    /// Its name, for messages.
     pub(super) fn name(&self) -> String {
         name::shown(self.certificate.subject())
     }
@@ -46,7 +46,8 @@ impl<'a> Link<'a> {
         name::shown(self.certificate.issuer())
     }
 
-    /// As a root is, and a certificate that was not issued by an authority.
+    /// Whether issuer and subject are the same, as for a root and for other self-signed
+    /// certificates.
     pub(super) fn is_its_own(&self) -> bool {
         self.subject == self.issuer
     }
@@ -55,7 +56,7 @@ impl<'a> Link<'a> {
         self.subject == issued.issuer
     }
 
-    /// By name, and by key where the signature can be verified.
+    /// Whether the names match, and the signature too if it can be verified.
     fn has_issued(&self, issued: &Self) -> bool {
         let is_signed = || {
             Signed::read(issued.der).is_ok_and(|signed| {
@@ -65,13 +66,14 @@ impl<'a> Link<'a> {
         self.nth != issued.nth && self.has_name_of_issuer(issued) && is_signed()
     }
 
-    /// Whether it has issued any of these.
+    /// Whether it has issued one of these.
     pub(super) fn is_above_any(&self, links: &[Self]) -> bool {
         links.iter().any(|it| self.has_issued(it))
     }
 }
 
-/// From the first one up to a root, or to where an issuer is missing. Without any link it is empty.
+/// The path from the first certificate up to a root, or to the last one whose issuer is in the
+/// file. It is empty only if there are no certificates.
 pub(super) fn path<'l, 'a>(links: &'l [Link<'a>]) -> Vec<&'l Link<'a>> {
     let mut path: Vec<&Link<'_>> = links.first().into_iter().collect();
     while let Some(last) = path.last().filter(|it| !it.is_its_own()) {

@@ -1,4 +1,4 @@
-//! What an OCSP response consists of (RFC 6960 §4.2.1), under the names of the RFC.
+//! The structure of an OCSP response (RFC 6960 §4.2.1), with the names of the RFC.
 
 use der::asn1::{AnyRef, GeneralizedTime, IntRef, Null, ObjectIdentifier, OctetStringRef};
 use der::{Choice, Enumerated, Sequence};
@@ -27,7 +27,7 @@ pub(super) struct ResponseBytes<'a> {
     pub response: &'a OctetStringRef,
 }
 
-/// What is signed in a `BasicOCSPResponse`.
+/// The signed part of a `BasicOCSPResponse`.
 #[derive(Sequence)]
 pub(super) struct ResponseData<'a> {
     #[asn1(context_specific = "0", optional = "true")]

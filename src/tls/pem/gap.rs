@@ -1,7 +1,7 @@
-//! What stands between blocks, and looks like a block that was spoiled: to pass over it would be to leave
-//! out a certificate or a revocation list.
+//! Finds text between blocks that looks like a damaged block. Ignoring it could leave out a
+//! certificate or a revocation list.
 
-/// What a line looks like that is no part of a block.
+/// What a suspicious line looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Gap {
     #[error(
@@ -17,7 +17,7 @@ pub(crate) enum Gap {
     Der,
 }
 
-/// The first such line, as a place in `gap`, and what it looks like.
+/// The position of the first suspicious line in `gap`, and what it looks like.
 pub(super) fn suspicious(gap: &str) -> Option<(usize, Gap)> {
     let mut at = 0;
     for line in gap.split('\n') {
@@ -31,7 +31,7 @@ pub(super) fn suspicious(gap: &str) -> Option<(usize, Gap)> {
 
 fn of_line(line: &str) -> Option<Gap> {
     let text = line.trim();
-    // Names may be in any encoding, and may even hold an escape sequence.
+    // Names may have any encoding, and may even contain an escape sequence.
     let is_binary = |it: char| matches!(it, '\0'..='\u{8}' | '\u{e}'..='\u{1a}');
     if text.contains(is_binary) {
         return Some(Gap::Der);
@@ -48,5 +48,5 @@ fn of_line(line: &str) -> Option<Gap> {
     is_body.then_some(Gap::Base64)
 }
 
-/// Nearly: lines of base64 have 64 or 76 characters, and a shorter one is the last of a block.
+/// Base64 lines have 64 or 76 characters, and only the last of a block is shorter.
 const LINE: usize = 60;

@@ -1,4 +1,4 @@
-//! How PEM files are written, and how they are spoiled.
+//! PEM files as they are written, and as they are damaged.
 
 use super::*;
 
@@ -122,7 +122,7 @@ fn what_cannot_be_read_is_an_error_with_its_line() {
         assert!(error.contains(&format!("line {line} ")), "{error}\n{text}");
         assert!(error.contains(why), "{error}\n{text}");
     }
-    // A file that was cut anywhere but in the text after its last block.
+    // A file that is cut anywhere, except in the text after its last block.
     for length in 12..CHAIN.trim_end().len() {
         assert!(Pem::read(&CHAIN.as_bytes()[..length]).is_err(), "{length}");
     }
@@ -162,7 +162,7 @@ fn a_binary_file_is_called_what_it_is() {
     }
 }
 
-/// Each was passed over once, and with it a certificate, or a list of revoked ones.
+/// Each of these was once skipped, and with it a certificate or a revocation list.
 #[test]
 fn what_looks_like_a_spoiled_block_is_an_error_with_its_line() {
     let body: String = CHAIN.lines().filter(|it| !it.contains("---")).collect();

@@ -1,7 +1,7 @@
-//! One certificate revocation list (RFC 5280 §5), whole and direct, of version 1 or 2.
+//! One certificate revocation list (RFC 5280 §5): complete and direct, in version 1 or 2.
 //!
-//! Taken apart here and not by a crate: webpki refuses version 1, and x509-parser passes over what it
-//! does not understand. An entry that is passed over lets in a client that was revoked.
+//! It is parsed here, because webpki refuses version 1, and x509-parser skips what it does not
+//! understand. If an entry were skipped, a revoked client would be accepted.
 
 mod content;
 
@@ -20,34 +20,34 @@ use self::content::{Parsed, magnitude};
 use super::super::name::{self, Normal};
 use super::super::signed::Signed;
 
-/// What authorities and those between have revoked.
+/// A revocation list of an authority or an intermediate.
 pub(crate) struct List {
     issuer: Normal,
     issuer_shown: String,
-    /// Serial numbers, without leading zeros.
+    /// Serial numbers without leading zeros.
     revoked: HashSet<Box<[u8]>>,
     this_update: SystemTime,
     next_update: Option<SystemTime>,
-    /// The identifier of the key that signed it, if it says so.
+    /// The identifier of the key that signed it, if it contains one.
     key_identifier: Option<Box<[u8]>>,
     der: CertificateRevocationListDer<'static>,
     signer: Signer,
 }
 
-/// Which key signed a list, as far as that is known.
+/// The key that signed a list, once it is known.
 #[derive(Default)]
 struct Signer {
     /// The content of its SubjectPublicKeyInfo.
     found: OnceLock<Box<[u8]>>,
-    /// Digests of the last keys that did not: a long list takes long to verify.
+    /// Digests of recent keys that did not sign it: a long list takes long to verify.
     others: Mutex<VecDeque<[u8; 32]>>,
 }
 
 impl List {
     /// # Errors
     ///
-    /// It is no such list; or its signature cannot be verified here; or an authority has its name and
-    /// none has signed it.
+    /// It is not such a list, its signature algorithm is not supported, or an authority has its
+    /// name but no authority has signed it.
     pub(crate) fn new(
         der: CertificateRevocationListDer<'static>,
         authorities: &RootCertStore,
@@ -76,8 +76,9 @@ impl List {
         }
     }
 
-    /// Looks for the authority that has signed it, and says whether one has its name. Those come
-    /// first: to verify a list of megabytes with each key of a large bundle takes seconds.
+    /// Looks for the authority that signed the list, and returns whether one has its name.
+    /// Authorities with its name are tried first: verifying a list of megabytes with each key of a
+    /// large bundle takes seconds.
     fn find_signer(&self, authorities: &RootCertStore) -> bool {
         let (namesakes, others): (Vec<_>, Vec<_>) = authorities
             .roots
@@ -89,12 +90,12 @@ impl List {
         is_namesake
     }
 
-    /// Who has issued it, as it says.
+    /// The issuer that the list names.
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer_shown
     }
 
-    /// How many certificates it has.
+    /// The number of revoked certificates.
     pub(crate) fn entries(&self) -> usize {
         self.revoked.len()
     }
@@ -107,8 +108,8 @@ impl List {
         self.next_update
     }
 
-    /// Whether it is known whose it is. That of an authority between is not before a certificate of
-    /// that one comes.
+    /// Whether its signer is known. For a list of an intermediate, the signer becomes known when a
+    /// client brings the intermediate's certificate.
     pub(crate) fn is_matched(&self) -> bool {
         self.signer().is_some()
     }
@@ -125,7 +126,7 @@ impl List {
         self.issuer == *issuer
     }
 
-    /// Whether it says that it is of another key than the one with this identifier.
+    /// Whether the list names another key than the one with this identifier.
     pub(super) fn is_of_another(&self, key_identifier: Option<&[u8]>) -> bool {
         match (&self.key_identifier, key_identifier) {
             (Some(own), Some(other)) => **own != *other,
@@ -133,7 +134,7 @@ impl List {
         }
     }
 
-    /// Whether it was signed with this key, the content of a SubjectPublicKeyInfo.
+    /// Whether this key signed it. `key` is the content of a SubjectPublicKeyInfo.
     pub(super) fn is_by(&self, key: &[u8]) -> bool {
         if let Some(signer) = self.signer() {
             return *signer == *key;
@@ -145,7 +146,7 @@ impl List {
         }
         let is_by = Signed::read(&self.der).is_ok_and(|signed| signed.is_by_content(key));
         if is_by {
-            // Another thread may have found the same.
+            // Another thread may have set the same value.
             let _ = self.signer.found.set(key.into());
         } else {
             let mut others = self.others();
@@ -161,7 +162,7 @@ impl List {
     }
 }
 
-/// Without what may be megabytes.
+/// Without the entries, which may have megabytes.
 impl fmt::Debug for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("List")
@@ -176,7 +177,7 @@ fn malformed(error: impl fmt::Display) -> ListError {
     ListError::Malformed(error.to_string())
 }
 
-/// What is wrong with a list.
+/// Why a list cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListError {
     #[error("not a certificate revocation list (RFC 5280 §5), in PEM or DER: {0}")]
@@ -207,5 +208,6 @@ pub(crate) enum ListError {
     Foreign(String),
 }
 
-/// Of the keys that have not signed a list. There is one for each certificate of an authority between.
+/// The number of remembered keys that did not sign a list. Each certificate of an intermediate has
+/// one.
 const MOST_OTHERS: usize = 64;

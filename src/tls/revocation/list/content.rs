@@ -1,4 +1,4 @@
-//! What is in the signed part of a list.
+//! The signed part of a revocation list.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -12,7 +12,7 @@ use super::{ListError, malformed};
 use crate::tls::signed::oid;
 use crate::tls::time::system_time;
 
-/// What is in the signed part.
+/// The signed part, parsed.
 pub(super) struct Parsed<'a> {
     pub issuer: &'a [u8],
     pub this_update: SystemTime,
@@ -99,7 +99,7 @@ fn entries_of(der: &[u8], extensions: Extensions) -> Result<HashSet<Box<[u8]>>, 
     Ok(revoked)
 }
 
-/// The identifier of the key that signed it, from the extensions of the list as a whole.
+/// The identifier of the key that signed it, from the extensions of the list.
 fn of_list(der: &[u8], extensions: Extensions) -> Result<Option<Box<[u8]>>, ListError> {
     let inner = AnyRef::from_der(der).map_err(malformed)?.value();
     let mut key_identifier = None;
@@ -109,7 +109,7 @@ fn of_list(der: &[u8], extensions: Extensions) -> Result<Option<Box<[u8]>>, List
             DISTRIBUTION_POINT => distribution_point(extension.value)?,
             KEY_IDENTIFIER => {
                 let mut fields = content(extension.value)?;
-                // [0], and nothing else says which key it is.
+                // Only the field [0] identifies the key.
                 if let Some(Tag::ContextSpecific { number, .. }) = peek(&fields)
                     && number == TagNumber(0)
                 {
@@ -124,7 +124,8 @@ fn of_list(der: &[u8], extensions: Extensions) -> Result<Option<Box<[u8]>>, List
     Ok(key_identifier)
 }
 
-/// RFC 5280 §5.2.5. A part of a list is taken for what it is; what it has is revoked.
+/// RFC 5280 §5.2.5. A list that covers only a part of the certificates is accepted: every entry in
+/// it is revoked.
 fn distribution_point(der: &[u8]) -> Result<(), ListError> {
     let mut fields = content(der)?;
     while !fields.is_finished() {
@@ -157,7 +158,7 @@ impl Extension<'_> {
         }
     }
 
-    /// What is critical and unknown may change what the list means (RFC 5280 §5.2).
+    /// An unknown critical extension may change the meaning of the list (RFC 5280 §5.2).
     fn ensure_optional(&self) -> Result<(), ListError> {
         match self.is_critical {
             true => Err(ListError::Critical(oid(self.oid))),
@@ -191,7 +192,7 @@ fn each(der: &[u8], extensions: Extensions) -> Result<Vec<Extension<'_>>, ListEr
     Ok(read)
 }
 
-/// Reads what is in a SEQUENCE, and there is nothing behind it.
+/// The content of a SEQUENCE without trailing bytes.
 fn content(der: &[u8]) -> Result<SliceReader<'_>, ListError> {
     let outer = AnyRef::from_der(der).map_err(malformed)?;
     outer.tag().assert_eq(Tag::Sequence).map_err(malformed)?;
@@ -218,7 +219,7 @@ fn time(fields: &mut SliceReader<'_>) -> Result<SystemTime, ListError> {
     Ok(system_time(time))
 }
 
-/// A number without the zeros before it: some authorities write more of them than others.
+/// A number without leading zeros: authorities write different numbers of them.
 pub(super) fn magnitude(integer: &[u8]) -> &[u8] {
     let zeros = integer.iter().take_while(|byte| **byte == 0).count();
     &integer[zeros..]
@@ -228,7 +229,7 @@ const EXTENSIONS: Tag = Tag::ContextSpecific {
     constructed: true,
     number: TagNumber(0),
 };
-/// 2.5.29.x, as all of these are.
+/// 2.5.29.x, the prefix of all extensions here.
 const NUMBER: &[u8] = &[0x55, 0x1d, 20];
 const REASON: &[u8] = &[0x55, 0x1d, 21];
 const HOLD: &[u8] = &[0x55, 0x1d, 23];
