@@ -1,7 +1,7 @@
-//! The times of the proxy's parts: `cargo bench`.
+//! Benchmarks of the proxy's parts: `cargo bench`.
 //!
-//! Times are those of one machine and decide nothing: see benches/guard for what does, and
-//! benches/compare for whole connections beside those of other proxies.
+//! The times depend on the machine and decide nothing. benches/guard has counts that do, and
+//! benches/compare compares whole connections with other proxies.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -37,8 +37,8 @@ const SUITES: [(&str, SupportedCipherSuite); 4] = [
     ),
 ];
 
-/// A record from one end of the relay to the other: 1.2's keys last for 2^24, which is several times
-/// as many as are measured.
+/// A record through the whole relay. TLS 1.2 keys last for 2^24 records, several times as many as
+/// are measured.
 fn records(criterion: &mut Criterion) {
     for direction in ["seal", "open"] {
         let mut group = criterion.benchmark_group(direction);
@@ -84,7 +84,7 @@ fn open(
     });
 }
 
-/// The proxy's part alone.
+/// Only the proxy's part.
 fn handshakes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("handshake");
     for (version, suite) in [SUITES[0], SUITES[2]] {
@@ -98,7 +98,7 @@ fn handshakes(criterion: &mut Criterion) {
     }
 }
 
-/// An announcement, its claim, and the claimer's stream.
+/// An announcement, its claim, and the hand-over of the claimer's stream.
 fn rendezvous(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rendezvous");
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -126,7 +126,7 @@ fn rendezvous(criterion: &mut Criterion) {
     }
 }
 
-/// The last of so many rules.
+/// The last of this many rules matches.
 fn routes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for count in [10, 1_000] {
@@ -137,7 +137,7 @@ fn routes(criterion: &mut Criterion) {
     }
 }
 
-/// Among ten thousand open connections.
+/// Look-ups among ten thousand open connections.
 fn ledger(criterion: &mut Criterion) {
     let connections = OpenConnections::new(10_000);
     let mut group = criterion.benchmark_group("ledger");
@@ -153,7 +153,7 @@ fn ledger(criterion: &mut Criterion) {
     });
 }
 
-/// The line that a claimer is told, and reads.
+/// The line of facts for a claimer, written and read.
 fn facts(criterion: &mut Criterion) {
     let mut facts = Facts::new("app");
     let address = "192.0.2.7:51234".parse().expect("an address");

@@ -1,4 +1,5 @@
-//! What holds for all files together: their layers, no circles, and how long each may be.
+//! The rules for all source files: their layers, no import cycles, and the maximum length of a
+//! file.
 
 mod architecture {
     mod circles;
@@ -8,10 +9,10 @@ mod architecture {
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Whoever reads a file has room for one job of this length.
+/// The length of a file with one job.
 const MOST_LINES: usize = 400;
 
-/// Files that may be longer, each with the reason.
+/// Exceptions, each with its reason.
 const LONGER: &[(&str, &str)] = &[];
 
 #[test]
@@ -44,7 +45,7 @@ fn rust_files(directory: &Path) -> Vec<PathBuf> {
     files(directory, &["rs"])
 }
 
-/// Those with one of the extensions, and none that was built.
+/// Files with one of the extensions, without build output.
 fn files(directory: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).expect("a directory") {
@@ -61,7 +62,7 @@ fn files(directory: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
-/// Tests put parts together that know nothing of each other, as the flow does.
+/// Tests may combine modules that do not know each other.
 fn is_test(file: &Path) -> bool {
     file.components()
         .any(|component| matches!(component.as_os_str().to_str(), Some("tests" | "tests.rs")))

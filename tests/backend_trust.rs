@@ -1,4 +1,4 @@
-//! Whom client mode gives a connection to, and what backends that break TLS do to it.
+//! Which backends client mode trusts, and what happens with backends that violate TLS.
 
 mod backend_trust {
     mod broken;
@@ -25,13 +25,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ALL_VERSIONS, ServerConfig};
 
-/// The directory of [`certificates`], and what else there can be wrong with one.
+/// The directory of [`certificates`], with a certificate for each kind of mistake.
 fn wrong_certificates() -> Arc<TempDir> {
     let directory = certificates();
     let (path, names) = (directory.path(), ["api.internal", common::site::API]);
     let authority = Authority::new(path, "foreign");
     authority.issue("unknown", &names);
-    // The authority's own name and another key.
+    // An authority with the same name and another key.
     let authority = Authority::new(&path.join("."), "again");
     authority.issue("other", &["other.internal"]);
     authority.issue_expired("expired", &names);
@@ -137,7 +137,8 @@ async fn a_server_that_is_not_allowed_is_told_so_and_never_shown_our_certificate
 async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_says_so() {
     for version in [&TLS12, &TLS13] {
         for relay in RELAYS {
-            // One that its authority has not signed; in TLS 1.3 it is refused after the handshake.
+            // A client certificate from another authority; in TLS 1.3 it is refused after the
+            // handshake.
             let certificate =
                 "certificate = { chain = \"unknown.pem\", key = \"unknown-key.pem\" }\n";
             let directory = wrong_certificates();
@@ -147,7 +148,7 @@ async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_say
                 let (mut client, refused) = tokio::join!(door.enter(), site.shaken());
                 refused.expect_err("a certificate of nobody");
                 let mut answer = Vec::new();
-                // A reset, or a close: there is no answer.
+                // A reset or a close, without an answer.
                 let _ = soon("an end", client.read_to_end(&mut answer)).await;
                 assert_eq!(answer, b"");
                 site.vestibule.ended("backend_refused", count + 1).await;
@@ -197,7 +198,7 @@ async fn sites() -> Vec<(Site, &'static str)> {
 
 const ANSWER: &str = "an answer";
 
-/// Shakes hands and gives an [`ANSWER`].
+/// Performs handshakes and sends an [`ANSWER`].
 fn serve(backend: Backend, config: ServerConfig) -> JoinSet<()> {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     backend.serve(move |socket| {
@@ -228,7 +229,7 @@ fn door(vestibule: &Vestibule) -> Door {
     Door::Clear(Front::Unix(vestibule.path("clear.sock")))
 }
 
-/// A client that says a word and ends, and what it is answered; nothing if nobody serves it.
+/// Sends a word, ends, and returns the answer. The answer is empty if no backend serves the client.
 async fn ask(vestibule: &Vestibule) -> String {
     let mut client = door(vestibule).enter().await;
     client.write_all(b"?").await.expect("open");

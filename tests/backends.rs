@@ -1,4 +1,4 @@
-//! Servers that people have, as backends: nginx on a Unix socket, WebSocket on TCP.
+//! Well-known servers as backends: nginx on a Unix socket, WebSocket on TCP.
 
 mod common;
 
@@ -132,7 +132,7 @@ async fn websockets_pass_to_a_server_on_tcp() {
     assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
 }
 
-/// Greets, echoes, answers pings, and closes with the code that it is closed with.
+/// Greets, echoes, answers pings, and closes with the code that it receives.
 const SERVER: &str = r#"
 import { WebSocketServer } from 'ws';
 const server = new WebSocketServer({ host: '127.0.0.1', port: 0 }, () => {
@@ -144,7 +144,7 @@ server.on('connection', (ws, request) => {
 });
 "#;
 
-/// Five conversations at once: a greeting, a text, 8 MiB, a ping, a close.
+/// Five conversations at the same time: a greeting, a text, 8 MiB, a ping, a close.
 const CLIENT: &str = r#"
 import { randomBytes } from 'node:crypto';
 import WebSocket from 'ws';
@@ -175,7 +175,7 @@ const talk = (number) => new Promise((resolve, reject) => {
 console.log(JSON.stringify(await Promise.all([0, 1, 2, 3, 4].map(talk))));
 "#;
 
-/// nginx with a page and a large file, and Vestibule before it.
+/// nginx with a page and a large file, behind Vestibule.
 struct Site {
     vestibule: Vestibule,
     directory: Arc<TempDir>,
@@ -193,7 +193,7 @@ impl Site {
         }
     }
 
-    /// curl for which `localhost` is this site.
+    /// A curl that resolves `localhost` to this site.
     fn curl(&self, arguments: &[&str]) -> tokio::process::Command {
         let mut command = curl();
         command
@@ -202,7 +202,7 @@ impl Site {
         command
     }
 
-    /// So many connections there were, and all ended well.
+    /// Checks that there were exactly this many connections, all with the outcome `done`.
     async fn all_done(&self, count: usize) {
         self.vestibule.ended("done", count).await;
         let outcomes = self.vestibule.outcomes();
@@ -227,7 +227,7 @@ fn prepare(directory: &TempDir) {
     fs::write(directory.join("nginx.conf"), config).expect("a configuration");
 }
 
-/// In the foreground, one process, everything below the directory; waits until it listens.
+/// One process in the foreground, with all its files in the directory. Waits until it listens.
 async fn nginx(directory: &TempDir) -> Process {
     let directory = directory.path();
     let mut command = tool("nginx");
@@ -249,7 +249,7 @@ fn is_listening(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// An upload is stored before it is passed on, here to nginx itself.
+/// nginx stores an upload and passes it on to itself.
 const NGINX: &str = r#"
 daemon off;
 master_process off;

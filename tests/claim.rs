@@ -56,7 +56,7 @@ async fn openssl_talks_to_a_command_that_ends_the_connection() {
         let said = run(command, format!("{word}\n").as_bytes()).await;
         assert_eq!(said.text(), format!("you said {word}\n"));
     }
-    // Stderr is not the connection.
+    // Stderr is not part of the connection.
     worker.lines("and here is the log", 2).await;
     vestibule.ended("done", 2).await;
     assert_eq!(worker.terminate().await, Some(0));
@@ -102,7 +102,7 @@ async fn no_more_commands_run_than_max_and_the_other_connections_wait() {
         served.push(client);
         watch.offer().await;
     }
-    // A third place would be waiting at the gate, and soon get one of these.
+    // If the worker had a third place, it would soon get one of these.
     for _ in 0..OTHERS {
         let mut client = Visitor::connect(&vestibule).await;
         let id = watch.offer().await["id"].clone();
@@ -121,7 +121,7 @@ async fn no_more_commands_run_than_max_and_the_other_connections_wait() {
     }
     assert_eq!(worker.children(), 2);
 
-    // For each that leaves the next one comes, in the order in which they came.
+    // Each one that leaves makes room for the next, in the order of arrival.
     for mut next in waiting {
         served.remove(0).leave().await;
         next.greeting().await;
@@ -147,7 +147,7 @@ async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
     let said = worker.line("trying again").await;
     assert!(said.contains(&gate.display().to_string()), "{said}");
 
-    // A gate that is no use yet: three attempts, each with its answer.
+    // A gate that does not work: three attempts, and each gets its answer.
     std::fs::create_dir(gate.parent().expect("a directory")).expect("a directory");
     let useless = UnixListener::bind(&gate).expect("a path");
     for answer in ["", "NO busy\n", "NO draining\n"] {
@@ -160,7 +160,7 @@ async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
     drop(useless);
     std::fs::remove_dir_all(directory.path().join("run")).expect("ours");
 
-    // It comes, goes without a word, and comes again.
+    // A gate that appears, disappears without an answer, and appears again.
     let mut directory = directory;
     for _ in 0..3 {
         let vestibule = Vestibule::start_in(Arc::clone(&directory), APP).await;
@@ -172,7 +172,7 @@ async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
         assert!(worker.is_running());
     }
     worker.line("the connection to the gate").await;
-    // While it waits between two attempts, too, it ends when it is told to.
+    // SIGTERM also ends it while it waits between two attempts.
     assert_eq!(worker.terminate().await, Some(0));
 }
 
@@ -187,7 +187,7 @@ async fn claim_waits_in_the_queue_of_a_gate_that_is_full_and_says_nothing() {
     let first = std::os::unix::net::UnixStream::connect(&path).expect("room");
     let worker = claim(&path, &["--", "cat"]);
     let tasks = format!("/proc/{}/task", worker.pid());
-    // One more thread than before it had to wait.
+    // The wait at the gate uses one more thread.
     let threads = || std::fs::read_dir(&tasks).map_or(0, Iterator::count);
     until("it waits", || threads() > 1).await;
     let gate = UnixListener::from_std(gate.into()).expect("a listener");
@@ -198,7 +198,7 @@ async fn claim_waits_in_the_queue_of_a_gate_that_is_full_and_says_nothing() {
             client.read_exact(&mut line).await.expect("a line");
             assert_eq!(&line, b"ACCEPT app\n");
             assert!(worker.said().err.is_empty(), "{:?}", worker.said());
-            // The gate goes, and it hears so.
+            // The gate closes, and the worker notices.
             drop((client, gate, first));
             worker.line("trying again").await;
             return;
@@ -224,7 +224,7 @@ async fn a_gate_may_have_a_path_that_is_no_text() {
     command.args(["claim", "--gate"]).arg(&gate);
     command.args(["--backend", "default", "--", "cat"]);
     let worker = Process::start(command);
-    // The name has both families.
+    // `localhost` has an IPv4 and an IPv6 address.
     assert!(line.contains(&format!("[::1]:{port}")), "{line}");
     for host in ["127.0.0.1", "[::1]"] {
         let client = client::connect(&format!("{host}:{port}")).await;
@@ -237,7 +237,7 @@ async fn a_gate_may_have_a_path_that_is_no_text() {
     assert!(!gate.exists());
 }
 
-/// A client of whoami.sh or another that echoes lines.
+/// A client of whoami.sh or of another example that echoes lines.
 struct Visitor(BufReader<Client>);
 
 impl Visitor {
@@ -279,7 +279,7 @@ impl Visitor {
         assert_eq!(self.line().await, "still there?");
     }
 
-    /// Closes its side, and is closed to.
+    /// Closes its side, and waits for the end of the other side.
     async fn leave(mut self) {
         self.0.get_mut().shutdown().await.expect("open");
         let mut rest = Vec::new();
@@ -287,7 +287,7 @@ impl Visitor {
         assert_eq!(end.expect("a clean end"), 0);
     }
 
-    /// Is closed to, in whatever way.
+    /// Waits for the end of the connection, of any kind.
     async fn ends(&mut self) {
         let mut rest = Vec::new();
         let _ = soon("the end", self.0.read_to_end(&mut rest)).await;
@@ -313,11 +313,11 @@ fn echo(gate: &Path, backend: &str) -> Command {
     command
 }
 
-/// How many connections a gate has: waiting, and handed over.
+/// The number of sockets at a gate: waiting workers and open connections.
 fn connected(gate: &Path) -> usize {
     let sockets = std::fs::read_to_string("/proc/net/unix").expect("Linux");
     let gate = gate.display().to_string();
     let of_gate = sockets.lines().filter(|line| line.ends_with(&gate));
-    // One is the gate itself.
+    // One of them is the listener of the gate.
     of_gate.count() - 1
 }

@@ -1,4 +1,4 @@
-//! The command line: exit codes, what goes to stdout and what to stderr, and one line for an error.
+//! The command line: exit codes, output on stdout and stderr, and errors of one line.
 
 mod cli {
     mod check;
@@ -71,7 +71,7 @@ async fn flags_alone_name_several_addresses_protocols_and_the_form_of_the_log() 
         let name = "localhost".try_into().expect("a name");
         connector.connect(name, socket).await.expect("TLS")
     };
-    // The first is open still when the second comes.
+    // The first connection is still open when the second one arrives.
     let (first, second) = (connect().await, connect().await);
     soon("a dial", one.accept()).await.expect("a connection");
     soon("a dial", two.accept()).await.expect("a connection");
@@ -163,7 +163,7 @@ fn run(to: &str, listen: &str) -> Process {
     Process::start(run_command(to, listen, ""))
 }
 
-/// One client: what it says, and all that it is answered.
+/// One client: sends `say` and returns the whole answer.
 async fn talk(process: &Process, say: &[u8]) -> String {
     let address = address_in(&process.line("listening on tcp:").await);
     let mut client = client::connect(&address).await.expect("TLS");
@@ -175,7 +175,7 @@ async fn talk(process: &Process, say: &[u8]) -> String {
     said
 }
 
-/// The address in a line of the start, in either format.
+/// The address in a line at the start, in either log format.
 fn address_in(line: &str) -> String {
     let (_, rest) = line.split_once("listening on tcp:").expect("an address");
     let end = rest.find(|c: char| c.is_whitespace() || c == '"');

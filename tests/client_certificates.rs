@@ -1,4 +1,4 @@
-//! Who may come in with which certificate, what the others are told, and what a backend learns.
+//! Which client certificates are accepted, what refused clients are told, and what backends learn.
 
 mod client_certificates {
     mod identity;
@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 
-/// An authority, one below it, and a directory with what a listener needs of them.
+/// An authority, an intermediate, and a directory with the files of a listener.
 struct World {
     directory: Arc<TempDir>,
     root: Authority,
@@ -45,7 +45,7 @@ impl World {
         self.directory.path().join(name)
     }
 
-    /// Makes a client's certificate, for the options of [`Self::ask`].
+    /// Issues a client certificate, under the name that [`Self::say`] uses.
     fn client(&self, authority: &Authority, name: &'static str, subject: &Subject) -> Issued {
         let issued = authority.issue(subject);
         issued.write(self.directory.path(), name);
@@ -73,7 +73,7 @@ impl World {
         Vestibule::start_whole(Arc::clone(&self.directory), &config).await
     }
 
-    /// What `openssl s_client` says that shows a certificate, or none.
+    /// The output of `openssl s_client` with or without a client certificate.
     async fn say(&self, vestibule: &Vestibule, client: Option<&str>, options: &[&str]) -> Done {
         let mut command = s_client(&vestibule.tcp());
         command.arg("-quiet").args(options);
@@ -142,7 +142,7 @@ async fn a_client_that_is_let_in_is_known_by_all_its_names() {
     }
 }
 
-/// RFC 8446 §6.2; rustls sends certificate_required in TLS 1.2 as well.
+/// RFC 8446 §6.2; rustls sends certificate_required in TLS 1.2 too.
 #[tokio::test]
 async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
     let world = World::new();
@@ -155,12 +155,12 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
     world.client(&world.root, "expired", &expired);
     let revoked = world.client(&world.root, "withdrawn", &Subject::named("withdrawn"));
     world.client(&world.root, "line-break", &Subject::named("a\nb"));
-    // Of the right name, and signed with another key.
+    // An authority with the same name and another key.
     let namesake = Authority::root("clients");
     world.client(&namesake, "forged", &Subject::named("forged"));
     let (lost, lost_serial) = world.root.intermediate("a branch that was closed");
     world.client(&lost, "orphan", &Subject::named("orphan"));
-    // More certificates of one name than it takes, each of which would be tried for each.
+    // More certificates with one name than are accepted: each could be the issuer of each.
     let crowded = world.client(&world.below, "crowded", &Subject::named("crowded"));
     let crowd = format!("{}{}", crowded.chain, world.below.pem().repeat(2));
     replace(&world.path("crowded.pem"), &crowd);
@@ -202,7 +202,7 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
     }
 }
 
-/// Those that are left out would keep their clients from showing a certificate.
+/// If only some authorities were named, clients of the others would not send their certificates.
 #[tokio::test]
 async fn authorities_are_named_up_to_16_kib_and_beyond_that_none() {
     let world = World::new();

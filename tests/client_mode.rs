@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ALL_VERSIONS, HandshakeKind, ServerConfig};
 
 const MIB: usize = 1024 * 1024;
 
-/// A site for each relay and kind of backend.
+/// A site for each relay and each kind of backend.
 async fn everywhere(serve: impl Fn(&TempDir) -> ServerConfig) -> Vec<Site> {
     let mut sites = Vec::new();
     for (relay, kind) in RELAYS
@@ -72,7 +72,7 @@ async fn the_debug_log_names_the_kind_of_both_sides() {
     }
 }
 
-/// The second speaks when the first has closed its side.
+/// The second party sends after the first one has closed its side.
 async fn one_after_the_other(mut first: impl Peer, mut second: impl Peer) {
     tokio::join!(
         async { bytes::send(&mut first, 1, MIB).await.expect("open") },
@@ -95,9 +95,9 @@ async fn at_once(client: impl Peer, server: impl Peer) {
     );
 }
 
-/// What the socket did not take is in TLS's hands. Its own side closed, the backend is not read any
-/// more, and nothing but the socket says when to go on.
-/// Also for one on a Unix socket, whose kernel resets only what was not read out.
+/// Bytes that the socket did not accept are in TLS buffers. Since the client's own side is closed
+/// and the backend is not read any more, only the socket can wake the relay. This includes a client
+/// on a Unix socket, where the kernel sends a reset only if bytes are unread.
 #[tokio::test]
 async fn an_answer_cut_short_is_no_end_for_a_client_in_the_clear() {
     for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
@@ -107,7 +107,7 @@ async fn an_answer_cut_short_is_no_end_for_a_client_in_the_clear() {
             server.read_exact(&mut [0; 8]).await.expect("the question");
             server.write_all(b"half an answer").await.expect("open");
             server.flush().await.expect("open");
-            // The end of its socket alone.
+            // Only the socket ends, not the TLS stream.
             let mut socket = server.into_inner().0;
             socket.shutdown().await.expect("open");
             let mut heard = Vec::new();
@@ -143,12 +143,12 @@ async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed(
     for relay in RELAYS {
         let directory = certificates();
         let config = server(directory.path(), "api", ALL_VERSIONS);
-        // The timeout's end would flush as well, a minute later.
+        // Otherwise the end of that timeout would flush too, a minute later.
         let timeouts = "[timeouts]\nhalf_close = \"unlimited\"\n";
-        // A Unix socket takes the same number of bytes each time.
+        // A Unix socket accepts the same number of bytes each time.
         let site = Site::start(directory, relay, Kind::Unix, config, timeouts).await;
         let [tls, _, clear, _] = site.doors();
-        // From what the socket takes alone to more than it and TLS take.
+        // From less than the socket accepts to more than the socket and TLS buffers accept.
         for size in (144..=304).step_by(16).map(|kib| kib * 1024) {
             for door in [&tls, &clear] {
                 let (mut client, mut server) = site.pair(door).await;
@@ -174,7 +174,7 @@ async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed(
     }
 }
 
-/// Waits until no more comes into the server's socket.
+/// Waits until the server's socket has no room left.
 async fn until_full(server: &Server) {
     let Socket::Unix(socket) = server.get_ref().0 else {
         panic!("a Unix socket");
@@ -247,7 +247,7 @@ async fn sessions_are_resumed_and_the_backend_is_who_it_was() {
             for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
                 let (client, server) = site.pair(&door).await;
                 let kind = server.get_ref().1.handshake_kind();
-                // With its retry, where the first key share was not the server's choice.
+                // Including the retry, if the first key share was not one that the server supports.
                 assert_eq!(
                     kind == Some(HandshakeKind::Resumed),
                     expected == HandshakeKind::Resumed
@@ -295,7 +295,7 @@ async fn a_registered_address_is_spoken_to_with_tls_and_a_claimer_is_not() {
     vestibule.ended("done", 1).await;
 }
 
-/// A plaintext Unix socket, TLS between the two, and a plaintext Unix socket again.
+/// A plaintext Unix socket, TLS between two Vestibules, and a plaintext Unix socket again.
 #[tokio::test]
 async fn a_pair_of_vestibules_is_a_tunnel() {
     const MUCH: usize = 64 * MIB;

@@ -1,4 +1,4 @@
-//! Client mode towards servers that people have, and as people run it: from flags alone.
+//! Client mode with well-known servers, started with flags alone.
 
 mod common;
 
@@ -67,8 +67,8 @@ async fn nginx_knows_who_we_are_and_serves_curl_in_the_clear() {
     command.args(["http://api.internal/", "http://api.internal/"]);
     let answer = output(command).await.text();
     assert_eq!(answer, "SUCCESS CN=us api.internal\n".repeat(2));
-    // A connection that its client has left nginx closes without a word, which might be the end of
-    // it, or somebody cutting it short.
+    // When a client has left, nginx closes the connection without `close_notify`. The relay cannot
+    // tell that from a truncation.
     vestibule.ended("backend_reset", 1).await;
     let mut command = curl();
     command
@@ -121,7 +121,7 @@ async fn flags_alone_run_client_mode() {
     assert_eq!(done.code, Some(0), "{}", String::from_utf8_lossy(&done.out));
 }
 
-/// `vestibule check` of a backend that trusts whom this machine does, and that is whom `roots` says.
+/// `vestibule check` of a backend that trusts the platform's roots, which are in the file `roots`.
 fn check_with_roots(directory: &TempDir, roots: &str) -> tokio::process::Command {
     let text = "[[listener]]\nname = \"a\"\naddress = \"127.0.0.1:0\"\n[[backend]]\nname = \"b\"\n\
                 to = \"localhost:1\"\n[backend.tls]\n";
@@ -149,7 +149,7 @@ fn backend(name: &str, to: &str, tls: &str) -> String {
     format!("[[backend]]\nname = \"{name}\"\nto = \"{to}\"\n{tls}")
 }
 
-/// `openssl s_server` that answers each line with its letters turned round.
+/// An `openssl s_server` that reverses each line.
 fn s_server(directory: &TempDir, more: &[&str]) -> Process {
     s_server_as(directory, "api", more)
 }

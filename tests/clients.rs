@@ -1,4 +1,4 @@
-//! The clients that people have: curl, openssl, Python, Node, against the demo and against relays.
+//! Well-known clients with the demo and with relays: curl, openssl, Python, Node.
 
 mod clients {
     mod demo;
@@ -44,7 +44,7 @@ async fn curl_gets_the_tls_version_that_it_asks_for() {
         assert_eq!(facts["tls"]["version"], version, "{arguments:?}");
         assert_eq!(facts["tls"]["sni"], "localhost", "{arguments:?}");
     }
-    // By address there is no name to ask for, and the certificate still holds.
+    // A client that connects by address sends no SNI, and the certificate is still valid.
     let mut by_address = curl();
     by_address
         .args(["-H", "accept: application/json"])
@@ -84,8 +84,8 @@ async fn openssl_gets_the_tls_version_that_it_asks_for() {
     }
 }
 
-/// At the end of its stdin `s_client -quiet` sends nothing more, but no `close_notify` either: it
-/// waits for the server's.
+/// At the end of its stdin, `s_client -quiet` sends nothing more and no `close_notify`: it waits
+/// for the server's.
 #[tokio::test]
 async fn openssl_whose_input_has_ended_gets_the_whole_answer() {
     for (relay, kind) in everywhere() {
@@ -122,7 +122,7 @@ async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
     }
 }
 
-/// A Unix socket refuses our `close_notify` at once when the client is gone; TCP takes it.
+/// If the client is gone, a Unix socket refuses our `close_notify` at once; TCP accepts it.
 #[tokio::test]
 async fn a_client_that_has_its_answer_says_goodbye_and_leaves_is_done() {
     for relay in RELAYS {
@@ -184,7 +184,7 @@ async fn python_and_node_that_have_closed_their_side_get_the_whole_answer() {
     }
 }
 
-/// `unwrap` sends the `close_notify`; the FIN stays unsent, so that TLS alone has to tell.
+/// `unwrap` sends `close_notify` but no FIN, so that only TLS shows the end.
 const PYTHON: &str = r#"
 import socket, ssl, sys
 port, version, ca = sys.argv[1:]
@@ -207,7 +207,7 @@ except ssl.SSLZeroReturnError:
     pass  # the server's close_notify
 "#;
 
-/// Without a certificate that it trusts, or without `close_notify` at the end, node fails.
+/// node fails if it does not trust the certificate, or without `close_notify` at the end.
 const NODE: &str = r#"
 import tls from 'node:tls';
 const [port, version] = process.argv.slice(1);
@@ -239,7 +239,7 @@ enum After {
 
 const SEED: u64 = 7;
 
-/// Vestibule before a backend that answers `x` with ten MiB.
+/// Vestibule in front of a backend that answers `x` with 10 MiB.
 async fn answering(
     relay: Relay,
     kind: Kind,
@@ -271,7 +271,7 @@ async fn answer(mut socket: Socket, after: After) {
     assert_eq!(asked, b"x");
     let sent = bytes::send(&mut socket, SEED, TEN_MIB).await;
     sent.expect("a client that listens");
-    // A Unix socket that is closed with bytes unread would reset its peer.
+    // A Unix socket that is closed with unread bytes would reset its peer.
     let _ = socket.read_to_end(&mut asked).await;
 }
 
@@ -287,7 +287,7 @@ fn assert_is_random_uuid(text: &str) {
     assert_eq!(id.hyphenated().to_string(), text);
 }
 
-/// RFC 3339 with milliseconds, in UTC, and of this minute or the last.
+/// Checks that the text is RFC 3339 in UTC with milliseconds, of this minute or the last one.
 #[track_caller]
 fn assert_is_recent(text: &str) {
     assert!(text.ends_with('Z') && text.len() == 24, "{text}");

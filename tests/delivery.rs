@@ -1,7 +1,7 @@
-//! Every byte that a side has sent arrives before the end, and the end arrives as what it was.
+//! Every byte that a side has sent arrives before the end, and the end arrives in its own kind.
 //!
-//! `DELIVERY_RUNS=20 cargo test --test delivery` runs each case so often, and has 200 clients say a line each; the
-//! default is once, and 25.
+//! `DELIVERY_RUNS=20 cargo test --test delivery` runs each case twenty times, with 200 clients that
+//! each send a line. The default is one run with 25 clients.
 
 mod common;
 mod delivery {
@@ -23,14 +23,14 @@ use nix::{getsockopt_impl, libc, sockopt_impl};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
-/// How a side ends what it says.
+/// How a side ends its stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
     Clean,
-    /// The socket ends, and TLS has not.
+    /// The socket ends without `close_notify`.
     Truncation,
     Reset,
-    /// A record follows the clean end.
+    /// `close_notify`, and then another record.
     ExtraRecord,
 }
 
@@ -55,14 +55,14 @@ enum Direction {
     Down,
 }
 
-/// More than the sockets in between hold together.
+/// More than all sockets in between can hold.
 const WORDS: usize = 3 * 1024 * 1024;
 
-/// A side of a connection, whose socket can be had.
+/// A side of a connection with access to its socket.
 trait Party: Peer {
     fn socket(&self) -> &Socket;
     fn into_socket(self: Box<Self>) -> Socket;
-    /// Ends the TLS stream, and sends a record behind the end; `None` without TLS.
+    /// Ends the TLS stream and sends another record; `None` without TLS.
     fn end_with_a_record_behind(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + '_>>>;
     fn speaks_tls(&self) -> bool;
 }
@@ -203,7 +203,7 @@ async fn enter(door: &Door) -> Side {
     }
 }
 
-/// Connections whose fates do not depend on each other.
+/// Independent connections.
 #[derive(Default)]
 struct Cases(Vec<(String, Case)>);
 
@@ -249,7 +249,7 @@ impl Cases {
     }
 }
 
-/// Whether a side has a way to end so.
+/// Whether a side can end in this manner.
 fn can(speaker: &dyn Party, manner: Manner) -> bool {
     match manner {
         Manner::Clean => true,
@@ -273,7 +273,7 @@ async fn case(name: String, speaker: Side, mut listener: Side, manner: Manner, p
     match manner {
         Manner::Clean | Manner::ExtraRecord => {
             assert!(end.is_ok(), "{name}: {end:?}");
-            // And the answer, which a record behind the end must not destroy.
+            // The answer arrives too; the record after the end must not destroy it.
             let answer = async {
                 let written = listener.write_all(&words).await;
                 written
@@ -290,7 +290,7 @@ async fn case(name: String, speaker: Side, mut listener: Side, manner: Manner, p
                 heard.len()
             );
         }
-        // A Unix socket has no way to tell.
+        // A Unix socket cannot show this.
         Manner::Truncation | Manner::Reset if !listener.speaks_tls() && !is_tcp(&*listener) => {}
         Manner::Truncation | Manner::Reset => assert!(end.is_err(), "{name}: a clean end"),
     }
@@ -302,7 +302,7 @@ fn words() -> Vec<u8> {
         .collect()
 }
 
-/// Says it all and ends; gives the side back if it can still hear.
+/// Sends everything and ends. Returns the side if it can still read.
 async fn speak(mut side: Side, words: &[u8], manner: Manner) -> Option<Side> {
     side.write_all(words).await.expect("a connection");
     side.flush().await.expect("a connection");
@@ -319,7 +319,7 @@ async fn speak(mut side: Side, words: &[u8], manner: Manner) -> Option<Side> {
         Manner::Reset => {
             match side.into_socket() {
                 Socket::Tcp(stream) => {
-                    // A reset drops what our own kernel has not delivered.
+                    // A reset discards what our own kernel has not delivered.
                     while !has_arrived(&TcpInfo.get(&stream).expect("TCP")) {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
@@ -338,7 +338,7 @@ async fn speak(mut side: Side, words: &[u8], manner: Manner) -> Option<Side> {
     }
 }
 
-/// How much arrived, and with what end.
+/// The number of bytes that arrived, and the kind of end.
 async fn hear(side: &mut Side, words: &[u8], pace: Pace) -> (usize, io::Result<()>) {
     let mut arrived = 0;
     let mut block = vec![0; 64 * 1024];
@@ -358,11 +358,11 @@ async fn hear(side: &mut Side, words: &[u8], pace: Pace) -> (usize, io::Result<(
     }
 }
 
-/// Nothing is on its way, and nothing waits for room (`struct tcp_info` of linux/tcp.h).
+/// Whether no bytes are in flight or waiting for room (`struct tcp_info` of linux/tcp.h).
 fn has_arrived(info: &[u8; 148]) -> bool {
     info[24..28] == [0; 4] && info[144..148] == [0; 4]
 }
 
 sockopt_impl!(
-    /// The start of it: see [`has_arrived`].
+    /// The beginning of the structure; see [`has_arrived`].
     TcpInfo, GetOnly, libc::IPPROTO_TCP, libc::TCP_INFO, [u8; 148]);

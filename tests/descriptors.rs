@@ -1,4 +1,5 @@
-//! Out of file descriptors Vestibule waits and goes on: it neither dies, nor spins, nor goes silent.
+//! Without free file descriptors Vestibule waits and continues: it does not exit, spin or go
+//! silent.
 
 mod common;
 mod descriptors {
@@ -32,7 +33,7 @@ async fn with_built_in_backends_the_rest_waits_its_turn() {
     let vestibule = start(2 * DESCRIPTORS, ECHO_AND_GATE).await;
     let front = Front::Tcp(vestibule.tcp());
     let mut clients = Crowd::of(2 * DESCRIPTORS, &front);
-    // As many as there are descriptors for, and these leave some to the program itself.
+    // More than there are descriptors for, together with those of the program itself.
     for _ in 0..DESCRIPTORS / 2 {
         clients.served().await;
     }
@@ -42,7 +43,7 @@ async fn with_built_in_backends_the_rest_waits_its_turn() {
     assert_recovered(vestibule, &front).await;
 }
 
-/// What it answers with is not to be had by a connection, which would keep it.
+/// The descriptor for the gate's answers must not be taken by connections, which would keep it.
 #[tokio::test]
 async fn while_connections_wait_for_descriptors_the_gate_answers_everybody() {
     const ASKED: usize = 60;
@@ -69,13 +70,13 @@ async fn with_claimed_backends_offers_expire_and_the_gate_goes_on() {
             let mut client = front.connect().await.expect("a handshake, in the end");
             let mut answer = Vec::new();
             let read = client.read_to_end(&mut answer).await;
-            // Fails where Vestibule has closed both ways.
+            // This fails if Vestibule has closed both directions.
             let _ = client.shutdown().await;
             read.map(|_| answer)
         });
     }
     assert_calm(&vestibule).await;
-    // A worker comes through, and gets a connection.
+    // A worker can connect and gets a connection.
     let (_, mut worker) = soon("a connection", gate::accept(&vestibule.gate(), "app")).await;
     worker.write_all(b"served").await.expect("open");
     drop(worker);
@@ -116,7 +117,7 @@ async fn with_dialled_backends_who_waits_for_a_descriptor_is_served_when_there_i
     let vestibule = start_in(directory, MOST, &config).await;
     let front = Front::Tcp(vestibule.tcp());
     let mut clients = Crowd::of(MOST, &front);
-    // Two descriptors each: some are served, and not all can be.
+    // Two descriptors each: some connections are served, others are not.
     for _ in 0..MOST / 4 {
         clients.served().await;
     }
@@ -169,17 +170,18 @@ async fn start_in(
     vestibule
 }
 
-/// What became of a client. Nothing else may: no byte is lost, and no end is a surprise.
+/// What happened to a client. Nothing else is allowed: no byte is lost, and no connection ends in
+/// another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// No handshake.
     TurnedAway,
-    /// A handshake, and a clean end without an answer.
+    /// A handshake, and an orderly end without an answer.
     Unserved,
     Served,
 }
 
-/// Clients that connect, are served with an echo, and stay until they are told to leave.
+/// Clients that connect, are served by an echo, and stay until they are told to leave.
 struct Crowd {
     clients: JoinSet<Fate>,
     served: mpsc::Receiver<()>,
@@ -215,14 +217,14 @@ impl Crowd {
         }
     }
 
-    /// One more of them is served.
+    /// Waits until one more of them is served.
     async fn served(&mut self) {
         soon("a served client", self.served.recv())
             .await
             .expect("a client");
     }
 
-    /// Everybody leaves: who is served now, and who is served later, when it has been.
+    /// Ends all clients, those that are served now and those that are served later.
     async fn leave(self) -> Vec<Fate> {
         let Self {
             clients,
@@ -238,14 +240,14 @@ impl Crowd {
     }
 }
 
-/// The gate tells who comes that there is nothing.
+/// The gate answers a client that there is no such connection.
 async fn assert_answers(vestibule: &Vestibule) {
     let unknown = "00000000-0000-4000-8000-000000000000";
     let answer = soon("an answer", gate::claim(&vestibule.gate(), unknown)).await;
     assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
 }
 
-/// Out of descriptors, it says so once a second, answers at the gate, and is idle meanwhile.
+/// Without descriptors it logs this once a second, answers at the gate, and uses no CPU otherwise.
 async fn assert_calm(vestibule: &Vestibule) {
     soon("a complaint", complained(vestibule, 1)).await;
     let now = complaints(vestibule);
@@ -253,7 +255,7 @@ async fn assert_calm(vestibule: &Vestibule) {
     for _ in 0..5 {
         assert_answers(vestibule).await;
     }
-    // Which is more than a second, whatever else the machine does.
+    // This takes more than a second, on any machine.
     soon("other complaints", complained(vestibule, now + 2)).await;
     let seconds = started.elapsed().as_secs_f64();
     let used = cpu_seconds(vestibule.pid()) - cpu;
@@ -272,8 +274,8 @@ async fn assert_recovered(vestibule: Vestibule, front: &Front) {
     assert_eq!(vestibule.terminate().await, Some(0));
 }
 
-/// How many of the descriptors that it may have are in use. One that it was born with may be
-/// above its limit, and then costs none.
+/// The number of used descriptors within the limit. An inherited descriptor may be above the limit,
+/// and then it does not count.
 fn used(vestibule: &Vestibule) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", vestibule.pid())).expect("alive");
     let number = |entry: io::Result<std::fs::DirEntry>| {
@@ -283,11 +285,11 @@ fn used(vestibule: &Vestibule) -> usize {
     descriptors.map(number).filter(|n| *n < DESCRIPTORS).count()
 }
 
-/// On how many of its descriptors the null device is open, as it is on the one in reserve.
+/// The number of descriptors for the null device; the descriptor in reserve is one.
 fn null_devices(vestibule: &Vestibule) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", vestibule.pid())).expect("alive");
     let opened = descriptors.map(|entry| std::fs::read_link(entry.expect("alive").path()));
-    // One that was closed meanwhile is none.
+    // A descriptor that was closed meanwhile does not count.
     opened
         .filter_map(Result::ok)
         .filter(|path| path == Path::new("/dev/null"))

@@ -1,4 +1,4 @@
-//! The pages for people: their links lead somewhere, and the configuration page names every key.
+//! The documentation: links are valid, and the configuration page names every key.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,7 +31,7 @@ fn every_relative_link_leads_to_a_file_and_its_heading() {
 #[test]
 fn the_configuration_page_names_every_key_and_no_other() {
     let page = read(&project("docs/configuration.md"));
-    // Prose does not count: only tables, and the headings of their keys.
+    // Only tables and headings count, not prose.
     let lines = || page.lines().filter(|it| it.starts_with(['|', '#']));
     let is_documented = |key: &String| {
         let forms = [
@@ -60,7 +60,7 @@ fn the_configuration_page_names_every_key_and_no_other() {
     assert!(invented.is_empty(), "no keys of src/config: {invented:?}");
 }
 
-/// The reference file is held against the code by the tests of src/config.
+/// The tests of src/config compare the reference file with the code.
 #[test]
 fn the_configuration_page_has_the_defaults_of_the_reference_file() {
     let page = read(&project("docs/configuration.md"));
@@ -125,7 +125,7 @@ fn links(text: &str) -> Vec<&str> {
     targets.filter(|it| !it.contains("://")).collect()
 }
 
-/// The fragments of a page's headings, as GitHub makes them.
+/// The fragments of a page's headings, in GitHub's form.
 fn headings(text: &str) -> BTreeSet<String> {
     let mut is_code = false;
     let mut found = BTreeSet::new();
@@ -143,7 +143,7 @@ fn headings(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// The keys in the first column of the tables, and what is in the second. Flags have no keys.
+/// The keys in the first column of the tables, with the second column. Flags are left out.
 fn rows(page: &str) -> Vec<(Vec<&str>, &str)> {
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter(|row| !row.starts_with("--"));
@@ -157,8 +157,7 @@ fn rows(page: &str) -> Vec<(Vec<&str>, &str)> {
     .collect()
 }
 
-/// The keys that src/config takes from a table, found in its text: they are string literals behind
-/// one of a few calls.
+/// The keys that src/config reads, which are string literals in a few kinds of calls in its source.
 fn known_keys() -> BTreeSet<String> {
     const CALLS: [&str; 12] = [
         "read",

@@ -1,4 +1,4 @@
-//! The end of a Vestibule: nothing new, what runs may end in peace, and what is left is cut.
+//! The shutdown: no new connections, time for the open ones to end, and a cut at the deadline.
 
 mod common;
 
@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-/// [`ECHO_AND_WORKERS`], and a backend to which nobody comes.
+/// [`ECHO_AND_WORKERS`], and a backend without workers.
 fn config() -> String {
     format!("{ECHO_AND_WORKERS}[[backend]]\nname = \"quiet\"\nto = \"gate\"\n")
 }
@@ -42,7 +42,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
         for front in [&tcp, &unix] {
             refuses(front).await;
         }
-        // Who waited is told, on all three sides.
+        // Each of the three kinds of waiting parties is told.
         let event = soon("an event", watch.next()).await.expect("an event");
         assert_eq!(event, format!("GONE {id} drained"));
         assert!(soon("the end of the watch", watch.next()).await.is_err());
@@ -51,7 +51,7 @@ async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
         assert_eq!(told.expect("an answer"), "NO draining");
         refuses_workers(&gate, &id).await;
 
-        // Who was served still is, for as long as it likes.
+        // Open connections continue without a time limit of their own.
         echo_a_byte(&mut echoed).await;
         claimed.write_u8(b'y').await.expect("open");
         claimed.flush().await.expect("open");
@@ -208,7 +208,7 @@ async fn with_nothing_open_it_ends_at_once() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let config = format!("[timeouts]\ndrain = \"10m\"\n{}", config());
         let mut vestibule = Vestibule::start(&config).await;
-        // Who waits at the gate holds nothing up.
+        // Clients that wait at the gate do not delay the drain.
         let _watch = Watch::new(&vestibule.gate(), "app").await;
         let _worker = idle_worker(&vestibule.gate()).await;
         let mut registered = gate::send(&vestibule.gate(), "REGISTER quiet tcp:127.0.0.1:9").await;
@@ -262,7 +262,7 @@ async fn a_directory_that_it_made_up_goes_with_it() {
     let mode = fs::metadata(fresh).expect("a directory").permissions();
     assert_eq!(mode.mode() & 0o777, 0o700);
     let _client = fronts(&vestibule).0.connect().await.expect("a handshake");
-    // However it ends: here with a cut.
+    // This holds for every end; here it is a cut.
     vestibule.signal(Signal::TERM);
     vestibule
         .event(|e| message(e).starts_with("draining"))
@@ -279,7 +279,7 @@ fn fronts(vestibule: &Vestibule) -> (Front, Front) {
     )
 }
 
-/// What it has put into the file system.
+/// The files that it has created.
 fn files(vestibule: &Vestibule) -> Vec<PathBuf> {
     [
         "run/gate.sock",
@@ -303,21 +303,23 @@ async fn claimed(vestibule: &Vestibule) -> (Client, UnixStream) {
     (client, worker)
 }
 
-/// A worker that waits for a connection, and whose line has been read.
+/// A worker that waits for a connection, after the gate has read its line.
 async fn idle_worker(gate: &Path) -> UnixStream {
     let worker = gate::send(gate, "ACCEPT quiet").await;
-    // The gate serves its clients in turn on one thread: this one after that one.
+    // The gate reads the lines of its clients in order on one thread, so this answer comes after
+    // the other line was read.
     let unknown = "00000000-0000-4000-8000-000000000000";
     let answer = soon("an answer", gate::claim(gate, unknown)).await;
     assert!(matches!(answer, Answer::No(reason) if reason == "unknown"));
     worker
 }
 
-/// Waits until nobody listens; who slips in before that is closed without an answer.
+/// Waits until the listener is closed. A client that connects before that is closed without an
+/// answer.
 async fn refuses(front: &Front) {
     soon("a refusal", async {
         while let Ok(mut socket) = front.socket().await {
-            // Whom the kernel has connected by then is let in, and may leave.
+            // A client that the kernel has connected already is admitted, and may leave.
             let mut answer = Vec::new();
             let _ = socket.shutdown().await;
             let _ = socket.read_to_end(&mut answer).await;

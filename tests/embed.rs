@@ -1,4 +1,4 @@
-//! The library, as a program that embeds it uses it.
+//! The library as an embedding program uses it.
 
 mod common;
 mod embed {
@@ -93,7 +93,7 @@ async fn a_handler_in_process_serves_a_connection_with_its_facts() {
 async fn a_cancelled_accept_loses_no_connection() {
     let (address, mut app, running) = proxy("").await;
     for _ in 0..50 {
-        // Cancelled before, while and after a connection comes.
+        // `accept` is cancelled before, while and after a connection arrives.
         let (client, early) = tokio::join!(client::connect(&address), async {
             for _ in 0..20 {
                 tokio::select! {
@@ -127,7 +127,7 @@ async fn the_descriptor_of_a_connection_can_be_passed_on() {
     let stream = connection.expect("a connection").into_unix_stream();
     let stream = stream.into_std().expect("a plain socket");
     stream.set_nonblocking(false).expect("a plain socket");
-    // `cat` has nothing but the descriptor.
+    // `cat` gets only the descriptor.
     let mut child = std::process::Command::new("cat")
         .stdin(std::os::fd::OwnedFd::from(
             stream.try_clone().expect("a descriptor"),
@@ -193,7 +193,7 @@ async fn a_drain_cuts_what_is_left_at_its_end_with_close_notify() {
     assert!(client::connect(&address).await.is_err());
 }
 
-/// The README's snippet is this code: a loop over `accept` alone would never come to the drain.
+/// The snippet in the README is this code. A loop with `accept` alone would never reach the drain.
 #[tokio::test]
 #[expect(
     clippy::disallowed_methods,
@@ -205,7 +205,7 @@ async fn the_snippet_of_the_readme_drains_at_a_signal() -> Result<(), Box<dyn st
         asked.expect("our own process");
         connection.write_all(b"answer").await.expect("open");
         connection.shutdown().await.expect("open");
-        // Until the client has closed.
+        // Until the client closes.
         let _ = connection.read_to_end(&mut Vec::new()).await;
     }
     let config = config("");

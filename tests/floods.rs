@@ -1,4 +1,5 @@
-//! Everything that strangers can do, all at once, at the default limits, while nobody reads the log.
+//! Every kind of flood by unknown clients at the same time, with the default limits, while nobody
+//! reads the log.
 //!
 //! `FLOOD_SECONDS=600 cargo test --test floods -- --nocapture` is the long form.
 
@@ -23,7 +24,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{ALL_VERSIONS, ClientConfig};
 
-/// Everything at its default but where it listens and what is behind it.
+/// The defaults, except for the addresses and the backend.
 const CONFIG: &str = r#"
 [[listener]]
 name = "front"
@@ -62,9 +63,10 @@ to = "gate"
 async fn clients_are_served_through_all_floods_while_nobody_reads_the_log() {
     raise_own_limit();
     let seconds = std::env::var("FLOOD_SECONDS").ok();
-    // Longer than the log is kept for a reader that does not come: on a slow machine, too, lines are lost.
+    // Longer than log lines are kept for a slow reader, so that lines are dropped on slow machines
+    // too.
     let seconds = seconds.map_or(8, |seconds| seconds.parse().expect("a number"));
-    // At the default there are too few lines for a short test to fill what is kept of them.
+    // The default level has too few lines to fill the queue in a short test.
     let level = if seconds < 120 { "debug" } else { "info" };
     let directory = tempfile::tempdir().expect("a directory");
     let (mut child, mut log) = start(directory.path(), level);
@@ -120,7 +122,7 @@ async fn clients_are_served_through_all_floods_while_nobody_reads_the_log() {
     assert!(dropped > 0, "{kept} lines fitted");
 }
 
-/// With a log that is kept in a pipe, and read by nobody but the test.
+/// The log goes to a pipe that only the test reads.
 fn start(directory: &Path, level: &str) -> (Child, BufReader<PipeReader>) {
     let file = directory.join("vestibule.toml");
     let json = "[runtime]\nlog_format = \"json\"\ndirectory = \"{dir}/run\"\n";
@@ -135,12 +137,12 @@ fn start(directory: &Path, level: &str) -> (Child, BufReader<PipeReader>) {
         .arg(&file)
         .env("RUST_LOG", level);
     let spawned = command.stderr(stderr).kill_on_drop(true).spawn();
-    // The writing end is the child's alone.
+    // Drops the parent's copy of the writing end.
     command.stderr(Stdio::null());
     (spawned.expect("the binary"), BufReader::new(log))
 }
 
-/// Where the listeners are.
+/// The addresses of the listeners.
 #[derive(Debug, Default)]
 struct Sites {
     front: String,
@@ -169,31 +171,32 @@ impl Sites {
     }
 }
 
-/// What strangers do.
+/// The behaviour of unknown clients.
 #[derive(Clone, Copy, Debug)]
 enum Flood {
-    /// They connect and say nothing.
+    /// They connect and send nothing.
     Silence,
     /// They speak HTTP.
     NoTls,
-    /// They leave with a reset when they have cost a signature.
+    /// They send a ClientHello, and reset after the server has made its signature.
     Hello,
     /// They stop in the middle of a ClientHello.
     HalfHello,
     /// They do not trust the certificate.
     Distrust,
-    /// They want a name for which there is no route.
+    /// They ask for a name without a route.
     Denied,
-    /// They come in at a listener that is for load balancers.
+    /// They connect to a listener that is for load balancers.
     NoProxy,
-    /// They wait for a worker, of which there is none.
+    /// They wait for a worker, and there is none.
     NoWorker,
-    /// They shake hands, say something, and are gone.
+    /// They perform a handshake, send something, and close without `close_notify`.
     Truncation,
 }
 
-/// How many of each there are at any time: of silent ones more than `limits.handshaking`, of those that wait
-/// for a worker fewer than `limits.pending`, which all who wait for a backend share.
+/// How many clients of each kind run at a time. There are more silent ones than
+/// `limits.handshaking`. There are fewer waiting for a worker than `limits.pending`, because all
+/// waiting clients share that limit.
 const FLOODS: [(Flood, usize); 9] = [
     (Flood::Silence, 1200),
     (Flood::NoTls, 20),
@@ -207,10 +210,10 @@ const FLOODS: [(Flood, usize); 9] = [
 ];
 
 async fn flood_for_ever(sites: Arc<Sites>, flood: Flood, number: usize) {
-    // Of one address there is a share for each limit.
+    // Several addresses, because the limits for one address are lower.
     let source = format!("127.0.1.{}", 1 + number % 100);
     loop {
-        // Whether it is let in, and how it ends, is not its affair.
+        // Whether it is admitted, and how it ends, does not matter here.
         let _ = visit(&sites, flood, &source).await;
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! The gate against everything but a well-behaved worker, and what watchers and registrants see.
+//! The gate with all kinds of wrong clients, and the events for watchers and registered workers.
 
 mod common;
 
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
-/// Two backends need a route; the second is never reached by it.
+/// Two backends need a route. This route never chooses the second one.
 const TWO: &str = r#"
 [[backend]]
 name = "app"
@@ -26,13 +26,13 @@ to = "hello"
 backend = "app"
 "#;
 
-/// The 5 seconds of the contract, and what a loaded machine may add.
+/// The documented limit is 5 seconds; the rest is for a loaded machine.
 const CUT: Duration = Duration::from_secs(10);
 
-/// All that the gate says until it closes.
+/// Everything that the gate sends until it closes.
 async fn last_words(mut socket: UnixStream) -> String {
     let mut words = Vec::new();
-    // A reset is an end too: the gate closes over lines that were too long to read.
+    // A reset is an end too: the gate closes with unread bytes when a line is too long.
     let _ = within(CUT, "the gate's end", socket.read_to_end(&mut words)).await;
     String::from_utf8(words).expect("ASCII")
 }
@@ -88,7 +88,7 @@ async fn silence_halves_and_single_bytes_are_cut_within_five_seconds() {
         let mut socket = UnixStream::connect(&path).await.expect("the gate");
         clients.spawn(async move {
             if name == "endless" {
-                // One byte at a time, for as long as the gate takes them.
+                // One byte at a time, for as long as the gate accepts them.
                 while socket.write_all(b"A").await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -139,7 +139,7 @@ async fn ten_thousand_wrong_claims_leave_the_memory_as_it_was() {
     const CLAIMS: usize = 10_000;
     let vestibule = Vestibule::start(APP).await;
     let path = vestibule.gate();
-    // The allocator and the runtime have grown to their working size after some of them.
+    // After these the allocator and the runtime have reached their usual size.
     storm(&path, 2_000).await;
     let (memory, descriptors) = (vestibule.memory(), vestibule.descriptors());
     storm(&path, CLAIMS).await;
@@ -151,7 +151,7 @@ async fn ten_thousand_wrong_claims_leave_the_memory_as_it_was() {
     common::until("all closed", || vestibule.descriptors() <= descriptors).await;
 }
 
-/// Claims of ids that do not exist, half lines that hang up, and lines that are too long.
+/// Claims of unknown ids, incomplete lines, and lines that are too long.
 async fn storm(gate: &std::path::Path, count: usize) {
     let mut clients = JoinSet::new();
     for number in 0..count {
@@ -193,7 +193,7 @@ async fn clients_beyond_the_limit_are_told_that_the_gate_is_busy() {
     let _second = Watch::new(&path, "app").await;
     assert!(matches!(gate::ask(&path, "ACCEPT app").await, Answer::No(no) if no == "busy"));
     drop(first);
-    // The place is free once the gate has noticed, which an event makes it do.
+    // The place is free after the gate has noticed the end, which an event makes it do.
     soon("a place", async {
         loop {
             drop(client::connect(&vestibule.tcp()).await);
@@ -216,7 +216,7 @@ async fn waiting_workers_that_died_do_not_keep_their_places() {
         let mut waiting = Vec::new();
         while waiting.len() < 4 {
             let mut socket = gate::send(&path, "ACCEPT app").await;
-            // Busy while the dead of the last round are being found.
+            // The gate answers `busy` until it has found the dead clients of the last round.
             let refused = tokio::time::timeout(Duration::from_millis(100), gate::line(&mut socket));
             if refused.await.is_err() {
                 waiting.push(socket);
@@ -263,7 +263,8 @@ async fn a_watcher_that_does_not_read_is_dropped_and_delays_nobody() {
         let client = soon("a handshake", client::connect(&vestibule.tcp()))
             .await
             .expect("served");
-        // Read, so that it counts as served and is not offered again.
+        // The worker reads its answer, so that the connection counts as served and is not offered
+        // again.
         assert!(
             gate::line(&mut worker)
                 .await
@@ -293,7 +294,7 @@ async fn registered_addresses_are_dialled_until_their_socket_closes() {
         let _ = socket.write_all(b"dialled").await;
     });
 
-    // It waits, and an address comes: the connection goes there.
+    // A connection waits, and then an address is registered: the connection is dialled there.
     let mut watch = Watch::new(&path, "app").await;
     let mut waiting = client::connect(&vestibule.tcp())
         .await
@@ -317,7 +318,7 @@ async fn registered_addresses_are_dialled_until_their_socket_closes() {
         format!("GONE {id} dialled")
     );
 
-    // While it is registered nothing is offered.
+    // While the address is registered, no connection is offered.
     let mut next = client::connect(&vestibule.tcp())
         .await
         .expect("a handshake");
@@ -327,7 +328,7 @@ async fn registered_addresses_are_dialled_until_their_socket_closes() {
         .expect("a clean end");
     assert_eq!(answer, "dialled");
 
-    // It closes its socket: connections wait for claims again.
+    // After its socket is closed, connections wait for claims again.
     drop(registration);
     vestibule
         .event(|event| common::vestibule::message(event) == "address withdrawn")

@@ -1,4 +1,5 @@
-//! Who may use the gate: its mode and its list, groups, and whose listeners may be registered.
+//! Who may use the gate: file mode, access control list and groups, and whose listeners may be
+//! registered.
 
 mod common;
 
@@ -38,7 +39,7 @@ async fn a_group_that_is_allowed_owns_the_gate_and_is_let_in() {
     let metadata = fs::metadata(&gate).expect("a file");
     assert_eq!((metadata.mode() & 0o777, metadata.gid()), (0o660, STRANGER));
     assert_eq!(ask_as(STRANGER - 1, STRANGER, &gate).await, "NO unknown");
-    // Whom the mode keeps out does not even get an answer.
+    // A user who is excluded by the mode cannot connect at all.
     let kept_out = ask_as(STRANGER - 1, STRANGER - 1, &gate).await;
     assert_eq!(kept_out, "PermissionDenied");
 }
@@ -65,7 +66,8 @@ async fn a_supplementary_group_counts() {
         let gate = directory.path().join("gate.sock");
         let allow = format!("allow_gids = [{GUESTS}{others}]");
         let _vestibule = start_with_gate(&directory, &allow).await;
-        // The kernel tells of a process: a thread of this one has no groups of its own there.
+        // The kernel reports the groups of a process, so a thread with other groups is not enough
+        // here.
         let mut python = tool("setpriv");
         python.args([format!("--reuid={STRANGER}"), format!("--regid={STRANGER}")]);
         python.args([&format!("--groups={GUESTS}"), "/usr/bin/python3", "-c", ASK]);
@@ -77,7 +79,7 @@ async fn a_supplementary_group_counts() {
     }
 }
 
-/// As in another container, whose processes have no id here.
+/// As in another container, whose processes have no pid here.
 #[tokio::test]
 async fn a_supplementary_group_counts_across_pid_namespaces() {
     require_root();
@@ -108,7 +110,7 @@ async fn a_supplementary_group_counts_across_pid_namespaces() {
     }
 }
 
-/// Asks for a connection that there is not.
+/// Claims an unknown connection.
 const ASK: &str = r#"
 import socket, sys
 gate = socket.socket(socket.AF_UNIX)
@@ -128,7 +130,7 @@ async fn who_is_allowed_and_cannot_reach_the_gate_is_named_at_the_start() {
         let said = message(&said);
         let who = format!("{whose} {STRANGER} of gate.{key}");
         assert!(said.contains(&who), "{said}");
-        // The directory of the test, which is the first that keeps others out.
+        // The first directory on the path that excludes others is the one of the test.
         let directory = vestibule.directory.path().display().to_string();
         let advice = format!("setfacl -m {entry}:{STRANGER}:x {directory}");
         assert!(said.contains(&advice), "{said}");
@@ -173,7 +175,7 @@ async fn a_secret_socket_gets_nothing(directory: &TempDir, gate: &Path, front: &
     );
     assert_eq!(registration.line().await, "NO forbidden");
     assert_eq!(registration.line().await, "", "closed");
-    // The client has waited, and another worker has it.
+    // The client has waited, and another worker gets it.
     let (_, mut worker) = soon("a connection", gate::accept(gate, "app")).await;
     let mut said = [0; 20];
     worker.read_exact(&mut said).await.expect("all of it");
@@ -181,7 +183,7 @@ async fn a_secret_socket_gets_nothing(directory: &TempDir, gate: &Path, front: &
     drop((worker, client));
 }
 
-/// A port of root, and what Vestibule has open itself, are refused at once.
+/// A port of root, and Vestibule's own listeners, are refused at once.
 async fn what_others_listen_on_is_refused(gate: &Path, vestibule: &Vestibule) {
     let root = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = root.local_addr().expect("bound").port();
@@ -217,7 +219,7 @@ async fn their_own_serve(theirs: &Path, gate: &Path, front: &Front, vestibule: &
     let serve = |mut stream: Box<dyn Write + Send>| stream.write_all(b"own").expect("open");
     let mut registration = register_as(STRANGER, gate, &format!("unix:{}", path.display())).await;
     assert_eq!(registration.line().await, "OK {}");
-    // They go on listening, as whose listener it is is asked after the connect.
+    // The listeners stay open, because their owner is checked after the connect.
     let served = std::thread::spawn(move || {
         serve(Box::new(unix.accept().expect("one").0));
         unix
@@ -250,7 +252,7 @@ async fn a_user_who_is_turned_away_keeps_no_worker_out() {
     let directory = enterable();
     let gate = directory.path().join("gate.sock");
     let allow = format!("[gate]\npath = \"{{dir}}/gate.sock\"\nallow_uids = [{STRANGER}]\n");
-    // A line for each of them would be the flood that the test waits for.
+    // A log line for each of them would be the flood that this test forbids.
     let vestibule = Vestibule::spawn(
         Arc::clone(&directory),
         &format!("{allow}{ECHO_AND_WORKERS}{LISTENERS}"),
@@ -298,7 +300,7 @@ async fn a_user_who_is_turned_away_keeps_no_worker_out() {
     );
 }
 
-/// What a client is told until the end.
+/// What a client receives until the end.
 async fn read_all(front: &Front) -> String {
     let mut client = front.connect().await.expect("a handshake");
     let mut said = String::new();
@@ -307,7 +309,7 @@ async fn read_all(front: &Front) -> String {
     said
 }
 
-/// A registration at the gate by a user, in a thread that has its credentials for it.
+/// A registration at the gate by another user, made in a thread with that user's credentials.
 struct Registered(tokio::io::BufReader<tokio::net::UnixStream>);
 
 async fn register_as(uid: u32, gate: &Path, address: &str) -> Registered {
@@ -324,7 +326,7 @@ async fn register_as(uid: u32, gate: &Path, address: &str) -> Registered {
 }
 
 impl Registered {
-    /// The next line; nothing when the gate has closed.
+    /// The next line; empty when the gate has closed.
     async fn line(&mut self) -> String {
         let mut line = String::new();
         let _ = soon("an answer", self.0.read_line(&mut line)).await;
@@ -337,12 +339,12 @@ async fn start_with_gate(directory: &Arc<TempDir>, allow: &str) -> Vestibule {
     Vestibule::start_in(Arc::clone(directory), &config).await
 }
 
-/// What the gate answers another user, or why it is out of that user's reach.
+/// The gate's answer to another user, or the error of that user's connect.
 async fn ask_as(uid: u32, gid: u32, gate: &Path) -> String {
     let gate = gate.to_owned();
     let asked = as_user(uid, gid, move || {
         UnixStream::connect(gate).map(|mut socket| {
-            // It may have said no and closed already.
+            // The gate may have refused and closed already.
             let _ = socket.write_all(b"CLAIM 00000000-0000-4000-8000-000000000000\n");
             let mut line = String::new();
             let _ = socket.read_to_string(&mut line);

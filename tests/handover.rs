@@ -48,7 +48,8 @@ async fn the_facts_at_the_hand_over_are_those_of_the_connection() {
 async fn bytes_around_the_hand_over_are_neither_lost_nor_repeated() {
     for relay in RELAYS {
         let vestibule = Vestibule::start_over(relay, APP).await;
-        // The worker speaks in the same write as its line, the client before anyone listens.
+        // The worker sends data in the same write as its line, and the client sends before anybody
+        // reads.
         let mut worker = gate::send(&vestibule.gate(), "ACCEPT app\nfrom the worker").await;
         let mut client = client::connect(&vestibule.tcp())
             .await
@@ -128,7 +129,8 @@ async fn that_nobody_comes_is_said_once_until_somebody_does() {
         vestibule.ended("expired", 3 * round).await;
         vestibule.said(NOBODY, round).await;
         for _ in 0..2 {
-            // In its place before the connection is, for which 300 ms may be short.
+            // The worker is in its place before the connection arrives, because 300 ms may be too
+            // short otherwise.
             let mut worker = gate::send(&vestibule.gate(), "ACCEPT app").await;
             gate::until_in_place(&vestibule.gate()).await;
             let client = client::connect(&vestibule.tcp()).await;

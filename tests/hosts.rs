@@ -1,4 +1,4 @@
-//! Which certificate a client is shown, and which protocol it is answered with.
+//! Which certificate a client gets, and which protocol (ALPN) is selected.
 
 mod common;
 mod hosts {
@@ -13,7 +13,7 @@ use common::process::{output, tool};
 use common::vestibule::Vestibule;
 use tempfile::TempDir;
 
-/// Certificates `NAME.pem` with `NAME-key.pem`, and a listener that has them all.
+/// Certificates in `NAME.pem` and `NAME-key.pem`, and a listener with all of them.
 struct Site {
     directory: Arc<TempDir>,
     issued: Vec<(&'static str, Issued)>,
@@ -51,7 +51,7 @@ impl Site {
         )
     }
 
-    /// The name of the certificate that `openssl s_client` is shown, or what it says instead.
+    /// The name of the certificate that `openssl s_client` gets, or the error.
     async fn shown(&self, vestibule: &Vestibule, options: &[&str]) -> Result<&'static str, String> {
         self.shown_at(&vestibule.tcp(), options).await
     }
@@ -101,7 +101,7 @@ async fn a_name_chooses_the_certificate_and_then_what_the_client_can_verify() {
     let vestibule = site.start(HELLO).await;
     for (options, expected) in [
         (&["-servername", "first.example"][..], "first"),
-        // What costs less, whatever comes first.
+        // The certificate that costs less CPU, whatever the order.
         (&["-servername", "a.example"], "a-ecdsa"),
         (&["-servername", "A.Example"], "a-ecdsa"),
         (&["-servername", "a.example", "-tls1_2"], "a-ecdsa"),
@@ -115,7 +115,7 @@ async fn a_name_chooses_the_certificate_and_then_what_the_client_can_verify() {
         ),
         (&["-servername", "b.example"], "wild"),
         (&["-servername", "rsa.example"], "only-rsa"),
-        // Names that nobody has, and none.
+        // Names that no certificate has, and no name.
         (&["-servername", "a.b.example"], "first"),
         (&["-servername", "example"], "first"),
         (&["-noservername"], "first"),
@@ -176,7 +176,7 @@ async fn the_certificate_of_the_address_is_that_of_where_the_client_has_connecte
         ("four", Subject::host(&["127.0.0.1"])),
         ("six", Subject::host(&["::1"])),
     ]);
-    // To a socket for both, IPv4 addresses are IPv6 addresses too.
+    // A dual-stack socket sees IPv4 addresses as IPv6 addresses.
     let vestibule = site.start(&(site.listener("all", "[::]:0") + HELLO)).await;
     let address = vestibule.address("all");
     let port = address.strip_prefix("[::]:").expect("all addresses");
@@ -187,7 +187,7 @@ async fn the_certificate_of_the_address_is_that_of_where_the_client_has_connecte
     }
 }
 
-/// RFC 6066 §3: literal addresses are not permitted in it.
+/// RFC 6066 §3: literal addresses are not permitted in SNI.
 #[tokio::test]
 async fn an_address_is_no_server_name_to_a_handshake_and_none_to_be_explained() {
     let site = Site::new(vec![("any", Subject::host(&["*.example"]))]);
@@ -208,13 +208,13 @@ async fn an_address_is_no_server_name_to_a_handshake_and_none_to_be_explained() 
     vestibule.ended("done", 2).await;
 }
 
-/// Not a promise about this machine: the bound is many times what a release takes.
+/// This is not a promise about speed: the bound is many times what a release build takes.
 #[tokio::test]
 async fn ten_thousand_certificates_are_loaded_and_found() {
     const COUNT: usize = 10_000;
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let authority = Authority::root("everybody");
-    // One key: to make so many takes longer than all the rest.
+    // One key for all: making ten thousand would take longer than the rest of the test.
     let key = rcgen::KeyPair::generate().expect("a key");
     replace(&directory.path().join("key.pem"), &key.serialize_pem());
     let mut entries = String::new();
@@ -229,7 +229,7 @@ async fn ten_thousand_certificates_are_loaded_and_found() {
     );
     let start = Vestibule::start_whole(Arc::clone(&directory), &config);
     let vestibule = common::within(Duration::from_secs(60), "the start", start).await;
-    // The parsed chain and key, once for all workers: about 2 KiB for each.
+    // The parsed chains and keys exist once for all workers: about 2 KiB for each certificate.
     let memory = vestibule.memory();
     assert!(memory < COUNT * 6 * 1024 + (32 << 20), "{memory} bytes");
     let mut command = tool("openssl");

@@ -1,4 +1,4 @@
-//! Thousands of idle connections: every one alive, and nothing left of them when they have gone.
+//! Thousands of idle connections: each is alive, and nothing is left when they have ended.
 
 mod common;
 
@@ -55,7 +55,7 @@ const ECHOED: usize = 5_000;
 const GREETED: usize = 1_000;
 const WAITING: usize = 1_000;
 const CLAIMED: usize = 2_000;
-/// A watcher may be a thousand events behind, and each connection is two.
+/// A watcher may be a thousand events behind, and each connection has two events.
 const BATCH: usize = 250;
 const ALL: usize = ECHOED + GREETED + WAITING + CLAIMED;
 
@@ -67,7 +67,7 @@ async fn nine_thousand_idle_connections_are_alive_and_leave_nothing_behind() {
     let before = vestibule.descriptors();
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     let unix = Front::Unix(vestibule.path("front.sock"));
-    // The watcher is served when it is told of a first connection, and that one is gone again.
+    // When the watcher reports a first connection, it is in its place. That connection then ends.
     let first = unix.connect().await.expect("a handshake");
     let mut gone = HashSet::from([offered(&mut watch).await]);
     drop(first);
@@ -122,7 +122,7 @@ async fn nine_thousand_idle_connections_are_alive_and_leave_nothing_behind() {
     assert_eq!(vestibule.terminate().await, Some(0));
 }
 
-/// Says something on some connections of each kind, and on all that a worker has.
+/// Sends something on some connections of each kind, and on all connections of a worker.
 async fn are_alive(
     echoed: &mut [Client],
     greeted: &mut [Client],
@@ -146,7 +146,7 @@ async fn are_alive(
     }
 }
 
-/// So many TLS clients, with at most 64 handshakes at a time.
+/// Opens this many TLS clients, with at most 64 handshakes at a time.
 async fn connect(count: usize, front: &Front) -> Vec<Client> {
     let places = Arc::new(Semaphore::new(64));
     let mut connecting = JoinSet::new();
@@ -176,7 +176,7 @@ async fn offered(watch: &mut Watch) -> String {
     facts["id"].as_str().expect("an id").to_owned()
 }
 
-/// Waits until a client that waited has left.
+/// Waits until a waiting client has left.
 async fn next_gone(watch: &mut Watch, claims: &mut HashSet<String>) {
     loop {
         let event = soon("an event", watch.next()).await.expect("an event");

@@ -1,4 +1,5 @@
-//! One path, one instance: a live one is respected, a dead one followed, and strangers stay out.
+//! One path, one instance: a running one is left alone, a dead one is replaced, and other programs'
+//! sockets are not touched.
 
 mod common;
 mod instances {
@@ -46,7 +47,7 @@ async fn a_second_instance_on_a_listeners_path_names_the_first_and_leaves_it_alo
     let said = only_line(&second).await;
     assert!(said.contains(&format!("process {}", first.pid())), "{said}");
     assert!(said.contains("front.sock"), "{said}");
-    // What it had bound by then is gone again.
+    // What it had bound before the failure is removed.
     let left = fs::read_dir(first.path("second")).expect("a directory");
     assert_eq!(left.count(), 0);
     assert_serves(&first).await;
@@ -57,7 +58,7 @@ async fn after_a_kill_the_next_one_takes_over_at_once() {
     let first = Vestibule::start(ECHO_AND_WORKERS).await;
     assert_serves(&first).await;
     let directory = first.kill().await;
-    // It had no time to tidy up.
+    // It was killed and could not remove its files.
     assert!(directory.path().join("run/gate.sock").exists());
     assert!(directory.path().join("front.sock").exists());
     for _ in 0..3 {
@@ -76,7 +77,7 @@ async fn after_a_kill_the_next_one_takes_over_at_once() {
 async fn of_two_that_start_at_the_same_moment_exactly_one_wins() {
     for round in 0..10 {
         let shared = tempfile::tempdir().expect("a directory");
-        // What a killed one left is in the way of every other round.
+        // In every other round, files of a killed instance are in the way.
         if round % 2 == 1 {
             fs::create_dir(shared.path().join("run")).expect("a directory");
             fs::set_permissions(shared.path().join("run"), Permissions::from_mode(0o700))
@@ -87,7 +88,7 @@ async fn of_two_that_start_at_the_same_moment_exactly_one_wins() {
                 ));
             }
         }
-        // Each has a file of its own, and all paths in it are shared.
+        // Each instance has a configuration of its own with the same paths.
         let config = format!(
             "[runtime]\ndirectory = \"{{dir}}/run\"\nlog_format = \"json\"\n{ECHO_AND_WORKERS}{LISTENERS}"
         )
@@ -226,7 +227,7 @@ async fn a_unix_listener_is_open_to_its_user_and_to_those_whom_the_configuration
 #[tokio::test]
 async fn without_a_claimed_backend_there_is_no_gate_and_no_directory_for_it() {
     let echo = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
-    // Nobody can make a directory in a file.
+    // A directory cannot be created inside a file.
     let runtime = "[runtime]\ndirectory = \"{dir}/vestibule.toml/run\"\nlog_format = \"json\"\n";
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let vestibule = Vestibule::start_in(directory, &format!("{runtime}{echo}")).await;
@@ -234,7 +235,7 @@ async fn without_a_claimed_backend_there_is_no_gate_and_no_directory_for_it() {
     assert!(!log.contains("gate at"), "{log}");
     assert_eq!(vestibule.terminate().await, Some(0));
 
-    // A reload that brings one opens the gate.
+    // A reload that adds a claimed backend opens the gate.
     let vestibule = Vestibule::start(echo).await;
     assert!(!vestibule.path("run").exists());
     let config = complete(
@@ -277,7 +278,7 @@ fn spawn(directory: Arc<TempDir>, config: &str) -> Vestibule {
     Vestibule::spawn(directory, config, |command| command)
 }
 
-/// The one line that a failed start says.
+/// The only line of a start that fails.
 async fn only_line(vestibule: &Vestibule) -> String {
     let log = vestibule.whole_log().await;
     assert_eq!(log.len(), 1, "{log:#?}");
@@ -294,7 +295,7 @@ async fn assert_serves(vestibule: &Vestibule) {
     .await;
 }
 
-/// A client at the Unix listener, and a worker at the gate.
+/// Serves a client at the Unix listener through a worker at the gate.
 async fn serve_one(front: &Front, path: &Path) {
     let mut client = front.connect().await.expect("a handshake");
     let (_, mut worker) = soon("a connection", gate::accept(path, "app")).await;

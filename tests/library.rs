@@ -1,10 +1,10 @@
-//! The library from outside: another crate builds it without the command line, and uses it.
+//! The library in another crate, built without the dependencies of the command line.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What only the command line needs.
+/// Dependencies that only the command line needs.
 const COMMAND_LINE: [&str; 5] = [
     "anyhow",
     "clap",
@@ -32,7 +32,7 @@ fn another_crate_embeds_the_library_without_what_the_command_line_needs() {
     assert_eq!(said, "served, listed and killed\n");
 }
 
-/// The crate, with the versions that this one is tested with.
+/// The embedding crate, with the versions that this crate is tested with.
 fn embedding() -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let embedding = project.join("tests/embedding");
@@ -40,7 +40,8 @@ fn embedding() -> PathBuf {
     embedding.join("Cargo.toml")
 }
 
-/// What a command of cargo prints. Its artifacts are beside ours: most dependencies are the same.
+/// The output of a cargo command. Its build directory is next to ours: most dependencies are the
+/// same.
 fn cargo(manifest: &Path, arguments: &[&str]) -> String {
     let target = Path::new(env!("CARGO_BIN_EXE_vestibule"))
         .ancestors()

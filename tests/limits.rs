@@ -1,4 +1,4 @@
-//! Limits are exact: N means N, and the one after it is closed before any work is done for it.
+//! Limits are exact: with a limit of N, connection N + 1 is closed before any work is done for it.
 
 mod common;
 
@@ -33,7 +33,7 @@ async fn the_connection_over_the_limit_is_closed_before_a_byte_is_answered() {
         vestibule.ended("over_limit", before + 2).await;
         assert_eq!(last_limit(&vestibule), "limits.connections");
 
-        // One ends, one is admitted: not two.
+        // One connection ends, and exactly one is admitted.
         let last = open.pop().expect("a hundred");
         finish(last).await;
         vestibule.ended("done", done + 1).await;
@@ -41,7 +41,7 @@ async fn the_connection_over_the_limit_is_closed_before_a_byte_is_answered() {
         assert_turned_away(front.socket().await).await;
         vestibule.ended("over_limit", before + 3).await;
 
-        // Nobody who was admitted was hurt by it.
+        // The admitted connections still work.
         for client in open {
             finish(client).await;
         }
@@ -79,13 +79,13 @@ async fn each_address_has_its_own_share() {
     vestibule.ended("over_limit", 2).await;
     assert_eq!(last_limit(&vestibule), "limits.connections_per_ip");
 
-    // Room at one address is none at the other.
+    // Room for one address is no room for the other.
     finish(open.pop().expect("one of the second address")).await;
     vestibule.ended("done", 1).await;
     assert_turned_away(from("127.0.0.1", &address).await).await;
     let again = from("127.0.0.2", &address).await.expect("a socket");
     let again = client::handshake(again).await.expect("room");
-    // A Unix client has no address, and so no share to use up.
+    // A Unix client has no address, and the limit for each address does not apply.
     let [_, unix] = fronts(&vestibule);
     for _ in 0..=MOST {
         open.push(unix.connect().await.expect("room"));
@@ -104,7 +104,7 @@ async fn pending_counts_those_that_wait_and_not_those_that_shake_hands_or_are_se
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     for (round, front) in fronts(&vestibule).into_iter().enumerate() {
-        // Some have said hello, were answered, and say no more.
+        // Some have sent a ClientHello, got the answer, and send nothing more.
         let mut shaking = Vec::new();
         for _ in 0..MOST / 2 {
             let mut socket = front.socket().await.expect("a socket");
@@ -122,7 +122,7 @@ async fn pending_counts_those_that_wait_and_not_those_that_shake_hands_or_are_se
         assert_refused(front.connect().await).await;
         vestibule.ended("over_limit", 2 * round + 1).await;
 
-        // A claimed one makes room, though it is still open.
+        // A claimed connection makes room, though it is still open.
         let id = ids.pop().expect("an id");
         let mut served = waiting.pop().expect("a client");
         let Answer::Ok(_, mut worker) = gate::claim(&vestibule.gate(), &id).await else {
@@ -134,7 +134,7 @@ async fn pending_counts_those_that_wait_and_not_those_that_shake_hands_or_are_se
         assert_refused(front.connect().await).await;
         vestibule.ended("over_limit", 2 * round + 2).await;
 
-        // So that the next round begins with none.
+        // So that no connection is waiting when the next round begins.
         let left = waiting.len() + 1;
         drop((waiting, shaking, _again));
         vestibule.ended("client_gone", (round + 1) * left).await;
@@ -183,7 +183,7 @@ async fn when_all_places_are_taken_a_silent_client_makes_room() {
         let source = format!("127.0.0.{}", 10 + n / 2);
         silent.push(from(&source, &address).await.expect("a socket"));
     }
-    // The oldest has said something, and is answered before anybody else comes.
+    // The oldest client has sent something and got an answer, before the others come.
     let mut oldest = silent.remove(0);
     oldest.write_all(&client_hello()).await.expect("room");
     soon("the server's hello", oldest.read_u8())
@@ -194,7 +194,7 @@ async fn when_all_places_are_taken_a_silent_client_makes_room() {
     finish(client.expect("the place of a silent one")).await;
     vestibule.ended("over_limit", 1).await;
     vestibule.ended("done", 1).await;
-    // The others are there. Which one was the oldest depends on which worker accepted it when.
+    // The others are open. Which of them was the oldest depends on when each worker accepted it.
     let mut served = 0;
     for socket in silent {
         if let Ok(client) = soon("an answer", client::handshake(socket)).await {
@@ -252,7 +252,7 @@ async fn clients_that_come_and_go_are_never_more_than_the_limit() {
                     break client;
                 }
             };
-            // Counted from when it is known to be open until before it begins to close.
+            // Counts a connection after it is known to be open and until it begins to close.
             most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             tokio::task::yield_now().await;
             now.fetch_sub(1, Ordering::SeqCst);
@@ -276,7 +276,7 @@ fn fronts(vestibule: &Vestibule) -> [Front; 2] {
     ]
 }
 
-/// Speaks first, and gets an end or a reset and nothing else.
+/// Sends a ClientHello, and gets an end or a reset and nothing else.
 async fn assert_turned_away(socket: io::Result<Socket>) {
     let mut socket = socket.expect("the kernel accepts for the listener");
     // It may be closed already.
@@ -286,7 +286,7 @@ async fn assert_turned_away(socket: io::Result<Socket>) {
     assert!(answer.is_empty(), "answered with {} bytes", answer.len());
 }
 
-/// Whose handshake may have succeeded, and who is told no.
+/// A client that is refused. Its handshake may have succeeded.
 async fn assert_refused(client: io::Result<Client>) {
     if let Ok(mut client) = client {
         let mut answer = Vec::new();
@@ -321,7 +321,7 @@ fn over_limit(vestibule: &Vestibule) -> usize {
     vestibule.outcomes().get("over_limit").copied().unwrap_or(0)
 }
 
-/// The configured key that the last refusal named.
+/// The configuration key in the last refusal.
 fn last_limit(vestibule: &Vestibule) -> String {
     let log = vestibule.log();
     let refused = log

@@ -1,4 +1,4 @@
-//! The log: what is written when nobody reads it, and what is said about clients that are refused.
+//! The log while nobody reads it, and the lines about refused clients.
 
 mod common;
 
@@ -53,7 +53,7 @@ async fn a_reader_that_comes_late_gets_whole_lines_and_the_number_of_the_lost() 
     let refuse = move || {
         for _ in 0..REFUSED {
             let mut client = StdUnixStream::connect(&refused).expect("a listener");
-            // Its end, after its line was logged or dropped.
+            // The connection ends after its line was logged or dropped.
             assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
         }
     };
@@ -81,7 +81,7 @@ async fn a_reader_that_comes_late_gets_whole_lines_and_the_number_of_the_lost() 
     let kept = kept.count();
     assert!(lost > 0, "{kept} lines fitted");
     let missing = (REFUSED - kept) as u64;
-    // Beside them the few lines about other things.
+    // Besides these there are a few lines about other things.
     assert!(
         (missing..missing + 100).contains(&lost),
         "{lost} of {missing}"
@@ -128,7 +128,7 @@ async fn an_error_that_fills_the_pipe_arrives_whole() {
     let ended = soon("an exit", child.expect("the binary").wait_with_output()).await;
     assert_eq!(ended.expect("our own child").status.code(), Some(2));
     let said = soon("the problems", read).await.expect("no panic");
-    // And that there is neither a listener nor a backend.
+    // Two more lines say that there is no listener and no backend.
     assert_eq!(said.lines().count(), 5002);
     assert!(said.len() > 2 * 65536);
 }
@@ -147,7 +147,7 @@ async fn a_worker_ends_while_nobody_reads_its_stderr() {
         .kill_on_drop(true)
         .spawn();
     let mut child = child.expect("the binary");
-    // It has complained that there is none, and gone on to look for one.
+    // It has logged that there is no gate, and continues to look for it.
     soon("a claim", async {
         let gate = tokio::net::UnixListener::bind(&gate).expect("a gate");
         drop(gate.accept().await.expect("a worker"));
@@ -180,7 +180,7 @@ async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once
         let lines: Vec<&Value> = log.iter().filter(|event| event["reason"] == word).collect();
         let clients = lines.iter().filter_map(|event| event["clients"].as_u64());
         assert_eq!(clients.sum::<u64>(), count as u64, "{word}: {log:#?}");
-        // One at once, one each second, and the rest at the end.
+        // One line at once, one for each second, and the rest at the end.
         assert!(lines.len() <= seconds + 3, "{word}: {lines:#?}");
         for line in lines {
             assert_eq!(line["listener"], "front", "{word}");
@@ -194,7 +194,8 @@ async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once
     }
 }
 
-/// The word, how many clients come, what follows the address of the listener, and how they come.
+/// The reason's word, the number of clients, the configuration behind the listener's address, and
+/// the client's behaviour.
 const UNSERVED: &[(&str, usize, &str, Visit)] = &[
     (
         "untrusted_proxy",
@@ -264,16 +265,16 @@ const TO: &str = "[[backend]]\nname = \"app\"\nto = ";
 const TLS: &str = "[listener.tls]\ncertificates = [ { chain = \"{certs}/server.pem\", \
                    key = \"{certs}/server-key.pem\" } ]\n";
 
-/// What a client does that is not served.
+/// The behaviour of a client that is not served.
 #[derive(Clone, Copy)]
 enum Visit {
-    /// Says this, and waits for the end.
+    /// Sends these bytes, and waits for the end.
     Plain(&'static [u8]),
-    /// A handshake, if it comes to that.
+    /// A handshake, if the connection gets that far.
     Tls,
-    /// A handshake that ends since it does not trust the certificate.
+    /// A handshake that fails because the client does not trust the certificate.
     Distrust,
-    /// While another has the only place.
+    /// Connects while another client has the only place.
     Second,
 }
 
@@ -310,7 +311,7 @@ impl Visit {
     }
 
     async fn talk(address: &str, say: &[u8]) {
-        // A client that is refused at the door is reset, maybe before it knows that it is connected.
+        // A client that is refused at the accept is reset, possibly before its connect returns.
         let Ok(mut client) = TcpStream::connect(address).await else {
             return;
         };
@@ -325,7 +326,7 @@ enum Full {
     No,
 }
 
-/// A pipe for stderr, with room for nothing or as it is made.
+/// A pipe for stderr, empty or filled up.
 fn full_pipe(full: Full) -> (PipeReader, Stdio) {
     let (reader, mut writer) = pipe().expect("a pipe");
     let flags = fcntl_getfl(&writer).expect("a pipe");
@@ -335,7 +336,8 @@ fn full_pipe(full: Full) -> (PipeReader, Stdio) {
     (reader, writer.into())
 }
 
-/// An echo server without TLS, as soon as its socket takes connections: its log is not read.
+/// An echo server without TLS. Returns when its socket accepts connections, because its log is not
+/// read.
 fn start(directory: &TempDir, level: &str, more: &str, full: Full) -> (PipeReader, Child) {
     let file = directory.path().join("vestibule.toml");
     let path = directory.path().display();

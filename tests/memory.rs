@@ -1,4 +1,4 @@
-//! The memory of a burst of connections goes back to the system when they have gone.
+//! The memory of a burst of connections goes back to the system when they have ended.
 
 mod common;
 
@@ -25,10 +25,10 @@ name = "app"
 to = "unix:{dir}/app.sock"
 "#;
 
-/// The proxy has two descriptors of each, and this process the other two.
+/// The proxy has two descriptors for each connection, and this process the other two.
 const BURST: usize = 9_000;
 
-/// Before these the program has not touched what it needs for any.
+/// The first connections, after which the program has allocated its fixed share.
 const FIRST: usize = 100;
 
 const MIB: usize = 1024 * 1024;
@@ -63,7 +63,8 @@ async fn the_memory_of_nine_thousand_connections_goes_back_to_the_system() {
     within(Duration::from_secs(10), &what, gone).await;
 }
 
-/// So many connections at once that all carry something; the memory while they are open.
+/// Opens this many connections at the same time, each with some traffic, and returns the memory
+/// while they are open.
 async fn come_and_go(
     vestibule: &Vestibule,
     front: &Front,

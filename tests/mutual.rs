@@ -1,4 +1,4 @@
-//! Two Vestibules with mutual TLS between them, from a Unix socket here to a Unix socket there.
+//! Two Vestibules with mutual TLS between them, from one Unix socket to another.
 
 mod common;
 
@@ -18,7 +18,7 @@ use tokio::net::UnixListener;
 const GIB: usize = 1 << 30;
 const MIB: usize = 1 << 20;
 
-/// Whoever starts here, and whoever answers there, with what they know each other by.
+/// The two Vestibules, the connecting and the accepting one, with their certificates.
 struct Pair {
     directory: Arc<TempDir>,
     here: Vestibule,

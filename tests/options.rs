@@ -1,4 +1,4 @@
-//! A configuration that is built in code, with everything that a file would name in memory.
+//! A configuration that is built in code, with certificates and lists from memory instead of files.
 
 mod common;
 
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// Claimed by this program, of clients that `clients` has not revoked.
+    /// A claimed backend of this program, for clients that the authority `clients` has not revoked.
     fn config(&self, revoked: &[u64]) -> Config {
         let signer = self.servers.signer();
         let staple = self
@@ -62,7 +62,7 @@ impl World {
         built.expect("a configuration")
     }
 
-    /// What alice reads from the server.
+    /// What alice's client receives from the server.
     async fn exchange(&self, address: &str) -> io::Result<String> {
         let authority = self.servers.pem();
         let config = config_for(rustls::ALL_VERSIONS, &authority, Some(&self.alice));

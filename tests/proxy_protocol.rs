@@ -1,4 +1,4 @@
-//! Behind a load balancer: whose a connection is, is what the header in front of it says.
+//! Behind a load balancer: the PROXY protocol header says whose connection it is.
 
 mod common;
 
@@ -55,7 +55,7 @@ async fn the_client_in_the_header_is_the_one_that_everybody_sees() {
     }
 }
 
-/// What a worker is told of a client that comes with this header.
+/// The facts that a worker gets about a client with this header.
 async fn facts_of(vestibule: &Vestibule, front: &Front, header: &[u8]) -> Value {
     let client = async {
         let mut client = handshake(sent(front, header).await).await.expect("TLS");
@@ -216,7 +216,7 @@ async fn who_is_not_trusted_is_denied_before_a_word() {
     let proxy = closed["proxy"].as_str().expect("who was denied");
     assert!(proxy.starts_with("127.0.0.2:"), "{closed}");
     assert_eq!(closed["peer"], Value::Null, "{closed}");
-    // The others are let in as before.
+    // Trusted peers are admitted as before.
     let front = Front::Tcp(vestibule.tcp());
     let client = handshake(sent(&front, LINE).await).await;
     assert_echoes(client.expect("a handshake")).await;
@@ -234,7 +234,7 @@ async fn who_is_not_trusted_takes_no_room_from_who_is() {
     .await;
     let [tcp, _, plain] = all_fronts(&vestibule);
     let addresses = [vestibule.tcp(), vestibule.address("plain")];
-    // They stay until the end, whatever becomes of them on the other side.
+    // They stay until the end, whatever happens to them on the other side.
     let mut strangers = Vec::new();
     for address in addresses.map(|address| address.parse().expect("an address")) {
         for _ in 0..4 * MOST {
@@ -249,7 +249,7 @@ async fn who_is_not_trusted_takes_no_room_from_who_is() {
     assert_eq!(vestibule.outcomes().len(), 2, "{:?}", vestibule.outcomes());
 }
 
-/// A connection from an address that is not among the trusted ones.
+/// A connection from an address that is not trusted.
 async fn stranger(address: SocketAddr) -> Socket {
     let socket = TcpSocket::new_v4().expect("a socket");
     let source = "127.0.0.2:0".parse().expect("an address");
@@ -267,7 +267,7 @@ async fn header_and_handshake_have_one_budget() {
             open.push(sent(front, part).await);
         }
     }
-    // A whole header, and then silence: only where a handshake is to follow.
+    // A complete header and then silence, on the listeners where a handshake must follow.
     for front in [&tcp, &unix] {
         open.push(sent(front, LINE).await);
     }
@@ -295,7 +295,8 @@ async fn each_client_behind_the_load_balancer_has_its_own_share() {
     let vestibule = start(&(limits + ECHO)).await;
     for (round, front) in fronts(&vestibule).into_iter().enumerate() {
         let connect = async |host| handshake(sent(&front, &from(host)).await).await;
-        // Those that have said nothing yet are nobody's: a load balancer may have any number.
+        // Connections without a header do not count for any client: a load balancer may open any
+        // number.
         let alone = vestibule.descriptors();
         let mut early = Vec::new();
         for _ in 0..=MOST {
@@ -318,13 +319,13 @@ async fn each_client_behind_the_load_balancer_has_its_own_share() {
         }
         vestibule.ended("over_limit", 4 * round + 2).await;
         assert_eq!(last_limit(&vestibule), "limits.connections_per_ip");
-        // An end makes room for the same client, and for one connection.
+        // The end of one makes room for the same client, and for one connection only.
         assert_echoes(open.remove(0)).await;
         vestibule.ended("done", 13 * round + 5).await;
         open.push(connect(1).await.expect("room"));
         assert_closed(sent(&front, &from(1)).await).await;
         vestibule.ended("over_limit", 4 * round + 3).await;
-        // The total counts from accept on, before anything is known.
+        // The total counts from the accept on, before the client is known.
         for _ in 0..2 {
             open.push(connect(3).await.expect("room"));
         }

@@ -1,4 +1,4 @@
-//! What a dialled backend is told of its client, read by a decoder that is not ours.
+//! The PROXY protocol headers for dialled backends, read by a decoder from another project.
 
 mod common;
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
-/// How Vestibule gets to the backend.
+/// The way from Vestibule to the backend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum To {
     Tcp,
@@ -25,7 +25,7 @@ enum To {
     Registered,
 }
 
-/// A proxy in front of a backend that wants headers.
+/// A proxy in front of a backend that expects headers.
 struct World {
     vestibule: Vestibule,
     backend: Backend,
@@ -73,7 +73,7 @@ impl World {
 
 const PLAIN: &str = "\n[[listener]]\nname = \"plain\"\naddress = \"tcp:127.0.0.1:0\"\n";
 
-/// The bytes of the header, by what it says of its length.
+/// The bytes of the header, whose length is in the header itself.
 async fn header(socket: &mut Socket) -> Vec<u8> {
     let mut header = vec![0; 1];
     let read = async {
@@ -97,7 +97,7 @@ async fn header(socket: &mut Socket) -> Vec<u8> {
     header
 }
 
-/// What the Python package `proxy-protocol` makes of it.
+/// The header as decoded by the Python package `proxy-protocol`.
 async fn decode(header: &[u8]) -> Value {
     let mut command = python();
     command.args(["-c", DECODER]);
@@ -122,7 +122,7 @@ print(json.dumps({
 }))
 "#;
 
-/// Where a client of this front is, as the decoder has it: `None` without an address.
+/// The addresses of a client, as the decoder shows them; `None` without an address.
 fn addresses(client: &Socket) -> Option<(Value, Value)> {
     let Socket::Tcp(stream) = client else {
         return None;
@@ -134,7 +134,7 @@ fn addresses(client: &Socket) -> Option<(Value, Value)> {
     Some((pair(ours.expect("open")), pair(theirs.expect("open"))))
 }
 
-/// A conversation whose bytes are counted, each of them.
+/// A conversation in which every byte is checked.
 async fn talk(mut client: Client, mut server: Socket) {
     client.write_all(b"question").await.expect("open");
     client.shutdown().await.expect("open");
@@ -222,7 +222,7 @@ async fn version_2_says_what_tls_agreed_on() {
             }
             let suite = decoded["cipher"].as_str().expect("a cipher");
             assert!(suite.starts_with(cipher), "{suite}");
-            // The same id as in the log, of which that has the beginning.
+            // The log has the beginning of the same id.
             let id = decoded["id"].as_str().expect("an id").to_owned();
             talk(client, server).await;
             let closed = world
@@ -344,7 +344,7 @@ async fn the_address_that_a_load_balancer_gave_is_passed_on() {
         let mut server = soon("a dial", backend.accept()).await.expect("one");
         let decoded = decode(&header(&mut server).await).await;
         assert_eq!(decoded["type"], kind);
-        // Pythons differ in how they write a mapped address.
+        // Versions of Python differ in how they write a mapped address.
         let is = |end: &str, ip: &str, port: &str| {
             let found = decoded[end][0].as_str().expect("an address");
             let found: IpAddr = found.parse().expect("an address");

@@ -1,5 +1,5 @@
-//! The PROXY protocol as the programs speak it that everybody has: HAProxy before and behind us,
-//! nginx behind.
+//! The PROXY protocol with well-known programs: HAProxy in front of and behind Vestibule, nginx
+//! behind it.
 
 mod common;
 
@@ -47,14 +47,14 @@ fn directory() -> Arc<TempDir> {
     Arc::new(tempfile::tempdir().expect("a directory"))
 }
 
-/// HAProxy with the port that it listens on, which it inherits: so it is free, and stays ours.
+/// HAProxy with an inherited listening socket, so that no other program can take its port.
 struct HaProxy {
     process: Process,
     port: u16,
 }
 
 impl HaProxy {
-    /// `{port}` in the configuration is where it binds.
+    /// `{port}` in the configuration stands for the socket.
     async fn start(directory: &Path, config: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -82,7 +82,7 @@ impl HaProxy {
     }
 }
 
-/// The socket for statistics is there when the others are.
+/// The statistics socket exists as soon as the others do.
 const GLOBAL: &str = "\
 global
     stats socket unix@{dir}/haproxy.sock
@@ -97,7 +97,7 @@ fn is_listening(socket: &Path) -> bool {
     std::os::unix::net::UnixStream::connect(socket).is_ok()
 }
 
-/// The facts that the hello page shows, and the client's own address.
+/// The facts on the hello page, and the client's own address.
 async fn hello(url: &str) -> (Value, String) {
     let mut command = curl();
     command
@@ -141,7 +141,8 @@ async fn the_clients_of_haproxy_are_known_in_every_form_of_its_header() {
     }
 }
 
-/// HAProxy ends TLS and begins it anew, so its header has all of the SSL vector.
+/// HAProxy terminates TLS and opens a new TLS connection, so its header has every field of the SSL
+/// TLV.
 #[tokio::test]
 async fn haproxy_may_say_with_which_certificate_its_client_came() {
     let directory = directory();
@@ -166,7 +167,7 @@ async fn haproxy_may_say_with_which_certificate_its_client_came() {
     let done = output(command).await;
     let facts: Value = serde_json::from_slice(&done.out).unwrap_or_else(|_| panic!("{done:?}"));
     assert_eq!(facts["peer"], done.err);
-    // Who the client is to HAProxy is not who it is to us.
+    // The identity that HAProxy has verified is not an identity that Vestibule has verified.
     assert_eq!(facts["identity"], Value::Null);
 }
 
@@ -189,7 +190,7 @@ async fn haproxys_health_checks_are_its_own_connections() {
     }
 }
 
-/// Both of the listeners of a proxy in front of a server that wants headers.
+/// A proxy with both listeners in front of a server that expects headers.
 async fn before(relay: Relay, directory: &Arc<TempDir>, to: &str, version: &str) -> Vestibule {
     let config = format!(
         "{}[[backend]]\nname = \"app\"\nto = \"{to}\"\nproxy_protocol = \"{version}\"\n",
@@ -198,8 +199,8 @@ async fn before(relay: Relay, directory: &Arc<TempDir>, to: &str, version: &str)
     Vestibule::start_in(Arc::clone(directory), &config).await
 }
 
-/// What the server behind says of the connection, through each listener; with the client's own
-/// address, where it has one.
+/// What the server behind the proxy knows of the connection, through each listener, with the
+/// client's own address if it has one.
 async fn ask(vestibule: &Vestibule, front: &Front) -> (String, String) {
     let mut command = curl();
     command.args(["-w", "%{stderr}%{local_ip} %{local_port}"]);

@@ -1,4 +1,4 @@
-//! Handshakes a second: who is above the rate is closed before any work, and the others are served.
+//! Handshake rates: a client above the rate is closed before any work, and the others are served.
 
 mod common;
 
@@ -25,7 +25,7 @@ async fn a_client_above_its_rate_is_closed_unanswered_and_another_is_served() {
     until_refused(2, async || from("127.0.0.1", &address).await).await;
     vestibule.ended("over_limit", 1).await;
     assert_eq!(last_limit(&vestibule), PER_IP);
-    // It has used up its own, and nobody else's.
+    // The client has used up its own rate and nothing of the others'.
     for source in ["127.0.0.2", "127.0.0.3"] {
         let socket = from(source, &address).await.expect("a socket");
         assert_echoes(client::handshake(socket).await.expect("within its rate")).await;
@@ -73,7 +73,7 @@ async fn behind_a_load_balancer_the_client_in_the_header_has_the_rate() {
             assert_echoes(client::handshake(socket).await.expect("within its rate")).await;
         }
     }
-    // A plaintext client shakes no hands.
+    // A plaintext client performs no handshake.
     let plain = Front::Tcp(vestibule.address("plain"));
     for _ in 0..10 {
         assert_echoes(balancer::sent(&plain, &balancer::from(1)).await).await;
@@ -96,8 +96,8 @@ async fn a_reload_changes_the_rates() {
     }
 }
 
-/// Connects until one is closed without a word: no fewer are answered than are due in a tenth of a
-/// second, and no more than the time that it took allows.
+/// Connects until one connection is closed without an answer. At least a tenth of a second's rate
+/// is answered, and at most what the elapsed time allows.
 async fn until_refused(rate: usize, mut socket: impl AsyncFnMut() -> io::Result<Socket>) {
     let began = Instant::now();
     let mut answered = Vec::new();
@@ -121,7 +121,7 @@ async fn until_refused(rate: usize, mut socket: impl AsyncFnMut() -> io::Result<
     );
 }
 
-/// The configured key that the last refusal named.
+/// The configuration key in the last refusal.
 fn last_limit(vestibule: &Vestibule) -> String {
     let log = vestibule.log();
     let refused = log

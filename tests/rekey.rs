@@ -1,4 +1,4 @@
-//! Keys: every suite carries bytes both ways, and a connection outlives its keys.
+//! Keys: every suite carries bytes in both directions, and a connection outlives its keys.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tokio::process::{ChildStdin, Command};
 
 const MIB: usize = 1024 * 1024;
 
-/// How `openssl` and `curl` are told the version and the suite.
+/// The options for `openssl` and `curl` that select the version and the suite.
 struct Suite {
     name: &'static str,
     openssl: [&'static str; 2],
@@ -78,7 +78,7 @@ async fn openssl_sends_and_gets_a_mebibyte_with_every_suite() {
                 expect(&mut server, &question).await;
                 server.write_all(&answer).await.expect("a client");
                 server.shutdown().await.expect("a client");
-                // Closed with bytes unread a Unix socket would reset its peer.
+                // A Unix socket that is closed with unread bytes would reset its peer.
                 let _ = server.read_to_end(&mut Vec::new()).await;
             };
             let (done, ()) = tokio::join!(run(command, &question), soon(suite.name, serve));
@@ -103,7 +103,7 @@ async fn curl_sends_and_gets_a_mebibyte_with_every_suite() {
             command
                 .args(version.split('='))
                 .args([ciphers, suite.name])
-                // Without waiting for a leave to send.
+                // Without waiting for `100 Continue`.
                 .args(["-H", "Expect:", "--data-binary", "@-", &url]);
             let serve = async {
                 let mut server = world.server().await;
@@ -125,7 +125,7 @@ async fn curl_sends_and_gets_a_mebibyte_with_every_suite() {
     }
 }
 
-/// Reads as much as `expected` has, and compares.
+/// Reads as many bytes as `expected` has, and compares them.
 async fn expect(server: &mut Socket, expected: &[u8]) {
     let mut heard = vec![0; expected.len()];
     server.read_exact(&mut heard).await.expect("more bytes");
@@ -134,7 +134,7 @@ async fn expect(server: &mut Socket, expected: &[u8]) {
 
 #[tokio::test]
 async fn openssl_changes_its_keys_and_ours_and_goes_on() {
-    /// With a request for new keys of ours, and without.
+    /// Key updates with and without a request for ours.
     const COMMANDS: [&str; 6] = ["K", "k", "K", "K", "k", "K"];
     for relay in RELAYS {
         let world = World::new((relay, To::Unix), "").await;
@@ -146,14 +146,14 @@ async fn openssl_changes_its_keys_and_ours_and_goes_on() {
             for (turn, command) in COMMANDS.iter().enumerate() {
                 tell(&mut stdin, command).await;
                 client.lines("KEYUPDATE", turn + 1).await;
-                // It changes them when it has something to send, and we ours no later than that
-                // (RFC 8446 §4.6.3).
+                // openssl changes its keys with its next write, and we change ours no later than
+                // that (RFC 8446 §4.6.3).
                 say_and_hear(&client, &mut stdin, &mut server, turn + 1).await;
                 answers += usize::from(*command == "K");
                 let update = "<<< TLS 1.3, Handshake [length 0005], KeyUpdate";
                 assert_eq!(client.lines(update, answers).await.len(), answers);
             }
-            // Not only words: as many bytes as make records of every size.
+            // Enough bytes for records of every size.
             let answer = vec![b'a'; 100_000];
             server.write_all(&answer).await.expect("a client");
             server.write_all(b"\nall of it\n").await.expect("a client");
@@ -168,8 +168,8 @@ async fn openssl_changes_its_keys_and_ours_and_goes_on() {
     }
 }
 
-/// An openssl that asked and was refused gives up, as its authors decided; what is promised is that
-/// it is told, and that nobody else notices.
+/// The client of openssl gives up when its renegotiation is refused. The promise is that it gets
+/// the alert, and that no other connection is affected.
 #[tokio::test]
 async fn openssl_that_wants_to_renegotiate_is_told_that_it_cannot() {
     for relay in RELAYS {
@@ -181,7 +181,7 @@ async fn openssl_that_wants_to_renegotiate_is_told_that_it_cannot() {
             say_and_hear(&client, &mut stdin, &mut server, 0).await;
             tell(&mut stdin, "R").await;
             client.line("RENEGOTIATING").await;
-            // It asks when it has something to send; one that asked by itself may be gone by now.
+            // It asks with its next write. One that asked without this write may be gone by now.
             let _ = stdin.write_all(b"never heard\n").await;
             let told = "<<< TLS 1.2, Alert [length 0002], warning no_renegotiation";
             client.line(told).await;
@@ -201,7 +201,7 @@ async fn openssl_that_wants_to_renegotiate_is_told_that_it_cannot() {
     }
 }
 
-/// `openssl s_client` that takes commands, and the backend's end of its connection.
+/// `openssl s_client` that accepts commands, and the backend's end of its connection.
 async fn converse(world: &World, suite: &Suite) -> (Process, ChildStdin, Socket) {
     let mut command = s_client(&world.vestibule.tcp());
     command.arg("-msg").args(suite.openssl).arg(suite.name);
@@ -225,7 +225,7 @@ async fn say_and_hear(
     client.line(&answer).await;
 }
 
-/// A line of its own, and in one piece: commands are the first letters of what is read.
+/// Sends a line in one write: the first letter of each read is a command.
 async fn tell(stdin: &mut ChildStdin, line: &str) {
     let line = format!("{line}\n");
     stdin.write_all(line.as_bytes()).await.expect("a client");

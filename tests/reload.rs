@@ -1,4 +1,4 @@
-//! What a reload changes, what it leaves alone, and whom it turns out.
+//! What a reload changes, what it leaves alone, and which connections it ends.
 
 mod common;
 
@@ -47,7 +47,7 @@ async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_seco
     let mut ended = JoinSet::new();
     for mut client in revoked {
         ended.spawn(async move {
-            // A clean close_notify, not a reset.
+            // An orderly close_notify, not a reset.
             assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
         });
     }
@@ -59,12 +59,12 @@ async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_seco
         echo(client).await.expect("the others stay");
     }
     assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
-    // And nobody comes in with it any more.
+    // New connections with this certificate are refused too.
     let error = open_and_fail(&vestibule, &for_mallory).await;
     assert!(error.contains("CertificateRevoked"), "{error}");
 }
 
-/// What a client is told that is not let in: in TLS 1.3 it is not before its first read.
+/// The error of a refused client. In TLS 1.3 it appears with the first read.
 async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> String {
     let mut client = match connect(vestibule, config).await {
         Ok(client) => client,
@@ -77,8 +77,8 @@ async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> Str
     }
 }
 
-/// An authority of which there are two certificates, one of them revoked: who shows the same
-/// certificate of its own may be let in by way of the other.
+/// An authority has two certificates, one of them revoked. A client with the same certificate of
+/// its own may still be accepted through the other one.
 #[tokio::test]
 async fn who_shows_another_chain_for_the_same_certificate_is_looked_at_for_itself() {
     let site = Site::new();
@@ -95,7 +95,7 @@ async fn who_shows_another_chain_for_the_same_certificate_is_looked_at_for_itsel
     let vestibule = site.start(ECHO).await;
     let (revoked, good) = (site.config(Some(&alice)), site.config(Some(&otherwise)));
     let (mut leaving, mut staying) = (Vec::new(), Vec::new());
-    // So many that no order of looking at them is right by chance.
+    // So many that no order of the checks is right by chance.
     for _ in 0..4 {
         leaving.push(open(&vestibule, &revoked).await);
         staying.push(open(&vestibule, &good).await);
@@ -136,7 +136,7 @@ async fn whom_no_route_takes_any_more_is_turned_out() {
     echo(&mut alice).await.expect("she stays");
 }
 
-/// By which rules they would be judged nobody can say: those of the routes left are for others.
+/// There are no rules left for their listener: the remaining routes are for other clients.
 #[tokio::test]
 async fn who_came_by_a_listener_that_is_gone_stays() {
     let site = Site::new();
@@ -158,7 +158,7 @@ async fn who_came_by_a_listener_that_is_gone_stays() {
     for client in &mut staying {
         echo(client).await.expect("they stay");
     }
-    // Back again it judges them by its rules of now.
+    // When the listener exists again, its current rules apply to them.
     site.revoke(&[bob.serial]);
     site.configure(&config(&only("tcp")));
     vestibule.ended("revoked", 1).await;
@@ -174,7 +174,7 @@ async fn who_was_turned_out_and_lingers_is_counted_once() {
     let site = Site::new();
     let mallory = site.client("mallory");
     let vestibule = site.start(ECHO).await;
-    // Reads nothing, and so does not leave.
+    // This client does not read, and so does not leave.
     let lingering = open(&vestibule, &site.config(Some(&mallory))).await;
     site.revoke(&[mallory.serial]);
     for times in 1..=3 {
@@ -185,7 +185,7 @@ async fn who_was_turned_out_and_lingers_is_counted_once() {
     drop(lingering);
 }
 
-/// How many each reload has told to go.
+/// The number of connections that each reload has ended.
 fn revoked(vestibule: &Vestibule) -> Vec<u64> {
     let log = vestibule.log();
     let reloads = log.iter().filter(|event| message(event) == "reloaded");
@@ -295,7 +295,7 @@ async fn who_is_in_the_queue_of_a_listener_that_goes_is_served_and_not_reset() {
 
 #[tokio::test]
 async fn another_name_for_an_open_listener_is_refused_with_the_reason() {
-    // At an address of its own: it is free for a while, and other tests look for free ports.
+    // An address of its own: the port is free for a while, and other tests look for free ports.
     let free = TcpListener::bind("127.9.9.9:0").await.expect("a port");
     let port = free.local_addr().expect("bound");
     drop(free);

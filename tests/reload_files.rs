@@ -1,5 +1,5 @@
-//! Files that are replaced under load, half written, swapped or put right: each change is noticed, and
-//! none is taken before it is whole.
+//! Files that are replaced during traffic, half written, swapped or corrected: each change is
+//! noticed, and no incomplete file is loaded.
 
 mod common;
 
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
-/// Clients that come all the time, one after the other, and count what went wrong.
+/// Clients that connect one after the other all the time, and count failures.
 struct Load {
     stop: Arc<AtomicBool>,
     came: Arc<AtomicUsize>,
@@ -53,7 +53,7 @@ impl Load {
         load
     }
 
-    /// Until so many more have come.
+    /// Waits until this many more clients have connected.
     async fn for_more(&self, count: usize) {
         let until = self.came.load(Ordering::Relaxed) + count;
         soon("more clients", async {
@@ -99,7 +99,7 @@ async fn a_hundred_reloads_fail_no_handshake_and_leave_the_memory_as_it_was() {
 
 const MIB: usize = 1024 * 1024;
 
-/// As a script does it: each file in its own moment.
+/// As a script does it: one file after the other.
 #[tokio::test]
 async fn a_certificate_and_its_key_may_be_replaced_one_after_the_other() {
     let site = Site::new();
@@ -123,7 +123,7 @@ async fn a_certificate_and_its_key_may_be_replaced_one_after_the_other() {
     load.end().await;
 }
 
-/// Written in place, in two halves: the first is no certificate yet.
+/// Written in place, in two halves: the first half is not a certificate.
 #[tokio::test]
 async fn a_file_that_is_half_written_is_not_taken() {
     let site = Site::new();
@@ -142,7 +142,7 @@ async fn a_file_that_is_half_written_is_not_taken() {
     load.end().await;
 }
 
-/// Nobody ever writes into it, so that who waits for its first byte hears nothing else.
+/// Nobody writes into the FIFO. A reader that waits for its first byte would handle nothing else.
 #[tokio::test]
 async fn a_certificate_that_becomes_a_fifo_is_refused_and_keeps_no_signal_from_being_heard() {
     let site = Site::new();
@@ -163,7 +163,8 @@ async fn a_certificate_that_becomes_a_fifo_is_refused_and_keeps_no_signal_from_b
     assert_eq!(vestibule.terminate().await, Some(0));
 }
 
-/// A volume of Kubernetes: the files are links into `..data`, itself a link that is swapped.
+/// A Kubernetes volume: the files are links into `..data`, which is itself a link that gets
+/// replaced.
 #[tokio::test]
 async fn a_volume_whose_link_is_swapped_is_noticed() {
     let site = Site::new();
@@ -201,7 +202,7 @@ async fn a_volume_whose_link_is_swapped_is_noticed() {
     }
 }
 
-/// The working directory has files of the same names, which somebody else has written.
+/// The working directory has files with the same names, written by somebody else.
 #[tokio::test]
 async fn files_that_are_moved_away_are_not_taken_from_the_working_directory() {
     let (site, elsewhere) = (Site::new(), Site::new());
@@ -233,7 +234,7 @@ async fn files_of_the_working_directory_stay_those_that_are_read() {
     open(&vestibule, &elsewhere.config(None)).await;
 }
 
-/// With the names of its files alone, and another working directory.
+/// Starts with relative file names, in another working directory.
 async fn start_in(site: &Site, elsewhere: &Site) -> Vestibule {
     let revoked = "crl = \"{dir}/revoked.pem\"\n";
     let text = config(ECHO).replace(revoked, "").replace("{dir}/", "");
@@ -246,7 +247,7 @@ async fn start_in(site: &Site, elsewhere: &Site) -> Vestibule {
     vestibule
 }
 
-/// The configuration comes first, and what it names later.
+/// The configuration arrives first, and the file that it names later.
 #[tokio::test]
 async fn a_file_that_a_refused_configuration_names_is_waited_for() {
     let site = Site::new();

@@ -1,4 +1,4 @@
-//! What a reload means to workers at the gate.
+//! Workers at the gate during a reload.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
-/// With time for a reload while a connection waits.
+/// With enough time for a reload while a connection waits.
 const APP: &str = "
 [timeouts]
 backend = \"50s\"
@@ -22,7 +22,7 @@ name = \"app\"
 to = \"gate\"
 ";
 
-/// A worker that says a word to each connection, and the socket that says that it is there.
+/// A worker that sends a word on each connection, and the socket of its registration.
 struct Worker {
     registration: UnixStream,
     _serving: JoinSet<()>,
@@ -44,7 +44,7 @@ impl Worker {
         }
     }
 
-    /// Until the gate has closed its socket.
+    /// Waits until the gate has closed the registration.
     async fn dismissed(mut self) {
         let end = soon("its dismissal", self.registration.read(&mut [0])).await;
         assert_eq!(end.expect("an end"), 0);
@@ -75,7 +75,7 @@ async fn a_registered_worker_serves_on_when_its_backend_is_changed() {
         let mut client = connect(&vestibule, &client).await.expect("a handshake");
         assert_served(&mut client).await;
     }
-    // It is the new backend's as it was the old one's: once it has gone, connections wait.
+    // The registration belongs to the new backend as well: without it connections wait.
     drop(worker);
     vestibule.said("address withdrawn", 1).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
@@ -110,7 +110,7 @@ async fn registered_workers_of_a_backend_that_takes_none_any_more_are_sent_away(
         worker.dismissed().await;
         site.configure(&config(APP));
         reloaded(&vestibule, 2 * (round + 1)).await;
-        // It may come again.
+        // It may register again.
         let _worker = Worker::register(&vestibule).await;
         let client = connect(&vestibule, &site.config(None)).await;
         assert_served(&mut client.expect("a handshake")).await;
@@ -137,7 +137,7 @@ async fn who_waits_for_connections_of_a_backend_that_has_none_any_more_is_told()
         site.configure(&config(APP));
         reloaded(&vestibule, 2 * (round + 1)).await;
     }
-    // A change of another kind leaves them where they are.
+    // Other changes do not affect waiting workers.
     let mut waiting = gate::send(&vestibule.gate(), "ACCEPT app").await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     gate::until_in_place(&vestibule.gate()).await;

@@ -1,4 +1,4 @@
-//! Connections that fail: what is no end is passed on as none.
+//! Connections that fail: only an orderly end is passed on as an orderly end.
 
 mod common;
 
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test]
 async fn a_client_that_ends_without_close_notify_is_a_truncation_and_aborts_the_backend() {
     everywhere("", "client_truncated", |client, mut server| async move {
-        // What it sent before is in the backend's hands or is not; there is no clean end after.
+        // The backend may have received what was sent before; no orderly end follows.
         let (mut socket, _) = client.into_inner();
         socket.shutdown().await.expect("an open connection");
         aborted(&mut server).await;
@@ -38,7 +38,8 @@ async fn a_reset_of_the_backend_resets_the_client() {
         let world = World::new((relay, to), "").await;
         let (mut client, server) = world.pair(&world.fronts()[0]).await;
         fail(server, &mut client).await;
-        // Neither a clean end nor a truncation that could be taken for one: the socket is reset.
+        // The client gets no orderly end, and no truncation that it could take for one: the socket
+        // is reset.
         let end = soon("the client's end", client.read_to_end(&mut Vec::new())).await;
         let kind = end.map_err(|error| error.kind());
         assert_eq!(
@@ -51,7 +52,7 @@ async fn a_reset_of_the_backend_resets_the_client() {
     }
 }
 
-/// Ends the backend's side with a reset: by itself on TCP, over unread bytes on a Unix socket.
+/// Ends the backend's side with a reset: directly on TCP, through unread bytes on a Unix socket.
 async fn fail(server: Socket, client: &mut Client) {
     match server {
         Socket::Tcp(stream) => stream.set_zero_linger().expect("an open socket"),
@@ -60,7 +61,7 @@ async fn fail(server: Socket, client: &mut Client) {
                 .write_all(b"unread")
                 .await
                 .expect("an open connection");
-            // The first byte is here, and the others with it.
+            // When the first byte is here, the others are too.
             stream.read_u8().await.expect("an open socket");
         }
     }
@@ -68,18 +69,18 @@ async fn fail(server: Socket, client: &mut Client) {
 
 #[tokio::test]
 async fn an_answer_given_before_the_question_was_heard_out_arrives_whole() {
-    // What a server has not sent when it closes over unread bytes is lost in its own kernel.
+    // If a server closes with unread bytes, its own kernel discards what it has not sent.
     const ANSWER: usize = 16 * 1024;
-    // On a Unix socket a close over unread bytes is a reset to whoever reads the answer, and no
-    // end can be told from a broken one.
+    // On a Unix socket, closing with unread bytes resets the reader of the answer, so that a
+    // complete answer looks like a broken one.
     for relay in RELAYS {
         let world = World::new((relay, To::Tcp), "").await;
         for (number, front) in world.fronts().iter().enumerate() {
             let (client, mut server) = world.pair(front).await;
             let (mut reader, mut writer) = tokio::io::split(client);
-            // An upload that nobody reads, as a server treats one that is too large: it answers,
-            // closes its side, and leaves. The client goes on until it is sent away: had it
-            // stopped before the server left, there would be nothing to refuse.
+            // A server refuses an upload that is too large: it does not read it, answers, closes
+            // its side, and leaves. The client continues to send until the connection ends. If it
+            // stopped before the server left, nothing would have to be refused.
             let upload = async { while writer.write_all(&[0; 64 * 1024]).await.is_ok() {} };
             let answer = async {
                 bytes::send(&mut server, 5, ANSWER)
@@ -100,13 +101,13 @@ async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
         let world = World::new((relay, to), "").await;
         let (client, mut server) = world.pair(&world.fronts()[0]).await;
         let (mut reader, mut writer) = tokio::io::split(client);
-        // The client is writing when the backend dies: the relay hears of it by a failed write.
+        // The client is writing when the backend dies, so the relay notices it by a failed write.
         let upload = async {
             while writer.write_all(&[0; 64 * 1024]).await.is_ok() {}
             std::future::pending::<()>().await;
         };
         let answer = async {
-            // The rest of the upload is here, and unread.
+            // The rest of the upload has arrived and is unread.
             server.read_u8().await.expect("a byte");
             let half = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nhalf";
             server.write_all(half).await.expect("an open connection");
@@ -136,17 +137,17 @@ async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
 #[tokio::test]
 async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
     for (relay, to) in all() {
-        // So long has the backend to take what the client said before.
+        // The time that the backend has to read what the client sent before.
         let world = World::new((relay, to), "half_close = \"1s\"").await;
         let (mut client, mut server) = world.pair(&world.fronts()[0]).await;
-        // Until every socket in between is full.
+        // Until all sockets in between are full.
         let block = [0; 64 * 1024];
         while let Ok(written) = tokio::time::timeout(MOMENT, client.write(&block)).await {
             assert!(written.expect("an open connection") > 0);
         }
         client::reset(client);
         world.ended("client_reset", 1).await;
-        // To the backend it is the failure that it is, behind what it had not read.
+        // The backend sees the failure, after the bytes that it had not read yet.
         let read = soon("the backend's end", server.read_to_end(&mut Vec::new())).await;
         if to == To::Tcp {
             assert_eq!(
@@ -157,5 +158,5 @@ async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
     }
 }
 
-/// Long enough for a socket that has room to say so; it ends a loop and decides nothing.
+/// Long enough for a socket with room to report it. It ends a loop and decides nothing.
 const MOMENT: std::time::Duration = std::time::Duration::from_millis(500);

@@ -1,4 +1,5 @@
-//! A backend that restarts under load: connections wait for it, and each is served once.
+//! A backend that restarts during traffic: connections wait for it, and each is served exactly
+//! once.
 
 mod common;
 
@@ -13,11 +14,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// How often each client's number was served.
+/// How often each client, by its number, was served.
 type Served = Arc<Mutex<HashMap<u32, u32>>>;
 
-/// A server that is stopped as a careful one is: its path goes first, then those that had
-/// connected are served, then it ends.
+/// A server with a graceful stop: it removes its path, serves the clients that are connected
+/// already, and exits.
 struct Server {
     path: PathBuf,
     stop: watch::Sender<bool>,
@@ -42,7 +43,7 @@ impl Server {
                     _ = stopped.wait_for(|stop| *stop) => break,
                 }
             }
-            // Whether anything is left the kernel says; the runtime may not have heard of it yet.
+            // The kernel knows whether a connection is left; the runtime may not know it yet.
             let listener = listener.into_std().expect("a listener");
             while let Ok((socket, _)) = listener.accept() {
                 socket.set_nonblocking(true).expect("a socket");
@@ -103,7 +104,8 @@ async fn no_connection_is_lost_and_none_served_twice() {
     let mut answered = 0;
     for number in 0..CLIENTS {
         spawn(&mut clients, number);
-        // In the middle of the load: stopped, away until clients have come for it, and back.
+        // In the middle of the traffic the server stops, stays away until clients have tried to
+        // connect, and returns.
         if (number as usize + 1).is_multiple_of(CLIENTS as usize / (RESTARTS + 1)) {
             soon("a stop", server.stop()).await;
             let before = *arrivals.borrow();
@@ -145,7 +147,7 @@ async fn no_connection_is_lost_and_none_served_twice() {
 
 #[tokio::test]
 async fn a_full_queue_of_the_backend_is_waited_for_and_not_refused() {
-    // A backlog of 1 and nobody accepting: a third connect finds the queue full.
+    // With a backlog of 1 and no accept, a third connect finds the queue full.
     let config = "[[backend]]\nname = \"app\"\nto = \"unix:{dir}/app.sock\"\npark = false\n";
     let vestibule = Vestibule::start(config).await;
     let socket = rustix::net::socket(

@@ -1,4 +1,4 @@
-//! Which sessions are resumed where, and that whoever resumes one is asked again who may come in.
+//! Which sessions are resumed where, and that the client is verified again at each resumption.
 
 mod common;
 
@@ -22,7 +22,7 @@ use tokio_rustls::rustls::{ClientConfig, SignatureScheme, SupportedProtocolVersi
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
-/// Servers of one site: the same certificate, authority and secret.
+/// Servers of one site with the same certificate, authority and secret.
 struct Site {
     directory: Arc<TempDir>,
     authority: Authority,
@@ -64,7 +64,7 @@ impl Site {
         Vestibule::start_whole(directory, &config(relay, listener)).await
     }
 
-    /// With a memory for sessions.
+    /// A client with a session store.
     fn client(
         &self,
         version: &'static SupportedProtocolVersion,
@@ -138,13 +138,13 @@ const ROTATE: &str = "tickets = \"rotate\"\n";
 const FLEET: &str = "tickets = { secret_file = \"{dir}/secret\" }\n";
 const NONE: &str = "tickets = \"none\"\n";
 
-/// With certificates of clients.
+/// Client certificates are required.
 const MUTUAL: &str = "client_auth = \"required\"
 client_ca = \"{dir}/ca.pem\"
 crl = \"{dir}/revoked.pem\"
 ";
 
-/// The facts of one visit, or what the client is told.
+/// The facts of one visit, or the error of the client.
 async fn visit(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> io::Result<Value> {
     visit_at(&vestibule.tcp(), config).await
 }
@@ -249,8 +249,8 @@ async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
     }
 }
 
-/// As where certificates are renewed every hour: what the old one is worth today says nothing of the
-/// one that the client would show.
+/// As with certificates that are renewed every hour: the state of the old certificate says nothing
+/// about the one that the client would present now.
 #[tokio::test]
 async fn a_client_with_a_new_certificate_is_let_in_whatever_has_become_of_the_one_in_its_ticket() {
     for relay in RELAYS {
@@ -297,7 +297,8 @@ async fn a_ticket_of_a_listener_with_other_authorities_begins_a_full_handshake()
             let vestibule = site.start(relay, &format!("{MUTUAL}{other}")).await;
             let at_other = vestibule.address("other");
             assert!(!resumes(&vestibule, &client).await);
-            // What is told is about the certificate that is shown there, and not about the ticket.
+            // The error is about the certificate that the client presents, and not about the
+            // ticket.
             shown.change(&others.issue(&Subject::named("alice")));
             let facts = visit_at(&at_other, &client).await.expect("a visit");
             assert_eq!(facts["tls"]["resumed"], false, "{relay:?} {version:?}");
@@ -328,7 +329,7 @@ async fn a_resumed_session_goes_by_the_routes_of_today() {
     }
 }
 
-/// As when an authority is about to be replaced by another: everybody stays who they are.
+/// As before an authority is replaced by another: the clients remain the same.
 #[tokio::test]
 async fn another_authority_beside_the_old_one_costs_no_session() {
     for version in VERSIONS {
@@ -354,7 +355,8 @@ async fn another_authority_beside_the_old_one_costs_no_session() {
     }
 }
 
-/// A session from before certificates were asked for has no identity, and is no way around one.
+/// A session from before certificates were required has no identity, and must not bypass the
+/// requirement.
 #[tokio::test]
 async fn a_session_of_other_rules_is_begun_anew() {
     for version in VERSIONS {

@@ -1,4 +1,4 @@
-//! Which backend a client gets to, and what it is told when there is none for it.
+//! Which backend a client gets, and what a client without a route is told.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::process::{Done, curl, output, run, s_client, tool};
 use common::vestibule::Vestibule;
 use serde_json::Value;
 
-/// Every backend answers with the facts, in which its name is.
+/// Every backend answers with the facts, which contain its name.
 fn backends(names: &[&str]) -> String {
     names
         .iter()
@@ -38,13 +38,13 @@ async fn a_client_without_a_route_is_told_access_denied() {
         assert!(done.err.contains("SSL alert number 49"), "{}", done.err);
         vestibule.ended(outcome, count).await;
     }
-    // No name at all.
+    // A client without SNI.
     let mut command = tool("openssl");
     command.args(["s_client", "-noservername", "-connect", &vestibule.tcp()]);
     let done = output(command).await;
     assert!(done.err.contains("access denied"), "{}", done.err);
     vestibule.ended("no_route", 4).await;
-    // Curl calls it a failed TLS connection.
+    // curl reports it as a failed TLS connection.
     let mut command = curl();
     command.arg(format!("https://{}/", vestibule.tcp()));
     assert_eq!(output(command).await.code, Some(35));
@@ -114,7 +114,7 @@ async fn a_protocol_chooses_the_backend_and_is_the_one_agreed_on() {
         assert_eq!(facts["backend"], backend, "{arguments:?}");
         assert_eq!(facts["tls"]["alpn"], alpn, "{arguments:?}");
     }
-    // A protocol that no route names is no reason to turn a client away that a route takes.
+    // A client is not refused for offering a protocol that no route names, if a route matches it.
     let mut command = s_client(&vestibule.tcp());
     command.args(["-quiet", "-alpn", "foreign"]);
     let answer = run(command, REQUEST).await.text();
@@ -124,7 +124,7 @@ async fn a_protocol_chooses_the_backend_and_is_the_one_agreed_on() {
         (&facts["backend"], &facts["tls"]["alpn"]),
         (&"rest".into(), &Value::Null)
     );
-    // The order is the routes', not the client's: RFC 7301 leaves the choice to the server.
+    // The order of the routes counts, not the client's: RFC 7301 leaves the choice to the server.
     for (offer, backend, agreed) in [
         ("h2", "h2", "h2"),
         ("http/1.1,h2", "h2", "h2"),
@@ -179,7 +179,8 @@ async fn an_address_and_a_listener_choose_the_backend() {
     let socket = vestibule.path("front.sock").display().to_string();
     let facts = ask(&vestibule, "localhost", &["--unix-socket", &socket]).await;
     assert_eq!(facts["backend"], "local");
-    // Every key must match: the network's neighbours, and the right network at the wrong door.
+    // Every key must match: neighbouring networks do not, nor does the right network at another
+    // listener.
     for (before, from) in ["127.0.0.3", "127.2.0.1", "127.4.0.1"]
         .into_iter()
         .enumerate()
@@ -204,8 +205,8 @@ async fn a_client_without_an_address_is_in_no_network() {
     vestibule.ended("no_route", 1).await;
 }
 
-/// The facts that the backend shows to curl, which asks for `name` and does not check who answers:
-/// the certificate is for `localhost`.
+/// The facts that the backend sends to curl. curl asks for `name` and does not verify the
+/// certificate, which is for `localhost`.
 async fn ask(vestibule: &Vestibule, name: &str, arguments: &[&str]) -> Value {
     let address = vestibule.tcp();
     let port = address.rsplit(':').next().expect("a port");

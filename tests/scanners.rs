@@ -1,4 +1,4 @@
-//! The scanners that auditors run find nothing to improve in the defaults, nor in TLS 1.3 alone.
+//! Scanners used in audits find nothing to improve in the defaults, nor with TLS 1.3 alone.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::vestibule::Vestibule;
 use serde_json::Value;
 use tokio::process::Command;
 
-/// A Vestibule with a certificate as public authorities issue them, and otherwise as it comes.
+/// A Vestibule with a certificate like those of public authorities, and the defaults otherwise.
 struct Target {
     vestibule: Vestibule,
     versions: Versions,
@@ -62,13 +62,13 @@ impl Target {
         self.vestibule.path("root.pem")
     }
 
-    /// By its name, as in the certificate.
+    /// Its address with the name in its certificate.
     fn named(&self) -> String {
         self.vestibule.tcp().replace("127.0.0.1", "localhost")
     }
 }
 
-/// A minute on a busy machine.
+/// A scan takes up to a minute on a busy machine.
 async fn scan(command: Command) -> Done {
     process::run_within(Duration::from_secs(300), command, b"").await
 }
@@ -79,7 +79,7 @@ async fn scan(command: Command) -> Done {
 async fn sslyze_finds_the_defaults_intermediate_and_tls_13_alone_modern() {
     for versions in ALL {
         let target = Target::start(versions).await;
-        // That it can tell them apart shows that it has looked.
+        // The scanner distinguishes the two, so it has really looked.
         let is_modern = versions == Versions::Only13;
         for (profile, expected) in [("intermediate", true), ("modern", is_modern)] {
             let mut command = python_tool("sslyze");
@@ -125,7 +125,7 @@ async fn sslscan_finds_current_versions_and_ciphers_alone() {
         let ciphers = tags("cipher");
         assert_eq!(ciphers.len(), 3 * expected.len(), "{said}");
         for cipher in ciphers {
-            // "acceptable" is what it calls the suites of TLS 1.3.
+            // sslscan calls the suites of TLS 1.3 "acceptable".
             let strength = attribute(cipher, "strength");
             assert!(["strong", "acceptable"].contains(&&*strength), "{cipher}");
             let name = attribute(cipher, "cipher");
@@ -149,7 +149,7 @@ fn attribute(tag: &str, name: &str) -> String {
 
 // --- testssl -----------------------------------------------------------------------------------
 
-/// What testssl.sh says against us, and why that is as it should be.
+/// What testssl.sh reports, and why we keep it.
 const EXPECTED: [(&str, &str); 3] = [
     (
         "cert_revocation",
@@ -178,7 +178,7 @@ async fn testssl_finds_nothing_above_info() {
             .arg(&findings)
             .arg("--add-ca")
             .arg(target.root())
-            // Protocols, ciphers, forward secrecy, the server's choices, and each known weakness.
+            // Protocols, ciphers, forward secrecy, server preferences, and all known weaknesses.
             .args(["-p", "-s", "-f", "-S", "-P", "-U"])
             .arg(target.named());
         let done = scan(command).await;
@@ -209,7 +209,7 @@ fn check(target: &Target, findings: &Value) {
         "{:?}: {unexpected:#?}",
         target.versions
     );
-    // It has looked, and seen what is there.
+    // The scanner has looked, and found what is offered.
     let is_offered = |id| of(id).starts_with("offered");
     assert_eq!(is_offered("TLS1_2"), target.versions == Versions::Default);
     assert!(is_offered("TLS1_3"));

@@ -1,4 +1,4 @@
-//! What of a connection's keys is in the memory of the process while it is open, and when it has ended.
+//! Which keys of a connection are in the memory of the process while it is open, and after its end.
 
 mod common;
 
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{ConnectionTrafficSecrets, KeyLog, SupportedProtocolVe
 #[derive(Clone)]
 struct Secret {
     name: String,
-    /// A traffic secret, and no key.
+    /// Whether it is a traffic secret and not a key.
     is_secret: bool,
     bytes: Vec<u8>,
 }
@@ -29,12 +29,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Of all that is logged, the secrets from which the first keys follow (RFC 8446 §7.1).
+/// The logged secrets from which the first keys are derived (RFC 8446 §7.1).
 #[derive(Debug, Default)]
 struct Log(Mutex<Vec<Secret>>);
 
 impl Log {
-    /// What was logged, and the keys that it has led to.
+    /// The logged secrets together with these keys.
     fn with(&self, keys: [Secret; 2]) -> Vec<Secret> {
         let mut secrets = self.0.lock().expect("no panic").clone();
         secrets.extend(keys);
@@ -54,8 +54,8 @@ impl KeyLog for Log {
     }
 }
 
-/// What rustls itself leaves: a copy of each TLS 1.3 secret, and of the keys of TLS 1.2, in memory that
-/// it has given back and that the next handshakes overwrite.
+/// The copies that rustls leaves: each TLS 1.3 secret, or the keys of TLS 1.2, once in freed memory
+/// that the next handshakes overwrite.
 const OF_RUSTLS: usize = 1;
 
 #[tokio::test]
@@ -101,14 +101,14 @@ async fn keys_of_a_backend_are_where_they_are_used_and_gone_with_their_connectio
     }
 }
 
-/// Of a connection that is open.
+/// Checks an open connection.
 fn ensure_used(
     vestibule: &Vestibule,
     version: &'static SupportedProtocolVersion,
     secrets: &[Secret],
 ) {
     for (what, count) in count(vestibule, secrets) {
-        // In TLS 1.2 there is nothing to derive a key from again: it is kept.
+        // In TLS 1.2 a key cannot be derived again, so a second copy of it is kept.
         let most = match (what.is_secret, version.version == TLS13.version) {
             (true, _) => 1 + OF_RUSTLS,
             (false, true) => 1,
@@ -118,7 +118,7 @@ fn ensure_used(
     }
 }
 
-/// Of a connection that has ended.
+/// Checks a connection that has ended.
 fn ensure_gone(
     vestibule: &Vestibule,
     version: &'static SupportedProtocolVersion,
@@ -149,8 +149,8 @@ async fn start(relay: Relay) -> Vestibule {
     Vestibule::start(&format!("{}{app}", relay.config())).await
 }
 
-/// An open connection over which bytes have gone both ways, also after its keys were changed so many times,
-/// its first secrets and its last keys.
+/// An open connection with traffic in both directions and this many key updates. Returns its first
+/// secrets and last keys.
 async fn connect(
     vestibule: &Vestibule,
     version: &'static SupportedProtocolVersion,
@@ -198,7 +198,7 @@ fn key(name: &str, secrets: &ConnectionTrafficSecrets) -> Secret {
     }
 }
 
-/// How often each of them is in the memory that the process can write to.
+/// How often each of them is in the writable memory of the process.
 fn count(vestibule: &Vestibule, secrets: &[Secret]) -> Vec<(Secret, usize)> {
     let pid = vestibule.pid();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("our own child");
@@ -223,7 +223,7 @@ fn read(memory: &File, from: u64, to: u64) -> io::Result<Vec<u8>> {
         match memory.read_at(&mut region[read..], from + read as u64) {
             Ok(0) => break,
             Ok(count) => read += count,
-            // Pages that are only reserved.
+            // Pages that are reserved and not mapped.
             Err(error) if error.raw_os_error() == Some(5) => break,
             Err(error) => return Err(error),
         }

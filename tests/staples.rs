@@ -1,4 +1,4 @@
-//! OCSP responses are shown to clients that ask, and are checked before.
+//! OCSP responses are stapled for clients that ask, and checked before that.
 
 mod common;
 
@@ -10,8 +10,8 @@ use common::process::{self, Done, tool};
 use common::vestibule::{RELAYS, Relay, Vestibule, complete};
 use tempfile::TempDir;
 
-/// Servers' certificates in a directory: `under` of an authority whose own is in the chain,
-/// `root` of one that is not.
+/// Server certificates in a directory: `under` has its issuer's certificate in the chain, `root`
+/// does not.
 struct World {
     directory: Arc<TempDir>,
     root: Authority,
@@ -44,7 +44,7 @@ impl World {
         fs::write(path, response).expect("a file");
     }
 
-    /// What `vestibule check` says of these keys under `[listener.tls]`.
+    /// The output of `vestibule check` with these keys under `[listener.tls]`.
     async fn check(&self, keys: &str) -> (Option<i32>, String) {
         let path = self.directory.path().join("checked.toml");
         let text = complete(&self.directory, &config(Relay::Auto, keys));
@@ -56,7 +56,7 @@ impl World {
         (done.code, said)
     }
 
-    /// Checks the answer about the certificate `name`, in its entry.
+    /// Checks a response for the certificate `name`, in its entry.
     async fn check_answer(&self, name: &str, response: &[u8]) -> (Option<i32>, String) {
         self.staple("checked", response);
         self.check(&entry(name, ", ocsp = \"{dir}/checked.der\""))
@@ -100,7 +100,7 @@ async fn a_client_that_asks_is_shown_the_staple() {
     for relay in RELAYS {
         for keys in [
             entry("under", &format!(", {ocsp}")),
-            // A listener with one certificate may say it beside.
+            // A listener with one certificate may have the key beside it.
             format!("{}\n{ocsp}", entry("under", "")),
         ] {
             let config = config(relay, &keys);
@@ -196,7 +196,7 @@ async fn an_answer_that_is_not_good_is_refused_with_the_reason() {
         ),
         (
             "under",
-            // Of the same issuer, and not appointed.
+            // A certificate from the same issuer that is not an OCSP responder.
             below.answer(under.serial, Status::Good, &other),
             "neither the certificate's issuer nor its responder signed the OCSP response",
         ),
@@ -221,7 +221,7 @@ async fn an_answer_that_is_not_good_is_refused_with_the_reason() {
 #[tokio::test]
 async fn a_stale_answer_is_a_warning() {
     let world = World::new();
-    // Of an issuer whose key is not there to find that it has not signed these dates.
+    // The issuer's key is not in the chain, so nothing can verify the signature over these dates.
     let answer = world
         .root
         .answer(world.alone.serial, Status::Good, &world.root.signer());
@@ -248,7 +248,7 @@ async fn a_stale_answer_is_a_warning() {
 const YEAR_2000: &[u8; 15] = b"20000101000000Z";
 const YEAR_2099: &[u8; 15] = b"20990101000000Z";
 
-/// Another `thisUpdate` and `nextUpdate`, which are the second and third times in an answer.
+/// The response with another `thisUpdate` and `nextUpdate`, which are its second and third times.
 fn dated(mut response: Vec<u8>, dates: [&[u8; 15]; 2]) -> Vec<u8> {
     let times: Vec<usize> = response
         .windows(17)

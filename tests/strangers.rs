@@ -1,4 +1,4 @@
-//! Clients that never get through the handshake: what they are told, and what it is called.
+//! Clients whose handshake never succeeds: the answers that they get, and the outcomes.
 
 mod common;
 mod strangers {
@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{self, ClientConnection};
 
 const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
 
-/// The first bytes of a fatal alert's record.
+/// The first bytes of an alert record.
 const ALERT: [u8; 2] = [0x15, 0x03];
 const FATAL: u8 = 2;
 #[tokio::test]
@@ -34,7 +34,7 @@ async fn half_a_hello_of_64_kib_costs_little_more_than_itself() {
             [&[22, 3, 1, high, low], part].concat()
         });
         let half = Vec::from_iter(records);
-        // What is needed once.
+        // Allocates what is needed once.
         let _first = half_open(&vestibule, &half).await;
         let before = settled_memory(&vestibule, LENGTH / 2).await;
         let mut clients = Vec::new();
@@ -53,7 +53,7 @@ async fn half_open(vestibule: &Vestibule, half: &[u8]) -> TcpStream {
     socket
 }
 
-/// Once it is more than this and grows no more.
+/// The memory once it is above `least` and stable.
 async fn settled_memory(vestibule: &Vestibule, least: usize) -> usize {
     let (mut last, mut same) = (0, 0);
     until("it is read", || {
@@ -143,14 +143,14 @@ async fn a_handshake_has_one_budget_however_its_bytes_come() {
     for event in vestibule.closed() {
         let seconds = event["seconds"].as_f64().expect("a number");
         let least = BUDGET.as_secs_f64();
-        // Far from the ten seconds of the default, however slow the machine.
+        // Far from the default of ten seconds, even on a slow machine.
         assert!((least..least + 5.0).contains(&seconds), "{event}");
     }
     neighbour.leave(&vestibule, ("handshake_timeout", 4)).await;
 }
 
-/// A byte at a time, and the next only when none has been answered for a while. Returns how many
-/// were sent when the connection ended.
+/// Sends one byte at a time, and the next one only after a pause without an answer. Returns how
+/// many were sent until the connection ended.
 async fn trickle(socket: &mut Socket, bytes: &[u8]) -> usize {
     let a_while = Duration::from_millis(50);
     for (sent, byte) in bytes.iter().enumerate() {
@@ -198,7 +198,7 @@ async fn a_client_that_leaves_during_the_handshake_is_gone() {
 #[tokio::test]
 async fn strangers_leave_no_descriptor_behind() {
     let vestibule = Vestibule::start(ECHO).await;
-    // One of each first, for what is opened once.
+    // One of each first, to open what is opened only once.
     let visit = async || {
         say(&tcp(&vestibule), b"GET / HTTP/1.1\r\n\r\n").await;
         say(&unix(&vestibule), b"GET / HTTP/1.1\r\n\r\n").await;
@@ -218,7 +218,7 @@ async fn strangers_leave_no_descriptor_behind() {
     .await;
 }
 
-/// A client that is served all along, and must not notice the others.
+/// A client that is served all the time, and must not be affected by the others.
 struct Neighbour(Client);
 
 impl Neighbour {
@@ -238,7 +238,7 @@ impl Neighbour {
         assert_eq!(&word, b"well?");
     }
 
-    /// Its end and those of the strangers, with `outcome`, are all there were.
+    /// Checks that its own end, and those of the strangers with `outcome`, are the only ones.
     async fn leave(mut self, vestibule: &Vestibule, (outcome, strangers): (&str, usize)) {
         self.is_well().await;
         self.0.shutdown().await.expect("open");
@@ -260,14 +260,14 @@ fn unix(vestibule: &Vestibule) -> Front {
     Front::Unix(vestibule.path("front.sock"))
 }
 
-/// Says something and listens to the end.
+/// Sends bytes and returns everything until the end.
 async fn say(front: &Front, bytes: &[u8]) -> Vec<u8> {
     let mut socket = front.socket().await.expect("a connection");
     write(&mut socket, bytes).await;
     soon("an end", to_the_end(&mut socket)).await
 }
 
-/// Vestibule may have heard enough and ended the connection.
+/// Vestibule may have seen enough and ended the connection.
 async fn write(socket: &mut Socket, bytes: &[u8]) {
     let _ = socket.write_all(bytes).await;
 }

@@ -10,7 +10,7 @@ use common::world::{To, World, aborted, all, everywhere};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The rest of a stream whose end must be a clean one.
+/// The rest of a stream, which must end in order.
 async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.expect("a clean end");
@@ -94,7 +94,8 @@ async fn a_quiet_connection_is_closed_in_order_at_its_idle_timeout() {
         "idle",
         |mut client, mut server| async move {
             assert!(rest(&mut client).await.is_empty(), "close_notify");
-            // The client has not ended its stream: what came of it may be half a request.
+            // The client has not ended its stream, so the backend must not take the request for
+            // complete.
             aborted(&mut server).await;
         },
     )
@@ -131,7 +132,7 @@ async fn a_connection_ends_at_its_lifetime_though_bytes_move() {
                 std::future::pending().await
             };
             let echo = async {
-                // It ends in whatever way its socket does; the client's end is what is looked at.
+                // The kind of this end does not matter here, only the client's.
                 let _ = tokio::io::copy(&mut server_reader, &mut server_writer).await;
                 std::future::pending().await
             };
@@ -150,7 +151,7 @@ async fn a_connection_ends_at_its_lifetime_though_bytes_move() {
 
 #[tokio::test]
 async fn a_stalled_backend_stops_the_client_and_a_stalled_client_the_backend() {
-    /// More than all the sockets in between hold.
+    /// More than all sockets in between can hold.
     const ENOUGH: usize = 64 * 1024 * 1024;
     for (relay, to) in all() {
         let world = World::new((relay, to), "").await;
@@ -174,7 +175,7 @@ async fn a_stalled_backend_stops_the_client_and_a_stalled_client_the_backend() {
     }
 }
 
-/// Writes until nothing more is taken for a moment, at most `most` bytes.
+/// Writes until no bytes are accepted for a moment, at most `most` bytes. Returns the number.
 async fn fill(writer: &mut (impl AsyncWriteExt + Unpin), most: usize) -> usize {
     let block = [0; 64 * 1024];
     let mut written = 0;

@@ -1,4 +1,4 @@
-//! The example workers in Python and Node, as they are, at the gate of the real binary.
+//! The example workers in Python and Node, unchanged, at the gate of the real binary.
 
 mod common;
 
@@ -49,7 +49,7 @@ async fn the_python_worker_serves_several_connections_at_once_and_each_more_than
         let client = client::connect(&vestibule.tcp()).await;
         clients.push(BufReader::new(client.expect("a handshake")));
     }
-    // All are open, and none has ended when the last is answered.
+    // All of them are open when the last one is answered.
     let mut ids = Vec::new();
     for _ in 0..2 {
         for client in &mut clients {
@@ -62,7 +62,7 @@ async fn the_python_worker_serves_several_connections_at_once_and_each_more_than
     assert_eq!(first, second, "a connection keeps its id");
     assert_eq!(first.iter().collect::<HashSet<_>>().len(), AT_ONCE);
 
-    // A request that was sent and closed behind is answered whole.
+    // A request is answered completely although the client has closed its side.
     let mut last = clients.pop().expect("a client");
     ask(&mut last).await;
     last.get_mut().shutdown().await.expect("open");
@@ -83,7 +83,7 @@ async fn the_python_worker_that_is_to_stop_answers_the_clients_it_has_and_takes_
     let pid = worker.pid();
     until("both places are there", || threads(pid) == 3).await;
     worker.signal(rustix::process::Signal::TERM);
-    // Its second place gives up its wait at the gate; then it has heard the signal.
+    // The worker stops waiting at the gate for its second place: it has handled the signal.
     until("only the place in use is left", || threads(pid) == 2).await;
     let (headers, _) = soon("an answer", get(&mut client)).await;
     assert!(headers.contains("connection: close"), "{headers}");
@@ -176,7 +176,7 @@ async fn two_node_workers_compete_and_each_connection_is_greeted_once() {
     vestibule.ended("done", CLIENTS).await;
     assert_eq!(vestibule.outcomes().len(), 1, "{:?}", vestibule.outcomes());
 
-    // One goes, the other serves on.
+    // One of the two ends, and the other continues to serve.
     let [first, second] = workers;
     assert_eq!(first.terminate().await, Some(0));
     assert_eq!(converse(&vestibule, 5).await.len(), 5);
@@ -207,7 +207,7 @@ ws.on('message', (data) => console.log(String(data)));
 ws.on('close', (code) => console.log(`closed with ${code}`));
 "#;
 
-/// Opens so many WebSockets at once; returns what each was told until it closed.
+/// Opens this many WebSockets at the same time, and returns what each received until it closed.
 async fn converse(vestibule: &Vestibule, clients: usize) -> Vec<Vec<String>> {
     let mut command = node();
     command
@@ -217,7 +217,7 @@ async fn converse(vestibule: &Vestibule, clients: usize) -> Vec<Vec<String>> {
     serde_json::from_slice(&output(command).await.ok()).expect("JSON")
 }
 
-/// What comes before the close is all that there is: the close is answered last.
+/// The close is answered last, so everything else comes before it.
 const TALKER: &str = r#"
 import WebSocket from 'ws';
 const [address, clients] = process.argv.slice(1);

@@ -1,4 +1,5 @@
-//! What benches/guard/run counts: connections in memory, and visits to a Vestibule that is watched.
+//! The work that benches/guard/run counts: connections in memory, and visits to a Vestibule under a
+//! tool that counts.
 
 use std::env;
 use std::fs;
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// In memory, as all but the last two.
+/// In memory, like all but the last two.
 fn echo(count: usize) {
     let mut meeting = Front::new(TLS13_AES_128_GCM_SHA256, Sessions::New).meet();
     for _ in 0..count {
@@ -55,7 +56,8 @@ fn handshakes(count: usize, sessions: Sessions) {
     }
 }
 
-/// So many connections, one after the other: a full handshake, an echo, and an end in order.
+/// Performs this many connections one after the other: a full handshake, an echo, and an orderly
+/// end.
 fn visits(count: usize, wrapper: &[String]) -> Result<()> {
     let proxy = Proxy::start(wrapper)?;
     proxy.serve(|mut client| {
@@ -75,8 +77,8 @@ fn visits(count: usize, wrapper: &[String]) -> Result<()> {
     proxy.end()
 }
 
-/// Prints how many bytes of memory each of so many connections adds to as many, once it has carried
-/// an echo and is quiet.
+/// Prints the bytes of memory for each of `count` further connections, after as many others, once
+/// it has carried an echo and is idle.
 fn idle(count: usize, wrapper: &[String]) -> Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let current = maximum;
@@ -103,7 +105,7 @@ fn idle(count: usize, wrapper: &[String]) -> Result<()> {
     proxy.end()
 }
 
-/// A running Vestibule, of which this is the backend.
+/// A running Vestibule, with this process as its backend.
 struct Proxy {
     child: Child,
     pid: Pid,
@@ -113,7 +115,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// `wrapper` is a command that starts the one behind it.
+    /// `wrapper` is a command that starts the command in its arguments.
     fn start(wrapper: &[String]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = directory.path().join("vestibule.toml");
@@ -136,9 +138,9 @@ impl Proxy {
                 break address.split(' ').next().context("an address")?.to_owned();
             }
         };
-        // Whatever else it says is read: it must not wait for room.
+        // The rest of the output is read, so that the process never waits for room in the pipe.
         thread::spawn(move || log.for_each(drop));
-        // Of a wrapper it is the child, unless that has become it.
+        // The process is a child of the wrapper, unless the wrapper has replaced itself with it.
         let id = child.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
         let pid = match children.split_whitespace().next() {
@@ -155,7 +157,7 @@ impl Proxy {
         })
     }
 
-    /// Serves its connections, each after the other.
+    /// Serves the connections, one after the other.
     fn serve(
         &self,
         mut serve: impl FnMut(UnixStream) -> Result<()> + Send + 'static,
@@ -183,7 +185,7 @@ impl Proxy {
         Ok(client)
     }
 
-    /// Its resident memory in bytes, to the page.
+    /// Its resident memory in bytes, a multiple of the page size.
     fn resident(&self) -> Result<usize> {
         let pid = self.pid.as_raw_nonzero();
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
@@ -195,7 +197,7 @@ impl Proxy {
     fn end(mut self) -> Result<()> {
         kill_process(self.pid, Signal::TERM)?;
         let status = self.child.wait()?;
-        // 3: connections were cut, which is for the ends of visits to forbid.
+        // Exit code 3 means that connections were cut; the ends of the visits check that.
         ensure!(
             matches!(status.code(), Some(0 | 3)),
             "it ended with {status}"

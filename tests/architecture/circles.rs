@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::*;
 
-/// Files that import each other cannot be read one after the other, nor changed one by one. A file and the
-/// one that declares it belong together, and may.
+/// Files that import each other cannot be read one after the other, nor changed one by one. A file
+/// and the file that declares it as a module belong together, and are allowed to.
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let circles = circles(&imported_files());
@@ -54,7 +54,7 @@ fn circles_are_found_and_nothing_else() {
     assert_eq!(paths(statement), expected);
 }
 
-/// What each file imports of the others, but of those that declare it or that it declares.
+/// The imports of each file, without those between a module and its parent.
 fn imported_files() -> BTreeMap<String, BTreeSet<String>> {
     let source = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let files: BTreeMap<String, PathBuf> = rust_files(source)
@@ -77,7 +77,7 @@ fn imported_files() -> BTreeMap<String, BTreeSet<String>> {
     graph
 }
 
-/// The file that a path leads into, if it is one of ours.
+/// The file that a path leads to, if it is in this crate.
 fn resolve(path: &str, module: &str, files: &BTreeMap<String, PathBuf>) -> Option<String> {
     let mut parts: Vec<&str> = path.split("::").collect();
     let mut at: Vec<&str> = match parts.remove(0) {
@@ -115,7 +115,7 @@ fn is_related(one: &str, other: &str) -> bool {
     is_below(one, other) || is_below(other, one)
 }
 
-/// Every path that starts at the crate, at a parent or at the module itself, with braces written out.
+/// Every path that starts with `crate`, `super` or `self`, with braces expanded.
 fn paths(text: &str) -> Vec<String> {
     let code: String = text
         .lines()
@@ -136,7 +136,7 @@ fn paths(text: &str) -> Vec<String> {
     paths
 }
 
-/// Writes out the path at the start of `text`; gives back what follows it.
+/// Expands the path at the start of `text`, and returns the rest of the text.
 fn write_out<'a>(before: &str, text: &'a str, paths: &mut Vec<String>) -> &'a str {
     let text = text.trim_start();
     if let Some(mut rest) = text.strip_prefix('{') {
@@ -166,7 +166,7 @@ fn write_out<'a>(before: &str, text: &'a str, paths: &mut Vec<String>) -> &'a st
     }
 }
 
-/// The groups of those that can be reached from each other.
+/// The groups of nodes that can be reached from each other.
 fn circles(graph: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<String>> {
     let reached = |from: &String| {
         let mut reached = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! The layers of ARCHITECTURE.md, held against what each module imports.
+//! Compares the layers in ARCHITECTURE.md with the imports of each module.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,8 @@ fn the_command_line_uses_the_public_api_alone() {
     }
 }
 
-/// From the bottom up. A module may import those of lower layers; where it says so, its own too.
+/// From the bottom up. A module may import modules of lower layers, and of its own layer where that
+/// is stated.
 const LAYERS: [(&str, Peers, &[&str]); 6] = [
     (
         "words",
@@ -117,8 +118,8 @@ enum Peers {
     Forbidden,
 }
 
-/// Neither layer: the root, the command line (which uses the public API), and the doors for fuzzers
-/// and benches.
+/// Modules outside of the layers: the root, the command line (a user of the public API), and the
+/// access for fuzzers and benchmarks.
 const OUTSIDE: [&str; 5] = ["lib", "main", "cli", "fuzzing", "bench"];
 
 /// The modules after `crate::`, in `use` lines and in paths.

@@ -1,4 +1,4 @@
-//! Backends that break TLS: silence, bytes that are no TLS, and ends that are none.
+//! Backends that violate TLS: silence, bytes that are not TLS, and ends without `close_notify`.
 
 use crate::*;
 
@@ -20,14 +20,14 @@ async fn a_backend_that_stays_silent_is_waited_for_as_long_as_for_a_dial() {
 
 #[tokio::test]
 async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
-    /// What it does with a ClientHello.
+    /// What the backend does after it has a ClientHello.
     type Break = fn(Socket) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
     let breaks: [(&str, Break); 4] = [
         (
             "the backend closed during the handshake; check that it speaks TLS from the first byte",
             |mut socket| {
                 Box::pin(async move {
-                    // A close with nothing unread, which would be a reset.
+                    // Reads first, because a close with unread bytes would be a reset.
                     let _ = socket.read(&mut [0; 4096]).await;
                 })
             },
@@ -86,7 +86,7 @@ async fn an_answer_that_ends_without_close_notify_is_no_whole_answer() {
             let mut rest = Vec::new();
             let end = soon("an end", client.read_to_end(&mut rest)).await;
             match door {
-                // A Unix socket has no reset: its client can tell by the length alone.
+                // A Unix socket has no reset: its client can see a truncation only by the length.
                 Door::Clear(Front::Unix(_)) => assert_eq!(rest, b""),
                 _ => drop(end.expect_err(&format!("{door:?} {version}: a clean end"))),
             }
@@ -144,7 +144,7 @@ async fn an_idle_connection_is_half_a_request_to_the_backend_and_an_end_to_a_cli
             match door {
                 Door::Tls(_) => assert_eq!(end.expect("close_notify"), 0),
                 Door::Clear(Front::Tcp(_)) => drop(end.expect_err("a reset")),
-                // It has no way to tell.
+                // A Unix socket cannot show this.
                 Door::Clear(Front::Unix(_)) => {}
             }
         }

@@ -14,10 +14,10 @@ async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connecti
             served.push(client);
         }
         until("a third place waits", || connected(&vestibule.gate()) == 3).await;
-        // Of this one it takes no notice.
+        // The worker ignores this signal.
         worker.signal(Signal::USR1);
         worker.signal(signal);
-        // It has heard the signal when it waits at the gate no more.
+        // The worker has handled the signal when it does not wait at the gate any more.
         until("it has left the gate", || connected(&vestibule.gate()) == 2).await;
 
         let mut late = Visitor::connect(&vestibule).await;
@@ -62,7 +62,7 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
             }
         }
     }
-    // And so do arguments that make no sense.
+    // The same holds for invalid arguments.
     let mut command = tool("sh");
     command.arg(project("examples/shell/echo.sh"));
     let done = output(command).await;
@@ -104,7 +104,7 @@ async fn a_command_that_dies_resets_nothing_but_its_own_connection() {
 #[tokio::test]
 async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
     let vestibule = Vestibule::start(APP).await;
-    // The inner shell ends, and leaves its sleep behind.
+    // The inner shell exits and leaves its `sleep` behind.
     let script = "sh -c 'sleep 600 <&- >&- &'; exec cat";
     let mut command = tool("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
@@ -115,7 +115,7 @@ async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
     let mut client = Visitor::connect(&vestibule).await;
     client.is_echoed().await;
     let init = children(unshare.pid())[0];
-    // The orphan is a shell until it runs `sleep`.
+    // The orphan is a shell until it executes `sleep`.
     let is_sleep = |pid: &u32| {
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
         name.is_ok_and(|name| name == "sleep\n")
@@ -129,7 +129,7 @@ async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
     let orphan = orphan.expect("a sleep");
     let orphan = Pid::from_raw(orphan.cast_signed()).expect("a pid");
     kill_process(orphan, Signal::TERM).expect("ours");
-    // It would stay in the list for as long as nobody waits for it.
+    // Without a wait it would stay in the list as a zombie.
     until("it is waited for", || children(init).len() == 1).await;
     client.is_echoed().await;
     client.leave().await;

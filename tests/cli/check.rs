@@ -1,4 +1,4 @@
-//! A configuration that is wrong: `check` and `run` say all of it.
+//! A wrong configuration: `check` and `run` report every problem.
 
 use crate::*;
 
@@ -93,7 +93,7 @@ async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
     );
 }
 
-/// Wrong in lines 3, 5, 6, 9 and 12.
+/// Problems in lines 3, 5, 6, 9 and 12.
 const BAD: &str = r#"
 [runtime]
 workers = 0

@@ -1,4 +1,4 @@
-//! What is said at start, and why there is none.
+//! Messages at the start, and reasons for a failed start.
 
 use crate::*;
 
@@ -46,7 +46,7 @@ async fn the_start_is_told_on_stderr_whatever_the_filter_and_in_both_formats() {
 
 #[tokio::test]
 async fn a_terminal_has_colours_unless_somebody_minds() {
-    // The start fails, so that nothing is left on the terminal once `script` has gone.
+    // The start fails, so that no process is left on the terminal after `script` has exited.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
     for (name, value, has_colours) in [
@@ -55,7 +55,7 @@ async fn a_terminal_has_colours_unless_somebody_minds() {
         ("TERM", "dumb", false),
         ("TERM", "xterm", true),
     ] {
-        // `script` runs it on a terminal of its own.
+        // `script` runs it on a pseudo terminal.
         let (binary, chain, key) = (
             env!("CARGO_BIN_EXE_vestibule"),
             cert("server.pem"),

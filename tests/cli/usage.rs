@@ -1,4 +1,4 @@
-//! What is asked for in the wrong way, and what is printed where.
+//! Wrong usage, and what is printed to which stream.
 
 use crate::*;
 
@@ -44,7 +44,7 @@ async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
     }
 }
 
-/// What is given, and what the answer names.
+/// Arguments, and the words that the error must contain.
 const WRONG_USAGE: &[(&str, &str)] = &[
     ("bogus", "'bogus'"),
     ("--bogus", "'--bogus'"),

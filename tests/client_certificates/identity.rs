@@ -1,4 +1,4 @@
-//! What the identity of a client decides.
+//! The effects of a client's identity.
 
 use crate::*;
 
@@ -45,7 +45,7 @@ async fn a_route_takes_whom_it_names_and_the_others_are_denied_access() {
                 vestibule.ended("no_route", astray).await;
             }
         }
-        // In TLS 1.3 it is told after its handshake, when it reads the answer.
+        // In TLS 1.3 the client is told after its handshake, when it reads the answer.
         let done = curl(&world, &vestibule, Some("mallory")).await;
         assert_eq!(done.code, Some(56), "{}", done.err);
         assert!(done.err.contains("access denied"), "{}", done.err);

@@ -1,8 +1,8 @@
-//! Lists of revoked certificates: whom they are about, and which are in force.
+//! Revocation lists: which certificates they revoke, and which lists are in force.
 
 use crate::*;
 
-/// A new list is put behind the old one in its file, or before it.
+/// The new list is in the file behind the old one, or before it.
 #[tokio::test]
 async fn a_client_is_turned_away_if_any_list_of_its_authority_has_it() {
     let world = World::new();
@@ -52,7 +52,7 @@ async fn a_list_is_about_what_its_own_key_has_signed() {
     }
 }
 
-/// Whoever wrote the names: the same key has signed the certificates and the list.
+/// Names may be encoded differently: the same key has signed the certificates and the list.
 #[tokio::test]
 async fn a_list_is_matched_by_its_key_and_not_by_how_its_issuer_is_written() {
     let world = World::new();
@@ -93,7 +93,7 @@ async fn a_list_is_matched_by_its_key_and_not_by_how_its_issuer_is_written() {
     }
 }
 
-/// `openssl ca -gencrl` makes them of a configuration that names no extensions.
+/// `openssl ca -gencrl` makes version 1 lists if its configuration has no extensions.
 #[tokio::test]
 async fn a_list_of_version_1_is_in_force() {
     let world = World::new();
@@ -113,8 +113,8 @@ async fn a_list_of_version_1_is_in_force() {
     }
 }
 
-/// A list in the name of an authority between that the one of this client has not signed: whether it is
-/// the one that revokes nobody can tell.
+/// A list in the name of an intermediate, signed by another key than the client's intermediate has.
+/// Nobody can tell whether it revokes the client.
 #[tokio::test]
 async fn a_list_that_its_issuer_has_not_signed_refuses_the_issuers_clients() {
     let world = World::new();
@@ -135,13 +135,13 @@ async fn a_list_that_its_issuer_has_not_signed_refuses_the_issuers_clients() {
             let done = world.say(&vestibule, Some("carol"), &[version]).await;
             assert!(done.err.contains("SSL alert number 48"), "{}", done.err);
             assert!(done.out.is_empty());
-            // It is none of hers.
+            // The list is not in the name of her issuer.
             let facts = facts(world.say(&vestibule, Some("alice"), &[version]).await);
             assert_eq!(facts["identity"]["cn"], "alice");
         }
         assert_eq!(vestibule.terminate().await, Some(0));
     }
-    // One of a former key, beside that of today.
+    // A list of a former key, beside one of the present key.
     replace(
         &world.path("revoked.pem"),
         &(forged + &world.below.revocations(&[])),
@@ -191,7 +191,7 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
         assert!(said.contains(line), "{}", said);
     }
     assert!(!said.contains("warning"), "{}", said);
-    // Nobody's, as far as can be known before a client comes.
+    // No authority has signed it, as far as is known before a client connects.
     let (code, said) = check(&world, Authority::root("somebody else").revocations(&[])).await;
     assert_eq!(code, Some(0), "{}", said);
     let warning = "warning: ";
@@ -203,12 +203,12 @@ async fn a_list_whose_signature_cannot_be_verified_is_an_error() {
     );
 }
 
-/// RSA-PSS, with a salt of the length that is given as openssl has it.
+/// RSA-PSS, with a salt length in the form that openssl expects.
 fn pss(salt: &'static str) -> [&'static str; 4] {
     ["-sigopt", "rsa_padding_mode:pss", "-sigopt", salt]
 }
 
-/// What `vestibule check` says of a configuration with this list.
+/// The output of `vestibule check` for a configuration with this list.
 async fn check(world: &World, list: String) -> (Option<i32>, String) {
     let config = CHECKED.replace("CERTS", concat!(env!("CARGO_MANIFEST_DIR"), "/certs"));
     replace(&world.path("vestibule.toml"), &config);

@@ -2,7 +2,7 @@
 
 use crate::*;
 
-/// As `openssl req -x509` makes it, for a client and the bundle alike.
+/// Made as by `openssl req -x509`, and both the client's certificate and the bundle.
 #[tokio::test]
 async fn a_client_may_show_a_trusted_certificate_itself() {
     let world = World::new();
@@ -17,7 +17,7 @@ async fn a_client_may_show_a_trusted_certificate_itself() {
         let facts = facts(world.say(&vestibule, Some("me"), &[version]).await);
         assert_eq!(facts["identity"]["cn"], "me");
     }
-    // Another certificate of the same name and key is another one.
+    // Another certificate with the same name and key is not the trusted one.
     let again = me.reissued("me");
     again.write(world.directory.path(), "again");
     let done = world.say(&vestibule, Some("again"), &["-tls1_3"]).await;
@@ -35,7 +35,8 @@ async fn a_client_may_show_a_trusted_certificate_itself() {
     assert!(done.err.contains("certificate revoked"), "{}", done.err);
 }
 
-/// webpki takes none of these; but of a certificate that was named itself nothing depends on what is in it.
+/// webpki accepts none of these. But for a certificate that is trusted itself, its content does not
+/// matter.
 #[tokio::test]
 async fn a_trusted_certificate_is_its_owners_however_it_was_made() {
     let ec: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -59,7 +60,7 @@ async fn a_trusted_certificate_is_its_owners_however_it_was_made() {
             let done = world.say(&vestibule, Some("not-me"), &[version]).await;
             assert!(done.out.is_empty(), "{}", done.err);
         }
-        // Who only has the certificate has not signed with its key.
+        // A client that only has the certificate cannot sign with its key.
         std::fs::copy(world.path("me.pem"), world.path("thief.pem")).expect("a file");
         std::fs::copy(world.path("not-me-key.pem"), world.path("thief-key.pem")).expect("a file");
         for version in VERSIONS {

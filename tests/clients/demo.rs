@@ -2,7 +2,7 @@
 
 use crate::*;
 
-/// The one test of the demo, because the demo has one port.
+/// The only test of the demo, because the demo has a fixed port.
 #[tokio::test]
 async fn the_demo_runs_from_any_directory_and_shows_a_client_its_connection() {
     let elsewhere = tempfile::tempdir().expect("a directory");
@@ -15,7 +15,7 @@ async fn the_demo_runs_from_any_directory_and_shows_a_client_its_connection() {
     let said = running.line("listening on tcp:127.0.0.1:8443").await;
     assert!(said.contains("listening on tcp:127.0.0.1:8443"), "{said}");
 
-    // As the README has it, word for word.
+    // The command in the README, word for word.
     let get = |arguments: &[&str]| {
         let mut command = tool("curl");
         command
@@ -56,7 +56,7 @@ async fn the_demo_runs_from_any_directory_and_shows_a_client_its_connection() {
         assert!(page.contains(&format!("<td>{fact}</td>")), "{fact}: {page}");
     }
 
-    // A second one finds the port taken, says so in one line, and leaves the first alone.
+    // A second demo finds the port in use, says so in one line, and does not affect the first.
     let second = output(demo()).await;
     assert_eq!(second.code, Some(1), "{}", second.err);
     assert!(second.err.contains(ADDRESS), "{}", second.err);
@@ -73,7 +73,7 @@ async fn the_demo_runs_from_any_directory_and_shows_a_client_its_connection() {
 
 const ADDRESS: &str = "127.0.0.1:8443";
 
-/// Runs it once it has its port.
+/// Starts the demo when its port is free.
 async fn started(demo: impl Fn() -> Command) -> Process {
     soon("the demo's port", async {
         loop {
@@ -81,7 +81,7 @@ async fn started(demo: impl Fn() -> Command) -> Process {
             if running.heard("limits: ", 1).await.is_some() {
                 return running;
             }
-            // Another run of the tests on this machine may have the port.
+            // Another test run on this machine may use the port.
             let (_, said) = running.wait().await;
             assert!(said.err[0].contains("in use"), "{:?}", said.err);
             until("the port is free", || TcpListener::bind(ADDRESS).is_ok()).await;
@@ -90,7 +90,7 @@ async fn started(demo: impl Fn() -> Command) -> Process {
     .await
 }
 
-/// What the demo says of a connection of curl, in JSON; gives back its cipher.
+/// Checks the facts of a curl connection in the demo's JSON, and returns the cipher.
 fn assert_facts(facts: &Value) -> &str {
     assert_is_random_uuid(facts["id"].as_str().expect("an id"));
     assert_eq!(facts["local"], ADDRESS);

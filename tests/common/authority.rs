@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own; what it signs are files in PEM in the test's directory.
+//! A certificate authority for one test. It writes PEM files into the test's directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Its own certificate is `NAME.pem`.
+    /// Writes its own certificate to `NAME.pem`.
     pub fn new(directory: &Path, name: &str) -> Self {
         let mut params = params(name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -27,12 +27,12 @@ impl Authority {
         }
     }
 
-    /// Makes `NAME.pem` and `NAME-key.pem`, for these host names, addresses and URIs.
+    /// Writes `NAME.pem` and `NAME-key.pem`, for these host names, addresses and URIs.
     pub fn issue(&self, name: &str, names: &[&str]) {
         self.sign(name, params(name, names));
     }
 
-    /// As [`Self::issue`], of a certificate whose time is over.
+    /// Like [`Self::issue`], with an expired certificate.
     pub fn issue_expired(&self, name: &str, names: &[&str]) {
         let mut params = params(name, names);
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
@@ -40,7 +40,8 @@ impl Authority {
         self.sign(name, params);
     }
 
-    /// Makes a pair that nobody but itself has signed, as `openssl req -x509` does: with CA:TRUE, or without.
+    /// Writes a self-signed certificate and its key, as `openssl req -x509` does, with or without
+    /// CA:TRUE.
     pub fn alone(directory: &Path, name: &str, names: &[&str], is_ca: bool) {
         let mut params = params(name, names);
         if is_ca {

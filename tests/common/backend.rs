@@ -1,4 +1,4 @@
-//! Backends to dial, on TCP and Unix sockets, that do what a test says.
+//! Backends on TCP and Unix sockets, with a behaviour that the test defines.
 
 use std::future::Future;
 use std::io;
@@ -24,7 +24,7 @@ impl Backend {
         Self::Unix(UnixListener::bind(path).expect("a path"), path.to_owned())
     }
 
-    /// As `to = "…"` says it.
+    /// The address in the form of `to = "…"`.
     pub fn address(&self) -> String {
         match self {
             Self::Tcp(listener) => format!("tcp:{}", listener.local_addr().expect("bound")),

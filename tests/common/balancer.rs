@@ -1,4 +1,4 @@
-//! A load balancer's side of the PROXY protocol, and the proxy that it is in front of.
+//! A load balancer's side of the PROXY protocol, and the proxy behind it.
 
 use std::io;
 use std::pin::Pin;
@@ -37,7 +37,7 @@ trusted_proxies = ["127.0.0.1"]
 pub const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 198.51.100.1 51234 443\r\n";
 pub const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-/// Version 2 with addresses of a family, and vectors.
+/// A version 2 header with an address family and its addresses, and TLVs.
 pub fn v2(family: u8, block: &[u8]) -> Vec<u8> {
     let length = (block.len() as u16).to_be_bytes();
     [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family][..], &length, block].concat()
@@ -50,7 +50,7 @@ pub fn unix_addresses() -> Vec<u8> {
     v2(0x31, &block)
 }
 
-/// From 192.0.2.`host`.
+/// A header for the client 192.0.2.`host`.
 pub fn from(host: u8) -> Vec<u8> {
     format!("PROXY TCP4 192.0.2.{host} 198.51.100.1 51234 443\r\n").into_bytes()
 }
@@ -72,15 +72,15 @@ pub fn all_fronts(vestibule: &Vestibule) -> [Front; 3] {
     [tcp, unix, Front::Tcp(vestibule.address("plain"))]
 }
 
-/// A connection that has sent `bytes`.
+/// A connection on which `bytes` were sent.
 pub async fn sent(front: &Front, bytes: &[u8]) -> Socket {
     let mut socket = front.socket().await.expect("a connection");
-    // It may have heard enough before the end.
+    // The proxy may close before it has read everything.
     let _ = socket.write_all(bytes).await;
     socket
 }
 
-/// The connection is closed, and nothing was said on it.
+/// Checks that the connection is closed without an answer.
 pub async fn assert_closed(mut socket: Socket) {
     let mut answer = Vec::new();
     let _ = soon("a close", socket.read_to_end(&mut answer)).await;
@@ -97,7 +97,7 @@ pub async fn assert_echoes(mut client: impl AsyncRead + AsyncWrite + Unpin) {
     assert_eq!(answer, b"word");
 }
 
-/// Sends `first` in front of what is written first, in one write.
+/// Sends `first` in one write with the first bytes that are written.
 pub struct Joined {
     pub first: Vec<u8>,
     pub socket: Socket,

@@ -1,10 +1,10 @@
-//! Streams of bytes of which every one is known: what is lost, doubled or moved is seen.
+//! Streams in which every byte is known, so that lost, repeated and reordered bytes are found.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// A generator whose every byte depends on the seed and its place (xorshift64*).
+/// A generator in which every byte depends on the seed and its position (xorshift64*).
 #[derive(Clone, Debug)]
 pub struct Bytes {
     state: u64,
@@ -31,13 +31,14 @@ impl Bytes {
         }
     }
 
-    /// A length from 1 to `most`: the size of the next piece.
+    /// A length from 1 to `most` bytes, for the next piece.
     fn length(&mut self, most: usize) -> usize {
         (self.next() as usize % most) + 1
     }
 }
 
-/// The block in which bytes are made and checked; a multiple of 8, so that pieces do not matter.
+/// Bytes are generated and checked in blocks of this size. It is a multiple of 8, so that the size
+/// of pieces does not matter.
 const BLOCK: usize = 64 * 1024;
 
 /// Writes `total` bytes of the stream `seed` in pieces of random size, and closes the side.
@@ -64,7 +65,7 @@ pub async fn send<W: AsyncWrite + Unpin>(
     writer.shutdown().await
 }
 
-/// Reads to the end and checks that it was the stream `seed`, whole and once.
+/// Reads to the end, and checks that the bytes are the complete stream `seed`.
 pub async fn expect<R: AsyncRead + Unpin>(reader: &mut R, seed: u64, total: usize) {
     let mut bytes = Bytes::seeded(seed);
     let (mut block, mut wanted) = (vec![0; BLOCK], vec![0; BLOCK]);

@@ -1,4 +1,4 @@
-//! A site of its own whose configuration and certificates change while it runs.
+//! A site whose configuration and certificates change while it runs.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use super::vestibule::{Vestibule, complete, message};
 
 pub type Client = TlsStream<TcpStream>;
 
-/// A site with an authority of its own, whose certificates may change.
+/// A site with an authority of its own and certificates that may change.
 pub struct Site {
     pub directory: Arc<TempDir>,
     pub authority: Authority,
@@ -60,7 +60,7 @@ impl Site {
         Vestibule::start_whole(Arc::clone(&self.directory), &config(rest)).await
     }
 
-    /// Writes another configuration in the place of the one that runs.
+    /// Replaces the configuration file.
     pub fn configure(&self, text: &str) {
         replace(
             &self.path("vestibule.toml"),
@@ -103,7 +103,7 @@ pub async fn connect(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> io::R
         .await
 }
 
-/// The certificate that a new client is shown. One that resumes a session is shown none.
+/// The certificate that a new client gets. A client that resumes a session gets none.
 pub async fn shown(vestibule: &Vestibule, site: &Site) -> Vec<u8> {
     let client = connect(vestibule, &site.config(None)).await;
     let client = client.expect("a handshake");
@@ -127,7 +127,7 @@ pub async fn echo(client: &mut Client) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until it has reloaded so many times.
+/// Waits until Vestibule has reloaded this many times.
 pub async fn reloaded(vestibule: &Vestibule, times: usize) {
     vestibule.said("reloaded", times).await;
 }
@@ -139,7 +139,7 @@ pub async fn refused(vestibule: &Vestibule) -> String {
     message(&event).to_owned()
 }
 
-/// Waits until it has refused to reload so many times.
+/// Waits until Vestibule has refused this many reloads.
 pub async fn refusals(vestibule: &Vestibule, times: usize) {
     soon("a refusal", async {
         let is_one = |event: &serde_json::Value| message(event).starts_with("reload failed");

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::{
 use super::pki::Issued;
 use super::project;
 
-/// TCP or Unix: what is under the TLS.
+/// TCP or Unix: the transport below TLS.
 #[derive(Debug)]
 pub enum Socket {
     Tcp(TcpStream),
@@ -26,7 +26,7 @@ pub enum Socket {
 
 pub type Client = TlsStream<Socket>;
 
-/// Where a client connects.
+/// The address of a listener.
 #[derive(Clone, Debug)]
 pub enum Front {
     Tcp(String),
@@ -38,7 +38,8 @@ impl Front {
         match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
-                // As every TLS client does: the second half of its handshake would wait 40 ms.
+                // Like every TLS client: otherwise the second half of the handshake would wait 40
+                // ms.
                 stream.set_nodelay(true)?;
                 Ok(Socket::Tcp(stream))
             }
@@ -46,7 +47,7 @@ impl Front {
         }
     }
 
-    /// A finished handshake for the name `localhost`.
+    /// Connects and performs a handshake for the name `localhost`.
     pub async fn connect(&self) -> io::Result<Client> {
         tls(self.socket().await?, rustls::ALL_VERSIONS).await
     }
@@ -59,7 +60,7 @@ impl Front {
     }
 }
 
-/// A TCP connection from an address of our choice.
+/// A TCP connection from the source address `source`.
 pub async fn from(source: &str, to: &str) -> io::Result<Socket> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(format!("{source}:0").parse().expect("an address"))?;
@@ -68,7 +69,7 @@ pub async fn from(source: &str, to: &str) -> io::Result<Socket> {
     Ok(Socket::Tcp(stream))
 }
 
-/// What a TLS client says first.
+/// The first message of a TLS client.
 pub fn client_hello() -> Vec<u8> {
     let name = "localhost".try_into().expect("a name");
     let config = config(rustls::ALL_VERSIONS);
@@ -82,7 +83,7 @@ pub async fn connect(address: &str) -> io::Result<Client> {
     Front::Tcp(address.to_owned()).connect().await
 }
 
-/// A finished handshake over a socket that is connected already.
+/// Performs a handshake over a connected socket.
 pub async fn handshake(socket: Socket) -> io::Result<Client> {
     tls(socket, rustls::ALL_VERSIONS).await
 }
@@ -110,7 +111,8 @@ pub fn config(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfi
     Arc::new(config)
 }
 
-/// A client of servers that `authority` vouches for, in PEM, with a certificate or without.
+/// The configuration of a client that trusts `authority`, in PEM, with or without a certificate of
+/// its own.
 pub fn config_for(
     versions: &[&'static SupportedProtocolVersion],
     authority: &str,

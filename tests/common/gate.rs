@@ -1,4 +1,4 @@
-//! A worker's side of the gate, written from the contract alone.
+//! A worker's side of the gate, written from its documentation alone.
 
 use std::io;
 use std::path::Path;
@@ -12,12 +12,12 @@ use super::soon;
 /// Sends a line and returns the socket.
 pub async fn send(gate: &Path, line: &str) -> UnixStream {
     let mut socket = UnixStream::connect(gate).await.expect("the gate");
-    // The gate may have said no and closed already; then its answer is there to be read.
+    // The gate may have refused and closed already; its answer can still be read.
     let _ = socket.write_all(format!("{line}\n").as_bytes()).await;
     socket
 }
 
-/// Reads one line, without its `\n`, and not a byte behind it.
+/// Reads one line without its `\n`, and no byte after it.
 pub async fn line(socket: &mut UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
     loop {
@@ -28,7 +28,7 @@ pub async fn line(socket: &mut UnixStream) -> io::Result<String> {
     }
 }
 
-/// What the gate said to a line.
+/// The gate's answer to a line.
 #[derive(Debug)]
 pub enum Answer {
     Ok(Value, UnixStream),
@@ -61,14 +61,15 @@ pub async fn claim(gate: &Path, id: &str) -> Answer {
     ask(gate, &format!("CLAIM {id}")).await
 }
 
-/// Until those who came to the gate before are served: it answers in turn, if only that it is busy.
+/// Waits until the gate has read the lines of earlier clients: it answers in order, if only with
+/// `busy`.
 pub async fn until_in_place(gate: &Path) {
     let unknown = "00000000-0000-4000-8000-000000000000";
     let answer = soon("an answer", claim(gate, unknown)).await;
     assert!(matches!(&answer, Answer::No(reason) if ["unknown", "busy"].contains(&&**reason)));
 }
 
-/// A watcher, in its place. Nothing but lines comes, so they need not be read byte by byte.
+/// A watcher that the gate has registered. It gets only lines, so it may buffer.
 pub struct Watch(Lines<BufReader<UnixStream>>);
 
 impl Watch {
@@ -78,7 +79,7 @@ impl Watch {
         Self(BufReader::new(socket).lines())
     }
 
-    /// The next event but pings.
+    /// The next event that is not a ping.
     pub async fn next(&mut self) -> io::Result<String> {
         loop {
             match self.0.next_line().await? {

@@ -1,4 +1,4 @@
-//! What the tests of the running program share: the program itself, TLS clients, backends, bytes.
+//! Shared by all tests of the running program: the program itself, TLS clients, backends, bytes.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -23,12 +23,12 @@ pub mod world;
 use std::future::Future;
 use std::time::Duration;
 
-/// Fails loudly instead of hanging.
+/// Fails with a message instead of hanging.
 pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     within(SOON, what, future).await
 }
 
-/// Far above what anything here takes: it decides no test that would otherwise end.
+/// Far above the time that anything here takes: it only ends tests that would never end.
 pub const SOON: Duration = Duration::from_secs(60);
 
 pub async fn within<F: Future>(bound: Duration, what: &str, future: F) -> F::Output {
@@ -38,7 +38,7 @@ pub async fn within<F: Future>(bound: Duration, what: &str, future: F) -> F::Out
     }
 }
 
-/// Waits until `is_so` returns true: for what the kernel does in its own time.
+/// Waits until `is_so` returns true. For changes in the kernel, which send no event.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     soon(what, async {
         while !is_so() {

@@ -1,4 +1,4 @@
-//! Certificates made for a test: authorities, who they vouch for, and whom no longer.
+//! Certificates for tests: authorities, what they issue, and what they revoke.
 
 pub mod openssl;
 
@@ -18,7 +18,7 @@ use self::openssl::rsa_key;
 /// A certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    /// Its certificate, and those above it up to the root, which is left out.
+    /// Its certificate and those above it, without the root.
     chain: String,
 }
 
@@ -30,7 +30,7 @@ pub struct Issued {
     pub serial: u64,
 }
 
-/// Whom a certificate is for, and when.
+/// The owner and the properties of a certificate.
 #[derive(Clone, Default)]
 pub struct Subject {
     pub cn: Option<&'static str>,
@@ -39,15 +39,16 @@ pub struct Subject {
     pub uri: &'static [&'static str],
     pub rsa: bool,
     pub expired: bool,
-    /// As public authorities issue them for servers: for 90 days, and to sign with alone.
+    /// Like the server certificates of public authorities: valid for 90 days, with the key usage to
+    /// sign only.
     pub public: bool,
-    /// May sign OCSP responses for who issues its certificate.
+    /// May sign OCSP responses for the issuer of its certificate.
     pub responder: bool,
-    /// Has a certificate policy that is critical.
+    /// Has a critical certificate policy.
     pub critical: bool,
 }
 
-/// What an OCSP responder knows of a certificate.
+/// The state of a certificate at an OCSP responder.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Status {
     Good,
@@ -91,7 +92,7 @@ impl Authority {
         }
     }
 
-    /// One that this one vouches for.
+    /// An intermediate that this authority has issued.
     pub fn intermediate(&self, name: &str) -> (Self, u64) {
         let mut params = authority(name);
         let serial = serial();
@@ -105,7 +106,8 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// Another certificate for an authority that this one vouches for already, in PEM.
+    /// Another certificate, in PEM, for an authority to which this one has issued a certificate
+    /// before.
     pub fn vouch_again(&self, name: &str, other: &Self) -> String {
         let mut params = authority(name);
         params.serial_number = Some(SerialNumber::from(serial()));
@@ -115,7 +117,7 @@ impl Authority {
 
     pub fn issue(&self, subject: &Subject) -> Issued {
         let key = match subject.rsa {
-            // rcgen makes no RSA keys with this library; openssl does.
+            // rcgen cannot generate RSA keys with this library; openssl can.
             true => KeyPair::from_pem(&rsa_key()).expect("a key"),
             false => key(),
         };
@@ -175,14 +177,14 @@ impl Authority {
         }
     }
 
-    /// A certificate for a host whose key is there already, in PEM.
+    /// A certificate, in PEM, for a host with an existing key.
     pub fn certify(&self, name: &str, key: &KeyPair) -> String {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         let certificate = params.signed_by(key, &self.issuer);
         certificate.expect("a certificate").pem()
     }
 
-    /// With its key, in PEM, as who signs.
+    /// The authority's own certificate and key in PEM, for signing.
     pub fn signer(&self) -> Issued {
         Issued {
             chain: self.pem(),
@@ -205,7 +207,7 @@ impl Authority {
         }
     }
 
-    /// Its list of what it has revoked, in PEM.
+    /// Its revocation list with these serial numbers, in PEM.
     pub fn revocations(&self, serials: &[u64]) -> String {
         list(serials)
             .signed_by(&self.issuer)
@@ -214,7 +216,7 @@ impl Authority {
             .expect("PEM")
     }
 
-    /// As [`Self::revocations`], with its name written so.
+    /// Like [`Self::revocations`], with its name in this encoding.
     pub fn revocations_as(&self, name: impl Into<DnValue>, serials: &[u64]) -> String {
         let mut params = authority("");
         params.distinguished_name = DistinguishedName::new();
@@ -254,7 +256,7 @@ impl Issued {
     }
 }
 
-/// Puts a file in the place of another, at once.
+/// Replaces a file atomically.
 pub fn replace(path: &Path, content: &str) {
     let beside = path.with_extension("new");
     fs::write(&beside, content).expect("a file");
@@ -278,7 +280,7 @@ fn key() -> KeyPair {
 const ROOT: u64 = 0x1234_5678;
 
 fn serial() -> u64 {
-    // As long as those of public authorities.
+    // As long as the serial numbers of public authorities.
     static NEXT: AtomicU64 = AtomicU64::new(0x4000_0000_0000_0000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

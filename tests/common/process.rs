@@ -1,4 +1,4 @@
-//! Programs of other people, and our own commands: started, listened to, ended by their id.
+//! Other programs and our own commands: started, read, and ended by their process id.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,7 +16,7 @@ use super::{SOON, project, soon, within};
 pub fn tool(name: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path)
-        // Not on everybody's PATH, and nginx lives there.
+        // These directories are not on every PATH, and nginx is there.
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
         .map(|directory| directory.join(name))
         .find(|file| file.is_file());
@@ -26,7 +26,7 @@ pub fn tool(name: &str) -> Command {
     }
 }
 
-/// curl that trusts certs/ca.pem and says why it failed, whatever this machine's settings are.
+/// A curl that trusts certs/ca.pem and prints errors, whatever the settings of this machine are.
 pub fn curl() -> Command {
     let mut command = tool("curl");
     command
@@ -45,7 +45,7 @@ pub fn s_client(address: &str) -> Command {
     command
 }
 
-/// node where it finds the module `ws`.
+/// A node that finds the module `ws`.
 pub fn node() -> Command {
     let directory = project("examples/node");
     let module = Path::new(&directory).join("node_modules/ws");
@@ -66,7 +66,7 @@ pub fn python() -> Command {
     python_tool("python3")
 }
 
-/// A command that one of these packages brings.
+/// A command that one of these packages installs.
 pub fn python_tool(name: &str) -> Command {
     let tool = project(&format!("target/python/bin/{name}"));
     assert!(
@@ -81,7 +81,7 @@ pub fn vestibule() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vestibule"))
 }
 
-/// Where the binary under test is: for the PATH of scripts that call it by name.
+/// A PATH with the binary under test, for scripts that call it by name.
 pub fn path_with_vestibule() -> std::ffi::OsString {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_vestibule"));
     let directory = binary.parent().expect("a directory").to_owned();
@@ -90,7 +90,7 @@ pub fn path_with_vestibule() -> std::ffi::OsString {
     std::env::join_paths(paths).expect("no colon in it")
 }
 
-/// What a program that has ended left behind.
+/// The exit status and the output of a program.
 #[derive(Debug)]
 pub struct Done {
     pub code: Option<i32>,
@@ -99,7 +99,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// What it printed, if it ended well.
+    /// Its stdout, if it succeeded.
     #[track_caller]
     pub fn ok(self) -> Vec<u8> {
         assert_eq!(self.code, Some(0), "{}", self.err);
@@ -117,7 +117,7 @@ pub async fn run(command: Command, input: &[u8]) -> Done {
     run_within(SOON, command, input).await
 }
 
-/// As [`run`], for a program that takes its time.
+/// Like [`run`], for a program that takes longer.
 pub async fn run_within(bound: Duration, mut command: Command, input: &[u8]) -> Done {
     let what = format!("{:?}", command.as_std());
     let mut child = command
@@ -129,7 +129,7 @@ pub async fn run_within(bound: Duration, mut command: Command, input: &[u8]) -> 
         .unwrap_or_else(|error| panic!("{what}: {error}"));
     let mut stdin = child.stdin.take().expect("piped");
     let feed = async move {
-        // It may end without having read it all; what it says then is what counts.
+        // It may exit without reading everything; its output is what matters.
         let _ = stdin.write_all(input).await;
     };
     let ended = within(bound, &what, async {
@@ -149,7 +149,7 @@ pub async fn output(command: Command) -> Done {
     run(command, b"").await
 }
 
-/// A program in the background. Killed, by its id, when dropped.
+/// A program in the background. Dropping it kills the process by its id.
 pub struct Process {
     child: Child,
     what: String,
@@ -157,7 +157,7 @@ pub struct Process {
     _readers: JoinSet<()>,
 }
 
-/// What a program has said so far, line by line.
+/// The output of a program so far, line by line.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
     pub out: Vec<String>,
@@ -169,7 +169,7 @@ impl Process {
         Self::spawn(command, Stdio::null())
     }
 
-    /// With what to write its stdin with.
+    /// Also returns its stdin.
     pub fn start_listening(command: Command) -> (Self, ChildStdin) {
         let mut process = Self::spawn(command, Stdio::piped());
         let stdin = process.child.stdin.take().expect("piped");
@@ -200,12 +200,12 @@ impl Process {
         }
     }
 
-    /// The first line, past or to come, that contains `part`, on stdout or stderr.
+    /// The first line on stdout or stderr, past or future, that contains `part`.
     pub async fn line(&self, part: &str) -> String {
         self.lines(part, 1).await.remove(0)
     }
 
-    /// The lines that contain `part`, as soon as there are `count` of them.
+    /// Waits for `count` lines that contain `part`, and returns them.
     pub async fn lines(&self, part: &str, count: usize) -> Vec<String> {
         match self.heard(part, count).await {
             Some(lines) => lines,
@@ -217,7 +217,7 @@ impl Process {
         }
     }
 
-    /// As [`Process::lines`]; `None` if it ended without them.
+    /// Like [`Process::lines`]; `None` if it exits without them.
     pub async fn heard(&self, part: &str, count: usize) -> Option<Vec<String>> {
         let find = |said: &Said| -> Vec<String> {
             let lines = said.out.iter().chain(&said.err);
@@ -237,7 +237,7 @@ impl Process {
         self.child.id().expect("not waited for")
     }
 
-    /// The processes that it has started and not waited for.
+    /// The number of its child processes, including zombies.
     pub fn children(&self) -> usize {
         let pid = self.pid();
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
@@ -253,7 +253,7 @@ impl Process {
         self.child.try_wait().expect("our own child").is_none()
     }
 
-    /// How it ended, and all that it said.
+    /// Its exit status and its whole output.
     pub async fn wait(mut self) -> (ExitStatus, Said) {
         let status = soon(&self.what, self.child.wait()).await;
         let mut said = self.said.clone();
@@ -265,7 +265,7 @@ impl Process {
         (status.expect("our own child"), self.said())
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM, and returns the exit code.
     pub async fn terminate(self) -> Option<i32> {
         self.signal(Signal::TERM);
         self.wait().await.0.code()

@@ -1,11 +1,11 @@
-//! What the kernel lets a process have, and what it has had.
+//! Resources of processes: limits, and what was used.
 
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::Command;
 
-/// The command, under a hard limit of so many open descriptors.
+/// The command with a hard limit on open descriptors.
 pub fn limited(command: Command, descriptors: usize) -> Command {
     let inner = command.as_std();
     let mut outer = Command::new("/bin/sh");
@@ -23,7 +23,7 @@ pub fn limited(command: Command, descriptors: usize) -> Command {
     outer
 }
 
-/// Lets this process, the test, have as many descriptors as it may.
+/// Raises the limit on this process's descriptors as far as possible.
 pub fn raise_own_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let limit = Rlimit {
@@ -36,7 +36,7 @@ pub fn raise_own_limit() {
 /// The CPU time that a process has used so far, in seconds.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a live process");
-    // The fields after the name, which may itself have spaces and parentheses (proc(5)).
+    // The fields after the name, which may contain spaces and parentheses (proc(5)).
     let (_, fields) = stat.rsplit_once(") ").expect("a name");
     let ticks: f64 = fields
         .split_whitespace()

@@ -1,5 +1,5 @@
-//! A proxy in client mode: clients in plaintext and with TLS before it, a TLS backend behind it of
-//! which the test is the server.
+//! A proxy in client mode, with plaintext and TLS clients in front of it, and the test as the TLS
+//! backend behind it.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ use super::client::{Front, Socket};
 use super::soon;
 use super::vestibule::{Relay, Vestibule};
 
-/// Certificates that the authority `ca` has signed: `api`, for the name `api.internal`, and `us`.
+/// Certificates from the authority `ca`: `api`, for the name `api.internal`, and `us`.
 pub fn certificates() -> Arc<TempDir> {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let authority = Authority::new(directory.path(), "ca");
@@ -30,17 +30,17 @@ pub fn certificates() -> Arc<TempDir> {
     directory
 }
 
-/// The identity of `api`.
+/// The identity in the certificate `api`.
 pub const API: &str = "spiffe://corp/ns/prod/sa/api";
 
-/// As in a configuration, for a backend that shows the certificate `api`.
+/// The configuration for a backend with the certificate `api`.
 pub const TLS: &str = "[backend.tls]\nserver_name = \"api.internal\"\nca = \"ca.pem\"\n";
 
-/// Clients that come in plaintext.
+/// Listeners for plaintext clients.
 pub const IN_THE_CLEAR: &str = "[[listener]]\nname = \"clear\"\naddress = \"127.0.0.1:0\"\n\
     [[listener]]\nname = \"clear-unix\"\naddress = \"unix:{dir}/clear.sock\"\n";
 
-/// What the backend's listener is.
+/// The kind of the backend's listener.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Tcp,
@@ -78,7 +78,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// `more` is what the configuration has beyond the backend `app` and its name and CA.
+    /// `more` is appended to the configuration of the backend `app`, which has a name and a CA.
     pub async fn new(relay: Relay, kind: Kind, acceptor: ServerConfig, more: &str) -> Self {
         Self::start(certificates(), relay, kind, acceptor, more).await
     }
@@ -116,7 +116,7 @@ impl Site {
         ]
     }
 
-    /// The backend's side of the next connection, past its handshake.
+    /// The backend's side of the next connection, after its handshake.
     pub async fn server(&self) -> Server {
         self.shaken().await.expect("a handshake")
     }
@@ -132,7 +132,7 @@ impl Site {
     }
 }
 
-/// A server that shows the certificate `name` of the directory.
+/// A server with the certificate `name` from the directory.
 pub fn server(
     directory: &Path,
     name: &str,
@@ -145,7 +145,7 @@ pub fn server(
         .expect("a pair")
 }
 
-/// As [`server`], of a certificate that rustls would not have either.
+/// Like [`server`], with a certificate that rustls's usual configuration would refuse.
 pub fn odd_server(
     directory: &Path,
     name: &str,
@@ -159,7 +159,7 @@ pub fn odd_server(
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)))
 }
 
-/// As [`server`], of one that wants a certificate of the authority `ca`.
+/// Like [`server`], and requires client certificates from the authority `ca`.
 pub fn strict_server(
     directory: &Path,
     name: &str,

@@ -1,4 +1,4 @@
-//! Other users of this machine: tests as root can be any of them.
+//! Other users of this machine: a test that runs as root can act as any of them.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -10,28 +10,28 @@ use tempfile::TempDir;
 
 use super::soon;
 
-/// Nobody's on most systems; not root's, and not ours.
+/// `nobody` on most systems; neither root nor the user of the test.
 pub const STRANGER: u32 = 65_534;
 
-/// A directory that every user can enter, and only ours change.
+/// A directory that every user may enter and only this user may change.
 pub fn enterable() -> Arc<TempDir> {
     let directory = tempfile::tempdir().expect("a directory");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("ours");
     Arc::new(directory)
 }
 
-/// Only root can become somebody else. A test that nobody can see fail would be worse than none.
+/// Only root can act as another user. A test that is silently skipped would be worse than none.
 pub fn require_root() {
     assert!(geteuid().is_root(), "this test must run as root");
 }
 
-/// What this comes to when another user does it.
+/// The result of `work` when another user runs it.
 pub async fn as_user<T: Send + 'static>(
     uid: u32,
     gid: u32,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    // On Linux a thread has its own credentials, and this one ends with them.
+    // On Linux a thread has its own credentials, and these end with the thread.
     let (done, is_done) = tokio::sync::oneshot::channel();
     let thread = std::thread::spawn(move || {
         become_user(uid, gid);

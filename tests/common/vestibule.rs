@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 
 use super::{project, soon};
 
-/// A running Vestibule. Killed, by its id, when dropped.
+/// A running Vestibule. Dropping it kills the process by its id.
 pub struct Vestibule {
-    /// Before it was started.
+    /// The time before the start.
     born: Instant,
     child: Child,
     pub directory: Arc<TempDir>,
@@ -26,8 +26,8 @@ pub struct Vestibule {
     _reader: JoinSet<()>,
 }
 
-/// A listener that speaks TLS on a free port, and one without on a Unix socket in the test's
-/// directory: `{dir}` in a configuration stands for that directory.
+/// A listener with TLS on a free port, and one on a Unix socket in the test's directory. `{dir}` in
+/// a configuration stands for that directory.
 pub const LISTENERS: &str = r#"
 [[listener]]
 name = "tcp"
@@ -42,7 +42,7 @@ address = "unix:{dir}/front.sock"
 certificates = [ { chain = "{certs}/server.pem", key = "{certs}/server-key.pem" } ]
 "#;
 
-/// What comes over TCP goes to an echo, what comes over the Unix socket to workers.
+/// TCP clients get an echo, clients of the Unix socket get workers.
 pub const ECHO_AND_WORKERS: &str = r#"
 [[backend]]
 name = "echo"
@@ -58,7 +58,7 @@ listener = ["unix"]
 backend = "app"
 "#;
 
-/// Who moves the bytes of TLS clients.
+/// The `relay` of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Relay {
     Auto,
@@ -77,7 +77,7 @@ impl Relay {
         format!("{RUNTIME}relay = \"{word}\"\n")
     }
 
-    /// What the log calls a side with TLS.
+    /// The word in the log for a side with TLS.
     pub fn side(self) -> &'static str {
         match self {
             Self::Auto => "record",
@@ -87,12 +87,12 @@ impl Relay {
 }
 
 impl Vestibule {
-    /// Starts with the two listeners of [`LISTENERS`] and what `config` adds to them.
+    /// Starts with the two listeners of [`LISTENERS`], followed by `config`.
     pub async fn start(config: &str) -> Self {
         Self::start_in(Arc::new(tempfile::tempdir().expect("a directory")), config).await
     }
 
-    /// As [`Self::start`], with this relay.
+    /// Like [`Self::start`], with this relay.
     pub async fn start_over(relay: Relay, config: &str) -> Self {
         Self::start(&(relay.config() + config)).await
     }
@@ -108,14 +108,14 @@ impl Vestibule {
         vestibule
     }
 
-    /// As [`Self::start_whole`], beside others in the same directory.
+    /// Like [`Self::start_whole`], beside others in the same directory.
     pub async fn start_as(directory: &Arc<TempDir>, file: &str, config: &str) -> Self {
         let vestibule = Self::spawn_as(Arc::clone(directory), file, config, |command| command);
         vestibule.until_started().await;
         vestibule
     }
 
-    /// Starts without waiting for anything. `change` may wrap or extend the command.
+    /// Starts and waits for nothing. `change` may wrap or extend the command.
     pub fn spawn(
         directory: Arc<TempDir>,
         config: &str,
@@ -151,7 +151,8 @@ impl Vestibule {
         reader.spawn(async move {
             let mut lines = stderr.lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                // What is no JSON is kept as text: a panic, an error before logging is set up.
+                // A line that is not JSON is kept as text: a panic, or an error before logging is
+                // set up.
                 let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 sender.send_modify(|log| log.push(event));
             }
@@ -170,7 +171,7 @@ impl Vestibule {
         soon("start", started).await;
     }
 
-    /// The first event, past or to come, for which `is_it` holds.
+    /// The first event, past or future, for which `is_it` returns true.
     pub async fn event(&self, mut is_it: impl FnMut(&Value) -> bool) -> Value {
         let mut log = self.log.clone();
         let found = soon("the event", log.wait_for(|log| log.iter().any(&mut is_it))).await;
@@ -187,7 +188,7 @@ impl Vestibule {
         }
     }
 
-    /// Waits until it has said this so many times.
+    /// Waits until it has logged this text `count` times.
     pub async fn said(&self, text: &str, count: usize) {
         let mut log = self.log.clone();
         let is_enough = |log: &Vec<Value>| {
@@ -200,12 +201,12 @@ impl Vestibule {
         }
     }
 
-    /// Everything logged so far.
+    /// Everything that was logged so far.
     pub fn log(&self) -> Vec<Value> {
         self.log.borrow().clone()
     }
 
-    /// Everything that it logged, once it has ended.
+    /// Everything that was logged until the exit.
     pub async fn whole_log(&self) -> Vec<Value> {
         let mut log = self.log.clone();
         soon("the end of the log", async {
@@ -215,7 +216,7 @@ impl Vestibule {
         self.log()
     }
 
-    /// How long it has run, at most.
+    /// The longest time that it can have run.
     pub fn age(&self) -> Duration {
         self.born.elapsed()
     }
@@ -229,7 +230,7 @@ impl Vestibule {
         self.address("tcp")
     }
 
-    /// The address of a TCP listener, as it was printed at the start.
+    /// The address of a TCP listener, from the log of the start.
     pub fn address(&self, listener: &str) -> String {
         let log = self.log.borrow();
         let line = log.iter().find(|event| {
@@ -248,7 +249,7 @@ impl Vestibule {
         self.path("run/gate.sock")
     }
 
-    /// How the connections have ended so far, counted by outcome, the refused ones included.
+    /// The number of connections by outcome so far, including the refused ones.
     pub fn outcomes(&self) -> HashMap<String, usize> {
         outcomes(&self.log.borrow())
     }
@@ -267,13 +268,15 @@ impl Vestibule {
         }
     }
 
-    /// Waits until `count` connections have ended with `outcome`, all over this relay.
+    /// Waits until `count` connections have ended with `outcome`, and checks the relay of all
+    /// connections.
     pub async fn ended_over(&self, relay: Relay, outcome: &str, count: usize) {
         self.ended(outcome, count).await;
         self.assert_over(relay);
     }
 
-    /// Checks that this relay served all clients, which have TLS, and their backends.
+    /// Checks that all clients and backends with TLS were relayed in this way. All clients must
+    /// have TLS.
     pub fn assert_over(&self, relay: Relay) {
         let sides = self.sides();
         assert_ne!(sides.len(), 0, "no connection had a relay");
@@ -284,8 +287,8 @@ impl Vestibule {
         }
     }
 
-    /// What the log calls the client's side and the backend's side of each ended connection that had
-    /// a route; `none` for a backend that never had the connection.
+    /// The words in the log for the client's side and the backend's side of each ended connection
+    /// with a route. The backend's side is `none` if no backend had the connection.
     pub fn sides(&self) -> Vec<(String, String)> {
         let word = |side: &Value| side.as_str().unwrap_or("none").to_owned();
         let sides = |it: &Value| {
@@ -318,20 +321,20 @@ impl Vestibule {
             .expect("our own child")
     }
 
-    /// SIGTERM, and the exit code.
+    /// Sends SIGTERM, and returns the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
         self.wait().await.code()
     }
 
-    /// SIGKILL: no cleanup of its own.
+    /// Sends SIGKILL, so that it cannot clean up.
     pub async fn kill(mut self) -> Arc<TempDir> {
         self.signal(rustix::process::Signal::KILL);
         self.wait().await;
         Arc::clone(&self.directory)
     }
 
-    /// How many descriptors the process has open.
+    /// The number of open descriptors of the process.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.pid()))
             .expect("a live process")
@@ -350,11 +353,11 @@ impl Vestibule {
     }
 }
 
-/// What a configuration has that does not say it itself; keys of `[runtime]` may follow.
+/// The common part of configurations. Keys of `[runtime]` may follow.
 pub const RUNTIME: &str =
     "[runtime]\nworkers = 2\ndirectory = \"{dir}/run\"\nlog_format = \"json\"\n";
 
-/// Fills in the test's directory and the certificates', and where logs and sockets go.
+/// Fills in the directories of the test and of the certificates, and the paths of logs and sockets.
 pub fn complete(directory: &TempDir, config: &str) -> String {
     let config = if config.contains("[runtime]") {
         config.into()

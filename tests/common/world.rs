@@ -1,4 +1,4 @@
-//! A proxy with one backend, of which the test is the server, for each relay and kind of backend.
+//! A proxy whose only backend is the test, for each relay and each kind of backend.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::client::{Client, Front, Socket};
 use super::vestibule::{RELAYS, Relay, Vestibule};
 use super::{gate, soon};
 
-/// Where the plaintext goes.
+/// The kind of backend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum To {
     Tcp,
@@ -21,14 +21,14 @@ pub enum To {
 
 const KINDS: [To; 4] = [To::Tcp, To::Unix, To::Gate, To::Registered];
 
-/// Every relay before every kind of backend.
+/// Every relay with every kind of backend.
 pub fn all() -> impl Iterator<Item = (Relay, To)> {
     RELAYS
         .into_iter()
         .flat_map(|relay| KINDS.map(|to| (relay, to)))
 }
 
-/// A proxy with one backend, of which the test is the server.
+/// A proxy whose only backend is the test.
 pub struct World {
     pub vestibule: Vestibule,
     relay: Relay,
@@ -77,7 +77,7 @@ impl World {
         ]
     }
 
-    /// Waits until `count` connections have ended with `outcome`, each over the relay it was to.
+    /// Waits until `count` connections have ended with `outcome`, and checks the relay of all.
     pub async fn ended(&self, outcome: &str, count: usize) {
         self.vestibule.ended_over(self.relay, outcome, count).await;
     }
@@ -95,7 +95,7 @@ impl World {
         }
     }
 
-    /// Both sides of a new connection, past their first words.
+    /// Both sides of a new connection, after a first exchange.
     pub async fn pair(&self, front: &Front) -> (Client, Socket) {
         let (client, mut server) = tokio::join!(
             async {
@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-/// Runs a test over both relays, both listeners and all backends.
+/// Runs a test over both relays, both listeners and all kinds of backends.
 pub async fn everywhere<F>(timeouts: &str, outcome: &str, test: impl Fn(Client, Socket) -> F)
 where
     F: Future<Output = ()>,
@@ -138,8 +138,8 @@ where
     }
 }
 
-/// TCP says reset. A Unix socket has no reset but the one that closing over unread bytes makes, and
-/// the relay reads everything: there it is an end.
+/// On TCP this is a reset. A Unix socket is reset only by a close with unread bytes, and the relay
+/// reads everything, so on a Unix socket this is an end.
 pub async fn aborted(server: &mut Socket) {
     let read = server.read(&mut [0; 16]).await;
     match server {

@@ -1,8 +1,9 @@
-//! The line of a client that leaves at once.
+//! Clients that send one line and leave at once.
 
 use crate::*;
 
-/// As log shippers do: a line, and nobody stays for an answer. Unread tickets make a reset of the close.
+/// Log shippers do this: they send a line and do not wait for an answer. The unread tickets turn
+/// their close into a reset.
 #[tokio::test]
 async fn a_line_of_a_client_that_leaves_arrives() {
     for relay in RELAYS {
@@ -22,8 +23,9 @@ async fn a_line_of_a_client_that_leaves_arrives() {
     }
 }
 
-/// What arrives of so many clients, each of which says a line and closes, with `close_notify` or without.
-/// The backend `waits` for them, or comes when all have left.
+/// The lines that arrive from several clients, each of which sends a line and closes, with
+/// `close_notify` or without. The backend is there first if it `waits`; otherwise it comes after
+/// all clients have left.
 async fn lines(world: &World, to: To, waits: bool, says_so: bool) -> Vec<String> {
     let clients = async {
         for number in 0..how_many() {
@@ -43,7 +45,7 @@ async fn lines(world: &World, to: To, waits: bool, says_so: bool) -> Vec<String>
         for _ in 0..how_many() {
             let mut server = world.server().await;
             let mut said = Vec::new();
-            // How it ends is not what this is about.
+            // The kind of the end does not matter here.
             let _ = soon("an end", server.read_to_end(&mut said)).await;
             lines.push(String::from_utf8(said).expect("a line"));
         }
@@ -60,7 +62,7 @@ async fn lines(world: &World, to: To, waits: bool, says_so: bool) -> Vec<String>
     lines
 }
 
-/// As many clients as lines, of each kind.
+/// The number of clients of each kind.
 fn how_many() -> usize {
     match runs() {
         1 => 25,

@@ -1,4 +1,4 @@
-//! The limit of descriptors beside that of connections.
+//! The limit on descriptors together with the limit on connections.
 
 use crate::*;
 
@@ -41,11 +41,11 @@ async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
     let (vestibule, free, clients) = at_both_limits().await;
     let front = Front::Tcp(vestibule.tcp());
     for refused in 1..=5 {
-        // There is no descriptor to accept it with, and it is closed none the less.
+        // No descriptor is free to accept it, and it is closed all the same.
         assert!(soon("a close", front.connect()).await.is_err());
         vestibule.ended("over_limit", refused).await;
     }
-    // Nor does it make them queue for it: one at a time these would take half a minute.
+    // These clients do not queue for it either: one at a time they would take half a minute.
     common::within(Duration::from_secs(10), "a flood turned away", async {
         let turned_away = (0..FLOOD).map(|_| {
             let front = front.clone();
@@ -61,17 +61,17 @@ async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
     finish(front.connect().await.expect("room")).await;
 }
 
-/// With as many connections as it may have and no descriptor left, how many these are, and who has
-/// them.
+/// A Vestibule with as many connections as its limit allows and without free descriptors, the
+/// number of connections, and the clients.
 async fn at_both_limits() -> (Vestibule, usize, Crowd) {
-    // More than fits beside the program's own descriptors, and fewer than twice as many.
+    // More connections than descriptors beside the program's own, and fewer than twice as many.
     let free = DESCRIPTORS - used(&start(1, ECHO_AND_GATE).await);
     let vestibule = start(free, ECHO_AND_GATE).await;
     let mut clients = Crowd::of(free, &Front::Tcp(vestibule.tcp()));
     for _ in 0..free {
         clients.served().await;
     }
-    // The one in reserve included, which looking for the next client may just have taken.
+    // This includes the descriptor in reserve, which the search for the next client may have taken.
     common::until("there is no descriptor left", || {
         used(&vestibule) == DESCRIPTORS
     })
@@ -79,8 +79,8 @@ async fn at_both_limits() -> (Vestibule, usize, Crowd) {
     (vestibule, free, clients)
 }
 
-/// The gate has let somebody in with the one in reserve, and nobody comes for whom it would look
-/// for another.
+/// The gate has accepted a client with the descriptor in reserve. No other client comes for which
+/// it would look for a new one.
 #[tokio::test]
 async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
     let (vestibule, free, clients) = at_both_limits().await;

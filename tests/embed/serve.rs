@@ -1,4 +1,4 @@
-//! Connections that the program has accepted itself.
+//! Connections that the embedding program has accepted itself.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinSet;
@@ -7,7 +7,7 @@ use vestibule::{Config, ConnectionFilter, Endpoint, Outcome, Proxy, Running, Ser
 use crate::BUDGET;
 use crate::common::{soon, until};
 
-/// One listener in the clear, and one that expects a PROXY protocol header from 10.0.0.0/8.
+/// One plaintext listener, and one that expects a PROXY protocol header from 10.0.0.0/8.
 async fn running(extra: &str) -> Running {
     let config: Config = format!(
         r#"
@@ -56,7 +56,7 @@ async fn a_drain_waits_for_it_and_takes_no_other() {
         client.shutdown().await.expect("open");
         assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
     };
-    // The drain begins before the talk.
+    // The drain begins before the exchange.
     let (drained, ()) = soon("a drain", async { tokio::join!(biased; drain, talk) }).await;
     assert_eq!(drained.cut, 0);
     let outcome = serving.join_next().await.expect("one").expect("no panic");

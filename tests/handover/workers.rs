@@ -1,4 +1,4 @@
-//! Workers that compete, die or stop.
+//! Workers that compete, die or hang.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -9,8 +9,8 @@ use crate::*;
 #[tokio::test]
 async fn competing_workers_serve_each_connection_once_and_whole() {
     for relay in RELAYS {
-        // All at once, on one thread of the test: on a slow machine a claim takes its time.
-        // And they come from one address, which has no share of the handshakes for so many.
+        // All of them run on one thread of the test, so a claim may take long on a slow machine.
+        // They also have one address, which may not hold so many of the handshakes.
         let limits = "[limits]\nhandshaking = \"unlimited\"\n";
         let config = format!("{limits}[timeouts]\nbackend = \"50s\"\n{APP}");
         let vestibule = Vestibule::start_over(relay, &config).await;
@@ -58,10 +58,10 @@ async fn competing_workers_serve_each_connection_once_and_whole() {
     }
 }
 
-/// What the workers have found out.
+/// The results of the workers.
 #[derive(Default)]
 struct Record {
-    /// The ids that were claimed, by whomever.
+    /// The ids that any worker has claimed.
     served: Mutex<Vec<String>>,
     losses: Mutex<usize>,
 }
@@ -84,7 +84,7 @@ async fn compete(mut watch: Watch, path: PathBuf, record: Arc<Record>) {
                 assert_eq!(facts["id"], id.as_str());
                 record.served.lock().expect("no panic").push(id);
                 serving.spawn(async move {
-                    // The client says which of the 200 it is.
+                    // The client sends its number, one of 200.
                     let seed = socket.read_u64().await.expect("a number");
                     let (mut reader, mut writer) = socket.split();
                     let sending = bytes::send(&mut writer, seed, BYTES);
@@ -100,7 +100,7 @@ async fn compete(mut watch: Watch, path: PathBuf, record: Arc<Record>) {
     }
 }
 
-/// Says which client it is and its bytes, and gets the worker's.
+/// Sends the client's number and bytes, and receives the worker's bytes.
 async fn converse(address: String, seed: u64) {
     let client = client::connect(&address).await.expect("a handshake");
     let (mut reader, mut writer) = tokio::io::split(client);
@@ -115,7 +115,7 @@ async fn converse(address: String, seed: u64) {
 
 const CONNECTIONS: u64 = 200;
 const WORKERS: usize = 8;
-/// With 200 connections 64 MiB each way, and then some.
+/// With 200 connections this makes a little more than 64 MiB in each direction.
 const BYTES: usize = 336 * 1024 + 7;
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another()
         .expect("an id")
         .to_owned();
 
-    // One is told and dies over its unread answer: the connection is offered again.
+    // One worker gets its answer and dies without reading it: the connection is offered again.
     for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
         let unaware = gate::send(&path, &line).await;
         let event = soon("an event", watch.next()).await.expect("an event");
@@ -143,7 +143,7 @@ async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another()
         drop(unaware);
         assert_eq!(soon("the offer", watch.offer()).await["id"], id.as_str());
     }
-    // Others are gone at any moment between their line and their answer.
+    // Others die at any moment between their line and their answer.
     for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
         for _ in 0..20 {
             drop(gate::send(&path, &line).await);
@@ -165,7 +165,7 @@ async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
     let mut waiting = Vec::new();
     for number in 0..6 {
         let worker = gate::send(&path, "ACCEPT app").await;
-        // Each waits before the next one comes: the gate has then read its line.
+        // Each one waits before the next one connects: by then the gate has read its line.
         let mut probe = gate::send(&path, "CLAIM 00000000-0000-4000-8000-000000000000").await;
         assert_eq!(
             gate::line(&mut probe).await.expect("an answer"),
@@ -198,7 +198,7 @@ async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
     }
 }
 
-/// A stopped process reads nothing, and the kernel takes its answers for it.
+/// A stopped process reads nothing, and the kernel accepts its answers.
 const STOPPED: &str = "import os, signal, socket, sys
 sockets = [socket.socket(socket.AF_UNIX) for _ in range(20)]
 for it in sockets:
@@ -229,7 +229,7 @@ async fn a_stopped_worker_swallows_no_connection() {
                 client.read_u8().await
             });
         }
-        // A worker that is well comes when the stopped one has had its chance.
+        // A healthy worker comes after the stopped one has failed.
         vestibule.said(HUNG, 1).await;
         for _ in 0..CLIENTS {
             let (_, mut socket) = soon("a claim", gate::accept(&vestibule.gate(), "app")).await;

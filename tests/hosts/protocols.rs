@@ -1,8 +1,8 @@
-//! The protocol that a client is answered with.
+//! Which protocol (ALPN) is selected.
 
 use crate::*;
 
-/// The first of ours that the client names and with which there is a route.
+/// The first protocol of ours that the client offers and for which there is a route.
 #[tokio::test]
 async fn the_protocol_is_one_that_a_route_can_serve() {
     let site = Site::new(vec![("wild", Subject::host(&["*.example"]))]);
@@ -25,7 +25,7 @@ async fn the_protocol_is_one_that_a_route_can_serve() {
         ("new.example", "http/1.1,h2", "ALPN protocol: h2"),
         ("new.example", "http/1.1", "ALPN protocol: http/1.1"),
         ("old.example", "h2,http/1.1", "ALPN protocol: http/1.1"),
-        // Nobody has said what its backend speaks.
+        // The configuration does not say what this backend speaks.
         ("any.example", "h2,http/1.1", "No ALPN negotiated"),
         ("any.example", "smtp", "No ALPN negotiated"),
         ("old.example", "h2", "access denied"),
@@ -41,7 +41,7 @@ async fn the_protocol_is_one_that_a_route_can_serve() {
     }
 }
 
-/// What `s_client` says that names some protocols, and `check --explain` of the first of them alone.
+/// Compares `s_client` with several protocols with `check --explain` for the first of them.
 #[tokio::test]
 async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
     let mut wrong = Vec::new();
@@ -85,9 +85,10 @@ type Explained = (
     &'static str,
 );
 
-/// Keys of the listener, its routes, what a client names, and what the handshake and `--explain` say.
+/// Keys of the listener, its routes, the client's protocols, and the results of the handshake and
+/// of `--explain`.
 const EXPLAINED: &[Explained] = &[
-    // What is denied is not to be had without a protocol.
+    // What a route denies is not available without a protocol either.
     (
         "",
         &[DENY_H2, TO],
@@ -110,7 +111,7 @@ const EXPLAINED: &[Explained] = &[
         "access_denied",
     ),
     ("", &[DENY_H2, TO], "foo", NONE, "protocol: none\n"),
-    // RFC 7301 §3.2, whatever the routes.
+    // RFC 7301 §3.2, whatever the routes are.
     (
         OURS,
         &[ONLY_H2, ONLY_HTTP],
@@ -132,7 +133,7 @@ const EXPLAINED: &[Explained] = &[
         DENIED,
         "access_denied: no route matches",
     ),
-    // Alice is to get to her backend, which is not known yet.
+    // Alice must reach her backend, and her identity is not known yet.
     (
         ASKS,
         &[ALICE, TO],
@@ -177,7 +178,7 @@ const ONLY_H2: &str = "alpn = \"h2\"\nbackend = \"hello\"";
 const ONLY_HTTP: &str = "alpn = \"http/1.1\"\nbackend = \"hello\"";
 const DENY_H2: &str = "alpn = \"h2\"\ndeny = true";
 
-/// All that `openssl s_client` says.
+/// The whole output of `openssl s_client`.
 async fn negotiate(vestibule: &Vestibule, options: &[&str]) -> String {
     let mut command = tool("openssl");
     command

@@ -1,4 +1,4 @@
-//! Addresses that cannot be had: who has them, and what to do.
+//! Addresses that cannot be bound: who has them, and what to do.
 
 use crate::*;
 
@@ -20,7 +20,8 @@ async fn a_port_in_use_is_named_and_nothing_is_left_behind() {
     assert!(!vestibule.path("front.sock").exists());
 }
 
-/// It may be the one that is to be reloaded, so that the configuration is well all the same.
+/// That process may be the one that will be reloaded, so this is not a problem of the
+/// configuration.
 #[tokio::test]
 async fn check_names_who_has_a_port() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -53,7 +54,7 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
     let directory = enterable();
     let long = "x".repeat(120);
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("ours");
-    // Only root may have the others.
+    // Only root may bind the others.
     let program = directory.path().join("vestibule");
     fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
     let unix = |path: &str| format!("unix:{}/{path}", directory.path().display());

@@ -1,4 +1,4 @@
-//! First bytes that are no handshake.
+//! First bytes that are not a handshake.
 
 use crate::*;
 
@@ -38,7 +38,7 @@ async fn curl_with_http_where_tls_is_spoken_gets_a_tls_alert() {
     let mut command = curl();
     command.args(["--http0.9", &url]);
     assert_is_alert(&output(command).await.ok(), "curl");
-    // As everybody calls it: an answer that is no HTTP, at once, instead of a hanging page.
+    // A common mistake: the answer is not HTTP but comes at once, so that the page does not hang.
     let mut command = curl();
     command.arg(&url);
     let done = output(command).await;
@@ -91,12 +91,12 @@ async fn a_first_message_that_is_no_hello_gets_unexpected_message() {
     }
 }
 
-/// In parts, so that rustls has it before the next record, and at once.
+/// Sent in parts, so that rustls has the hello before the next record, and at once.
 #[tokio::test]
 async fn a_record_in_one_segment_with_the_hello_is_looked_at_as_soon_as_one_behind_it() {
     for relay in RELAYS {
         let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
-        // Whatever it is, it is no answer to the ServerHello.
+        // Whatever this record is, it is no answer to the ServerHello.
         let bytes = [&hello()[..], b"\x16\x03\x03\x00\x05\x14\x00\x00\x01\x00"].concat();
         let mut socket = tcp(&vestibule).socket().await.expect("a connection");
         write(&mut socket, &bytes).await;
@@ -107,7 +107,8 @@ async fn a_record_in_one_segment_with_the_hello_is_looked_at_as_soon_as_one_behi
 
 const UNEXPECTED_MESSAGE: u8 = 10;
 
-/// A CLIENT-HELLO of version 2 with three cipher specs and a challenge, as browsers sent it until 2006.
+/// A version 2 CLIENT-HELLO with three cipher specs and a challenge, as browsers sent it until
+/// 2006.
 const SSL2_HELLO: [u8; 36] = [
     0x80, 0x22, 0x01, 0x03, 0x01, 0x00, 0x09, 0x00, 0x00, 0x00, 0x10, // lengths
     0x00, 0x00, 0x05, 0x00, 0x00, 0x04, 0x01, 0x00, 0x80, // RC4
