@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! The choice among addresses.
 
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
     }
 }
 
-/// Which name serves each of 400 clients.
+/// The address that serves each of 400 clients.
 async fn by_client(pool: &Pool, place: &Site) -> HashMap<String, String> {
     let mut served = HashMap::new();
     for client in 0..400 {
@@ -104,7 +104,7 @@ fn a_burst_does_not_all_go_to_the_address_that_had_the_fewest() {
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
     let targets = pool.targets();
     let _open = [0; 3].map(|a| Lease::new(Arc::clone(&targets[a])));
-    // All are chosen before the first has connected.
+    // All addresses are chosen before the first connect has ended.
     let burst: Vec<Lease> = (0..11)
         .filter_map(|_| pool.pick(None, &targets, &mut Vec::new()))
         .collect();
@@ -169,7 +169,7 @@ async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
     assert_eq!(names, ["a", "a", "a", "b", "b", "b"]);
     leases.retain(|lease| place.name_of(lease) == "a");
 
-    // Of the connections of the old one the new one knows how many are open, and when they end.
+    // The new pool knows how many connections of the old one are open, and when they end.
     let after = pool(&[], Balance::LeastConnections).with(Arc::clone(before.registry()));
     assert!(after.targets()[2].is_down());
     let (names, more) = dial_times(&after, &place, 3).await;

@@ -1,4 +1,4 @@
-//! Who is well, and who is passed over.
+//! Health of addresses: which are up, and which are skipped.
 
 use std::sync::mpsc;
 use std::thread;
@@ -18,7 +18,7 @@ async fn refuse_times(pool: &Pool, times: u32) {
     }
 }
 
-/// A pool of which `a` has just failed for the last time, and is back.
+/// A pool in which `a` has just failed for the last time, and listens again.
 async fn fallen(place: &Site) -> (Pool, [UnixListener; 2]) {
     let pool = pool(&place.addresses(["a", "b"]), Balance::RoundRobin);
     let b = place.listen("b");
@@ -51,7 +51,7 @@ async fn an_address_is_up_after_enough_successes() {
     drop(dial_times(&pool, &place, HEALTH.rise as usize).await);
     assert!(!is_down(&pool, &place.address("a")));
 
-    // It may fail now and then as before, without being passed over.
+    // As before, single failures do not cause it to be skipped.
     place.close("a", a);
     refuse_times(&pool, HEALTH.fall - 1).await;
     assert!(!is_down(&pool, &place.address("a")));
@@ -134,7 +134,7 @@ async fn a_full_queue_is_waited_for_and_is_no_failure() {
         tokio::time::sleep(BUDGET / 2).await;
         listener.accept().expect("the queued one")
     };
-    // Even where connections are not parked: the backend is there.
+    // This holds also without parking: the backend is there.
     let (dialled, _accepted) = tokio::join!(dial_or_refuse(&pool), make_room);
     assert!(dialled.is_ok());
     assert_eq!(pool.targets()[0].state().failures, 0);
@@ -169,7 +169,7 @@ async fn while_all_is_well_no_connection_waits_for_another() {
     let holder = thread::spawn(move || {
         let states: Vec<_> = targets.iter().map(|target| target.state()).collect();
         locked.send(()).expect("the test");
-        // So long only if the dial waits for the locks.
+        // This fails only if the dial waits for the locks.
         let dialled = has_dialled.recv_timeout(Duration::from_secs(10));
         drop(states);
         dialled

@@ -1,10 +1,10 @@
-//! Several addresses behind one name, and attempts that overlap.
+//! Host names with several addresses, and overlapping attempts.
 
 use std::net::SocketAddr;
 
 use super::*;
 
-/// A pool of one name with these addresses.
+/// A pool with one name that has these addresses.
 fn named(addresses: &[SocketAddr], balance: Balance) -> Pool {
     let name = "app.internal:9000".parse().expect("an address");
     Pool {
@@ -28,7 +28,7 @@ fn listeners<const N: usize>() -> ([SocketAddr; N], [TcpListener; N]) {
     (addresses, listeners)
 }
 
-/// A port at which nobody listens.
+/// A port without a listener.
 fn closed() -> SocketAddr {
     let ([address], _) = listeners();
     address

@@ -1,4 +1,4 @@
-//! While no address answers.
+//! Connections that wait while no address answers.
 
 use super::*;
 use crate::deadline::Scope;
@@ -50,7 +50,7 @@ async fn parked_connections_go_on_as_soon_as_one_gets_through() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     let start = Instant::now();
-    // Tries come at 5, 15, 35, 75, 155, 315 and 565 ms: this is far from the next.
+    // Attempts are made at 5, 15, 35, 75, 155, 315 and 565 ms: this is far from the next one.
     let between = Duration::from_millis(400);
     let come = async {
         tokio::time::sleep(between).await;
