@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_what_is_shown() {
+    fn an_address_is_displayed_as_it_is_written() {
         for (text, shown) in [
             ("127.0.0.1:80", "tcp:127.0.0.1:80"),
             ("tcp:localhost:0", "tcp:localhost:0"),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_address_says_what_would_be_right() {
+    fn the_error_for_a_wrong_address_says_how_to_correct_it() {
         use ParseAddressError::*;
         for (text, error) in [
             ("", NoPort),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_knows_which_addresses_lead_to_it_and_which_it_cannot_stand_beside() {
+    fn a_listener_knows_which_addresses_reach_it_and_which_collide_with_it() {
         for (listener, other, is_reached, collides) in [
             ("127.0.0.1:80", "127.0.0.1:80", true, true),
             ("127.0.0.1:80", "127.0.0.1:81", false, false),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn local_means_this_machine_alone() {
+    fn local_means_only_this_machine() {
         for (text, local) in [
             ("127.9.9.9:1", true),
             ("[::1]:1", true),

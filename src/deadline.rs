@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn never_does_not_come() {
+    async fn never_does_not_pass() {
         let century = 100 * 365 * 24 * 60 * 60 * SECOND;
         for never in [
             Deadline::NEVER,
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_remains_is_never_less_than_nothing() {
+    async fn the_remaining_time_is_never_negative() {
         let deadline = Deadline::after(2 * SECOND);
         assert_eq!(deadline.remaining(), Some(2 * SECOND));
         advance(SECOND).await;

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_is_a_start_too_and_a_late_start_takes_nothing_back() {
+    fn a_cut_includes_a_start_and_a_late_start_changes_nothing() {
         let drain = Drain::default();
         let mut cx = Context::from_waker(Waker::noop());
         let mut started = pin!(drain.started());
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_may_go_on_after_the_start() {
+    fn open_work_may_continue_after_the_start() {
         let drain = Drain::default();
         drain.clone().start();
         let mut cx = Context::from_waker(Waker::noop());

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_json_form_is_the_documented_one() {
+    fn the_json_form_is_as_documented() {
         let mut facts = Facts::new("api");
         facts.listener = Some("https".into());
         facts.peer = Some(Endpoint::Tcp(
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_shown_without_what_a_terminal_would_do() {
+    fn a_path_is_shown_without_control_characters() {
         let peer = Endpoint::Unix("/tmp/a\nERROR all is lost\u{1b}[2Jé".into());
         let shown = r"unix:/tmp/a\nERROR all is lost\u{1b}[2Jé";
         assert_eq!(peer.to_string(), shown);

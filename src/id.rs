@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_output_does_not_hand_out_the_capability() {
+    fn debug_output_does_not_reveal_the_capability() {
         let id = Id::random();
         assert!(!format!("{id:?}").contains(&id.to_string()));
     }

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_admits_who_has_what_it_names() {
+    fn a_rule_admits_identities_with_a_matching_name() {
         for (text, expected) in [
             ("uri:spiffe://corp/ns/prod/sa/web", true),
             ("uri:spiffe://corp/ns/*/sa/web", true),
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_empty_or_points_elsewhere_lets_nobody_in_and_is_no_way_around_a_refusal() {
+    fn an_empty_or_dot_segment_is_never_allowed_and_does_not_evade_a_denial() {
         for path in ["ns//sa/web", "ns/./sa/web", "ns/../sa/web"] {
             let identity = Identity {
                 uri: vec![format!("spiffe://corp/{path}")],
@@ -294,14 +294,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_admitted_by_what_they_do_not_have() {
+    fn a_rule_does_not_admit_identities_without_the_name() {
         for text in ["uri:a:**", "dns:**", "cn:**", "ou:**"] {
             assert!(!rule(text).admits(&Identity::default()), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_the_reason() {
+    fn an_invalid_rule_is_refused_with_the_reason() {
         for (text, expected) in [
             ("", ParseRuleError::Kind),
             ("alice", ParseRuleError::Kind),

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_would_hide_lines_by_mistake_is_no_filter() {
+    fn a_misspelt_filter_is_rejected() {
         for filter in [
             "verbose",
             "info,verbose",
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_filter_does_not_speak_of_has_the_level_info() {
+    fn targets_that_a_filter_does_not_name_have_the_level_info() {
         for filter in [
             "",
             "info,",

@@ -39,7 +39,7 @@ fn wrong_certificates() -> Arc<TempDir> {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
+async fn a_backend_with_a_wrong_certificate_gets_no_connection() {
     for (certificate, ca, tls, why) in [
         ("unknown", "ca", "", "UnknownIssuer"),
         ("other", "again", "", "api.internal"),
@@ -77,7 +77,7 @@ async fn a_backend_that_is_not_whom_it_should_be_gets_no_connection() {
 }
 
 #[tokio::test]
-async fn a_backend_may_show_a_trusted_certificate_itself_if_it_has_the_name() {
+async fn a_backend_may_present_a_trusted_certificate_itself_if_the_name_matches() {
     for is_ca in [true, false] {
         for (name, answer) in [("api.internal", ANSWER), ("other.internal", "")] {
             let directory = certificates();
@@ -93,7 +93,7 @@ async fn a_backend_may_show_a_trusted_certificate_itself_if_it_has_the_name() {
 }
 
 #[tokio::test]
-async fn a_trusted_certificate_is_its_backends_however_it_was_made() {
+async fn a_backend_with_a_trusted_certificate_is_accepted_whatever_its_extensions() {
     let ec = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
     let odd = "1.2.3.4=critical,DER:0500";
     for (names, answer) in [
@@ -116,7 +116,7 @@ async fn a_trusted_certificate_is_its_backends_however_it_was_made() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_allowed_is_told_so_and_never_shown_our_certificate() {
+async fn a_server_that_is_not_allowed_gets_an_alert_and_never_our_certificate() {
     for version in [&TLS12, &TLS13] {
         for relay in RELAYS {
             let directory = certificates();
@@ -164,7 +164,7 @@ async fn a_backend_that_wants_another_certificate_refuses_the_connection_and_say
 }
 
 #[tokio::test]
-async fn the_next_address_is_tried_for_one_that_is_not_trusted() {
+async fn the_next_address_is_tried_after_an_untrusted_one() {
     let directory = wrong_certificates();
     let (wrong, right) = (Backend::tcp().await, Backend::tcp().await);
     let to = format!("{}\", \"{}", wrong.address(), right.address());

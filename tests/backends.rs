@@ -80,7 +80,7 @@ async fn a_large_upload_reaches_nginx_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn nginx_that_is_started_late_gets_the_clients_that_came_before() {
+async fn nginx_that_starts_late_serves_the_clients_that_waited() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     prepare(&directory);
     let vestibule = before_nginx(&directory).await;

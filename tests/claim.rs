@@ -140,7 +140,7 @@ async fn no_more_commands_run_than_max_and_the_other_connections_wait() {
 }
 
 #[tokio::test]
-async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
+async fn claim_waits_for_a_missing_gate_and_serves_once_it_is_there() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let gate: PathBuf = directory.path().join("run/gate.sock");
     let mut worker = claim(&gate, &["--", &whoami()]);
@@ -177,7 +177,7 @@ async fn claim_waits_for_a_gate_that_is_away_and_serves_when_it_comes() {
 }
 
 #[tokio::test]
-async fn claim_waits_in_the_queue_of_a_gate_that_is_full_and_says_nothing() {
+async fn claim_waits_silently_in_the_queue_of_a_full_gate() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("gate.sock");
     let gate = Socket2::new(Domain::UNIX, Type::STREAM.nonblocking(), None).expect("a socket");
@@ -208,7 +208,7 @@ async fn claim_waits_in_the_queue_of_a_gate_that_is_full_and_says_nothing() {
 }
 
 #[tokio::test]
-async fn a_gate_may_have_a_path_that_is_no_text() {
+async fn a_gate_may_have_a_path_that_is_not_utf_8() {
     let directory = tempfile::tempdir().expect("a directory");
     let gate = directory.path().join(OsStr::from_bytes(b"gate\xff.sock"));
     let mut command = process::vestibule();

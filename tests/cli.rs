@@ -81,7 +81,7 @@ async fn flags_alone_name_several_addresses_protocols_and_the_form_of_the_log() 
 }
 
 #[tokio::test]
-async fn a_port_alone_is_every_address_of_this_machine() {
+async fn a_port_alone_listens_on_every_address_of_this_machine() {
     let process = run("echo", ":0");
     let address = address_in(&process.line("listening on tcp:").await);
     let port = address.strip_prefix("[::]:").expect("all addresses");
@@ -105,7 +105,7 @@ async fn a_listener_on_a_unix_socket_needs_no_file_either() {
 }
 
 #[tokio::test]
-async fn a_gate_on_the_command_line_is_relative_to_where_the_command_was_given() {
+async fn a_gate_on_the_command_line_is_relative_to_the_working_directory() {
     let directory = tempdir().expect("a directory");
     fs::create_dir(directory.path().join("sub")).expect("a directory");
     let absolute = directory.path().join("absolute.sock").display().to_string();

@@ -113,7 +113,7 @@ fn facts(done: Done) -> Value {
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
 #[tokio::test]
-async fn a_client_that_is_let_in_is_known_by_all_its_names() {
+async fn an_accepted_client_is_known_by_all_names_in_its_certificate() {
     let world = World::new();
     let subject = Subject {
         cn: Some("web"),
@@ -144,7 +144,7 @@ async fn a_client_that_is_let_in_is_known_by_all_its_names() {
 
 /// RFC 8446 §6.2; rustls sends certificate_required in TLS 1.2 too.
 #[tokio::test]
-async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
+async fn a_client_with_a_bad_certificate_gets_the_matching_alert() {
     let world = World::new();
     let stranger = Authority::root("strangers");
     world.client(&stranger, "stranger", &Subject::named("stranger"));
@@ -204,7 +204,7 @@ async fn a_client_with_a_bad_certificate_is_told_what_is_wrong_with_it() {
 
 /// If only some authorities were named, clients of the others would not send their certificates.
 #[tokio::test]
-async fn authorities_are_named_up_to_16_kib_and_beyond_that_none() {
+async fn authorities_are_named_up_to_16_kib_and_not_at_all_beyond_that() {
     let world = World::new();
     let asked = async |bundle: &str| {
         replace(&world.path("clients.pem"), bundle);
@@ -238,7 +238,7 @@ async fn authorities_are_named_up_to_16_kib_and_beyond_that_none() {
 }
 
 #[tokio::test]
-async fn what_is_not_supported_in_a_certificate_is_refused_in_words() {
+async fn an_unsupported_certificate_is_refused_with_a_readable_reason() {
     let world = World::new();
     let critical = Subject {
         critical: true,
@@ -316,7 +316,7 @@ async fn curl(world: &World, vestibule: &Vestibule, client: Option<&str>) -> Don
 }
 
 #[tokio::test]
-async fn an_optional_certificate_may_be_left_out_and_must_be_good() {
+async fn an_optional_certificate_may_be_missing_but_not_invalid() {
     let world = World::new();
     world.client(&world.root, "alice", &Subject::named("alice"));
     let stranger = Authority::root("strangers");

@@ -99,7 +99,7 @@ async fn at_once(client: impl Peer, server: impl Peer) {
 /// and the backend is not read any more, only the socket can wake the relay. This includes a client
 /// on a Unix socket, where the kernel sends a reset only if bytes are unread.
 #[tokio::test]
-async fn an_answer_cut_short_is_no_end_for_a_client_in_the_clear() {
+async fn a_plaintext_client_is_reset_after_a_truncated_answer() {
     for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
         for door in &site.doors()[2..] {
             let (mut client, mut server) = site.pair(door).await;
@@ -121,7 +121,7 @@ async fn an_answer_cut_short_is_no_end_for_a_client_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_client_in_the_clear_is_reset_at_its_idle_timeout() {
+async fn a_plaintext_client_is_reset_at_its_idle_timeout() {
     let app = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
     let config = format!("[timeouts]\nidle = \"200ms\"\n{IN_THE_CLEAR}{app}");
     let vestibule = Vestibule::start(&config).await;
@@ -139,7 +139,7 @@ async fn a_client_in_the_clear_is_reset_at_its_idle_timeout() {
 }
 
 #[tokio::test]
-async fn a_backend_that_reads_late_gets_all_of_it_though_its_own_side_is_closed() {
+async fn a_slow_backend_gets_every_byte_after_it_closed_its_own_side() {
     for relay in RELAYS {
         let directory = certificates();
         let config = server(directory.path(), "api", ALL_VERSIONS);
@@ -188,7 +188,7 @@ async fn until_full(server: &Server) {
 }
 
 #[tokio::test]
-async fn a_backend_that_has_read_all_and_left_is_done_with() {
+async fn a_backend_that_reads_everything_and_leaves_has_the_outcome_done() {
     for site in everywhere(|d| server(d.path(), "api", ALL_VERSIONS)).await {
         for door in site.doors() {
             let (mut client, mut server) = site.pair(&door).await;
@@ -236,7 +236,7 @@ async fn a_backend_that_does_not_read_stops_its_client() {
 }
 
 #[tokio::test]
-async fn sessions_are_resumed_and_the_backend_is_who_it_was() {
+async fn a_resumed_session_has_the_identity_of_the_first_handshake() {
     for version in [&TLS12, &TLS13] {
         for relay in RELAYS {
             let directory = certificates();
@@ -264,7 +264,7 @@ async fn sessions_are_resumed_and_the_backend_is_who_it_was() {
 }
 
 #[tokio::test]
-async fn a_registered_address_is_spoken_to_with_tls_and_a_claimer_is_not() {
+async fn a_registered_address_gets_tls_and_a_claimer_plaintext() {
     let directory = certificates();
     let acceptor = server(directory.path(), "api", ALL_VERSIONS);
     let site = Site::start(directory, Relay::Auto, Kind::Unix, acceptor, "").await;

@@ -37,7 +37,7 @@ async fn openssl_gets_our_certificate_and_our_protocol() {
 }
 
 #[tokio::test]
-async fn nginx_knows_who_we_are_and_serves_curl_in_the_clear() {
+async fn nginx_verifies_our_certificate_and_serves_a_plaintext_curl() {
     let directory = certificates();
     let config = NGINX.replace("{dir}", &directory.path().display().to_string());
     std::fs::write(directory.path().join("nginx.conf"), config).expect("a file");
@@ -135,7 +135,7 @@ fn check_with_roots(directory: &TempDir, roots: &str) -> tokio::process::Command
 }
 
 #[tokio::test]
-async fn a_machine_that_trusts_nobody_is_told_what_to_do() {
+async fn an_empty_platform_root_store_is_an_error_with_advice() {
     let directory = certificates();
     std::fs::write(directory.path().join("empty.pem"), "").expect("a file");
     let done = output(check_with_roots(&directory, "empty.pem")).await;

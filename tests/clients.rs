@@ -124,7 +124,7 @@ async fn a_client_that_has_closed_its_side_gets_the_whole_answer() {
 
 /// If the client is gone, a Unix socket refuses our `close_notify` at once; TCP accepts it.
 #[tokio::test]
-async fn a_client_that_has_its_answer_says_goodbye_and_leaves_is_done() {
+async fn a_client_that_sends_close_notify_after_its_answer_has_the_outcome_done() {
     for relay in RELAYS {
         const TIMES: usize = 20;
         let vestibule =
@@ -146,7 +146,7 @@ async fn a_client_that_has_its_answer_says_goodbye_and_leaves_is_done() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_before_its_whole_answer_is_not_done() {
+async fn a_client_that_leaves_before_its_whole_answer_has_another_outcome_than_done() {
     for (relay, kind) in everywhere() {
         let (vestibule, _serving) = answering(relay, kind, After::End).await;
         let fronts = [

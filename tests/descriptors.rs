@@ -29,7 +29,7 @@ const ECHO_AND_GATE: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n\
 const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
 #[tokio::test]
-async fn with_built_in_backends_the_rest_waits_its_turn() {
+async fn with_built_in_backends_connections_beyond_the_descriptors_wait() {
     let vestibule = start(2 * DESCRIPTORS, ECHO_AND_GATE).await;
     let front = Front::Tcp(vestibule.tcp());
     let mut clients = Crowd::of(2 * DESCRIPTORS, &front);
@@ -59,7 +59,7 @@ async fn while_connections_wait_for_descriptors_the_gate_answers_everybody() {
 }
 
 #[tokio::test]
-async fn with_claimed_backends_offers_expire_and_the_gate_goes_on() {
+async fn with_claimed_backends_offers_expire_and_the_gate_keeps_working() {
     let config = format!("[timeouts]\nbackend = \"4s\"\n{GATE}");
     let vestibule = start(2 * DESCRIPTORS, &config).await;
     let front = Front::Tcp(vestibule.tcp());
@@ -104,7 +104,7 @@ async fn with_claimed_backends_offers_expire_and_the_gate_goes_on() {
 }
 
 #[tokio::test]
-async fn with_dialled_backends_who_waits_for_a_descriptor_is_served_when_there_is_one() {
+async fn with_dialled_backends_waiting_clients_are_served_once_a_descriptor_is_free() {
     const MOST: usize = DESCRIPTORS / 2;
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let backend = Backend::unix(&directory.path().join("app.sock"));
@@ -132,7 +132,7 @@ async fn with_dialled_backends_who_waits_for_a_descriptor_is_served_when_there_i
 }
 
 #[tokio::test]
-async fn with_dialled_backends_who_gets_no_descriptor_in_time_is_told() {
+async fn with_dialled_backends_clients_without_a_descriptor_in_time_get_an_orderly_end() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let backend = Backend::unix(&directory.path().join("app.sock"));
     let config = format!(

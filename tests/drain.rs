@@ -22,7 +22,7 @@ fn config() -> String {
 }
 
 #[tokio::test]
-async fn nothing_new_is_taken_and_what_runs_ends_in_peace() {
+async fn a_drain_takes_nothing_new_and_lets_open_connections_end() {
     for relay in RELAYS {
         let vestibule = Vestibule::start_over(relay, &config()).await;
         let (tcp, unix) = fronts(&vestibule);
@@ -119,7 +119,7 @@ async fn clients_in_the_queue_of_the_kernel_are_served_and_not_reset() {
 }
 
 #[tokio::test]
-async fn an_idle_keep_alive_connection_does_not_hold_the_drain_up() {
+async fn an_idle_keep_alive_connection_does_not_delay_the_drain() {
     for relay in RELAYS {
         let config = "[timeouts]\ndrain = \"50s\"\n[[backend]]\nname = \"app\"\nto = \"hello\"\n";
         let vestibule = Vestibule::start_over(relay, config).await;
@@ -140,7 +140,7 @@ async fn an_idle_keep_alive_connection_does_not_hold_the_drain_up() {
 }
 
 #[tokio::test]
-async fn at_the_deadline_what_is_left_is_closed_in_order_and_said() {
+async fn at_the_deadline_open_connections_are_closed_in_order_and_logged() {
     for relay in RELAYS {
         const DRAIN: Duration = Duration::from_millis(1500);
         let config = format!("[timeouts]\ndrain = \"{DRAIN:?}\"\n{}", config());
@@ -241,7 +241,7 @@ async fn the_signals_of_reload_log_rotation_and_upgrade_do_not_kill() {
 }
 
 #[tokio::test]
-async fn a_directory_that_it_made_up_goes_with_it() {
+async fn a_generated_runtime_directory_is_removed_at_the_exit() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let temporary = directory.path().join("tmp");
     fs::create_dir(&temporary).expect("a directory");

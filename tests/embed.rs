@@ -282,7 +282,7 @@ async fn the_rendezvous_works_alone() {
 
 #[tokio::test]
 #[should_panic(expected = "no backend \"nobody\"")]
-async fn a_backend_that_is_not_configured_is_a_mistake_of_the_program() {
+async fn a_backend_that_is_not_configured_panics() {
     let config: Config = "[[listener]]\nname = \"l\"\naddress = \"127.0.0.1:0\"\n\
                           [[backend]]\nname = \"app\"\nto = \"hello\"\n"
         .parse()

@@ -111,7 +111,7 @@ async fn silence_halves_and_single_bytes_are_cut_within_five_seconds() {
 }
 
 #[tokio::test]
-async fn a_line_that_ends_without_its_end_is_malformed() {
+async fn a_line_without_a_newline_before_the_close_is_malformed() {
     let vestibule = Vestibule::start(APP).await;
     let mut socket = UnixStream::connect(vestibule.gate())
         .await

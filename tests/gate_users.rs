@@ -22,7 +22,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 const GUESTS: u32 = 65_000;
 
 #[tokio::test]
-async fn the_gate_is_open_to_its_user_alone() {
+async fn only_its_own_user_may_use_the_gate() {
     let vestibule = Vestibule::start(ECHO_AND_WORKERS).await;
     let mode = |path: &Path| fs::metadata(path).expect("a file").mode() & 0o777;
     assert_eq!(mode(&vestibule.gate()), 0o600);
@@ -31,7 +31,7 @@ async fn the_gate_is_open_to_its_user_alone() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_allowed_owns_the_gate_and_is_let_in() {
+async fn an_allowed_group_owns_the_gate_and_may_use_it() {
     require_root();
     let directory = enterable();
     let gate = directory.path().join("gate.sock");
@@ -45,7 +45,7 @@ async fn a_group_that_is_allowed_owns_the_gate_and_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_user_is_let_in_if_allowed_and_else_cannot_connect() {
+async fn an_allowed_user_may_use_the_gate_and_others_cannot_connect() {
     require_root();
     let directory = enterable();
     let gate = directory.path().join("gate.sock");
@@ -120,7 +120,7 @@ sys.stdout.write(gate.makefile().read())
 "#;
 
 #[tokio::test]
-async fn who_is_allowed_and_cannot_reach_the_gate_is_named_at_the_start() {
+async fn an_allowed_user_who_cannot_reach_the_gate_is_named_at_the_start() {
     for (key, whose, entry) in [("allow_uids", "user", "u"), ("allow_gids", "group", "g")] {
         let config = format!("[gate]\n{key} = [{STRANGER}]\n{ECHO_AND_WORKERS}");
         let vestibule = Vestibule::start(&config).await;
@@ -138,7 +138,7 @@ async fn who_is_allowed_and_cannot_reach_the_gate_is_named_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_registered_address_serves_only_while_its_listener_is_the_registrants() {
+async fn a_registered_address_is_used_only_while_its_listener_belongs_to_the_registrant() {
     require_root();
     let directory = enterable();
     let theirs = directory.path().join("theirs");
@@ -246,7 +246,7 @@ async fn their_own_serve(theirs: &Path, gate: &Path, front: &Front, vestibule: &
 }
 
 #[tokio::test]
-async fn a_user_who_is_turned_away_keeps_no_worker_out() {
+async fn a_refused_user_keeps_no_worker_out() {
     require_root();
     const CONNECTIONS: usize = 200;
     let directory = enterable();

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
 #[tokio::test]
-async fn the_facts_at_the_hand_over_are_those_of_the_connection() {
+async fn the_facts_at_the_hand_over_describe_the_connection() {
     let vestibule = Vestibule::start(APP).await;
     let client = client::connect(&vestibule.tcp())
         .await
@@ -82,7 +82,7 @@ async fn bytes_around_the_hand_over_are_neither_lost_nor_repeated() {
 }
 
 #[tokio::test]
-async fn nobody_comes_and_the_client_gets_a_clean_end() {
+async fn without_a_worker_the_client_gets_an_orderly_end() {
     for relay in RELAYS {
         let vestibule =
             Vestibule::start_over(relay, &format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
@@ -113,7 +113,7 @@ async fn nobody_comes_and_the_client_gets_a_clean_end() {
 }
 
 #[tokio::test]
-async fn that_nobody_comes_is_said_once_until_somebody_does() {
+async fn missing_workers_are_logged_once_until_one_comes() {
     const NOBODY: &str = "no worker takes connections in time; they end as expired \
                           (timeouts.backend); start more workers";
     const AGAIN: &str = "workers take connections again";
@@ -150,7 +150,7 @@ async fn that_nobody_comes_is_said_once_until_somebody_does() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_lifetime_ends_while_it_waits_has_expired_for_the_workers() {
+async fn a_connection_whose_lifetime_ends_while_it_waits_is_reported_as_expired() {
     let config = format!("[timeouts]\nlifetime = \"2s\"\n{APP}");
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;

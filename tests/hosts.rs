@@ -90,7 +90,7 @@ fn rsa(names: &[&str]) -> Subject {
 }
 
 #[tokio::test]
-async fn a_name_chooses_the_certificate_and_then_what_the_client_can_verify() {
+async fn the_name_and_then_the_signature_algorithms_choose_the_certificate() {
     let site = Site::new(vec![
         ("first", Subject::host(&["first.example"])),
         ("a-rsa", rsa(&["a.example"])),
@@ -129,7 +129,7 @@ async fn a_name_chooses_the_certificate_and_then_what_the_client_can_verify() {
 }
 
 #[tokio::test]
-async fn a_name_that_no_certificate_has_is_refused_where_that_is_wanted() {
+async fn an_unknown_name_is_refused_if_so_configured() {
     let site = Site::new(vec![("a", Subject::host(&["a.example"]))]);
     let vestibule = site
         .start(&format!("unknown_sni = \"refuse\"\n{HELLO}"))
@@ -150,7 +150,7 @@ async fn a_name_that_no_certificate_has_is_refused_where_that_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_name_is_shown_the_certificate_of_the_address() {
+async fn a_client_without_sni_gets_the_certificate_for_the_address() {
     let site = Site::new(vec![
         ("a", Subject::host(&["a.example"])),
         ("here", Subject::host(&["here.example", "127.0.0.1"])),
@@ -170,7 +170,7 @@ async fn a_client_without_a_name_is_shown_the_certificate_of_the_address() {
 }
 
 #[tokio::test]
-async fn the_certificate_of_the_address_is_that_of_where_the_client_has_connected() {
+async fn the_certificate_for_the_address_uses_the_address_that_the_client_connected_to() {
     let site = Site::new(vec![
         ("a", Subject::host(&["a.example"])),
         ("four", Subject::host(&["127.0.0.1"])),
@@ -189,7 +189,7 @@ async fn the_certificate_of_the_address_is_that_of_where_the_client_has_connecte
 
 /// RFC 6066 §3: literal addresses are not permitted in SNI.
 #[tokio::test]
-async fn an_address_is_no_server_name_to_a_handshake_and_none_to_be_explained() {
+async fn an_ip_address_is_no_server_name_in_a_handshake_or_in_explain() {
     let site = Site::new(vec![("any", Subject::host(&["*.example"]))]);
     let denied = "[[route]]\nsni = \"**\"\ndeny = true\n[[route]]\nbackend = \"hello\"\n";
     let vestibule = site.start(&format!("{denied}{HELLO}")).await;

@@ -74,7 +74,7 @@ async fn after_a_kill_the_next_one_takes_over_at_once() {
 }
 
 #[tokio::test]
-async fn of_two_that_start_at_the_same_moment_exactly_one_wins() {
+async fn if_two_start_at_the_same_moment_exactly_one_wins() {
     for round in 0..10 {
         let shared = tempfile::tempdir().expect("a directory");
         // In every other round, files of a killed instance are in the way.
@@ -109,7 +109,7 @@ async fn of_two_that_start_at_the_same_moment_exactly_one_wins() {
 }
 
 #[tokio::test]
-async fn a_live_socket_of_another_program_is_left_to_it_and_named() {
+async fn a_live_socket_of_another_program_is_left_alone_and_named() {
     for path in ["front.sock", "run/gate.sock"] {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         fs::create_dir(directory.path().join("run")).expect("a directory");
@@ -131,7 +131,7 @@ async fn a_live_socket_of_another_program_is_left_to_it_and_named() {
 }
 
 #[tokio::test]
-async fn a_live_socket_that_keeps_this_user_out_is_left_to_its_program() {
+async fn a_live_socket_that_this_user_may_not_open_is_left_alone() {
     require_root();
     let directory = enterable();
     let open = |mode| Permissions::from_mode(mode);
@@ -153,7 +153,7 @@ async fn a_live_socket_that_keeps_this_user_out_is_left_to_its_program() {
 }
 
 #[tokio::test]
-async fn a_directory_above_the_gate_that_others_can_exchange_is_refused_and_named() {
+async fn a_directory_above_the_gate_that_others_can_replace_is_refused_and_named() {
     for gate in ["{dir}/above/run/gate.sock", "gate.sock"] {
         let directory = Arc::new(tempfile::tempdir().expect("a directory"));
         let above = directory.path().join("above");
@@ -179,7 +179,7 @@ async fn a_directory_above_the_gate_that_others_can_exchange_is_refused_and_name
 }
 
 #[tokio::test]
-async fn a_backend_that_is_a_listener_or_the_gate_is_refused_whatever_it_is_called() {
+async fn a_backend_that_is_a_listener_or_the_gate_is_refused_under_any_name() {
     for (to, problem) in [
         ("unix:{dir}/front.sock", "the listener \\\"unix\\\""),
         ("unix:{dir}/run/gate.sock", "the gate"),
@@ -202,7 +202,7 @@ async fn a_backend_that_is_a_listener_or_the_gate_is_refused_whatever_it_is_call
 }
 
 #[tokio::test]
-async fn a_unix_listener_is_open_to_its_user_and_to_those_whom_the_configuration_names() {
+async fn a_unix_listener_is_open_to_its_user_and_to_configured_users() {
     require_root();
     for (keys, expected) in [
         ("", (0o600, 0, 0)),

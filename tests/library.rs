@@ -14,7 +14,7 @@ const COMMAND_LINE: [&str; 5] = [
 ];
 
 #[test]
-fn another_crate_embeds_the_library_without_what_the_command_line_needs() {
+fn another_crate_embeds_the_library_without_the_dependencies_of_the_command_line() {
     let embedding = embedding();
     let tree = cargo(
         &embedding,

@@ -99,7 +99,7 @@ async fn each_address_has_its_own_share() {
 }
 
 #[tokio::test]
-async fn pending_counts_those_that_wait_and_not_those_that_shake_hands_or_are_served() {
+async fn pending_counts_waiting_connections_and_not_handshaking_or_served_ones() {
     let config = format!("[limits]\npending = {MOST}\n[timeouts]\nbackend = \"60s\"\n{GATE}");
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
@@ -173,7 +173,7 @@ async fn silent_clients_of_two_addresses_keep_nobody_else_out() {
 }
 
 #[tokio::test]
-async fn when_all_places_are_taken_a_silent_client_makes_room() {
+async fn at_the_limit_a_silent_handshake_makes_room() {
     const PLACES: usize = 16;
     let config = format!("[limits]\nhandshaking = {PLACES}\n{ECHO}");
     let vestibule = Vestibule::start(&config).await;
@@ -208,7 +208,7 @@ async fn when_all_places_are_taken_a_silent_client_makes_room() {
 }
 
 #[tokio::test]
-async fn of_a_burst_exactly_so_many_are_served_as_the_limit_says() {
+async fn exactly_as_many_of_a_burst_are_served_as_the_limit_allows() {
     const BURST: usize = 400;
     let vestibule = Vestibule::start(&format!("[limits]\nconnections = {MOST}\n{ECHO}")).await;
     for (round, front) in fronts(&vestibule).into_iter().enumerate() {
@@ -237,7 +237,7 @@ async fn of_a_burst_exactly_so_many_are_served_as_the_limit_says() {
 }
 
 #[tokio::test]
-async fn clients_that_come_and_go_are_never_more_than_the_limit() {
+async fn under_churn_there_are_never_more_connections_than_the_limit() {
     const MOST: usize = 10;
     const CLIENTS: usize = 100;
     let vestibule = Vestibule::start(&format!("[limits]\nconnections = {MOST}\n{ECHO}")).await;

@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ALL_VERSIONS;
 
 #[tokio::test]
-async fn traffic_continues_drains_and_ends_while_nobody_reads_stderr() {
+async fn traffic_reload_and_drain_work_while_nobody_reads_stderr() {
     for level in ["info", "debug", "trace"] {
         let directory = tempdir().expect("a directory");
         let (_unread, mut child) = start(&directory, level, "", Full::Yes);
@@ -43,7 +43,7 @@ async fn traffic_continues_drains_and_ends_while_nobody_reads_stderr() {
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_late_gets_whole_lines_and_the_number_of_the_lost() {
+async fn a_late_reader_gets_whole_lines_and_the_number_of_dropped_ones() {
     let directory = tempdir().expect("a directory");
     let limits = "[limits]\nconnections = 1\n";
     let (mut pipe, mut child) = start(&directory, "debug", limits, Full::No);
@@ -106,7 +106,7 @@ async fn a_start_that_fails_ends_while_nobody_reads_stderr() {
 }
 
 #[tokio::test]
-async fn an_error_that_fills_the_pipe_arrives_whole() {
+async fn an_error_that_fills_the_pipe_arrives_completely() {
     let directory = tempdir().expect("a directory");
     let file = directory.path().join("vestibule.toml");
     let wrong: String = (0..5000).map(|i| format!("wrong_key_{i} = 1\n")).collect();
@@ -160,7 +160,7 @@ async fn a_worker_ends_while_nobody_reads_its_stderr() {
 }
 
 #[tokio::test]
-async fn who_is_not_served_and_why_is_said_by_default_once_a_second_and_not_once_a_client() {
+async fn refused_clients_are_logged_once_a_second_by_default_and_not_once_each() {
     for (word, count, config, visit) in UNSERVED.iter().copied() {
         let config =
             format!("{RUNTIME}[[listener]]\nname = \"front\"\naddress = \"127.0.0.1:0\"\n{config}")

@@ -101,7 +101,7 @@ to = BACKEND
 "#;
 
 #[tokio::test]
-async fn a_gibibyte_passes_with_every_byte_in_its_place() {
+async fn a_gibibyte_passes_without_loss_or_reordering() {
     let pair = Pair::start(Relay::Auto, "\"unix:{dir}/app.sock\"").await;
     let listener = UnixListener::bind(pair.directory.path().join("app.sock")).expect("a socket");
     let client = pair.front().socket().await.expect("a listener");
@@ -121,7 +121,7 @@ async fn a_gibibyte_passes_with_every_byte_in_its_place() {
 }
 
 #[tokio::test]
-async fn each_knows_who_the_other_is() {
+async fn each_side_knows_the_identity_of_the_other() {
     for relay in RELAYS {
         let pair = Pair::start(relay, "\"hello\"").await;
         let mut client = pair.front().socket().await.expect("a listener");

@@ -77,7 +77,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_is_in_memory_serves_and_is_reloaded_without_a_file() {
+async fn a_configuration_in_memory_serves_and_reloads_without_a_file() {
     let world = World::new();
     let config = world.config(&[]);
     assert!(config.warnings().is_empty(), "{:?}", config.warnings());

@@ -21,7 +21,7 @@ const GATE: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 const ECHO: &str = "[[backend]]\nname = \"app\"\nto = \"echo\"\n";
 
 #[tokio::test]
-async fn the_client_in_the_header_is_the_one_that_everybody_sees() {
+async fn facts_limits_and_logs_use_the_client_in_the_header() {
     let mapped = [&[0; 10][..], &[0xFF, 0xFF, 192, 0, 2, 7]].concat();
     let mapped = v2(0x21, &[&mapped[..], &mapped, &[0, 80, 1, 0xBB]].concat());
     for relay in RELAYS {
@@ -76,7 +76,7 @@ async fn facts_of(vestibule: &Vestibule, front: &Front, header: &[u8]) -> Value 
 }
 
 #[tokio::test]
-async fn where_the_header_says_nothing_the_socket_has_the_addresses() {
+async fn without_addresses_in_the_header_those_of_the_socket_are_used() {
     let vestibule = start(GATE).await;
     let local = vestibule.tcp();
     for header in [
@@ -131,7 +131,7 @@ async fn a_header_may_come_byte_by_byte() {
 }
 
 #[tokio::test]
-async fn a_header_and_the_first_words_may_come_in_one_segment() {
+async fn a_header_and_the_first_payload_may_come_in_one_segment() {
     for relay in RELAYS {
         let vestibule = start(&(relay.config() + ECHO)).await;
         for front in fronts(&vestibule) {
@@ -153,7 +153,7 @@ async fn a_header_and_the_first_words_may_come_in_one_segment() {
 }
 
 #[tokio::test]
-async fn who_leaves_within_the_header_or_right_behind_it_is_gone() {
+async fn a_client_that_leaves_during_or_right_after_the_header_is_client_gone() {
     let vestibule = start(ECHO).await;
     let mut gone = 0;
     for front in fronts(&vestibule) {
@@ -171,7 +171,7 @@ async fn who_leaves_within_the_header_or_right_behind_it_is_gone() {
 }
 
 #[tokio::test]
-async fn what_is_no_header_is_closed_without_an_answer() {
+async fn an_invalid_header_is_closed_without_an_answer() {
     let vestibule = start(ECHO).await;
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
     let checksum = [
@@ -202,7 +202,7 @@ async fn what_is_no_header_is_closed_without_an_answer() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_is_denied_before_a_word() {
+async fn an_untrusted_peer_is_denied_before_it_sends_anything() {
     let vestibule = start(ECHO).await;
     let address: SocketAddr = vestibule.tcp().parse().expect("an address");
     for header in [LINE, LOCAL, b""] {
@@ -226,7 +226,7 @@ async fn who_is_not_trusted_is_denied_before_a_word() {
 }
 
 #[tokio::test]
-async fn who_is_not_trusted_takes_no_room_from_who_is() {
+async fn untrusted_peers_take_no_room_from_trusted_ones() {
     const MOST: usize = 3;
     let vestibule = start(&format!(
         "[limits]\npending = {MOST}\nhandshaking = {MOST}\n{ECHO}"
@@ -258,7 +258,7 @@ async fn stranger(address: SocketAddr) -> Socket {
 }
 
 #[tokio::test]
-async fn header_and_handshake_have_one_budget() {
+async fn header_and_handshake_share_one_time_limit() {
     let vestibule = start(&format!("[timeouts]\nhandshake = \"500ms\"\n{ECHO}")).await;
     let [tcp, unix, plain] = all_fronts(&vestibule);
     let mut open = Vec::new();
@@ -349,7 +349,7 @@ fn last_limit(vestibule: &Vestibule) -> String {
 }
 
 #[tokio::test]
-async fn routes_go_by_the_client_and_not_by_the_load_balancer() {
+async fn routes_match_the_client_and_not_the_load_balancer() {
     let routes = "[[route]]\nfrom = [\"127.0.0.0/8\", \"192.0.2.9\"]\ndeny = true\n\
                   [[route]]\nfrom = \"192.0.2.0/24\"\nbackend = \"app\"\n";
     let vestibule = start(&format!("{routes}{ECHO}")).await;

@@ -197,7 +197,7 @@ async fn every_dialled_backend_is_told_who_its_client_is() {
 }
 
 #[tokio::test]
-async fn version_2_says_what_tls_agreed_on() {
+async fn version_2_contains_the_result_of_the_tls_handshake() {
     for relay in RELAYS {
         let world = World::new(relay, To::Tcp, "v2").await;
         for (version, name, cipher) in [
@@ -246,7 +246,7 @@ async fn with_alpn(
 }
 
 #[tokio::test]
-async fn a_client_in_the_clear_has_an_address_and_no_tls() {
+async fn a_plaintext_client_has_an_address_and_no_tls() {
     let world = World::new(Relay::Auto, To::Tcp, "v2").await;
     let front = Front::Tcp(world.vestibule.address("plain"));
     let (client, (header, _server)) = tokio::join!(front.socket(), world.server());
@@ -261,7 +261,7 @@ async fn a_client_in_the_clear_has_an_address_and_no_tls() {
 }
 
 #[tokio::test]
-async fn the_backend_has_its_header_before_the_client_says_a_word() {
+async fn the_backend_gets_its_header_before_the_client_sends_anything() {
     for to in [To::Tcp, To::Unix, To::Registered] {
         let world = World::new(Relay::Auto, to, "v2").await;
         let front = Front::Tcp(world.vestibule.tcp());
@@ -308,7 +308,7 @@ async fn a_backend_that_is_started_late_gets_one_header() {
 }
 
 #[tokio::test]
-async fn the_address_that_a_load_balancer_gave_is_passed_on() {
+async fn the_address_from_a_load_balancer_is_passed_on() {
     let backend = Backend::tcp().await;
     let config = format!(
         "[[listener]]\nname = \"tcp\"\naddress = \"tcp:127.0.0.1:0\"\n\

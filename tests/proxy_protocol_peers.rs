@@ -144,7 +144,7 @@ async fn the_clients_of_haproxy_are_known_in_every_form_of_its_header() {
 /// HAProxy terminates TLS and opens a new TLS connection, so its header has every field of the SSL
 /// TLV.
 #[tokio::test]
-async fn haproxy_may_say_with_which_certificate_its_client_came() {
+async fn haproxy_may_name_the_certificate_of_its_client() {
     let directory = directory();
     let vestibule = Vestibule::start_whole(Arc::clone(&directory), HELLO).await;
     let pem = ["certs/server.pem", "certs/server-key.pem"]
@@ -215,7 +215,7 @@ async fn ask(vestibule: &Vestibule, front: &Front) -> (String, String) {
 }
 
 #[tokio::test]
-async fn haproxy_behind_us_sees_the_client_and_what_we_say_of_it() {
+async fn haproxy_behind_us_sees_the_client_and_its_facts() {
     let config = r#"
 frontend behind
     mode http

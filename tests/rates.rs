@@ -40,7 +40,7 @@ async fn a_client_above_its_rate_is_closed_unanswered_and_another_is_served() {
 }
 
 #[tokio::test]
-async fn the_rate_of_all_counts_the_clients_of_all_tls_listeners_and_no_others() {
+async fn the_total_rate_counts_exactly_the_clients_of_all_tls_listeners() {
     let config = format!("[limits]\nhandshakes_per_second = 3\n{ECHO}");
     let plain = "[[listener]]\nname = \"plain\"\naddress = \"tcp:127.0.0.1:0\"\n";
     let vestibule = Vestibule::start(&(config + plain)).await;
@@ -60,7 +60,7 @@ async fn the_rate_of_all_counts_the_clients_of_all_tls_listeners_and_no_others()
 }
 
 #[tokio::test]
-async fn behind_a_load_balancer_the_client_in_the_header_has_the_rate() {
+async fn behind_a_load_balancer_the_rate_counts_for_the_client_in_the_header() {
     let config = format!("[limits]\nhandshakes_per_second_per_ip = 2\n{ECHO}");
     let vestibule = balancer::start(&config).await;
     for (round, front) in balancer::fronts(&vestibule).into_iter().enumerate() {

@@ -133,7 +133,7 @@ async fn expect(server: &mut Socket, expected: &[u8]) {
 }
 
 #[tokio::test]
-async fn openssl_changes_its_keys_and_ours_and_goes_on() {
+async fn openssl_updates_its_keys_and_ours_and_continues() {
     /// Key updates with and without a request for ours.
     const COMMANDS: [&str; 6] = ["K", "k", "K", "K", "k", "K"];
     for relay in RELAYS {
@@ -171,7 +171,7 @@ async fn openssl_changes_its_keys_and_ours_and_goes_on() {
 /// The client of openssl gives up when its renegotiation is refused. The promise is that it gets
 /// the alert, and that no other connection is affected.
 #[tokio::test]
-async fn openssl_that_wants_to_renegotiate_is_told_that_it_cannot() {
+async fn renegotiation_by_openssl_is_refused_with_an_alert() {
     for relay in RELAYS {
         let world = World::new((relay, To::Unix), "").await;
         let of_1_2 = SUITES.iter().filter(|suite| suite.openssl[0] == "-tls1_2");

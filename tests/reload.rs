@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 
 #[tokio::test]
-async fn exactly_those_whose_certificate_is_revoked_are_turned_out_within_a_second() {
+async fn exactly_the_clients_with_revoked_certificates_are_ended_within_a_second() {
     const REVOKED: usize = 50;
     const OTHERS: usize = 500;
     let site = Site::new();
@@ -80,7 +80,7 @@ async fn open_and_fail(vestibule: &Vestibule, config: &Arc<ClientConfig>) -> Str
 /// An authority has two certificates, one of them revoked. A client with the same certificate of
 /// its own may still be accepted through the other one.
 #[tokio::test]
-async fn who_shows_another_chain_for_the_same_certificate_is_looked_at_for_itself() {
+async fn clients_with_different_chains_for_one_certificate_are_judged_separately() {
     let site = Site::new();
     let (team, serial) = site.authority.intermediate("team");
     let alice = team.issue(&Subject::named("alice"));
@@ -115,7 +115,7 @@ async fn who_shows_another_chain_for_the_same_certificate_is_looked_at_for_itsel
 const END: &str = "-----END CERTIFICATE-----";
 
 #[tokio::test]
-async fn whom_no_route_takes_any_more_is_turned_out() {
+async fn clients_without_a_route_after_a_reload_are_ended() {
     let site = Site::new();
     let (alice, bob) = (site.client("alice"), site.client("bob"));
     let routes = |names: &str| {
@@ -138,7 +138,7 @@ async fn whom_no_route_takes_any_more_is_turned_out() {
 
 /// There are no rules left for their listener: the remaining routes are for other clients.
 #[tokio::test]
-async fn who_came_by_a_listener_that_is_gone_stays() {
+async fn connections_of_a_removed_listener_stay_open() {
     let site = Site::new();
     let (alice, bob) = (site.client("alice"), site.client("bob"));
     let only = |listener: &str| {
@@ -170,7 +170,7 @@ async fn who_came_by_a_listener_that_is_gone_stays() {
 }
 
 #[tokio::test]
-async fn who_was_turned_out_and_lingers_is_counted_once() {
+async fn a_revoked_connection_that_lingers_is_counted_once() {
     let site = Site::new();
     let mallory = site.client("mallory");
     let vestibule = site.start(ECHO).await;
@@ -267,7 +267,7 @@ async fn listeners_come_and_go_and_their_connections_stay() {
 }
 
 #[tokio::test]
-async fn who_is_in_the_queue_of_a_listener_that_goes_is_served_and_not_reset() {
+async fn clients_in_the_queue_of_a_removed_listener_are_served_and_not_reset() {
     let site = Site::new();
     let vestibule = site.start(ECHO).await;
     let (config, address) = (site.config(None), vestibule.tcp());

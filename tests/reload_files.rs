@@ -125,7 +125,7 @@ async fn a_certificate_and_its_key_may_be_replaced_one_after_the_other() {
 
 /// Written in place, in two halves: the first half is not a certificate.
 #[tokio::test]
-async fn a_file_that_is_half_written_is_not_taken() {
+async fn a_half_written_file_is_not_loaded() {
     let site = Site::new();
     let vestibule = site.start(ECHO).await;
     let client = site.config(None);
@@ -144,7 +144,7 @@ async fn a_file_that_is_half_written_is_not_taken() {
 
 /// Nobody writes into the FIFO. A reader that waits for its first byte would handle nothing else.
 #[tokio::test]
-async fn a_certificate_that_becomes_a_fifo_is_refused_and_keeps_no_signal_from_being_heard() {
+async fn a_certificate_that_becomes_a_fifo_is_refused_and_blocks_no_signal() {
     let site = Site::new();
     let vestibule = site.start(ECHO).await;
     let (chain, away) = (site.path("server.pem"), site.path("server-away.pem"));
@@ -204,7 +204,7 @@ async fn a_volume_whose_link_is_swapped_is_noticed() {
 
 /// The working directory has files with the same names, written by somebody else.
 #[tokio::test]
-async fn files_that_are_moved_away_are_not_taken_from_the_working_directory() {
+async fn files_that_are_moved_away_are_not_read_from_the_working_directory() {
     let (site, elsewhere) = (Site::new(), Site::new());
     let vestibule = start_in(&site, &elsewhere).await;
     let names = ["ca.pem", "server.pem", "server-key.pem"];
@@ -222,7 +222,7 @@ async fn files_that_are_moved_away_are_not_taken_from_the_working_directory() {
 }
 
 #[tokio::test]
-async fn files_of_the_working_directory_stay_those_that_are_read() {
+async fn files_read_from_the_working_directory_are_read_from_there_after_a_reload() {
     let (site, elsewhere) = (Site::new(), Site::new());
     for file in ["ca.pem", "server.pem", "server-key.pem"] {
         std::fs::remove_file(site.path(file)).expect("a file");
@@ -249,7 +249,7 @@ async fn start_in(site: &Site, elsewhere: &Site) -> Vestibule {
 
 /// The configuration arrives first, and the file that it names later.
 #[tokio::test]
-async fn a_file_that_a_refused_configuration_names_is_waited_for() {
+async fn a_missing_file_of_a_refused_configuration_is_loaded_once_it_appears() {
     let site = Site::new();
     let vestibule = site.start(ECHO).await;
     site.configure(&config(ECHO).replace("revoked.pem", "late.pem"));
@@ -260,7 +260,7 @@ async fn a_file_that_a_refused_configuration_names_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_refused_configuration_is_tried_again_with_each_file_of_it_and_of_the_one_before() {
+async fn a_refused_configuration_is_retried_when_one_of_its_or_the_previous_files_changes() {
     let site = Site::new();
     let vestibule = site.start(ECHO).await;
     let other = |path: &str| replace(&site.path(path), &site.authority.revocations(&[7]));

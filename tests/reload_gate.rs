@@ -59,7 +59,7 @@ async fn assert_served(client: &mut Client) {
 }
 
 #[tokio::test]
-async fn a_registered_worker_serves_on_when_its_backend_is_changed() {
+async fn a_registered_worker_keeps_serving_when_its_backend_is_changed() {
     let site = Site::new();
     let vestibule = site.start(APP).await;
     let client = site.config(None);
@@ -86,7 +86,7 @@ async fn a_registered_worker_serves_on_when_its_backend_is_changed() {
 }
 
 #[tokio::test]
-async fn who_has_waited_since_before_a_reload_is_served_by_a_worker_that_comes_after_it() {
+async fn a_connection_that_waits_across_a_reload_is_served_by_a_later_worker() {
     let site = Site::new();
     let vestibule = site.start(APP).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
@@ -100,7 +100,7 @@ async fn who_has_waited_since_before_a_reload_is_served_by_a_worker_that_comes_a
 }
 
 #[tokio::test]
-async fn registered_workers_of_a_backend_that_takes_none_any_more_are_sent_away() {
+async fn registered_workers_of_a_removed_backend_are_dismissed() {
     let site = Site::new();
     let vestibule = site.start(APP).await;
     let without = [APP.replace("app", "other"), APP.replace("gate", "hello")];
@@ -118,7 +118,7 @@ async fn registered_workers_of_a_backend_that_takes_none_any_more_are_sent_away(
 }
 
 #[tokio::test]
-async fn who_waits_for_connections_of_a_backend_that_has_none_any_more_is_told() {
+async fn waiting_workers_of_a_removed_backend_are_told() {
     let site = Site::new();
     let vestibule = site.start(APP).await;
     let without = [
@@ -150,7 +150,7 @@ async fn who_waits_for_connections_of_a_backend_that_has_none_any_more_is_told()
 }
 
 #[tokio::test]
-async fn who_waits_for_a_worker_and_is_revoked_is_told_to_watchers_as_refused() {
+async fn watchers_see_a_revoked_waiting_connection_as_refused() {
     let site = Site::new();
     let mallory = site.client("mallory");
     let vestibule = site.start(APP).await;

@@ -68,7 +68,7 @@ async fn fail(server: Socket, client: &mut Client) {
 }
 
 #[tokio::test]
-async fn an_answer_given_before_the_question_was_heard_out_arrives_whole() {
+async fn an_answer_that_comes_before_the_request_is_complete_arrives_completely() {
     // If a server closes with unread bytes, its own kernel discards what it has not sent.
     const ANSWER: usize = 16 * 1024;
     // On a Unix socket, closing with unread bytes resets the reader of the answer, so that a
@@ -96,7 +96,7 @@ async fn an_answer_given_before_the_question_was_heard_out_arrives_whole() {
 }
 
 #[tokio::test]
-async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
+async fn an_answer_truncated_by_a_reset_is_not_passed_on_as_complete() {
     for (relay, to) in all() {
         let world = World::new((relay, to), "").await;
         let (client, mut server) = world.pair(&world.fronts()[0]).await;
@@ -135,7 +135,7 @@ async fn an_answer_cut_short_by_a_reset_is_not_passed_on_as_whole() {
 }
 
 #[tokio::test]
-async fn a_reset_of_the_client_is_heard_while_the_backend_takes_nothing() {
+async fn a_reset_of_the_client_is_noticed_while_the_backend_reads_nothing() {
     for (relay, to) in all() {
         // The time that the backend has to read what the client sent before.
         let world = World::new((relay, to), "half_close = \"1s\"").await;

@@ -174,7 +174,7 @@ async fn reload(vestibule: &Vestibule, times: usize) {
 }
 
 #[tokio::test]
-async fn a_session_is_resumed_where_its_ticket_is_good() {
+async fn a_session_is_resumed_wherever_its_ticket_is_valid() {
     for relay in RELAYS {
         for (tickets, again, elsewhere) in [
             (ROTATE, true, false),
@@ -205,7 +205,7 @@ async fn a_session_is_resumed_where_its_ticket_is_good() {
 }
 
 #[tokio::test]
-async fn whoever_resumes_a_session_is_who_they_were() {
+async fn a_resumed_client_keeps_its_identity() {
     let site = Site::new();
     let alice = site.authority.issue(&Subject::named("alice"));
     for relay in RELAYS {
@@ -224,7 +224,7 @@ async fn whoever_resumes_a_session_is_who_they_were() {
 }
 
 #[tokio::test]
-async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
+async fn the_ticket_of_a_revoked_client_is_not_accepted() {
     let optional = &MUTUAL.replace("required", "optional");
     for (relay, tickets, mutual) in [
         (Relay::Auto, ROTATE, MUTUAL),
@@ -252,7 +252,7 @@ async fn the_ticket_of_a_revoked_client_is_worth_nothing() {
 /// As with certificates that are renewed every hour: the state of the old certificate says nothing
 /// about the one that the client would present now.
 #[tokio::test]
-async fn a_client_with_a_new_certificate_is_let_in_whatever_has_become_of_the_one_in_its_ticket() {
+async fn a_new_certificate_is_accepted_whatever_the_state_of_the_old_one_in_the_ticket() {
     for relay in RELAYS {
         for version in VERSIONS {
             let site = Site::new();
@@ -282,7 +282,7 @@ async fn a_client_with_a_new_certificate_is_let_in_whatever_has_become_of_the_on
 }
 
 #[tokio::test]
-async fn a_ticket_of_a_listener_with_other_authorities_begins_a_full_handshake() {
+async fn a_ticket_from_a_listener_with_other_authorities_causes_a_full_handshake() {
     for relay in RELAYS {
         for version in VERSIONS {
             let site = Site::new();
@@ -307,7 +307,7 @@ async fn a_ticket_of_a_listener_with_other_authorities_begins_a_full_handshake()
 }
 
 #[tokio::test]
-async fn a_resumed_session_goes_by_the_routes_of_today() {
+async fn a_resumed_session_uses_the_current_routes() {
     let routes =
         |names: &str| format!("{MUTUAL}[[route]]\nidentity = [{names}]\nbackend = \"hello\"\n");
     for version in VERSIONS {
@@ -358,7 +358,7 @@ async fn another_authority_beside_the_old_one_costs_no_session() {
 /// A session from before certificates were required has no identity, and must not bypass the
 /// requirement.
 #[tokio::test]
-async fn a_session_of_other_rules_is_begun_anew() {
+async fn a_session_from_before_certificates_were_required_is_not_resumed() {
     for version in VERSIONS {
         let site = Site::new();
         let nobody = site.client(version, None);

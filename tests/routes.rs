@@ -15,7 +15,7 @@ fn backends(names: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_client_without_a_route_is_told_access_denied() {
+async fn a_client_without_a_route_gets_the_alert_access_denied() {
     let routes = "
         [[route]]
         sni = [\"welcome.example\"]

@@ -59,7 +59,7 @@ impl KeyLog for Log {
 const OF_RUSTLS: usize = 1;
 
 #[tokio::test]
-async fn keys_are_where_they_are_used_and_gone_with_their_connection() {
+async fn keys_exist_only_where_they_are_used_and_are_wiped_at_the_end() {
     for relay in [Relay::Auto, Relay::Stream] {
         for version in [&TLS12, &TLS13] {
             let vestibule = start(relay).await;
@@ -73,7 +73,7 @@ async fn keys_are_where_they_are_used_and_gone_with_their_connection() {
 }
 
 #[tokio::test]
-async fn keys_of_a_backend_are_where_they_are_used_and_gone_with_their_connection() {
+async fn backend_keys_exist_only_where_they_are_used_and_are_wiped_at_the_end() {
     for relay in [Relay::Auto, Relay::Stream] {
         for version in [&TLS12, &TLS13] {
             let (log, directory) = (Arc::new(Log::default()), certificates());
@@ -134,7 +134,7 @@ fn ensure_gone(
 }
 
 #[tokio::test]
-async fn keys_that_were_changed_are_gone() {
+async fn replaced_keys_are_wiped() {
     let vestibule = start(Relay::Auto).await;
     let (socket, secrets) = connect(&vestibule, &TLS13, 1).await;
     let traffic = |(what, _): &&(Secret, usize)| what.is_secret;

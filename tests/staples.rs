@@ -90,7 +90,7 @@ fn config(relay: Relay, keys: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_asks_is_shown_the_staple() {
+async fn a_client_that_asks_gets_the_staple() {
     let world = World::new();
     let good = world
         .below
@@ -120,7 +120,7 @@ async fn a_client_that_asks_is_shown_the_staple() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_good_is_taken_whoever_may_sign_it() {
+async fn a_good_response_is_accepted_from_every_authorized_signer() {
     let world = World::new();
     let World {
         root,
@@ -154,7 +154,7 @@ async fn an_answer_that_is_good_is_taken_whoever_may_sign_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_good_is_refused_with_the_reason() {
+async fn a_bad_response_is_refused_with_the_reason() {
     let world = World::new();
     let World {
         root,
@@ -219,7 +219,7 @@ async fn an_answer_that_is_not_good_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_stale_answer_is_a_warning() {
+async fn a_stale_response_is_a_warning() {
     let world = World::new();
     // The issuer's key is not in the chain, so nothing can verify the signature over these dates.
     let answer = world
@@ -263,7 +263,7 @@ fn dated(mut response: Vec<u8>, dates: [&[u8; 15]; 2]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_staple_beside_several_certificates_is_sent_to_its_entry() {
+async fn a_staple_beside_several_certificates_is_an_error_that_names_its_place() {
     let world = World::new();
     let response = world
         .below

@@ -23,7 +23,7 @@ const ECHO: &str = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
 const ALERT: [u8; 2] = [0x15, 0x03];
 const FATAL: u8 = 2;
 #[tokio::test]
-async fn half_a_hello_of_64_kib_costs_little_more_than_itself() {
+async fn half_a_64_kib_hello_costs_little_more_than_its_size() {
     const CLIENTS: usize = 100;
     const LENGTH: usize = 0xff00;
     for relay in RELAYS {
@@ -67,7 +67,7 @@ async fn settled_memory(vestibule: &Vestibule, least: usize) -> usize {
 }
 
 #[tokio::test]
-async fn openssl_that_speaks_only_what_we_do_not_sees_the_alert() {
+async fn openssl_without_a_common_version_or_suite_gets_the_alert() {
     let vestibule = Vestibule::start(ECHO).await;
     let mut neighbour = Neighbour::new(&vestibule).await;
     let offers: [(&str, &[&str]); 4] = [
@@ -116,7 +116,7 @@ async fn a_client_that_does_not_trust_us_is_a_failed_handshake() {
 }
 
 #[tokio::test]
-async fn a_handshake_has_one_budget_however_its_bytes_come() {
+async fn a_handshake_has_one_time_limit_however_slowly_its_bytes_arrive() {
     const BUDGET: Duration = Duration::from_secs(1);
     let config = format!("[timeouts]\nhandshake = \"1s\"\n{ECHO}");
     let vestibule = Vestibule::start(&config).await;
@@ -168,7 +168,7 @@ async fn trickle(socket: &mut Socket, bytes: &[u8]) -> usize {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_during_the_handshake_is_gone() {
+async fn a_client_that_leaves_during_the_handshake_is_client_gone() {
     let vestibule = Vestibule::start(ECHO).await;
     let neighbour = Neighbour::new(&vestibule).await;
     let hello = hello();

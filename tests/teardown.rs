@@ -18,7 +18,7 @@ async fn rest(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn bytes_pass_both_ways_whole_and_once() {
+async fn bytes_pass_both_ways_completely_and_once() {
     const BYTES: usize = 8 * 1024 * 1024 + 3;
     everywhere("", "done", |client, server| async move {
         let (mut client_reader, mut client_writer) = tokio::io::split(client);
@@ -88,7 +88,7 @@ async fn a_backend_that_closed_its_side_gets_the_whole_rest() {
 }
 
 #[tokio::test]
-async fn a_quiet_connection_is_closed_in_order_at_its_idle_timeout() {
+async fn an_idle_connection_is_closed_in_order_at_its_timeout() {
     everywhere(
         "idle = \"200ms\"",
         "idle",
@@ -219,7 +219,7 @@ async fn a_missing_backend_is_refused_or_waited_for_as_configured() {
 }
 
 #[tokio::test]
-async fn plain_listeners_relay_as_tls_ones_do() {
+async fn plaintext_listeners_relay_like_tls_listeners() {
     let config = r#"
 [[listener]]
 name = "tcp"

@@ -17,7 +17,7 @@ use uuid::Uuid;
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n[timeouts]\nbackend = \"50s\"\n";
 
 #[tokio::test]
-async fn the_python_worker_tells_curl_the_facts() {
+async fn the_python_worker_answers_curl_with_the_facts() {
     let vestibule = Vestibule::start(APP).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
     let worker = python(&vestibule.gate(), 2);
@@ -74,7 +74,7 @@ async fn the_python_worker_serves_several_connections_at_once_and_each_more_than
 }
 
 #[tokio::test]
-async fn the_python_worker_that_is_to_stop_answers_the_clients_it_has_and_takes_no_other() {
+async fn the_python_worker_serves_its_clients_to_the_end_after_sigterm_and_takes_no_new_ones() {
     let vestibule = Vestibule::start(APP).await;
     let worker = python(&vestibule.gate(), 2);
     let client = client::connect(&vestibule.tcp()).await;
@@ -96,7 +96,7 @@ async fn the_python_worker_that_is_to_stop_answers_the_clients_it_has_and_takes_
 }
 
 #[tokio::test]
-async fn the_workers_outlive_their_gate_and_come_to_its_successor() {
+async fn the_workers_survive_the_end_of_their_gate_and_return_to_its_successor() {
     for start in [|gate: &Path| python(gate, 2), javascript] {
         let vestibule = Vestibule::start(APP).await;
         let worker = start(&vestibule.gate());
@@ -186,7 +186,7 @@ async fn two_node_workers_compete_and_each_connection_is_greeted_once() {
 }
 
 #[tokio::test]
-async fn the_node_worker_that_is_to_stop_tells_its_websockets_that_it_goes_away() {
+async fn the_node_worker_closes_its_websockets_as_going_away_after_sigterm() {
     let vestibule = Vestibule::start(APP).await;
     let worker = javascript(&vestibule.gate());
     let mut command = node();
@@ -236,7 +236,7 @@ console.log(JSON.stringify(await Promise.all(Array.from({ length: clients }, (_,
 "#;
 
 #[tokio::test]
-async fn the_workers_that_the_page_about_the_gate_shows_greet_their_clients() {
+async fn the_workers_in_the_gate_documentation_work() {
     let directory = tempfile::tempdir().expect("a directory");
     let page = std::fs::read_to_string(project("docs/gate.md")).expect("the page");
     let save = |language: &str| {

@@ -223,7 +223,7 @@ mod tests {
     ];
 
     #[tokio::test]
-    async fn a_worker_has_the_connection_once_it_has_read_the_whole_answer() {
+    async fn a_worker_has_the_connection_after_it_has_read_the_whole_answer() {
         for length in LENGTHS {
             let (told, mut theirs) = told(&"x".repeat(length));
             let mut until_read = std::pin::pin!(told.until_read());
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_dies_over_its_unread_answer_has_nothing() {
+    async fn a_worker_that_dies_before_it_reads_its_answer_has_nothing() {
         let (told, mut theirs) = told("https");
         theirs.read_exact(&mut [0; 100]).expect("a part");
         drop(theirs);
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_that_read_its_answer_and_closed_has_had_the_connection() {
+    async fn a_worker_that_reads_its_answer_and_closes_has_had_the_connection() {
         let (told, mut theirs) = told("https");
         assert!(theirs.read(&mut [0; 4096]).expect("the answer") > 0);
         drop(theirs);

@@ -36,7 +36,7 @@ mod tests {
     const HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
     #[tokio::test]
-    async fn a_reset_before_the_header_is_no_end() {
+    async fn a_reset_before_the_header_is_not_an_orderly_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_backend_without_room_for_a_header_is_waited_for() {
+    async fn a_full_send_buffer_delays_the_header() {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         while ours.try_write(&[0; 1024]).is_ok() {}
         let mut greeting = Box::pin(greet(Socket::Unix(ours.into()), HEADER));

@@ -148,7 +148,7 @@ mod tests {
     use crate::facts::TlsFacts;
 
     #[test]
-    fn the_form_is_the_first_that_the_client_names() {
+    fn the_first_media_type_in_accept_is_used() {
         for (accept, form) in [
             ("*/*", Form::Text),
             ("", Form::Text),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_client_says_is_not_markup() {
+    fn text_from_the_client_is_escaped() {
         let mut facts = Facts::new("hello");
         facts.tls = Some(TlsFacts {
             sni: Some("<script>&\"".into()),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_telephone_each_value_stands_below_its_name() {
+    fn on_a_narrow_screen_each_value_is_below_its_name() {
         let page = html(&Facts::new("hello"));
         assert!(page.contains("name=\"viewport\" content=\"width=device-width, initial-scale=1\""));
         let (_, narrow) = page

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn not_one_byte_behind_the_header_is_taken() {
+    async fn no_byte_after_the_header_is_taken() {
         for header in [LINE, LOCAL] {
             for (mut ours, mut theirs) in pairs().await {
                 let sent = [header, b"\x16\x03\x01 and so on"].concat();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_leaves_within_the_header_is_gone() {
+    async fn a_peer_that_leaves_during_the_header_is_gone() {
         for header in [LINE, LOCAL] {
             for length in 0..header.len() {
                 for (mut ours, mut theirs) in pairs().await {

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn to_look_again_takes_no_lock() {
+    fn polling_again_takes_no_lock() {
         let entry = entry();
         let waker = Waker::from(Arc::new(Woken::default()));
         let mut cx = Context::from_waker(&waker);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_somebody_looks_at_do_not_change_under_them() {
+    fn facts_that_an_observer_holds_do_not_change() {
         let entry = entry();
         let before = entry.facts();
         entry.learn(|facts| facts.backend = "other".into());

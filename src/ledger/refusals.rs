@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_counted_apart_with_the_last_peer_and_its_cause() {
+    fn reasons_are_counted_separately_with_the_latest_peer_and_cause() {
         let refusals = Refusals::default();
         for port in 1..=1000 {
             refusals.note(Reason::Handshake, origin(port), Some("why".into()));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_is_said_at_once_and_the_next_a_second_later() {
+    async fn the_first_is_logged_at_once_and_the_next_a_second_later() {
         let refusals = Refusals::default();
         let (end, ended) = oneshot::channel::<()>();
         let mut speaking = Box::pin(refusals.speak(async {

@@ -56,7 +56,7 @@ fn a_panic_ends_its_connection_as_aborted() {
 }
 
 #[test]
-fn a_connection_is_found_by_what_is_known_of_it_from_when_it_is_known() {
+fn a_connection_is_found_by_each_fact_as_soon_as_it_is_known() {
     let ledger = Arc::new(Ledger::default());
     let mut record = open(&ledger);
     let others: Vec<LedgerRecord> = (0..50)
@@ -95,7 +95,7 @@ fn a_connection_is_found_by_what_is_known_of_it_from_when_it_is_known() {
 }
 
 #[test]
-fn a_connection_by_way_of_a_load_balancer_is_found_at_its_client() {
+fn a_connection_through_a_load_balancer_is_found_by_its_client() {
     let ledger = Arc::new(Ledger::default());
     let mut record = ledger.open(facts("https", [10, 0, 0, 1]), Via::Proxy);
     let (proxy, client) = ([10, 0, 0, 1].into(), [192, 0, 2, 7].into());
@@ -122,7 +122,7 @@ fn the_server_name_is_compared_without_regard_to_case() {
 }
 
 #[test]
-fn a_kill_does_not_count_what_has_come_to_its_end() {
+fn a_kill_does_not_count_connections_that_are_closing() {
     let ledger = Arc::new(Ledger::default());
     let mut record = open(&ledger);
     record.closing();
@@ -131,7 +131,7 @@ fn a_kill_does_not_count_what_has_come_to_its_end() {
 }
 
 #[test]
-fn a_cut_ends_what_is_open_and_what_opens_later() {
+fn a_cut_ends_open_and_later_connections() {
     let ledger = Arc::new(Ledger::default());
     let before = open(&ledger);
     ledger.cut();

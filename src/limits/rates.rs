@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_a_second_at_once_and_then_one_after_the_other() {
+    fn a_burst_of_a_tenth_of_a_second_is_followed_by_an_even_rate() {
         for (n, tick) in [(1, 1_000), (4, 250), (1_000, 1)] {
             for (all, per_ip, key) in [
                 (Some(n), None, Exceeded::Handshakes),
@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_address_is_held_by_the_rate_of_all_alone() {
+    fn clients_without_an_address_count_for_the_total_rate_only() {
         let (rates, now) = rates(Some(30), Some(10));
         assert_eq!(burst(&rates, 5, None, now), 3);
         assert_eq!(rates.take(None, now), Err(Exceeded::Handshakes));
     }
 
     #[test]
-    fn a_changed_rate_holds_at_once_and_an_unchanged_one_forgets_nothing() {
+    fn a_changed_rate_applies_at_once_and_an_unchanged_one_keeps_its_buckets() {
         let (rates, now) = rates(None, Some(20));
         assert_eq!(burst(&rates, 9, client(1), now), 2);
         rates.change(&settings(Some(1_000), Some(20)));
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flood_took_is_given_back() {
+    fn the_memory_of_a_flood_is_returned() {
         let buckets = Buckets::default();
         for n in 0..100_000 {
             let client = IpAddr::V4(u32::into(n));

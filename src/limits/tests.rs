@@ -102,7 +102,7 @@ fn pending_ends_before_the_connection_does() {
 }
 
 #[test]
-fn one_ipv6_client_is_a_64() {
+fn an_ipv6_client_is_a_64_network() {
     let limits = limits(9, 1, 9);
     let _held = limits
         .admit(ip("2001:db8:0:1::1"), FirstStage::Backend)
@@ -193,7 +193,7 @@ fn beside(refused: impl Fn() + Sync, admitted: impl FnOnce()) {
 }
 
 #[test]
-fn what_an_address_has_no_room_for_takes_no_room_from_others() {
+fn a_refusal_for_one_address_takes_no_room_from_others() {
     let limits = limits(2, 1, 9);
     let _held = limits
         .admit(ip("192.0.2.1"), FirstStage::Backend)
@@ -218,7 +218,7 @@ fn what_an_address_has_no_room_for_takes_no_room_from_others() {
 }
 
 #[test]
-fn what_may_not_be_pending_is_counted_nowhere() {
+fn a_connection_refused_as_pending_is_counted_nowhere() {
     let limits = limits(2, 2, 1);
     let _held = limits
         .admit(ip("192.0.2.1"), FirstStage::Backend)
@@ -262,7 +262,7 @@ async fn a_handshake_above_a_rate_is_refused_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_no_room_takes_nothing_from_the_rates() {
+async fn a_connection_without_room_uses_up_no_rate() {
     let limits = rated();
     let _held = [(); 2].map(|()| limits.admit(ip("192.0.2.1"), FirstStage::Handshake));
     for _ in 0..20 {
@@ -321,7 +321,7 @@ fn one_client_holds_an_eighth_of_the_handshakes() {
 }
 
 #[test]
-fn at_the_limit_the_longest_silence_makes_room() {
+fn at_the_limit_the_longest_silent_handshake_makes_room() {
     let limits = handshaking(4);
     let client = |n: usize| format!("192.0.2.{n}");
     let mut held: Vec<_> = (0..4)
@@ -348,7 +348,7 @@ fn at_the_limit_the_longest_silence_makes_room() {
 }
 
 #[test]
-fn nobody_makes_room_for_a_client_that_another_limit_refuses() {
+fn no_handshake_makes_room_for_a_client_that_another_limit_refuses() {
     let limits = Limits::new(&LimitSettings {
         connections: Some(2),
         handshaking: Some(2),
@@ -361,7 +361,7 @@ fn nobody_makes_room_for_a_client_that_another_limit_refuses() {
 }
 
 #[test]
-fn who_shakes_hands_takes_no_room_from_those_that_wait() {
+fn handshakes_take_no_room_from_waiting_connections() {
     let limits = limits(9, 9, 1);
     let _shaking = shake(&limits, "192.0.2.1").expect("room");
     let waiting = limits.wait().expect("room");

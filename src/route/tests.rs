@@ -20,7 +20,7 @@ fn named(name: &str) -> Identity {
 }
 
 #[test]
-fn the_first_rule_of_which_every_key_matches_wins() {
+fn the_first_rule_whose_keys_all_match_wins() {
     let routes = Routes::new(vec![
         Rule {
             from: vec!["192.0.2.0/24".parse().expect("a network")],
@@ -76,7 +76,7 @@ fn the_first_rule_of_which_every_key_matches_wins() {
 
 /// The index must not change the result, only the time that it takes.
 #[test]
-fn a_name_that_is_written_out_does_not_overtake_an_earlier_rule() {
+fn an_exact_name_does_not_take_precedence_over_an_earlier_rule() {
     let rule = |names: &[&str], action| Rule {
         sni: names.iter().map(|name| pattern(name)).collect(),
         action,
@@ -106,7 +106,7 @@ fn a_name_that_is_written_out_does_not_overtake_an_earlier_rule() {
 }
 
 #[test]
-fn a_rule_about_identities_matches_those_who_have_one_of_them() {
+fn a_rule_about_identities_matches_any_of_them() {
     let routes = Routes::new(vec![
         Rule {
             identity: vec![who("cn:mallory")],
@@ -133,7 +133,7 @@ fn a_rule_about_identities_matches_those_who_have_one_of_them() {
 }
 
 #[test]
-fn a_name_with_odd_parts_is_no_way_around_a_refusal() {
+fn a_name_with_odd_parts_does_not_evade_a_denial() {
     let rule = |action| Rule {
         identity: vec![who("uri:spiffe://corp/ns/**")],
         action,
@@ -160,7 +160,7 @@ fn a_name_with_odd_parts_is_no_way_around_a_refusal() {
 /// A client that an identity could help must not be refused early; as many of the others as
 /// possible must be.
 #[test]
-fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
+fn only_clients_that_no_identity_could_help_are_refused_before_the_handshake() {
     let rule = |sni: &str, identity: &[&str], action| Rule {
         sni: vec![pattern(sni)],
         identity: identity.iter().map(|text| who(text)).collect(),
@@ -214,7 +214,7 @@ fn before_the_handshake_only_those_are_refused_whom_no_identity_could_help() {
 /// A route that names no protocol may lead to a backend that speaks any, and the configuration does
 /// not say which.
 #[test]
-fn a_protocol_that_only_other_rules_name_is_not_answered() {
+fn a_protocol_that_only_other_rules_name_is_not_selected() {
     let rule = |sni: &str, alpn: &[&str]| Rule {
         sni: vec![pattern(sni)],
         alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
@@ -241,7 +241,7 @@ fn a_protocol_that_only_other_rules_name_is_not_answered() {
 
 /// This holds for every rule behind it: the clients that the rule names must reach its backend.
 #[test]
-fn a_protocol_that_a_rule_names_for_somebody_is_answered() {
+fn a_protocol_that_a_possible_rule_names_is_selected() {
     let rule = |alpn: &[&str], identity: &[&str], action| Rule {
         alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
         identity: identity.iter().map(|text| who(text)).collect(),

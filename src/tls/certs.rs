@@ -362,7 +362,7 @@ mod tests {
     /// This check runs for each of possibly thousands of certificates, at the start and at each
     /// reload.
     #[test]
-    fn to_recognize_a_certificate_costs_a_fraction_of_reading_one() {
+    fn recognizing_a_certificate_costs_a_fraction_of_reading_one() {
         const TIMES: u32 = 40;
         let round = |what: &dyn Fn()| {
             let start = Instant::now();

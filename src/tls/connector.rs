@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_is_resumed_while_the_certificate_behind_it_is_good() {
+    async fn a_session_is_resumed_while_its_certificate_is_valid() {
         for (version, engine) in versions_and_engines() {
             let (authority, server) = server(version);
             let connector = connector(&authority, engine, UnixTime::now);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_whose_certificate_has_expired_begins_a_full_handshake() {
+    async fn an_expired_certificate_of_a_session_causes_a_full_handshake() {
         /// After the year 4096, when rcgen's certificates expire.
         fn late() -> UnixTime {
             UnixTime::since_unix_epoch(Duration::from_secs(100_000_000_000))

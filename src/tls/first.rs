@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_buffer_that_has_grown_takes_no_more_at_a_time() {
+    async fn a_grown_buffer_does_not_make_reads_larger() {
         let mut received = Vec::with_capacity(10 * READ);
         let read = read(&mut &[0; 5 * READ][..], &mut received, READ).await;
         assert!(read.is_ok());
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hello_is_settled_with_its_last_byte_however_it_comes() {
+    fn a_hello_is_complete_with_its_last_byte_however_it_is_split() {
         let message = [&[CLIENT_HELLO, 0, 0, 200][..], &[7; 200]].concat();
         for size in [1, 2, 3, 100, 204] {
             let whole = records(&message, size);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_hello_is_settled_with_the_byte_that_says_so() {
+    fn bytes_that_are_no_hello_are_detected_at_the_first_wrong_byte() {
         for bytes in [
             &b"G"[..],
             &[ALERT],

@@ -143,7 +143,7 @@ mod tests {
 
     /// The output of `openssl x509 -in certs/client.pem -noout -subject -fingerprint -sha256`.
     #[test]
-    fn a_fingerprint_is_that_of_openssl() {
+    fn the_fingerprint_equals_the_one_of_openssl() {
         let pem = include_bytes!("../../certs/client.pem");
         let certificate = rustls_pemfile::certs(&mut &pem[..]).next();
         let certificate = certificate.expect("a certificate").expect("PEM");
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_without_names_has_its_fingerprint_alone() {
+    fn a_certificate_without_names_has_only_its_fingerprint() {
         let identity = identity(&certificate::<&str>(&[], vec![])).expect("an identity");
         let nameless = Identity {
             sha256: identity.sha256.clone(),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_cut_short_or_drawn_out_has_no_identity() {
+    fn a_truncated_or_extended_certificate_has_no_identity() {
         let whole = certificate(&[(DnType::CommonName, "alice")], vec![dns("corp.example")]);
         for length in 0..whole.len() {
             let cut = identity(&whole[..length]);

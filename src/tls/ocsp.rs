@@ -183,7 +183,7 @@ mod tests {
 
     // tests/staples.rs covers the output of `openssl ocsp`.
     #[test]
-    fn what_is_no_answer_is_no_staple() {
+    fn an_invalid_response_is_no_staple() {
         let refusal = |status| vec![0x30, 3, 0x0A, 1, status];
         for (response, expected) in [
             (vec![], "not an OCSP response (RFC 6960) in DER: "),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_staple_is_good_from_its_first_moment_to_its_last() {
+    fn a_staple_is_valid_from_this_update_to_next_update() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let staple = |next_update| Staple {
             response: Vec::new(),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_number_is_the_number() {
+    fn serial_numbers_are_compared_as_numbers() {
         assert_eq!(magnitude(&[0, 0xC8]), magnitude(&[0xC8]));
         assert_ne!(magnitude(&[1, 0]), magnitude(&[1]));
         assert_eq!(magnitude(&[0]), magnitude(&[]));

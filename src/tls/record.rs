@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_says_it_is_too_long_fails_the_handshake() {
+    async fn a_message_with_too_large_a_length_fails_the_handshake() {
         let cause = refusal_after_hello(&[22, 3, 3, 0, 4, 16, 31, 0, 0]).await;
         assert_eq!(cause, InvalidMessage::HandshakePayloadTooLarge.into());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_message_that_another_record_cuts_short_fails_the_handshake() {
+    async fn a_message_interrupted_by_another_record_fails_the_handshake() {
         let half = [22, 3, 3, 0, 4, 16, 0, 0, 66];
         let cause = refusal_after_hello(&[&half[..], &[20, 3, 3, 0, 1, 1]].concat()).await;
         let expected = PeerMisbehaved::MessageInterleavedWithHandshakeMessage;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_is_refused_by_its_header_before_it_is_there() {
+    async fn a_record_is_refused_by_its_header_before_its_body_arrives() {
         let cause = refusal_after_hello(&[99, 3, 3, 0, 4]).await;
         assert_eq!(cause, InvalidMessage::InvalidContentType.into());
     }

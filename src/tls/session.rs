@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_chain_is_found_behind_what_comes_before_it() {
+    fn the_chain_is_found_after_the_preceding_fields() {
         let own: &[u8] = b"own";
         for (name, certificates) in [
             (&b""[..], &[][..]),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_is_cut_short_is_nobodys() {
+    fn a_truncated_session_has_no_chain() {
         let session = session(b"example.com", &[b"own", b"issuer"]);
         for length in 0..session.len() {
             assert_eq!(client_chain(&session[..length]), None, "{length}");

@@ -287,7 +287,7 @@ mod tests {
     const SECRET: &[u8] = &[7; 32];
 
     #[test]
-    fn a_ticket_is_worth_something_for_two_periods_and_no_longer() {
+    fn a_ticket_is_valid_for_two_periods_and_no_longer() {
         let ring = ring(SECRET, b"");
         let ticket = ring.encrypt(b"session").expect("a ticket");
         assert_eq!(ring.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_and_other_rules_make_a_ticket_worthless() {
+    fn another_secret_or_other_rules_make_a_ticket_invalid() {
         let ticket = ring(SECRET, b"rules")
             .encrypt(b"session")
             .expect("a ticket");
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_that_was_touched_is_worthless() {
+    fn a_modified_ticket_is_invalid() {
         let ring = ring(SECRET, b"");
         let ticket = ring.encrypt(b"session").expect("a ticket");
         for place in 0..ticket.len() {

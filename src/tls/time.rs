@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_shown_whatever_its_century() {
+    fn a_time_in_any_century_is_displayed() {
         for (seconds, expected) in [
             (0, "1970-01-01T00:00:00Z"),
             (-1, "1969-12-31T23:59:59Z"),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_since_1970_is_shown_as_by_humantime() {
+    fn a_time_since_1970_is_displayed_as_by_humantime() {
         for day in 0..40_000 {
             let time = SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400 + day);
             let expected = humantime::format_rfc3339_seconds(time).to_string();

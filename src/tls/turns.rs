@@ -314,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn of_cheap_steps_there_are_a_few() {
+    fn several_cheap_steps_are_taken_in_a_round() {
         let log = flood(|| {});
         assert!(log.split('e').all(|steps| steps.len() <= MOST), "{log}");
     }
 
     #[test]
-    fn turns_are_given_in_the_order_in_which_they_were_asked_for() {
+    fn turns_are_given_in_the_order_of_requests() {
         let log = Log::default();
         on_a_worker(async {
             let mut handshakes = tokio::task::JoinSet::new();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_the_network_has_no_turn() {
+    fn a_handshake_that_waits_for_the_network_has_no_turn() {
         on_a_worker(async {
             let silent = in_turn(Box::pin(async {
                 work();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_the_queue_lets_the_next_one_go_on() {
+    fn a_handshake_that_leaves_the_queue_lets_the_next_one_continue() {
         on_a_worker(async {
             in_turn(Box::pin(async { work() })).await;
             let mut places: Vec<_> = (0..9)
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_thread_without_rounds_nobody_waits() {
+    fn on_a_thread_without_rounds_no_handshake_waits() {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..100 {
             let handshake = pin!(in_turn(Box::pin(async {
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_when_the_worker_ends_goes_on() {
+    fn a_waiting_handshake_continues_when_the_worker_ends() {
         let done = Rc::new(Cell::new(false));
         let rounds = Rounds::begin();
         let runtime = Builder::new_current_thread().build().expect("a runtime");

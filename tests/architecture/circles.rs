@@ -28,7 +28,7 @@ fn no_modules_import_each_other_in_a_circle() {
 }
 
 #[test]
-fn circles_are_found_and_nothing_else() {
+fn exactly_the_circles_are_found() {
     let graph = |edges: &[(&str, &str)]| {
         let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (from, to) in edges {

@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn a_backend_that_stays_silent_is_waited_for_as_long_as_for_a_dial() {
+async fn a_silent_handshake_has_the_same_time_limit_as_a_dial() {
     for kind in [Kind::Tcp, Kind::Unix] {
         let directory = certificates();
         let backend = listen(kind, &directory).await;
@@ -19,7 +19,7 @@ async fn a_backend_that_stays_silent_is_waited_for_as_long_as_for_a_dial() {
 }
 
 #[tokio::test]
-async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
+async fn a_backend_that_breaks_the_handshake_counts_as_refusing() {
     /// What the backend does after it has a ClientHello.
     type Break = fn(Socket) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
     let breaks: [(&str, Break); 4] = [
@@ -71,7 +71,7 @@ async fn a_backend_that_breaks_the_handshake_counts_as_one_that_refuses() {
 }
 
 #[tokio::test]
-async fn an_answer_that_ends_without_close_notify_is_no_whole_answer() {
+async fn an_answer_without_close_notify_is_not_passed_on_as_complete() {
     for (site, version) in sites().await {
         for (count, door) in site.doors().iter().enumerate() {
             let (mut client, mut server) = site.pair(door).await;
@@ -129,7 +129,7 @@ async fn a_reset_or_a_truncation_passes_in_both_directions() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_half_a_request_to_the_backend_and_an_end_to_a_client_with_tls() {
+async fn an_idle_timeout_resets_the_backend_and_closes_a_tls_client_in_order() {
     for relay in RELAYS {
         let directory = certificates();
         let config = server(directory.path(), "api", ALL_VERSIONS);

@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connection() {
+async fn claim_lets_its_commands_end_after_sigterm_and_takes_no_new_connection() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let vestibule = Vestibule::start(APP).await;
         let mut worker = claim(&vestibule.gate(), &["--", &whoami()]);
@@ -39,7 +39,7 @@ async fn claim_that_is_to_stop_lets_its_commands_end_and_takes_no_other_connecti
 }
 
 #[tokio::test]
-async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
+async fn a_wrong_backend_ends_claim_with_exit_code_2_and_advice() {
     let dialled = "[[backend]]\nname = \"web\"\nto = \"tcp:127.0.0.1:9\"\n\
                    [[route]]\nbackend = \"app\"\n";
     let vestibule = Vestibule::start(&format!("{APP}{dialled}")).await;
@@ -71,7 +71,7 @@ async fn a_wrong_backend_ends_claim_with_2_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_command_that_is_not_there_ends_claim_before_it_takes_a_connection() {
+async fn a_missing_command_ends_claim_before_it_takes_a_connection() {
     let vestibule = Vestibule::start(APP).await;
     let worker = claim(&vestibule.gate(), &["--", "/nowhere/handler"]);
     let (status, said) = worker.wait().await;
@@ -102,7 +102,7 @@ async fn a_command_that_dies_resets_nothing_but_its_own_connection() {
 }
 
 #[tokio::test]
-async fn claim_as_pid_1_waits_for_processes_whose_parents_have_ended() {
+async fn claim_as_pid_1_reaps_orphaned_processes() {
     let vestibule = Vestibule::start(APP).await;
     // The inner shell exits and leaves its `sleep` behind.
     let script = "sh -c 'sleep 600 <&- >&- &'; exec cat";

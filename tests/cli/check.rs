@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn check_says_yes_to_a_good_file_and_everything_about_a_bad_one() {
+async fn check_accepts_a_good_file_and_reports_every_problem_of_a_bad_one() {
     let directory = tempdir().expect("a directory");
     let good = write(&directory, "good.toml", GOOD);
     let done = output(command(&format!("check -c {good}"))).await;
@@ -24,7 +24,7 @@ async fn check_says_yes_to_a_good_file_and_everything_about_a_bad_one() {
 }
 
 #[tokio::test]
-async fn run_with_a_bad_file_says_all_of_it_on_stderr_and_exits_with_2() {
+async fn run_with_a_bad_file_reports_every_problem_on_stderr_and_exits_with_2() {
     let directory = tempdir().expect("a directory");
     let bad = write(&directory, "bad.toml", BAD);
     let done = output(command(&format!("run -c {bad}"))).await;
@@ -33,7 +33,7 @@ async fn run_with_a_bad_file_says_all_of_it_on_stderr_and_exits_with_2() {
 }
 
 #[tokio::test]
-async fn check_finds_what_could_not_be_bound_or_would_lead_back() {
+async fn check_finds_addresses_that_cannot_be_bound_or_lead_back_to_vestibule() {
     let second = "[[listener]]\nname = \"two\"\naddress = \"ADDRESS\"\n[[backend]]";
     let with = |first: &str, address: &str| {
         GOOD.replace("127.0.0.1:0", first)

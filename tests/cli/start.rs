@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn the_start_is_told_on_stderr_whatever_the_filter_and_in_both_formats() {
+async fn the_start_is_logged_to_stderr_with_any_filter_and_in_both_formats() {
     for (log, format) in [
         ("off", "text"),
         ("off", "json"),
@@ -45,7 +45,7 @@ async fn the_start_is_told_on_stderr_whatever_the_filter_and_in_both_formats() {
 }
 
 #[tokio::test]
-async fn a_terminal_has_colours_unless_somebody_minds() {
+async fn the_log_has_colours_on_a_terminal_unless_no_color_is_set() {
     // The start fails, so that no process is left on the terminal after `script` has exited.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound");
@@ -97,7 +97,7 @@ async fn a_start_that_fails_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_development_certificate_is_warned_of_beyond_this_machine_and_only_there() {
+async fn the_development_certificate_causes_a_warning_on_non_loopback_listeners_only() {
     let directory = tempdir().expect("a directory");
     let unix = format!("unix:{}/front.sock", directory.path().display());
     for (listen, warned) in [
@@ -122,7 +122,7 @@ async fn the_development_certificate_is_warned_of_beyond_this_machine_and_only_t
 }
 
 #[tokio::test]
-async fn a_certificate_on_the_command_line_that_has_expired_is_served_and_warned_of() {
+async fn an_expired_certificate_on_the_command_line_is_served_with_a_warning() {
     let directory = tempdir().expect("a directory");
     let expired = Subject {
         expired: true,
@@ -153,7 +153,7 @@ async fn a_certificate_on_the_command_line_that_has_expired_is_served_and_warned
 }
 
 #[tokio::test]
-async fn why_it_cannot_start_is_one_line_whatever_the_filter() {
+async fn a_failed_start_logs_its_reason_in_one_line_with_any_filter() {
     let directory = tempdir().expect("a directory");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();

@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn what_was_asked_for_goes_to_stdout_and_nothing_else_anywhere() {
+async fn requested_output_goes_to_stdout_and_nothing_to_stderr() {
     let version = format!("vestibule {}", env!("CARGO_PKG_VERSION"));
     for (args, part) in [
         ("--version", version.as_str()),
@@ -24,7 +24,7 @@ async fn what_was_asked_for_goes_to_stdout_and_nothing_else_anywhere() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_enough_is_no_error() {
+async fn a_closed_stdout_is_no_error() {
     let mut shell = Command::new("/bin/sh");
     let script = "{ \"$0\" completions zsh; echo \"code $?\" >&2; } | head -c 10";
     shell.args(["-c", script, env!("CARGO_BIN_EXE_vestibule")]);
@@ -33,7 +33,7 @@ async fn a_reader_that_has_enough_is_no_error() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_one_line_that_says_what_and_exits_with_2() {
+async fn wrong_usage_is_an_error_of_one_line_and_exits_with_2() {
     let pair = "--cert {certs}/server.pem --key {certs}/server-key.pem";
     for (args, part) in WRONG_USAGE {
         let args = args
@@ -162,7 +162,7 @@ async fn a_log_filter_that_would_hide_everything_is_refused() {
 }
 
 #[tokio::test]
-async fn what_comes_from_others_is_printed_without_control_characters() {
+async fn untrusted_text_is_printed_without_control_characters() {
     let directory = tempfile::tempdir().expect("a directory");
     let label = "\u{1b}[31mX\u{202e}\u{9b}";
     let text = format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");

@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn a_route_takes_whom_it_names_and_the_others_are_denied_access() {
+async fn a_route_accepts_the_identities_that_it_names_and_denies_others() {
     let world = World::new();
     for name in ["alice", "bob", "mallory", "carol"] {
         world.client(&world.root, name, &Subject::named(name));

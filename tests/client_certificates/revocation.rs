@@ -4,7 +4,7 @@ use crate::*;
 
 /// The new list is in the file behind the old one, or before it.
 #[tokio::test]
-async fn a_client_is_turned_away_if_any_list_of_its_authority_has_it() {
+async fn a_client_is_refused_if_any_list_of_its_authority_contains_it() {
     let world = World::new();
     let alice = world.client(&world.root, "alice", &Subject::named("alice"));
     let old = world.root.revocations(&[]);
@@ -20,7 +20,7 @@ async fn a_client_is_turned_away_if_any_list_of_its_authority_has_it() {
 }
 
 #[tokio::test]
-async fn a_list_is_about_what_its_own_key_has_signed() {
+async fn a_list_revokes_only_certificates_that_its_own_key_has_signed() {
     let world = World::new();
     // The same authority with its next key.
     let renewed = Authority::root("clients");
@@ -54,7 +54,7 @@ async fn a_list_is_about_what_its_own_key_has_signed() {
 
 /// Names may be encoded differently: the same key has signed the certificates and the list.
 #[tokio::test]
-async fn a_list_is_matched_by_its_key_and_not_by_how_its_issuer_is_written() {
+async fn a_list_is_matched_by_its_key_and_not_by_the_encoding_of_its_issuer() {
     let world = World::new();
     let alice = world.client(&world.root, "alice", &Subject::named("alice"));
     let carol = world.client(&world.below, "carol", &Subject::named("carol"));

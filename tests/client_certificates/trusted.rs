@@ -4,7 +4,7 @@ use crate::*;
 
 /// Made as by `openssl req -x509`, and both the client's certificate and the bundle.
 #[tokio::test]
-async fn a_client_may_show_a_trusted_certificate_itself() {
+async fn a_client_may_present_a_trusted_certificate_itself() {
     let world = World::new();
     let me = Authority::root("me");
     let signer = me.signer();
@@ -38,7 +38,7 @@ async fn a_client_may_show_a_trusted_certificate_itself() {
 /// webpki accepts none of these. But for a certificate that is trusted itself, its content does not
 /// matter.
 #[tokio::test]
-async fn a_trusted_certificate_is_its_owners_however_it_was_made() {
+async fn a_client_with_a_trusted_certificate_is_accepted_whatever_its_extensions() {
     let ec: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
     let p384: &[&str] = &["ec", "-pkeyopt", "ec_paramgen_curve:P-384"];
     for (key, extensions) in [

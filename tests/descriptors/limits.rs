@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn that_there_are_too_few_for_the_configured_limit_is_said_at_start() {
+async fn too_few_descriptors_for_the_configured_limit_are_logged_at_the_start() {
     let claimed = "limits.connections cannot be reached: 50 connections may need 100 file descriptors; raise `ulimit -n` (in systemd, LimitNOFILE=) above that, or lower the limit";
     let built_in = claimed.replace("50", "100");
     for (connections, backend, expected) in [
@@ -19,7 +19,7 @@ async fn that_there_are_too_few_for_the_configured_limit_is_said_at_start() {
 }
 
 #[tokio::test]
-async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
+async fn with_enough_descriptors_the_configured_limit_is_exact() {
     const MOST: usize = DESCRIPTORS / 2;
     let vestibule = start(MOST, ECHO).await;
     let front = Front::Tcp(vestibule.tcp());
@@ -35,7 +35,7 @@ async fn below_the_limit_of_descriptors_the_configured_one_is_exact() {
 }
 
 #[tokio::test]
-async fn at_both_limits_at_once_the_configured_one_is_still_exact() {
+async fn without_free_descriptors_the_configured_limit_is_still_exact() {
     const FLOOD: usize = 1000;
     common::resources::raise_own_limit();
     let (vestibule, free, clients) = at_both_limits().await;
@@ -82,7 +82,7 @@ async fn at_both_limits() -> (Vestibule, usize, Crowd) {
 /// The gate has accepted a client with the descriptor in reserve. No other client comes for which
 /// it would look for a new one.
 #[tokio::test]
-async fn the_descriptor_that_a_gate_client_was_let_in_with_is_kept_back_again() {
+async fn the_reserved_descriptor_is_refilled_after_a_gate_client_used_it() {
     let (vestibule, free, clients) = at_both_limits().await;
     let with_reserve = null_devices(&vestibule);
     gate::until_in_place(&vestibule.gate()).await;

@@ -64,7 +64,7 @@ async fn a_drain_waits_for_it_and_takes_no_other() {
 }
 
 #[tokio::test]
-async fn one_that_nobody_runs_holds_up_no_drain() {
+async fn a_future_that_is_never_polled_delays_no_drain() {
     let running = running("").await;
     let served = running.serve("plain", duplex(64).0, None);
     assert_eq!(soon("a drain", running.drain(None)).await.cut, 0);

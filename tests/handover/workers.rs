@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use crate::*;
 
 #[tokio::test]
-async fn competing_workers_serve_each_connection_once_and_whole() {
+async fn competing_workers_serve_each_connection_once_and_completely() {
     for relay in RELAYS {
         // All of them run on one thread of the test, so a claim may take long on a slow machine.
         // They also have one address, which may not hold so many of the handshakes.
@@ -159,7 +159,7 @@ async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another()
 }
 
 #[tokio::test]
-async fn dead_waiting_workers_are_skipped_and_the_living_served_in_turn() {
+async fn dead_waiting_workers_are_skipped_and_the_others_served_in_turn() {
     let vestibule = Vestibule::start(APP).await;
     let path = vestibule.gate();
     let mut waiting = Vec::new();

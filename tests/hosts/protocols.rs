@@ -4,7 +4,7 @@ use crate::*;
 
 /// The first protocol of ours that the client offers and for which there is a route.
 #[tokio::test]
-async fn the_protocol_is_one_that_a_route_can_serve() {
+async fn only_a_protocol_with_a_route_is_selected() {
     let site = Site::new(vec![("wild", Subject::host(&["*.example"]))]);
     let routes = "
         [[route]]
@@ -43,7 +43,7 @@ async fn the_protocol_is_one_that_a_route_can_serve() {
 
 /// Compares `s_client` with several protocols with `check --explain` for the first of them.
 #[tokio::test]
-async fn what_is_explained_of_a_protocol_is_what_the_handshake_does() {
+async fn explain_agrees_with_the_handshake_about_protocols() {
     let mut wrong = Vec::new();
     for (keys, routes, named, handshake, explained) in EXPLAINED.iter().copied() {
         let routes: Vec<String> = (routes.iter())

@@ -111,7 +111,7 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn what_a_user_may_not_do_with_a_socket_is_said_with_advice() {
+async fn a_missing_permission_for_a_socket_is_an_error_with_advice() {
     require_root();
     let directory = enterable();
     let program = directory.path().join("vestibule");
@@ -151,7 +151,7 @@ async fn what_a_user_may_not_do_with_a_socket_is_said_with_advice() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_not_replaced() {
+async fn a_file_that_is_not_a_socket_is_not_replaced() {
     let directory = Arc::new(tempfile::tempdir().expect("a directory"));
     let notes = directory.path().join("front.sock");
     fs::write(&notes, "precious").expect("a file");

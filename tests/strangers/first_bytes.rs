@@ -3,7 +3,7 @@
 use crate::*;
 
 #[tokio::test]
-async fn what_is_not_tls_gets_an_alert_and_harms_nobody() {
+async fn bytes_that_are_not_tls_get_an_alert_and_affect_no_other_client() {
     let vestibule = Vestibule::start(ECHO).await;
     let mut neighbour = Neighbour::new(&vestibule).await;
     let mut random = vec![0; 4096];
@@ -32,7 +32,7 @@ async fn what_is_not_tls_gets_an_alert_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn curl_with_http_where_tls_is_spoken_gets_a_tls_alert() {
+async fn curl_with_http_at_a_tls_listener_gets_a_tls_alert() {
     let vestibule = Vestibule::start(ECHO).await;
     let url = format!("http://{}/", vestibule.tcp());
     let mut command = curl();
@@ -72,7 +72,7 @@ async fn tls_without_a_usable_hello_is_a_failed_handshake() {
 }
 
 #[tokio::test]
-async fn a_first_message_that_is_no_hello_gets_unexpected_message() {
+async fn a_first_message_other_than_a_hello_gets_unexpected_message() {
     for relay in RELAYS {
         let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
         let words: [(&str, &[u8]); 5] = [
@@ -93,7 +93,7 @@ async fn a_first_message_that_is_no_hello_gets_unexpected_message() {
 
 /// Sent in parts, so that rustls has the hello before the next record, and at once.
 #[tokio::test]
-async fn a_record_in_one_segment_with_the_hello_is_looked_at_as_soon_as_one_behind_it() {
+async fn a_record_in_one_segment_with_the_hello_is_processed_as_soon_as_one_after_it() {
     for relay in RELAYS {
         let vestibule = Vestibule::start(&format!("{}{ECHO}", relay.config())).await;
         // Whatever this record is, it is no answer to the ServerHello.

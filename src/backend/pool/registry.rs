@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workers_that_come_and_go_with_each_connection_are_no_flood() {
+    fn workers_that_come_and_go_do_not_flood_the_log() {
         let registry = Registry::default();
         let mut said = 0;
         for _ in 0..1000 {

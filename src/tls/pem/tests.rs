@@ -10,7 +10,7 @@ fn certificates(text: impl AsRef<[u8]>) -> Vec<Located> {
 }
 
 #[test]
-fn a_certificate_is_read_however_it_is_written() {
+fn a_certificate_is_read_in_every_common_form() {
     let [(expected, _)] = &certificates(CHAIN)[..] else {
         panic!("one certificate");
     };
@@ -50,7 +50,7 @@ fn a_certificate_is_read_however_it_is_written() {
 }
 
 #[test]
-fn blocks_that_were_glued_together_are_all_read() {
+fn concatenated_blocks_without_line_breaks_are_all_read() {
     let one = CHAIN.trim_end();
     for between in ["", "\n", "\u{feff}", " ", "\r\n\u{feff}"] {
         let text = [one, one, one].join(between);
@@ -59,7 +59,7 @@ fn blocks_that_were_glued_together_are_all_read() {
 }
 
 #[test]
-fn where_a_certificate_stands_is_known() {
+fn the_position_of_a_certificate_is_known() {
     let lines = CHAIN.lines().count();
     let found = certificates(format!("# mine\n{KEY}{CHAIN}{CHAIN}"));
     let second = Position {
@@ -83,7 +83,7 @@ fn what_openssl_trusts_a_certificate_for_is_left_out() {
 }
 
 #[test]
-fn what_cannot_be_read_is_an_error_with_its_line() {
+fn an_unreadable_block_is_an_error_with_its_line() {
     let begin = "-----BEGIN CERTIFICATE-----";
     let end = "-----END CERTIFICATE-----";
     for (text, line, why) in [
@@ -129,7 +129,7 @@ fn what_cannot_be_read_is_an_error_with_its_line() {
 }
 
 #[test]
-fn a_key_that_takes_a_password_is_known_in_both_forms() {
+fn an_encrypted_key_is_recognized_in_both_forms() {
     let of = |label: &str, headers: &str| {
         format!("-----BEGIN {label}-----\n{headers}AAAA\n-----END {label}-----\n")
     };
@@ -149,7 +149,7 @@ fn a_key_that_takes_a_password_is_known_in_both_forms() {
 }
 
 #[test]
-fn a_binary_file_is_called_what_it_is() {
+fn a_binary_file_is_named_by_its_kind() {
     for (content, what) in [
         (&[0x30, 0x82, 1, 2, 0x30, 0x82][..], "DER"),
         (&[0x30, 0x82, 9, 1, 2, 1, 3, 0x30], "PKCS#12"),
@@ -164,7 +164,7 @@ fn a_binary_file_is_called_what_it_is() {
 
 /// Each of these was once skipped, and with it a certificate or a revocation list.
 #[test]
-fn what_looks_like_a_spoiled_block_is_an_error_with_its_line() {
+fn text_that_looks_like_a_damaged_block_is_an_error_with_its_line() {
     let body: String = CHAIN.lines().filter(|it| !it.contains("---")).collect();
     let der = certificates(CHAIN)[0].0.to_vec();
     let relabelled = |label: &str| CHAIN.replace("CERTIFICATE", label).into_bytes();
@@ -196,7 +196,7 @@ fn what_looks_like_a_spoiled_block_is_an_error_with_its_line() {
 }
 
 #[test]
-fn what_people_write_between_blocks_is_let_be() {
+fn comments_between_blocks_are_ignored() {
     let fingerprint = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08";
     for between in [
         "GlobalSign Root CA\n==================\n",

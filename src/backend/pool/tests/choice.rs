@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn least_connections_spreads_them_and_follows_their_ends() {
+async fn least_connections_spreads_connections_and_follows_their_ends() {
     let place = Site::new();
     let _listeners = ["a", "b", "c"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::LeastConnections);
@@ -23,7 +23,7 @@ async fn least_connections_spreads_them_and_follows_their_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_takes_turns_whoever_is_open() {
+async fn round_robin_takes_turns_whatever_is_open() {
     let place = Site::new();
     let _listeners = ["a", "b", "c"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::RoundRobin);
@@ -61,7 +61,7 @@ async fn by_client(pool: &Pool, place: &Site) -> HashMap<String, String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn source_keeps_a_client_and_moves_only_those_it_must() {
+async fn source_keeps_each_client_and_moves_only_those_it_must() {
     let place = Site::new();
     let _listeners = ["a", "b", "c", "d"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b", "c"]), Balance::Source);
@@ -117,7 +117,7 @@ fn a_burst_does_not_all_go_to_the_address_that_had_the_fewest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_is_served_from_its_registration_to_its_withdrawal() {
+async fn an_address_is_used_from_its_registration_to_its_withdrawal() {
     let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let pool = pool(&[], Balance::RoundRobin);
@@ -155,7 +155,7 @@ async fn two_registrations_of_an_address_are_withdrawn_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
+async fn a_registry_keeps_the_state_of_its_addresses_in_another_pool() {
     let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let before = pool(&[], Balance::RoundRobin);
@@ -183,7 +183,7 @@ async fn a_registry_takes_to_another_pool_what_is_known_of_its_addresses() {
 }
 
 #[tokio::test]
-async fn who_registers_when_it_is_closed_is_told_so_as_those_are_who_had() {
+async fn a_closed_registry_dismisses_earlier_and_later_registrations() {
     let place = Site::new();
     let pool = pool(&[], Balance::RoundRobin);
     let before = pool.registry().register(&place.address("a"), us());

@@ -30,7 +30,7 @@ async fn fallen(place: &Site) -> (Pool, [UnixListener; 2]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_failed_too_often_is_passed_over_until_it_is_due() {
+async fn an_address_that_failed_too_often_is_skipped_until_it_is_due() {
     let place = Site::new();
     let (pool, _listeners) = fallen(&place).await;
     let (names, _leases) = dial_times(&pool, &place, 4).await;
@@ -60,7 +60,7 @@ async fn an_address_is_up_after_enough_successes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_fails_on_its_way_up_is_passed_over_again() {
+async fn an_address_that_fails_on_its_way_up_is_skipped_again() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
     refuse_times(&pool, HEALTH.fall).await;
@@ -74,7 +74,7 @@ async fn an_address_that_fails_on_its_way_up_is_passed_over_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_due_and_fails_is_passed_over_again() {
+async fn an_address_that_is_due_and_fails_is_skipped_again() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
     refuse_times(&pool, HEALTH.fall).await;
@@ -97,7 +97,7 @@ async fn only_failures_in_a_row_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_all_are_down_they_are_tried_nevertheless() {
+async fn if_all_addresses_are_down_they_are_tried_anyway() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);
     refuse_times(&pool, HEALTH.fall).await;
@@ -109,7 +109,7 @@ async fn when_all_are_down_they_are_tried_nevertheless() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_address_leaves_time_for_those_that_answer() {
+async fn a_silent_address_leaves_time_for_the_others() {
     let place = Site::new();
     let _listener = place.listen("b");
     let (silent, _queue, _queued) = silent();
@@ -126,7 +126,7 @@ async fn a_silent_address_leaves_time_for_those_that_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_is_waited_for_and_is_no_failure() {
+async fn a_full_queue_is_retried_and_is_no_failure() {
     let place = Site::new();
     let (listener, _queued) = place.full("a");
     let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
@@ -147,7 +147,7 @@ async fn a_full_queue_is_waited_for_and_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_with_room_is_taken_before_a_full_one_is_waited_for() {
+async fn an_address_with_room_is_preferred_to_a_wait_for_a_full_one() {
     let place = Site::new();
     let (_listener, _queued) = place.full("a");
     let _b = place.listen("b");
@@ -159,7 +159,7 @@ async fn an_address_with_room_is_taken_before_a_full_one_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_all_is_well_no_connection_waits_for_another() {
+async fn without_failures_no_connection_waits_for_a_lock() {
     let place = Site::new();
     let _listeners = ["a", "b"].map(|name| place.listen(name));
     let pool = pool(&place.addresses(["a", "b"]), Balance::LeastConnections);

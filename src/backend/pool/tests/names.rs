@@ -73,7 +73,7 @@ async fn a_name_is_balanced_over_all_its_addresses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unreachable_first_address_costs_a_quarter_of_a_second_until_it_is_known() {
+async fn an_unreachable_first_address_costs_a_quarter_of_a_second_until_it_is_down() {
     let (silent, _queue, _queued) = silent();
     let ([live], _listener) = listeners();
     let pool = named(&[socket_address(&silent), live], Balance::RoundRobin);
@@ -101,7 +101,7 @@ async fn many_unreachable_addresses_are_tried_at_the_same_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_refuses_is_followed_by_the_next_at_once() {
+async fn after_a_refusal_the_next_address_is_tried_at_once() {
     let ([live], _listener) = listeners();
     let pool = named(&[closed(), closed(), live], Balance::RoundRobin);
     let start = Instant::now();
@@ -131,7 +131,7 @@ async fn an_address_that_comes_back_is_found_while_another_one_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_of_which_no_address_answers_is_down() {
+async fn a_name_without_an_address_that_answers_is_down() {
     let pool = named(&[closed(), closed()], Balance::RoundRobin);
     for _ in 0..HEALTH.fall {
         assert!(!pool.targets()[0].is_down());

@@ -19,7 +19,7 @@ async fn a_connection_that_is_not_parked_is_refused_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parked_connection_is_served_by_an_address_that_comes() {
+async fn a_parked_connection_is_served_by_an_address_that_comes_up() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     let start = Instant::now();
@@ -46,7 +46,7 @@ async fn a_parked_connection_is_served_by_an_address_that_is_registered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn parked_connections_go_on_as_soon_as_one_gets_through() {
+async fn parked_connections_continue_as_soon_as_one_is_served() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     let start = Instant::now();
@@ -63,7 +63,7 @@ async fn parked_connections_go_on_as_soon_as_one_gets_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_parked_connection_tries_seldom() {
+async fn a_parked_connection_retries_rarely() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::LeastConnections);
     assert_eq!(
@@ -91,7 +91,7 @@ async fn a_parked_connection_is_given_up_at_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_until_the_deadline_is_no_refusal() {
+async fn silence_until_the_deadline_is_a_timeout_and_no_refusal() {
     let (silent, _queue, _queued) = silent();
     for park in [Park::Refuse, Park::Hold] {
         let pool = pool(std::slice::from_ref(&silent), Balance::LeastConnections);
