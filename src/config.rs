@@ -79,7 +79,7 @@ use crate::{gate, limits, relay, tls};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) runtime: Runtime,
-    pub(crate) limits: limits::LimitSettings,
+    pub(crate) limits: limits::AdmissionSettings,
     pub(crate) timeouts: Timeouts,
     /// How long a drain may take; `None` is unlimited.
     pub(crate) drain: Option<Duration>,
@@ -288,7 +288,7 @@ impl Config {
         };
         Self {
             runtime: Runtime::default(),
-            limits: limits::LimitSettings::default(),
+            limits: limits::AdmissionSettings::default(),
             timeouts: Timeouts::default(),
             drain: Some(DRAIN),
             unacknowledged: Some(UNACKNOWLEDGED),

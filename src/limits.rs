@@ -31,7 +31,7 @@ use crate::identity::Identity;
 
 /// The limits under `[limits]`: numbers at a time, or per second; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LimitSettings {
+pub(crate) struct AdmissionSettings {
     pub connections: Option<usize>,
     pub connections_per_ip: Option<usize>,
     pub connections_per_identity: Option<usize>,
@@ -41,7 +41,7 @@ pub(crate) struct LimitSettings {
     pub handshakes_per_second_per_ip: Option<usize>,
 }
 
-impl Default for LimitSettings {
+impl Default for AdmissionSettings {
     fn default() -> Self {
         Self {
             connections: Some(10_000),
@@ -86,7 +86,7 @@ pub(crate) enum Place {
 }
 
 impl Limits {
-    pub(crate) fn new(settings: &LimitSettings) -> Self {
+    pub(crate) fn new(settings: &AdmissionSettings) -> Self {
         Self {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
@@ -100,7 +100,7 @@ impl Limits {
 
     /// Replaces the limits. No admitted connection is closed. A connection that was admitted while
     /// the limit for each client was unlimited does not count for its client.
-    pub(crate) fn change(&self, settings: &LimitSettings) {
+    pub(crate) fn change(&self, settings: &AdmissionSettings) {
         let most_open = most(settings.connections);
         self.most_open.store(most_open, Ordering::Relaxed);
         let most_pending = most(settings.pending);

@@ -174,14 +174,14 @@ fn tables_of_later_versions(root: &mut Table<'_>) {
     }
 }
 
-fn limits(mut table: Table<'_>) -> limits::LimitSettings {
-    let default = limits::LimitSettings::default();
+fn limits(mut table: Table<'_>) -> limits::AdmissionSettings {
+    let default = limits::AdmissionSettings::default();
     let mut limit = |key, default| {
         table
             .read(key, |value| value.or_off(Value::count))
             .unwrap_or(default)
     };
-    let settings = limits::LimitSettings {
+    let settings = limits::AdmissionSettings {
         connections: limit("connections", default.connections),
         connections_per_ip: limit("connections_per_ip", default.connections_per_ip),
         connections_per_identity: limit(

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::sharded::{SHARDS, Sharded, shrink};
-use super::{Exceeded, LimitSettings};
+use super::{AdmissionSettings, Exceeded};
 
 /// The two rates; an unlimited one is absent.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ struct Rate<B> {
 }
 
 impl Rates {
-    pub(super) fn new(settings: &LimitSettings) -> Self {
+    pub(super) fn new(settings: &AdmissionSettings) -> Self {
         let rates = Self {
             began: Instant::now(),
             all: ArcSwapOption::empty(),
@@ -43,7 +43,7 @@ impl Rates {
 
     /// Replaces the rates. A rate that changes starts with full buckets; one that stays the same
     /// keeps its buckets.
-    pub(super) fn change(&self, settings: &LimitSettings) {
+    pub(super) fn change(&self, settings: &AdmissionSettings) {
         change(&self.all, settings.handshakes_per_second);
         change(&self.per_ip, settings.handshakes_per_second_per_ip);
     }
@@ -149,11 +149,11 @@ mod tests {
     use super::super::sharded::ROOM;
     use super::*;
 
-    fn settings(all: Option<usize>, per_ip: Option<usize>) -> LimitSettings {
-        LimitSettings {
+    fn settings(all: Option<usize>, per_ip: Option<usize>) -> AdmissionSettings {
+        AdmissionSettings {
             handshakes_per_second: all,
             handshakes_per_second_per_ip: per_ip,
-            ..LimitSettings::default()
+            ..AdmissionSettings::default()
         }
     }
 

@@ -8,11 +8,11 @@ use super::sharded::{ROOM, SHARDS};
 use super::*;
 
 fn limits(connections: usize, per_ip: usize, pending: usize) -> Limits {
-    Limits::new(&LimitSettings {
+    Limits::new(&AdmissionSettings {
         connections: Some(connections),
         connections_per_ip: Some(per_ip),
         pending: Some(pending),
-        ..LimitSettings::default()
+        ..AdmissionSettings::default()
     })
 }
 
@@ -233,11 +233,11 @@ fn a_connection_refused_as_pending_is_counted_nowhere() {
 /// Limits: two connections for each client, and bursts of two handshakes for each client and five
 /// in total.
 fn rated() -> Limits {
-    Limits::new(&LimitSettings {
+    Limits::new(&AdmissionSettings {
         connections_per_ip: Some(2),
         handshakes_per_second: Some(50),
         handshakes_per_second_per_ip: Some(20),
-        ..LimitSettings::default()
+        ..AdmissionSettings::default()
     })
 }
 
@@ -292,9 +292,9 @@ async fn a_client_behind_a_load_balancer_has_its_own_rate() {
 }
 
 fn handshaking(most: usize) -> Limits {
-    Limits::new(&LimitSettings {
+    Limits::new(&AdmissionSettings {
         handshaking: Some(most),
-        ..LimitSettings::default()
+        ..AdmissionSettings::default()
     })
 }
 
@@ -349,10 +349,10 @@ fn at_the_limit_the_longest_silent_handshake_makes_room() {
 
 #[test]
 fn no_handshake_makes_room_for_a_client_that_another_limit_refuses() {
-    let limits = Limits::new(&LimitSettings {
+    let limits = Limits::new(&AdmissionSettings {
         connections: Some(2),
         handshaking: Some(2),
-        ..LimitSettings::default()
+        ..AdmissionSettings::default()
     });
     let held = ["192.0.2.1", "192.0.2.2"].map(|client| shake(&limits, client).expect("room"));
     let refused = shake(&limits, "192.0.2.3").err();

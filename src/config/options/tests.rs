@@ -180,7 +180,7 @@ fn what_is_not_set_has_its_default() {
         .build()
         .expect("a configuration");
     assert_eq!(meaning(&bare), meaning(&unset));
-    assert_eq!(bare.limits, crate::limits::LimitSettings::default());
+    assert_eq!(bare.limits, crate::limits::AdmissionSettings::default());
     assert_eq!(bare.timeouts.handshake, Some(Duration::from_secs(10)));
 }
 

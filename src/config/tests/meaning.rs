@@ -112,7 +112,7 @@ fn every_value_arrives() {
     );
     assert_eq!(
         config.limits,
-        limits::LimitSettings {
+        limits::AdmissionSettings {
             connections: Some(9),
             connections_per_ip: Some(8),
             connections_per_identity: Some(7),
