@@ -36,7 +36,7 @@ pub(crate) struct Timeouts {
     pub handshake: Option<Duration>,
     /// From the end of the handshake until a backend has the connection.
     pub backend: Option<Duration>,
-    pub relay: relay::RelayTimeouts,
+    pub relay: relay::InactivityTimeouts,
     /// From accept to the end of the connection.
     pub lifetime: Option<Duration>,
 }

@@ -31,7 +31,7 @@ use tokio_rustls::rustls::{
 
 pub use self::ledger::OpenConnections;
 use crate::deadline::Deadline;
-use crate::relay::{Joint, Records, Relay, RelayTimeouts};
+use crate::relay::{InactivityTimeouts, Joint, Records, Relay};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::TicketSecret;
@@ -231,7 +231,7 @@ impl Proxy {
         self.life = Box::pin(async move {
             let traffic = Traffic::default();
             let relay = Relay {
-                settings: &RelayTimeouts {
+                settings: &InactivityTimeouts {
                     idle: Some(LONG),
                     half_close: Some(LONG),
                     unacknowledged: Some(LONG),

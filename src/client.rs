@@ -14,7 +14,7 @@ pub(crate) use self::transport::Transport;
 use crate::backend::Upstream;
 use crate::deadline::{Deadline, Elapsed};
 use crate::record::MOST_HELD;
-use crate::relay::{End, Endpoint, Heard, Joint, Records, Relay, RelayTimeouts};
+use crate::relay::{End, Endpoint, Heard, InactivityTimeouts, Joint, Records, Relay};
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
 
@@ -113,7 +113,7 @@ impl Client {
             Self::Record(joint) => joint.stop(),
             Self::Stream(joint) => joint.stop(),
         }
-        let settings = RelayTimeouts {
+        let settings = InactivityTimeouts {
             idle: None,
             half_close: None,
             unacknowledged: None,
@@ -224,7 +224,7 @@ mod tests {
 
     use super::*;
     use crate::record::Start;
-    use crate::relay::RelayTimeouts;
+    use crate::relay::InactivityTimeouts;
     use crate::sys::socket::Socket;
     use crate::traffic::Traffic;
 
@@ -246,7 +246,7 @@ mod tests {
         let stream = Client::plain(transport());
         for mut client in [record, stream] {
             let (mut backend, traffic) = (Upstream::from(socket()), Traffic::default());
-            let settings = RelayTimeouts {
+            let settings = InactivityTimeouts {
                 idle: None,
                 half_close: None,
                 unacknowledged: None,

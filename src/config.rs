@@ -334,7 +334,7 @@ impl Default for Timeouts {
         Self {
             handshake: Some(Duration::from_secs(10)),
             backend: Some(Duration::from_secs(5)),
-            relay: relay::RelayTimeouts {
+            relay: relay::InactivityTimeouts {
                 idle: Some(Duration::from_secs(60 * 60)),
                 half_close: Some(Duration::from_secs(60)),
                 unacknowledged: Some(UNACKNOWLEDGED),

@@ -32,7 +32,7 @@ use crate::ledger::LedgerRecord;
 use crate::limits::{IdentityShare, Permit, Place};
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
-use crate::relay::{Answer, End, Relay, RelayTimeouts};
+use crate::relay::{Answer, End, InactivityTimeouts, Relay};
 
 /// A client that was admitted, and the backend that its route chose.
 struct Admitted {
@@ -54,7 +54,7 @@ struct Established {
     backend: Unfinished,
     /// A built-in backend, which must run beside the relay.
     service: Option<Service>,
-    timeouts: RelayTimeouts,
+    timeouts: InactivityTimeouts,
     lifetime: Deadline,
     reserved: Reserved,
     record: LedgerRecord,

@@ -25,13 +25,13 @@ use crate::traffic::Traffic;
 /// What a relay goes by, and where it counts.
 #[derive(Clone, Copy)]
 pub(crate) struct Relay<'a> {
-    pub settings: &'a RelayTimeouts,
+    pub settings: &'a InactivityTimeouts,
     pub traffic: &'a Traffic,
 }
 
 /// How long a connection may be quiet; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RelayTimeouts {
+pub(crate) struct InactivityTimeouts {
     /// While both sides are open.
     pub idle: Option<Duration>,
     /// Once one side has closed. Counted from the close or the last byte, whichever was later: an

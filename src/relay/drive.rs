@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use super::Side;
 use super::idle_timer::{Arrival, Expired, IdleTimer, Phase, Stalled};
-use super::{Answer, End, RelayTimeouts};
+use super::{Answer, End, InactivityTimeouts};
 use crate::wire::Transmission;
 
 /// Two directions: up from the client to the backend, and down.
@@ -234,9 +234,9 @@ fn advance<D: Direction>(
 /// Runs both directions until both have ended, one has failed, or nothing moves any more.
 ///
 /// A failure of one side waits until the other side has acknowledged the bytes that came before it: a
-/// reset would destroy them in the socket. That takes [`RelayTimeouts::half_close`] without progress at
+/// reset would destroy them in the socket. That takes [`InactivityTimeouts::half_close`] without progress at
 /// most.
-pub(super) async fn drive(directions: &mut impl Directions, settings: &RelayTimeouts) -> End {
+pub(super) async fn drive(directions: &mut impl Directions, settings: &InactivityTimeouts) -> End {
     let mut quiet = pin!(IdleTimer::new(settings));
     let mut stalled = Stalled::default();
     let mut arrival = Arrival::default();

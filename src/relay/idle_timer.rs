@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::{RelayTimeouts, Side};
+use super::{InactivityTimeouts, Side};
 use crate::wire::Transmission;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,11 +19,11 @@ pub(super) enum Phase {
 /// Why a relay does not go on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
-    /// Nothing has moved for [`RelayTimeouts::idle`].
+    /// Nothing has moved for [`InactivityTimeouts::idle`].
     Idle,
-    /// One direction has ended, and nothing has moved for [`RelayTimeouts::half_close`].
+    /// One direction has ended, and nothing has moved for [`InactivityTimeouts::half_close`].
     HalfClosed,
-    /// A peer has acknowledged nothing for [`RelayTimeouts::unacknowledged`].
+    /// A peer has acknowledged nothing for [`InactivityTimeouts::unacknowledged`].
     Silent(Side),
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Expired {
 /// One timer does both. It is moved when it fires, not with every byte: it then looks when bytes last
 /// moved.
 pub(super) struct IdleTimer<'a> {
-    settings: &'a RelayTimeouts,
+    settings: &'a InactivityTimeouts,
     phase: Phase,
     /// When bytes last moved, or the phase began: a close after a long silence must leave the
     /// other side its time.
@@ -43,7 +43,7 @@ pub(super) struct IdleTimer<'a> {
 }
 
 impl<'a> IdleTimer<'a> {
-    pub(super) fn new(settings: &'a RelayTimeouts) -> Self {
+    pub(super) fn new(settings: &'a InactivityTimeouts) -> Self {
         Self {
             settings,
             phase: Phase::Open,
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
-    const SETTINGS: RelayTimeouts = RelayTimeouts {
+    const SETTINGS: InactivityTimeouts = InactivityTimeouts {
         idle: Some(Duration::from_secs(600)),
         half_close: None,
         unacknowledged: Some(LIMIT),

@@ -23,7 +23,7 @@ use super::*;
 use crate::deadline::Deadline;
 
 /// Ends for no lack of bytes.
-pub(super) const PATIENT: RelayTimeouts = RelayTimeouts {
+pub(super) const PATIENT: InactivityTimeouts = InactivityTimeouts {
     idle: None,
     half_close: None,
     unacknowledged: None,
@@ -33,7 +33,7 @@ pub(super) const PATIENT: RelayTimeouts = RelayTimeouts {
 pub(super) const ROOM: usize = 4096;
 
 /// Closes both streams when it ends, as the owner of a relay does.
-async fn relay(mut client: Near, mut backend: impl Stream, settings: RelayTimeouts) -> End {
+async fn relay(mut client: Near, mut backend: impl Stream, settings: InactivityTimeouts) -> End {
     let traffic = Traffic::default();
     let relay = Relay {
         settings: &settings,

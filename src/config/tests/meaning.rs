@@ -126,7 +126,7 @@ fn every_value_arrives() {
     assert_eq!(config.timeouts.backend, seconds(2));
     assert_eq!(
         config.timeouts.relay,
-        relay::RelayTimeouts {
+        relay::InactivityTimeouts {
             idle: seconds(3),
             half_close: None,
             unacknowledged: seconds(7),

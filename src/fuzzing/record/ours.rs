@@ -12,7 +12,7 @@ use super::pipe::Pipe;
 use super::program::Setup;
 use super::session::Secrets;
 use crate::record::{Role, Secret, Start, TrafficSecrets};
-use crate::relay::{End, Exported, Heard, Joint, Records, Relay, RelayTimeouts};
+use crate::relay::{End, Exported, Heard, InactivityTimeouts, Joint, Records, Relay};
 use crate::traffic::Traffic;
 
 pub(super) struct Ours {
@@ -123,7 +123,7 @@ impl Ours {
             }
         }
         let relay = Relay {
-            settings: &RelayTimeouts {
+            settings: &InactivityTimeouts {
                 idle: None,
                 half_close: None,
                 unacknowledged: None,

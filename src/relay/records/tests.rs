@@ -19,7 +19,7 @@ use crate::record::tests::{
     self as layer, Answer, MAX_PAYLOAD, OVERHEAD, Received, TLS13, Version, bytes, suites,
 };
 use crate::relay::drive::State;
-use crate::relay::{End, Exported, Heard, Joint, Relay, RelayTimeouts};
+use crate::relay::{End, Exported, Heard, InactivityTimeouts, Joint, Relay};
 use crate::traffic::Traffic;
 
 impl<IO> Records<IO> {
@@ -141,7 +141,7 @@ async fn joined<F: Future>(
 /// Ends for no lack of bytes.
 fn patient(traffic: &Traffic) -> Relay<'_> {
     Relay {
-        settings: &RelayTimeouts {
+        settings: &InactivityTimeouts {
             idle: None,
             half_close: None,
             unacknowledged: None,

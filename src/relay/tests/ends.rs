@@ -10,7 +10,7 @@ use super::*;
 
 /// What is left to be delivered has so long.
 const HALF_CLOSE: Duration = Duration::from_secs(60);
-const BRIEF: RelayTimeouts = RelayTimeouts {
+const BRIEF: InactivityTimeouts = InactivityTimeouts {
     half_close: Some(HALF_CLOSE),
     ..PATIENT
 };

@@ -62,7 +62,7 @@ impl std::fmt::Debug for Heard {
     }
 }
 
-const LIMITS: RelayTimeouts = RelayTimeouts {
+const LIMITS: InactivityTimeouts = InactivityTimeouts {
     idle: Some(Duration::from_secs(600)),
     half_close: Some(Duration::from_secs(60)),
     unacknowledged: None,

@@ -7,7 +7,7 @@ use super::*;
 
 const IDLE: Duration = Duration::from_secs(600);
 const HALF_CLOSE: Duration = Duration::from_secs(60);
-const BOTH: RelayTimeouts = RelayTimeouts {
+const BOTH: InactivityTimeouts = InactivityTimeouts {
     idle: Some(IDLE),
     half_close: Some(HALF_CLOSE),
     unacknowledged: None,
@@ -108,7 +108,7 @@ async fn no_limit_is_never_reached() {
             backend_far.shutdown().await.expect("a reader");
             client_far.read_u8().await.expect("a byte")
         };
-        let settings = RelayTimeouts {
+        let settings = InactivityTimeouts {
             idle: limit,
             half_close: limit,
             unacknowledged: None,
