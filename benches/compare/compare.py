@@ -26,7 +26,7 @@ import works
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-FIRST_PORT = 21400  # below the ports that clients get
+FIRST_PORT = 21400  # below the ephemeral ports
 IDLE_SIZE = 16 * 1024
 
 
@@ -69,7 +69,7 @@ def parse_arguments():
     arguments = parser.parse_args()
     arguments.began = time.monotonic()
     partial = any((arguments.proxies, arguments.works, arguments.quick, arguments.backend == "tcp"))
-    # Only a whole run replaces what is published.
+    # Only a complete run replaces the published results.
     arguments.out = arguments.out or (arguments.partial_out if partial else ROOT / "docs" / "performance")
     quick = arguments.quick
     arguments.rounds = arguments.rounds or (1 if quick else 3)
@@ -101,7 +101,7 @@ def pick_cpus(arguments):
 
 
 def about(arguments):
-    """What a reader needs to know of the run; nothing of the machine but what matters."""
+    """Facts about the run that a reader needs, and about the machine only what matters."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["benches/compare/run", *shown_arguments()]),
@@ -125,7 +125,7 @@ def about(arguments):
 
 
 def shown_arguments():
-    """The arguments that a person gave; those of `run` itself are paths of this machine."""
+    """The arguments of the user. Those that `run` adds are paths of this machine."""
     hidden = ("--vestibule=", "--envoy=", "--load=", "--partial-out=")
     return [argument for argument in sys.argv[1:] if not argument.startswith(hidden)]
 
@@ -137,7 +137,7 @@ def commit():
 
 
 def openssl():
-    """What HAProxy, nginx, hitch and stunnel do their TLS with."""
+    """The TLS library of HAProxy, nginx, hitch and stunnel."""
     dpkg = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "libssl3"], capture_output=True, text=True, check=False)
     return dpkg.stdout.strip() or "unknown"
 
@@ -151,12 +151,12 @@ def cpu_model():
 
 
 def one_round(arguments, results, measured):
-    """Every work, and within it every proxy, each time beginning with another one."""
+    """Every work with every proxy, each time starting with another proxy."""
     bench = measure.Bench(arguments.load, arguments.seconds, arguments.warm_up,
                           arguments.proxy_cpu, arguments.load_cpu)
     print(f"\nround {measured + 1} of {arguments.rounds}, after {time.monotonic() - arguments.began:.0f} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="vestibule-compare.") as directory:
-        # hitch gives up being root and has to reach the backend's socket.
+        # hitch does not run as root, and must be able to open the backend's socket.
         os.chmod(directory, 0o711)
         start = Starter(arguments, pathlib.Path(directory))
         for side, some in works.SIDES.items():
@@ -174,7 +174,7 @@ def one_round(arguments, results, measured):
 
 
 def able(chosen, side):
-    """The proxies that can have TLS on this side."""
+    """The proxies that support TLS on this side."""
     return [proxy for proxy in chosen if side in proxy.sides]
 
 
@@ -187,7 +187,7 @@ def timed_works(arguments, results, measured, bench, start, timed, side):
                     continue
                 sample = {"work": work.name, "proxy": one.proxy.name, "round": measured}
                 sample |= bench.timed(one, work.task)
-                del sample["threads"]  # One worker: there is nothing to see.
+                del sample["threads"]  # There is only one worker.
                 results["samples"].append(sample)
                 figure = work.figure(sample)
                 text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}"
@@ -195,7 +195,7 @@ def timed_works(arguments, results, measured, bench, start, timed, side):
 
 
 def scaling(arguments, results, measured, bench, start):
-    """Vestibule with one worker on one CPU and with two on two, the latter shared with the load."""
+    """Vestibule with one worker on one CPU, and with two on two CPUs, which it shares with the load."""
     both = {arguments.proxy_cpu, arguments.load_cpu}
     vestibule = arguments.proxies[0]
     with start(vestibule) as one, start(vestibule, workers=2, cpus=both) as two:
@@ -216,7 +216,7 @@ class Starter:
         self.directory = directory
         self.started = 0
         if arguments.backend == "unix":
-            # hitch wants to see it before it starts; the load generator puts its own in this place.
+            # hitch needs it at its start; the load generator replaces it later.
             with socket.socket(socket.AF_UNIX) as placeholder:
                 placeholder.bind(f"{directory}/backend.sock")
 
@@ -265,7 +265,7 @@ def write(directory, results):
 
 
 def conclude(results):
-    """Prints the targets; 1 if one of them is missed or was not measured."""
+    """Prints the targets. Returns 1 if one of them was missed or not measured."""
     print()
     rows = targets.evaluate(results)
     for row in rows:
@@ -277,7 +277,7 @@ def conclude(results):
 
 
 if __name__ == "__main__":
-    # As an interrupt: whatever was started is ended on the way out.
+    # Handled like an interrupt, so that all started processes are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("compare: terminated"))
     try:
         sys.exit(main())

@@ -1,4 +1,4 @@
-"""A proxy that runs: its start, its processes, its end, and which version it is."""
+"""A running proxy: its start, its processes, its end, and its version."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ STOP_SECONDS = 5
 
 
 class Running:
-    """A proxy with its processes. Leave it with `stop`, or as a context."""
+    """A proxy with its processes. End it with `stop`, or use it as a context manager."""
 
     def __init__(self, proxy, setting, cpus):
         self.proxy = proxy
@@ -29,7 +29,7 @@ class Running:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=setting.directory,
-                # A group of its own, which is what `stop` ends.
+                # A process group of its own, which `stop` ends.
                 start_new_session=True,
             )
         try:
@@ -49,19 +49,19 @@ class Running:
         while True:
             self.check()
             try:
-                # Before there is a backend: whatever comes of this connection, it is gone at once.
+                # There is no backend yet: whatever happens to this connection, it ends at once.
                 socket.create_connection(("127.0.0.1", self.setting.port), timeout=1).close()
                 break
             except OSError:
                 if time.monotonic() > deadline:
                     self.fail(f"does not listen after {START_SECONDS} s")
                 time.sleep(0.05)
-        # Its workers are children that may come a little later.
+        # Its workers are child processes that may start a little later.
         time.sleep(0.3)
         self.check()
 
     def check(self):
-        """Fails if it has ended."""
+        """Raises an error if the process has exited."""
         if self.process.poll() is not None:
             self.fail(f"ended with {self.process.returncode}")
 
@@ -81,7 +81,7 @@ class Running:
                 text = stat.read_text()
             except OSError:
                 continue
-            # The command's name is in parentheses and may hold anything.
+            # The command's name is in parentheses and may contain any character.
             parents[int(stat.parent.name)] = int(text.rpartition(")")[2].split()[1])
         found = [self.process.pid]
         for pid in found:
@@ -89,7 +89,7 @@ class Running:
         return found
 
     def memory(self):
-        """Bytes of all its processes, by kind; what they share counts once."""
+        """Memory of all its processes in bytes, by kind. Shared memory counts once."""
         sums = {}
         for pid in self.pids():
             for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
@@ -98,12 +98,12 @@ class Running:
         return {
             "rss": sums["Rss"],
             "pss": sums["Pss"],
-            # Without the pages of files, which are the program itself.
+            # Without mapped files, which are the program itself.
             "own": sums["Pss_Anon"] + sums["Pss_Shmem"],
         }
 
     def threads(self):
-        """CPU nanoseconds of each thread so far, with its name."""
+        """CPU nanoseconds of each thread so far, by name."""
         times = {}
         for pid in self.pids():
             for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
@@ -111,11 +111,11 @@ class Running:
                     name = (task / "comm").read_text().strip()
                     times[int(task.name)] = (name, int((task / "schedstat").read_text().split()[0]))
                 except OSError:
-                    continue  # It has ended in between.
+                    continue  # It has exited meanwhile.
         return times
 
     def stop(self):
-        """Ends the processes of the group that was started here, and no other."""
+        """Ends the processes of the group that was started here, and no others."""
         for stop in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, stop)
@@ -125,14 +125,14 @@ class Running:
                 self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 continue
-            # hitch's worker outlives its master by a moment.
+            # hitch's worker exits a little after its master.
             if stop == signal.SIGTERM:
                 time.sleep(0.05)
         self.process.wait()
 
 
 def version(proxy):
-    """What the program says of itself, or a failure."""
+    """The version that the program prints. Raises an error if it prints none."""
     try:
         run = subprocess.run([proxy.program, *proxy.version], capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

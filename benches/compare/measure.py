@@ -1,4 +1,4 @@
-"""One measurement after the other: the load generator is run on a proxy, its answer is a sample."""
+"""Measurements: the load generator runs against a proxy, and its answer is a sample."""
 
 import json
 import os
@@ -12,7 +12,7 @@ LOAD_TIMEOUT = 120
 
 
 class Bench:
-    """What all measurements have in common."""
+    """The common part of all measurements."""
 
     def __init__(self, load, seconds, warm_up, proxy_cpu, load_cpu):
         self.load = load
@@ -22,7 +22,7 @@ class Bench:
         self.load_cpu = load_cpu
 
     def task(self, running, task):
-        """The whole task for the load generator, as it wants it on its command line."""
+        """The complete task as an argument for the load generator."""
         setting = running.setting
         tls = task.get("tls", "1.3") if running.proxy.tls and setting.to_clients else "none"
         shown = {"chain": str(setting.certificate), "key": str(setting.key)}
@@ -48,7 +48,7 @@ class Bench:
         )
 
     def timed(self, running, task, cpus=None):
-        """Runs a task of a given time; the answer, and what else the machine did meanwhile."""
+        """Runs a task for a given time. Returns the answer and the other load of the machine."""
         before, threads = MachineTime.now(running), running.threads()
         load = self.start_load(running, task, cpus)
         try:
@@ -70,7 +70,7 @@ class Bench:
         return json.loads(output.splitlines()[-1])
 
     def open_idle(self, running, connections, size):
-        """Opens connections, has something echoed on each, and leaves them open."""
+        """Opens connections, echoes a message on each, and leaves them open."""
         load = self.start_load(running, {"work": "idle", "connections": connections, "size": size})
         if not load.stdout.readline():
             output, errors = load.communicate(timeout=LOAD_TIMEOUT)
@@ -83,7 +83,7 @@ class Bench:
 
 
 class MachineTime:
-    """CPU seconds of the whole machine and of the two programs that are meant to use it."""
+    """CPU seconds of the whole machine, and of the two programs that should use it."""
 
     @classmethod
     def now(cls, running):
@@ -92,7 +92,7 @@ class MachineTime:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
         self.busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
         self.at = time.monotonic()
-        # As the load generator does it; ~pid << 3 | 2 is what clock_getcpuclockid makes of a pid.
+        #  2 is what clock_getcpuclockid makes of a pid.|As in the load generator: clock_getcpuclockid converts a pid to ~pid << 3 | 2.| 2 is what clock_getcpuclockid makes of a pid.
         self.ours = sum(time.clock_gettime((~pid << 3) | 2) for pid in running.pids())
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
             usage = resource.getrusage(who)
@@ -100,25 +100,25 @@ class MachineTime:
         return self
 
     def foreign_since(self, before):
-        """The share of one CPU that others have used, or that the hypervisor has kept."""
+        """The share of one CPU that other processes or the hypervisor have used."""
         return ((self.busy - before.busy) - (self.ours - before.ours)) / (self.at - before.at)
 
 
 def thread_times(before, after):
-    """CPU nanoseconds of the threads that have done something, by name and id."""
+    """CPU nanoseconds of the threads that have used any, by name and id."""
     times = {}
     for thread, (name, total) in after.items():
         used = total - before.get(thread, (name, 0))[1]
         if used > 0:
             times[f"{name}/{thread}"] = used
-    # stunnel has one for each connection; those that matter are few.
+    # stunnel has one thread for each connection; few of them matter.
     return dict(sorted(times.items(), key=lambda item: -item[1])[:8])
 
 
 def memory(bench, start, proxies, connections, size, log, side):
-    """Bytes per idle connection of each proxy, and what is left of them after they are closed.
+    """Bytes per idle connection of each proxy, and the rest after they are closed.
 
-    `start` gives a fresh process. They all wait out the time after the close together.
+    `start` returns a new process. The time after the close is waited for only once, for all proxies.
     """
     waiting = []
     try:
@@ -146,5 +146,5 @@ def memory(bench, start, proxies, connections, size, log, side):
 
 
 def per_connection(sample):
-    """KiB of a proxy's own memory for each of its idle connections."""
+    """KiB of a proxy's memory for each of its idle connections."""
     return (sample["open"]["own"] - sample["before"]["own"]) / sample["connections"] / 1024

@@ -84,7 +84,7 @@ def draw(results):
 
 
 def draw_panel(x, y, title, unit, bars, proxies):
-    # One that is far behind would make dots of the others: its bar is cut.
+    # A proxy far behind would make all other bars too small: its bar is truncated.
     ends = sorted(spread.high for _, spread in bars if spread)
     longest = min(ends[-1], 1.4 * ends[-2]) if len(ends) > 1 else ends[-1]
     room = PANEL_WIDTH - LABELS - VALUES - MARGIN
@@ -117,7 +117,7 @@ def text(x, y, words, classes="", anchor="start"):
 
 
 def short(value):
-    """Three digits that count."""
+    """Rounds to three significant digits."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}"

@@ -1,8 +1,8 @@
 """The proxies: how each is configured and started.
 
-Every one gets the same job: TLS 1.2 and 1.3 on 127.0.0.1:PORT with one ECDSA P-256 certificate, a
-single worker, no access log, no limit that the work would meet, and the plaintext goes to the
-backend's socket. What is not written here is the default of that proxy.
+Each one has the same task: TLS 1.2 and 1.3 on 127.0.0.1:PORT with one ECDSA P-256 certificate, a
+single worker, no access log, and no limit that the work would reach. The plaintext goes to the
+backend's socket. All other settings have their defaults.
 """
 
 import os
@@ -10,16 +10,16 @@ import pathlib
 from dataclasses import dataclass
 from typing import Callable
 
-# Where a proxy speaks TLS: towards its clients, as usual; towards the backend, which is client mode; or both.
+# The sides with TLS: the clients, as usual; the backend, which is client mode; or both.
 SERVER, CLIENT, BOTH = "server", "client", "both"
 ALL_SIDES = (SERVER, CLIENT, BOTH)
 
-CONNECTIONS = 19000  # what "no limit" is where a number must be given, below the descriptors' limit
+CONNECTIONS = 19000  # for proxies that need a number as a limit; below the limit on descriptors
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a configuration is written from."""
+    """The parameters of a configuration."""
 
     directory: pathlib.Path  # for the files of this proxy
     port: int
@@ -27,18 +27,18 @@ class Setting:
     certificate: pathlib.Path
     key: pathlib.Path
     workers: int
-    client_ca: pathlib.Path | None = None  # clients may show certificates of this authority
-    side: str = SERVER  # where TLS is spoken
-    ca: pathlib.Path | None = None  # the authority of the backend's certificate, where it has TLS
+    client_ca: pathlib.Path | None = None  # accept client certificates from this authority
+    side: str = SERVER  # the sides with TLS
+    ca: pathlib.Path | None = None  # the authority of the backend's certificate, if it has TLS
 
     @property
     def to_clients(self):
-        """Whether clients speak TLS."""
+        """Whether clients use TLS."""
         return self.side in (SERVER, BOTH)
 
     @property
     def to_backend(self):
-        """Whether the backend speaks TLS."""
+        """Whether the backend uses TLS."""
         return self.side in (CLIENT, BOTH)
 
     @property
@@ -58,16 +58,16 @@ class Setting:
 
 @dataclass(frozen=True)
 class Proxy:
-    """One that can be compared."""
+    """A proxy in the comparison."""
 
     name: str  # on the command line and in the results
     label: str  # in tables
     program: str
-    version: tuple  # the arguments that make it say its version
+    version: tuple  # the arguments that print its version
     command: Callable  # (program, Setting) -> its command line; writes the configuration
     tls: bool = True
-    sides: tuple = (SERVER,)  # where it can have TLS
-    why: str = ""  # what a reader should know of its configuration
+    sides: tuple = (SERVER,)  # the sides where it supports TLS
+    why: str = ""  # notes for readers about its configuration
 
 
 # --- Vestibule ---------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ stream {{
 
 
 def hitch(program, setting):
-    # Its workers refuse to be root.
+    # Its workers refuse to run as root.
     user = 'user = "nobody"' if os.geteuid() == 0 else ""
     address = setting.unix or "[{}]:{}".format(*setting.backend.rsplit(":", 1))
     path = setting.write("hitch.conf", f"""\

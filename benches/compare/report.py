@@ -7,13 +7,13 @@ import targets
 import works
 from plot import short
 
-QUIET = 0.05  # of one CPU, used by others: above it the page says so in its first lines
+QUIET = 0.05  # share of one CPU that others use; above this the page begins with a warning
 
 METHOD = (__file__.rpartition("/")[0] or ".") + "/method.md"
 
 
 def as_json(results):
-    """One sample a line, so that two runs can be compared."""
+    """One sample in a line, so that two runs can be compared with diff."""
     parts = [f' "about": {json.dumps(results["about"], indent=1, ensure_ascii=False)}']
     for kind in ("samples", "memory", "scaling"):
         lines = ",\n".join("  " + json.dumps(sample, ensure_ascii=False) for sample in results[kind])
@@ -37,7 +37,7 @@ def markdown(results):
 
 
 class Page:
-    """The parts of the page; one that was not measured is empty."""
+    """The sections of the page. A section without measurements is empty."""
 
     def __init__(self, results):
         self.results = results
@@ -95,7 +95,7 @@ class Page:
         return cost + "\n\nLatency of the same messages in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
 
     def sides(self):
-        """TLS towards the backend: without a client's, and with it."""
+        """TLS towards the backend, with and without TLS towards the clients."""
         parts = [
             self.side("client", "Client mode", "Clients without TLS, a backend with TLS 1.3 whose certificate is verified."),
             self.side("both", "TLS to TLS", "TLS 1.3 on both sides."),
@@ -185,7 +185,7 @@ class Page:
         return f"## {title}\n\n{words}\n\n" + table([""] + [work.title for work in chosen], rows)
 
     def cell(self, figure, name):
-        """The median and, where they differ, the least and the largest."""
+        """The median and, if they differ, the smallest and the largest value."""
         spread = self.found.get((figure, name))
         if spread is None:
             measured = any(s["work"] == figure and s["proxy"] == name for s in self.results["samples"])
@@ -204,7 +204,7 @@ class Page:
 
 
 def shares(samples):
-    """How two workers have shared the work, by the CPU time of their threads."""
+    """The shares of two workers, by the CPU time of their threads."""
     parts = []
     for sample in samples:
         if sample["workers"] == 2:
@@ -214,7 +214,7 @@ def shares(samples):
 
 
 def occupied(samples, workers):
-    """How much of two cores proxy and load have used together, over the rounds."""
+    """The use of two cores by proxy and load together, over the rounds."""
     busy = [(sample["proxy_cpu_ns"] + sample["load_cpu_ns"]) / sample["wall_ns"] / 2 for sample in samples if sample["workers"] == workers]
     return f"{min(busy):.0%}–{max(busy):.0%}"
 
@@ -229,6 +229,6 @@ def clock(seconds):
 
 
 def table(head, rows, column="--:"):
-    """A table of Markdown; all columns but the first are figures if nothing else is said."""
+    """A Markdown table. By default all columns except the first contain figures."""
     lines = [head, ["---"] + [column] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,18 +1,18 @@
-"""The targets: what Vestibule has to be, compared with others in the same run."""
+"""The targets: how Vestibule must compare with other proxies in the same run."""
 
 import statistics
 from dataclasses import dataclass
 
 import works
 
-OWN = 1.15  # what the client side may cost, by the cost of our own server side
+OWN = 1.15  # the maximum cost of the client side, relative to our own server side
 
 PASS, MISS, UNKNOWN = "pass", "MISS", "not measured"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One target and how it went."""
+    """One target and its result."""
 
     title: str
     wanted: str
@@ -44,7 +44,7 @@ def medians(results):
 
 
 def scaling(results):
-    """How many times the work of one worker two do with the same CPU time for each, by work."""
+    """The throughput of two workers relative to one, at the same CPU time for each, by work."""
     rounds = {}
     for sample in results["scaling"]:
         work = works.SCALED[sample["work"]]
@@ -54,7 +54,7 @@ def scaling(results):
 
 @dataclass(frozen=True)
 class Spread:
-    """A median with the least and the largest value."""
+    """A median with the smallest and the largest value."""
 
     median: float
     low: float
@@ -81,7 +81,7 @@ def evaluate(results):
         return Row(title, f"≤ {limit:.2f}", f"{value:.2f}", PASS if value <= limit else MISS)
 
     def own(title, figure, *sums):
-        """Against Vestibule's own server side: what it costs to have TLS there, or the sum of both."""
+        """Relative to Vestibule's own server side: the cost of TLS towards the backend, or of both sides."""
         ours = found.get((figure, "vestibule"))
         parts = [found.get((name, "vestibule")) for name in sums]
         if ours is None or None in parts:
@@ -98,7 +98,7 @@ def evaluate(results):
         ratio("1 KiB echo, 64 connections, p99: against the best peer", "echo-1KiB-64 p99", "best", 1.00),
         ratio("memory of an idle connection: against HAProxy", works.IDLE, "haproxy", 0.27),
         ratio("bulk both ways, CPU: against HAProxy without TLS", "both-ways", "haproxy-plain", 0.85),
-        # In the same direction, through the same sockets: those are most of it, and what a server side seals a client side opens.
+        # In the same direction, through the same sockets: sockets are most of the cost. A server side seals what a client side opens.
         own("client mode, bulk to the client: against the server side", "client-mode-to-client", "to-client"),
         own("client mode, bulk from the client: against the server side", "client-mode-from-client", "from-client"),
         own("client mode, memory of an idle connection: against the server side", works.IDLES["client"], works.IDLE),

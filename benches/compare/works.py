@@ -1,4 +1,4 @@
-"""The works: what is asked of every proxy, and the one figure that each of them yields."""
+"""The works that every proxy performs, and the figure for each of them."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,30 +7,30 @@ from proxies import BOTH, CLIENT, SERVER
 
 @dataclass(frozen=True)
 class Work:
-    """A task for the load generator, and how its answer becomes a figure."""
+    """A task for the load generator, and the computation of its figure."""
 
     name: str  # on the command line and in the results
     title: str
     unit: str  # of the CPU time per piece of work
-    count: str  # the part of the answer that says how much was done
+    count: str  # the field of the answer with the amount of work
     scale: float  # from nanoseconds per piece to `unit`
     task: dict = field(default_factory=dict)
-    side: str = SERVER  # where the proxy has TLS
+    side: str = SERVER  # the side of the proxy with TLS
 
     @property
     def needs_tls(self):
-        """Whether it would be the same as another one, without TLS."""
+        """Whether it needs TLS: without TLS, it would be identical to another work."""
         return "sessions" in self.task or "tls" in self.task or self.side != SERVER
 
     def figure(self, sample):
-        """CPU time of the proxy per piece of work; None where the work was not what it is called."""
+        """CPU time of the proxy per piece of work; None if the work was not done as named."""
         if self.task.get("sessions") == "resumed" and not resumed(sample):
             return None
         return sample["proxy_cpu_ns"] / sample[self.count] * self.scale
 
 
 def resumed(sample):
-    """Whether the handshakes of a sample that was to resume sessions did."""
+    """Whether the handshakes of a sample resumed sessions, if they should."""
     share = sample["resumed"] / sample["connections"]
     if 0.01 < share < 0.99:
         raise RuntimeError(f"{sample['proxy']} resumes {share:.0%} of its sessions, which is neither")
@@ -42,7 +42,7 @@ def _handshake(name, title, **task):
 
 
 def _bulk(name, title, work):
-    # ns per byte are s per GB.
+    # ns per byte equals s per GB.
     return Work(name, title, "ms/GB", "bytes", 1e3, {"work": work, "connections": 4})
 
 
@@ -72,7 +72,7 @@ ECHO = [
 
 
 def _beside(side, name):
-    """The works that are also measured with TLS on another side."""
+    """The works that are also measured with TLS on other sides."""
     chosen = [HANDSHAKES[0], *BULK, ECHO[4]]
     return [replace(work, name=f"{name}-{work.name}", side=side) for work in chosen]
 
@@ -82,7 +82,7 @@ TLS_TO_TLS = _beside(BOTH, "tls-to-tls")
 SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS}
 TIMED = [work for some in SIDES.values() for work in some]
 
-# Not timed: memory, by the side of TLS, and Vestibule alone on one core and on two.
+# Without CPU time: memory, by the side of TLS; and Vestibule alone on one and on two cores.
 IDLE = "idle"
 IDLES = {SERVER: IDLE, CLIENT: f"client-mode-{IDLE}", BOTH: f"tls-to-tls-{IDLE}"}
 SCALING = "scaling"
@@ -90,7 +90,7 @@ NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING]
 
 
 def by_name(name):
-    """The timed work of that name."""
+    """The timed work with this name."""
     return next(work for work in TIMED if work.name == name)
 
 
@@ -100,10 +100,10 @@ def _scaled(name, title, connections):
     return replace(work, title=f"{title}, {connections} connections", task=task)
 
 
-# More connections than elsewhere, for one worker and for two: they are spread over the workers by a
-# hash, and both cores are to be busy all the time. With 64 that echo they are not: three threads that
-# wait for each other leave a quarter of two cores idle or none, as the scheduler has it, and what is
-# paid for then is being woken.
+# More connections than elsewhere, for one worker and for two: a hash distributes them over the workers,
+# and both cores must be busy all the time. With 64 echoing connections they are not: three threads wait
+# for each other and leave up to a quarter of two cores idle, depending on the scheduler. The measurement
+# would then show the cost of wake-ups.
 SCALED = {
     work.name: work
     for work in [

@@ -1,4 +1,4 @@
-"""What established connections notice of a flood of handshakes. Started by `benches/starve/run`."""
+"""The effect of a flood of handshakes on established connections. Started by `benches/starve/run`."""
 
 import argparse
 import json
@@ -27,7 +27,7 @@ FIRST_PORT = 21600
 
 @dataclass(frozen=True)
 class Scene:
-    """What strangers do meanwhile."""
+    """The kind of flood."""
 
     name: str
     title: str
@@ -110,7 +110,7 @@ def run(arguments):
 
 
 def sample(arguments, bench, files, scene, proxy, port, measured):
-    """One measurement, of a process that has just been started."""
+    """One measurement with a newly started process."""
     setting = proxies.Setting(
         directory=files.directory / f"{port}-{proxy.name}",
         port=port,
@@ -153,7 +153,7 @@ class Files:
         return self.directory / name
 
     def invalid_chain(self):
-        """Eight certificates of which the first is signed by an authority of the right name with another key."""
+        """Eight certificates. The first is signed with a wrong key under the right authority's name."""
         (self.directory / "authority.cnf").write_text("basicConstraints=critical,CA:TRUE\n")
         (self.directory / "client.cnf").write_text("basicConstraints=critical,CA:FALSE\n")
         self.openssl("req", "-x509", "-newkey", *P256, "-nodes", "-days", "2", "-subj", "/CN=ca",
@@ -188,7 +188,7 @@ def medians(results):
 
 
 def misses(results):
-    """Where Vestibule is behind HAProxy, and what SPEC promises of the p99."""
+    """The scenes in which Vestibule is worse than HAProxy, or its p99 is above the bound in SPEC."""
     found, missed = medians(results), []
     calm = found.get(("calm", "vestibule"))
     for scene in SCENES:

@@ -1,4 +1,4 @@
-//! What the proxy dials: the same server for every proxy and every work.
+//! The backend: the same server for every proxy and every work.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,21 +19,21 @@ use crate::poll::{Interest, Poll, Ready};
 use crate::session::{self, Session};
 use crate::task::Certificate;
 
-/// The first byte of a connection says what its backend is to do with it.
+/// The first byte of a connection selects the behaviour of its backend.
 pub(crate) const ECHO: u8 = b'E';
-/// Read, compare with the pattern, say nothing.
+/// Read, compare with the pattern, send nothing.
 pub(crate) const SINK: u8 = b'K';
 /// Send the pattern without end.
 pub(crate) const SOURCE: u8 = b'S';
 /// Both of them.
 pub(crate) const SINK_AND_SOURCE: u8 = b'B';
 
-/// Tokens from here on are the backend's.
+/// Tokens from here on belong to the backend.
 const FIRST_TOKEN: u64 = 1 << 32;
-/// Of both at once, how far a side may be ahead of the other: the bytes that are compared are then
-/// the same mix of both directions for every proxy, however it shares its time between them.
+/// For both directions at once: how many bytes one direction may be ahead of the other. Otherwise
+/// the mix of both directions would depend on how a proxy shares its time between them.
 pub(crate) const AHEAD: u64 = 2 * 1024 * 1024;
-/// Read and written at a time.
+/// Bytes that are read or written at a time.
 const CHUNK: usize = 128 * 1024;
 
 /// The listener and its connections.
@@ -58,7 +58,7 @@ struct Peer {
     interest: Interest,
     received: u64,
     sent: u64,
-    /// Of an echo: what the proxy has not taken yet.
+    /// For an echo: bytes that the proxy has not accepted yet.
     waiting: Buffer,
     tls: Option<Box<Tls>>,
 }
@@ -70,20 +70,21 @@ struct Tls {
     outgoing: Buffer,
 }
 
-/// Whether a connection goes on.
+/// Whether a connection continues.
 enum Flow {
     On,
     Ended,
 }
 
 impl Backend {
-    /// Listens at `address`; a socket that another run left there is removed. With a certificate it speaks TLS.
+    /// Listens at `address`, with TLS if there is a certificate. A socket from an earlier run is
+    /// removed.
     pub(crate) fn bind(poll: &Poll, address: &str, tls: Option<&Certificate>) -> Result<Self> {
         let listener = match address.strip_prefix("unix:") {
             Some(path) => {
                 let _absent = fs::remove_file(path);
                 let listener = UnixListener::bind(path).context(path.to_owned())?;
-                // hitch gives up being root.
+                // hitch does not run as root.
                 fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
                 listener.set_nonblocking(true)?;
                 poll.add(&listener, FIRST_TOKEN, Interest::Read)?;
@@ -112,12 +113,12 @@ impl Backend {
         token >= FIRST_TOKEN
     }
 
-    /// Bytes that have arrived here and were what they had to be.
+    /// Bytes that have arrived here and were correct.
     pub(crate) fn sunk(&self) -> u64 {
         self.sunk
     }
 
-    /// Does what is due at one descriptor.
+    /// Handles an event of one descriptor.
     pub(crate) fn serve(&mut self, poll: &Poll, ready: Ready) -> Result<()> {
         if ready.token == FIRST_TOKEN {
             return self.accept(poll);
@@ -171,7 +172,7 @@ impl Backend {
             Ok(0) => return Ok(Flow::Ended),
             Ok(count) => count,
             Err(Errno::AGAIN) => return Ok(Flow::On),
-            // If it was in use, its client says so.
+            // If the connection was in use, its client reports this.
             Err(Errno::CONNRESET) => return Ok(Flow::Ended),
             Err(error) => return Err(error).context("reading at the backend"),
         };
@@ -195,7 +196,8 @@ impl Backend {
         }
         peer.tls = Some(tls);
         match is_closed {
-            // What the socket does not take of the end is an error of the run, at the client.
+            // If the socket does not accept the end completely, the client reports an error of the
+            // run.
             true => peer.flush().map(|_| Flow::Ended),
             false => Ok(Flow::On),
         }
@@ -262,7 +264,7 @@ impl Peer {
         }
     }
 
-    /// Payload that has come: its role, and then what that is about.
+    /// Handles payload: the byte that selects the behaviour, and then the data for it.
     fn hear(&mut self, mut bytes: &[u8], pattern: &Pattern, sunk: &mut u64) -> Result<()> {
         if self.role.is_none() {
             self.role = Some(bytes[0]);
@@ -285,12 +287,12 @@ impl Peer {
         Ok(())
     }
 
-    /// Bytes of records that wait for the socket.
+    /// Bytes of records that the socket has not accepted yet.
     fn backlog(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.outgoing.len())
     }
 
-    /// Writes records that wait, as far as the socket takes them.
+    /// Writes waiting records until the socket is full.
     fn flush(&mut self) -> Result<Flow> {
         let Some(tls) = &mut self.tls else {
             return Ok(Flow::On);
@@ -312,7 +314,7 @@ impl Peer {
             return Interest::Both;
         }
         match self.role {
-            // Back-pressure: an echo that is not taken stops the reading.
+            // Back-pressure: while an echo is not accepted, nothing is read.
             Some(ECHO) if self.waiting.len() > 0 => Interest::Write,
             Some(SOURCE) => Interest::Both,
             Some(SINK_AND_SOURCE) if !self.is_ahead() => Interest::Both,

@@ -1,6 +1,6 @@
-//! Bytes that come in at the end and leave at the front.
+//! A byte queue: bytes are added at the end and consumed at the front.
 
-/// A buffer that grows when asked for room and is never shrunk.
+/// A buffer that grows on demand and never shrinks.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
@@ -9,20 +9,21 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// What is in it.
+    /// Its content.
     pub(crate) fn filled(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.end]
     }
 
-    /// How much is in it.
+    /// The length of its content in bytes.
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// At least `wanted` bytes to write into; say with [`Self::add`] how many were used.
+    /// At least `wanted` bytes to write into. Call [`Self::add`] with the number of bytes that were
+    /// used.
     pub(crate) fn room(&mut self, wanted: usize) -> &mut [u8] {
         if self.bytes.len() - self.end < wanted {
-            // What is left is a part of a record or of a message, so this moves little.
+            // The rest is a part of a record or of a message, so this moves few bytes.
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
@@ -33,13 +34,13 @@ impl Buffer {
         &mut self.bytes[self.end..]
     }
 
-    /// Takes the next `count` bytes of the room in.
+    /// Adds the first `count` bytes of the room to the content.
     pub(crate) fn add(&mut self, count: usize) {
         self.end += count;
         debug_assert!(self.end <= self.bytes.len());
     }
 
-    /// Drops the first `count` bytes.
+    /// Removes the first `count` bytes.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start += count;
         debug_assert!(self.start <= self.end);
@@ -49,7 +50,7 @@ impl Buffer {
         }
     }
 
-    /// Takes all of `bytes` in.
+    /// Appends `bytes`.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
         self.add(bytes.len());

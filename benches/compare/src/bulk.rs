@@ -1,4 +1,4 @@
-//! Streams without end: to the clients, from them, or both at once.
+//! Endless streams: to the clients, from them, or both at the same time.
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -12,12 +12,12 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::{Task, Work};
 
-/// Read at a time, to be lighter than the proxy.
+/// Bytes per read: more than the proxy reads, so that the clients are lighter.
 const READ: usize = 256 * 1024;
-/// Sealed at a time: four records.
+/// Bytes that are sealed at a time: four records.
 const WRITE: usize = 64 * 1024;
 
-/// Measures the bytes that have arrived and were right, in either direction.
+/// Measures the bytes that have arrived and were correct, in both directions.
 pub(crate) fn run(task: &Task) -> Result<Value> {
     let mut stage = Stage::set(task)?;
     let pattern = Pattern::new();
@@ -106,7 +106,7 @@ impl Stream {
             self.client.flush(poll)?;
         }
         self.begin(task, poll)?;
-        // One piece an event: the others get their turn.
+        // One piece for each event, so that all connections get their turn.
         if event.write && self.client.backlog() == 0 && self.has_more(task) {
             self.client.send(poll, pattern.piece(self.sent, WRITE))?;
             self.sent += WRITE as u64;
@@ -131,7 +131,7 @@ impl Stream {
         }
     }
 
-    /// Tells the backend what to do, once the handshake is over.
+    /// Selects the behaviour of the backend, after the handshake.
     fn begin(&mut self, task: &Task, poll: &Poll) -> Result<()> {
         if self.begun || !self.client.is_established() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! One client connection: a socket, and TLS on it or not.
+//! One client connection: a socket, with or without TLS.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,34 +19,34 @@ pub(crate) struct Client {
     session: Option<Session>,
     incoming: Buffer,
     outgoing: Buffer,
-    /// How much is read at a time.
+    /// Bytes per read.
     read: usize,
     interest: Interest,
     room: Room,
     end: End,
 }
 
-/// When to be told of room in the socket.
+/// When to get an event for room in the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// When there was too little the last time.
+    /// After a write that was too short.
     WhenShort,
-    /// Whenever there is.
+    /// Whenever there is room.
     Always,
 }
 
-/// How far the close of a connection is.
+/// The progress of the close of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
-    /// We have said that we send no more.
+    /// Our end was sent.
     Closing,
-    /// And so has the peer.
+    /// The peer's end was received too.
     Closed,
 }
 
 impl Client {
-    /// Connects, and begins the handshake if there is to be one.
+    /// Connects, and starts the handshake if TLS is used.
     pub(crate) fn connect(
         poll: &Poll,
         token: u64,
@@ -88,7 +88,7 @@ impl Client {
         self.end == End::Closed
     }
 
-    /// How the handshake went; None without TLS.
+    /// The kind of the handshake; None without TLS.
     pub(crate) fn handshake(&self, tls: Tls) -> Result<Option<HandshakeKind>> {
         self.session
             .as_ref()
@@ -96,7 +96,7 @@ impl Client {
             .transpose()
     }
 
-    /// Reads once and hands the payload to `sink`. An end that we have not asked for is an error.
+    /// Reads once and passes the payload to `sink`. An end before our own is an error.
     pub(crate) fn receive(
         &mut self,
         poll: &Poll,
@@ -119,7 +119,7 @@ impl Client {
         self.flush(poll)
     }
 
-    /// Sends `bytes`, or keeps what the socket does not take: see [`Self::backlog`].
+    /// Sends `bytes`. What the socket does not accept is kept: see [`Self::backlog`].
     pub(crate) fn send(&mut self, poll: &Poll, bytes: &[u8]) -> Result<()> {
         ensure!(self.end == End::Open, "sending on a closed connection");
         match &mut self.session {
@@ -129,18 +129,18 @@ impl Client {
         self.flush(poll)
     }
 
-    /// Bytes that wait for the socket.
+    /// Bytes that the socket has not accepted yet.
     pub(crate) fn backlog(&self) -> usize {
         self.outgoing.len()
     }
 
-    /// Whether there is to be an event whenever the socket has room, for those who have more to say.
+    /// Sets whether there is an event whenever the socket has room, for clients with more to send.
     pub(crate) fn ask_for_room(&mut self, poll: &Poll, room: Room) -> Result<()> {
         self.room = room;
         self.update_interest(poll)
     }
 
-    /// Writes what waits, as far as the socket takes it.
+    /// Writes waiting bytes until the socket is full.
     pub(crate) fn flush(&mut self, poll: &Poll) -> Result<()> {
         if self.outgoing.len() > 0 {
             match self.socket.write(self.outgoing.filled()) {
@@ -165,7 +165,7 @@ impl Client {
         Ok(())
     }
 
-    /// Says that we send no more, as TLS and TCP want it: close_notify, then FIN.
+    /// Ends our stream in order: close_notify, then FIN.
     pub(crate) fn close(&mut self, poll: &Poll) -> Result<()> {
         if let Some(session) = &mut self.session {
             session.close(&mut self.incoming, &mut self.outgoing)?;
@@ -177,7 +177,7 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a closed connection out of the poll, which would tell of its end for ever.
+    /// Removes a closed connection from the poll, which would report its end again and again.
     pub(crate) fn forget(&self, poll: &Poll) -> Result<()> {
         poll.remove(&self.socket)
     }

@@ -1,4 +1,4 @@
-//! A message there and back, then the next, on each of some connections.
+//! Round trips of messages, one after the other on each of several connections.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::{Task, Tls};
 
-/// A record of the largest message, and a bit.
+/// A little more than a record with the largest message.
 const READ: usize = 32 * 1024;
 
 /// Measures round trips, their CPU time and their latency.
@@ -54,7 +54,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
     }
 }
 
-/// How many there were, and what they took.
+/// The number of round trips and their latencies.
 pub(crate) fn summary(mut latencies: Vec<u32>) -> Value {
     latencies.sort_unstable();
     let at = |share: f64| {
@@ -69,7 +69,7 @@ pub(crate) fn summary(mut latencies: Vec<u32>) -> Value {
     })
 }
 
-/// A connection, and the message that is under way.
+/// A connection with its current message.
 pub(crate) struct Talk {
     /// Round trips so far.
     pub(crate) rounds: u64,
@@ -82,7 +82,7 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    /// Connects, and begins the handshake or, without TLS, the first round trip.
+    /// Connects, and starts the handshake or, without TLS, the first round trip.
     pub(crate) fn open(
         task: &Task,
         config: Option<&Arc<ClientConfig>>,
@@ -104,7 +104,7 @@ impl Talk {
         Ok(talk)
     }
 
-    /// Does what is due; the latency in nanoseconds once a round trip is over.
+    /// Handles an event. Returns the latency in nanoseconds after a completed round trip.
     pub(crate) fn go_on(
         &mut self,
         poll: &Poll,
@@ -147,7 +147,7 @@ impl Talk {
         self.send_as_of(Instant::now(), poll, pattern)
     }
 
-    /// Sends the next message, which has waited to be sent since `began`.
+    /// Sends the next message. Its latency counts from `began`, when it should have been sent.
     pub(crate) fn send_as_of(
         &mut self,
         began: Instant,
@@ -159,7 +159,7 @@ impl Talk {
             .send(poll, pattern.piece(self.offset, self.size))
     }
 
-    /// The connection, once nothing is under way.
+    /// Returns the connection when no message is in progress.
     pub(crate) fn into_client(self) -> Client {
         self.client
     }

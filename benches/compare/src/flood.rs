@@ -1,7 +1,8 @@
-//! Strangers: always so many handshakes under way, none of which comes to anything.
+//! A flood of handshakes from unknown clients: a constant number in progress, and none is used.
 //!
-//! They run only while the echoes beside them have nothing to do, so that these are on time. A ClientHello
-//! is written once and sent again and again, as an attacker does: it costs the sender next to nothing.
+//! The flood runs only while the echoes beside it have nothing to do, so that the echoes are on
+//! time. A ClientHello is made once and sent again and again, as an attacker would: it costs the
+//! sender almost nothing.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,10 +20,10 @@ use crate::poll::{Interest, Poll, Ready};
 use crate::session::{self, Session};
 use crate::task::{Flood, Task};
 
-/// A server's flight is smaller.
+/// Larger than the first flight of a server.
 const READ: usize = 16 * 1024;
 
-/// What has become of the handshakes.
+/// The results of the handshakes.
 #[derive(Default)]
 pub(crate) struct Tally {
     answered: AtomicU64,
@@ -30,14 +31,14 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// How many were answered as they should, and how many ended otherwise.
+    /// The number of handshakes with the expected answer, and of all others.
     pub(crate) fn now(&self) -> (u64, u64) {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (of(&self.answered), of(&self.unanswered))
     }
 }
 
-/// Keeps so many handshakes under way until it is `over`.
+/// Keeps this many handshakes in progress until it is `over`.
 pub(crate) fn run(task: &Task, flood: &Flood, tally: &Tally, over: &AtomicBool) -> Result<()> {
     run_when_idle()?;
     let mut poll = Poll::new()?;
@@ -68,8 +69,8 @@ pub(crate) fn run(task: &Task, flood: &Flood, tally: &Tally, over: &AtomicBool) 
     Ok(())
 }
 
-/// Lets this thread run only while the echoes have nothing to do: beside a thread that is merely nice they
-/// wait for the end of its slice, some milliseconds.
+/// Lets this thread run only while the echoes have nothing to do. With a lower priority alone, the
+/// echoes would wait for the end of its time slice, which takes some milliseconds.
 fn run_when_idle() -> Result<()> {
     let thread = gettid().as_raw_nonzero().to_string();
     let status = Command::new("chrt")
@@ -80,9 +81,9 @@ fn run_when_idle() -> Result<()> {
     Ok(())
 }
 
-/// What the strangers bring.
+/// The kind of flood.
 enum Kind {
-    /// These bytes; they leave when the server has answered.
+    /// Send these bytes, and leave when the server has answered.
     Hello(Vec<u8>),
     /// A handshake with a certificate that is refused.
     Refused(Arc<ClientConfig>),
@@ -90,7 +91,7 @@ enum Kind {
 
 enum Fate {
     UnderWay,
-    /// By a ServerHello, or by the refusal that is due.
+    /// With a ServerHello, or with the expected refusal.
     Answered,
     Unanswered,
 }
@@ -100,7 +101,7 @@ struct Stranger {
     session: Option<Session>,
     incoming: Buffer,
     outgoing: Buffer,
-    /// How much of its hello is sent.
+    /// The number of bytes of the hello that were sent.
     sent: usize,
     interest: Interest,
 }
@@ -110,7 +111,7 @@ impl Stranger {
         let socket = TcpStream::connect(target).context("a stranger cannot connect")?;
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
-        // It leaves with a reset, and no port waits for what may still come.
+        // Closes with a reset, so that the port is free at once.
         rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
         poll.add(&socket, token, Interest::Read)?;
         let mut stranger = Self {
@@ -137,7 +138,7 @@ impl Stranger {
             return Ok(Fate::UnderWay);
         }
         let count = match self.socket.read(self.incoming.room(READ)) {
-            // nginx says no more than that.
+            // nginx closes without an alert.
             Ok(0) if self.is_established() => return Ok(Fate::Answered),
             Ok(0) => return Ok(Fate::Unanswered),
             Ok(count) => count,
@@ -160,7 +161,7 @@ impl Stranger {
         self.session.as_ref().is_some_and(Session::is_established)
     }
 
-    /// Has its session take what has come.
+    /// Passes the received bytes to the TLS session.
     fn talk(&mut self) -> Fate {
         let Some(session) = &mut self.session else {
             return Fate::UnderWay;
@@ -168,7 +169,7 @@ impl Stranger {
         let was_established = session.is_established();
         match session.process(&mut self.incoming, &mut self.outgoing, |_| Ok(())) {
             Ok(()) => Fate::UnderWay,
-            // The alert: for the client its handshake is over by then.
+            // The alert: the client's handshake is complete by then.
             Err(_) if was_established => Fate::Answered,
             Err(_) => Fate::Unanswered,
         }
@@ -179,7 +180,7 @@ impl Stranger {
             Kind::Hello(hello) => &hello[self.sent..],
             Kind::Refused(_) => self.outgoing.filled(),
         };
-        // Whoever is refused reads why.
+        // A refused client must read the alert.
         let count = match bytes {
             [] => 0,
             bytes => self.socket.write(bytes).unwrap_or(0),
@@ -202,15 +203,15 @@ impl Stranger {
     }
 }
 
-/// What a client of this configuration says first.
+/// The ClientHello for this configuration.
 fn hello(config: &Arc<ClientConfig>) -> Result<Vec<u8>> {
     let mut outgoing = Buffer::default();
     Session::new(config)?.process(&mut Buffer::default(), &mut outgoing, |_| Ok(()))?;
     Ok(outgoing.filled().to_vec())
 }
 
-/// The same ClientHello with extensions that nobody knows, until it has so many bytes, in as many
-/// records as it takes (RFC 8446 §4.1.2, §4.2).
+/// The same ClientHello with unknown extensions up to this length, in as many records as necessary
+/// (RFC 8446 §4.1.2, §4.2).
 fn lengthen(hello: &[u8], length: usize) -> Result<Vec<u8>> {
     let mut message = hello[RECORD_HEADER..].to_vec();
     let mut at = MESSAGE_HEADER + 2 + 32;
@@ -242,6 +243,6 @@ const HANDSHAKE: u8 = 22;
 const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
 const MOST_IN_A_RECORD: usize = 16 * 1024;
-/// Of a range without meaning.
+/// The start of an unassigned range.
 const FIRST_UNKNOWN: u16 = 0x5000;
 const UNKNOWN: [u8; 500] = [0; 500];

@@ -1,4 +1,4 @@
-//! New connections: connect, handshake, one byte there and back, close in order.
+//! New connections: connect, handshake, one byte in each direction, close in order.
 
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::Task;
 
-/// A server's flight and tickets are smaller.
+/// Larger than a server's flight and tickets.
 const READ: usize = 16 * 1024;
 const BYTE: u8 = 0x5A;
 
-/// Keeps `connections` lanes busy, each with one connection at a time.
+/// Runs `connections` lanes, each with one connection at a time.
 pub(crate) fn run(task: &Task) -> Result<Value> {
     let mut stage = Stage::set(task)?;
     let mut lanes = Vec::new();
@@ -60,7 +60,7 @@ struct Counts {
     plain: u64,
 }
 
-/// Connections one after the other, which share their sessions.
+/// Consecutive connections that share their sessions.
 struct Lane {
     token: u64,
     config: Option<Arc<ClientConfig>>,
@@ -110,7 +110,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Sends the byte once the handshake is over.
+    /// Sends the byte after the handshake.
     fn ask(&mut self, poll: &Poll) -> Result<()> {
         if !self.asked && self.client.is_established() {
             self.client.send(poll, &[ECHO, BYTE])?;

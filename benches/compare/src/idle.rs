@@ -1,4 +1,4 @@
-//! Connections that have carried traffic and then say nothing.
+//! Connections that have carried traffic and are then idle.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::Task;
 
-/// Handshakes at a time: no listen queue is asked to hold more.
+/// Handshakes at a time: few enough for every listen queue.
 const ABREAST: usize = 16;
-/// What a proxy may take to close all of them.
+/// The time limit for a proxy to close all of them.
 const CLOSING: Duration = Duration::from_secs(20);
 
-/// Opens all, says so, waits for a line on stdin, and closes all.
+/// Opens all connections, reports that, waits for a line on stdin, and closes all.
 pub(crate) fn run(task: &Task) -> Result<Value> {
     let mut stage = Stage::set(task)?;
     let mut clients = open_all(task, &mut stage)?;
@@ -29,7 +29,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
     Ok(json!({ "closed": clients.len(), "closed_in_ns": closed_in.as_nanos() as u64 }))
 }
 
-/// A message is echoed on each before the next ones are opened.
+/// A message is echoed on each connection before the next ones are opened.
 fn open_all(task: &Task, stage: &mut Stage) -> Result<Vec<Client>> {
     let pattern = Pattern::new();
     let config = session::offer(task)?;

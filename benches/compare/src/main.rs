@@ -1,15 +1,15 @@
-//! The load on a proxy: TLS clients on one side of it, the backend on the other, in one thread.
+//! The load on a proxy: TLS clients on one side of it and the backend on the other, in one thread.
 //!
 //! ```text
-//!     clients ══ TLS ══► proxy ── unix or tcp ──► backend
-//!     └────────────────── this program ─────────────────┘
+//! clients ══ TLS ══► proxy ── unix or tcp ──► backend
+//! └────────────────── this program ─────────────────┘
 //! ```
 //!
-//! `load TASK` does one measurement: TASK is a JSON object ([`task::Task`]), the answer is one on
-//! stdout. Clients and backend share a thread and an epoll, so that no scheduler stands between
-//! them. Every byte of payload is compared with what it must be, and whatever goes wrong (a
-//! connection that ends, another certificate, cipher or byte, five seconds without an event) is an
-//! error on stderr and exit code 1, never a number.
+//! `load TASK` does one measurement. TASK is a JSON object ([`task::Task`]), and the answer on
+//! stdout is one too. Clients and backend share a thread and an epoll, so that no scheduler comes
+//! between them. Every byte of payload is compared with the expected one. Every problem (a
+//! connection that ends, an unexpected certificate, cipher or byte, five seconds without an event)
+//! is an error on stderr with exit code 1, and never a number.
 
 mod backend;
 mod buffer;

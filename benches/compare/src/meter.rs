@@ -1,4 +1,4 @@
-//! When to measure, and the CPU time of others.
+//! The phases of a measurement, and the CPU time of other processes.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::task::Task;
 
-/// The warm-up, then the measurement.
+/// The warm-up, and then the measurement.
 ///
-/// The time of a process is read from its POSIX CPU clock (`clock_getcpuclockid`): nanoseconds, the
-/// sum over its threads, with those that are running now and those that have ended. That is exact
-/// for a worker process as for a server with a thread for each connection.
+/// The time of a process comes from its POSIX CPU clock (`clock_getcpuclockid`): in nanoseconds,
+/// summed over all its threads, running and ended. This is exact both for a worker process and for
+/// a server with a thread for each connection.
 pub(crate) struct Meter {
     pids: Vec<Pid>,
     begins: Instant,
@@ -25,9 +25,9 @@ pub(crate) struct Meter {
 pub(crate) enum Tick {
     /// Nothing.
     None,
-    /// The measurement begins: whatever was counted so far does not count.
+    /// The measurement starts: everything before does not count.
     Begin,
-    /// It is over.
+    /// The measurement is over.
     Over(Measured),
 }
 
@@ -55,7 +55,7 @@ impl Meter {
         }
     }
 
-    /// To be called after each turn of the stage. The warm-up lasts until the time is up and
+    /// Call this after each turn of the stage. The warm-up lasts until its time is up and
     /// `all_ready` is true.
     pub(crate) fn tick(&mut self, all_ready: bool) -> Result<Tick> {
         let now = Instant::now();
@@ -76,14 +76,14 @@ impl Meter {
         }
     }
 
-    /// Whether it counts what happens now.
+    /// Whether the measurement is in progress.
     pub(crate) fn measuring(&self) -> bool {
         self.first.is_some()
     }
 }
 
 impl Measured {
-    /// The answer, with `more` about what was done in that time.
+    /// The answer, with `more` about the work in that time.
     pub(crate) fn answer(&self, more: Value) -> Value {
         let mut answer = json!({
             "wall_ns": nanoseconds(self.wall),
@@ -111,7 +111,7 @@ impl Reading {
     }
 }
 
-/// The CPU time of a process; 0 is this one.
+/// The CPU time of a process; 0 means this one.
 fn cpu_time(pid: Pid) -> Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(pid)?;
     Ok(clock_gettime(clock)?.into())

@@ -1,8 +1,8 @@
-//! The payload: a stream whose every byte follows from its position.
+//! The payload: a stream in which every byte follows from its position.
 
-/// A prime, so that a slip by a power of two, a record or a page does not go unnoticed.
+/// A prime, so that an offset by a power of two, a record or a page is noticed.
 const PERIOD: usize = 65_521;
-/// The longest piece that is asked for at once.
+/// The longest piece that can be requested.
 const LONGEST: usize = 256 * 1024;
 
 /// The stream, as a table that repeats.
@@ -28,13 +28,13 @@ impl Pattern {
         Self { table }
     }
 
-    /// `length` bytes from `offset` on, 256 KiB at most.
+    /// `length` bytes from `offset` on, at most 256 KiB.
     pub(crate) fn piece(&self, offset: u64, length: usize) -> &[u8] {
         let start = (offset % PERIOD as u64) as usize;
         &self.table[start..start + length]
     }
 
-    /// Whether `bytes` is what the stream has at `offset`.
+    /// Whether `bytes` equals the stream at `offset`.
     pub(crate) fn matches(&self, offset: u64, bytes: &[u8]) -> bool {
         bytes == self.piece(offset, bytes.len())
     }

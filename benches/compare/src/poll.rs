@@ -1,4 +1,4 @@
-//! epoll, level-triggered: who is ready.
+//! A level-triggered epoll.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -9,15 +9,15 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
-/// Nothing here takes so long: a proxy that is silent for this time has lost something.
+/// Longer than anything here takes: a proxy that is silent for this time has lost something.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// What to be told of.
+/// The events to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
-    /// That there is something to read, or the end.
+    /// Bytes to read, or the end.
     Read,
-    /// That there is room to write.
+    /// Room to write.
     Write,
     /// Either.
     Both,
@@ -26,15 +26,15 @@ pub(crate) enum Interest {
 /// A descriptor that is ready.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ready {
-    /// The number that it was registered under.
+    /// The number that it was registered with.
     pub(crate) token: u64,
-    /// There is something to read, an end or an error.
+    /// There are bytes to read, an end or an error.
     pub(crate) read: bool,
     /// There is room to write.
     pub(crate) write: bool,
 }
 
-/// A set of descriptors; one that is closed leaves it by itself.
+/// A set of descriptors. A closed descriptor is removed automatically.
 pub(crate) struct Poll {
     epoll: OwnedFd,
     events: Vec<Event>,
@@ -60,7 +60,7 @@ impl Poll {
         )?)
     }
 
-    /// Changes what to be told of it.
+    /// Changes the events of a descriptor.
     pub(crate) fn change(&self, fd: impl AsFd, token: u64, interest: Interest) -> Result<()> {
         Ok(epoll::modify(
             &self.epoll,
@@ -70,12 +70,12 @@ impl Poll {
         )?)
     }
 
-    /// Takes it out before it is closed.
+    /// Removes a descriptor before it is closed.
     pub(crate) fn remove(&self, fd: impl AsFd) -> Result<()> {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Waits until somebody is ready.
+    /// Waits until a descriptor is ready.
     pub(crate) fn wait(&mut self, ready: &mut Vec<Ready>) -> Result<()> {
         self.wait_at_most(SILENCE, ready)?;
         if ready.is_empty() {
@@ -84,7 +84,7 @@ impl Poll {
         Ok(())
     }
 
-    /// Waits until somebody is ready, or for so long.
+    /// Waits until a descriptor is ready, at most for `time`.
     pub(crate) fn wait_at_most(&mut self, time: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         let timeout = Timespec {
             tv_sec: time.as_secs() as i64,
@@ -101,7 +101,7 @@ impl Poll {
         }
         ready.clear();
         ready.extend(self.events.iter().map(|event| {
-            // By value: the kernel's struct is packed.
+            // Copied, because the kernel's struct is packed.
             let (flags, data) = (event.flags, event.data);
             let ended = flags.intersects(EventFlags::HUP | EventFlags::ERR);
             Ready {

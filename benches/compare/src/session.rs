@@ -1,4 +1,5 @@
-//! TLS on either side of a proxy, by rustls's unbuffered API: it works on the buffers of the connection.
+//! TLS on either side of a proxy through rustls's unbuffered API, which works on the connection's
+//! buffers.
 
 use std::fs;
 use std::sync::Arc;
@@ -21,17 +22,18 @@ use rustls::{
 use crate::buffer::Buffer;
 use crate::task::{Certificate, Sessions, Task, Tls};
 
-/// A record and what TLS adds to it, with something to spare.
+/// A little more than a record with the overhead of TLS.
 const RECORD: usize = 16 * 1024 + 512;
 
-/// What a lane of clients offers: one version, one cipher, one group, and its own last session.
+/// The configuration of a lane of clients: one version, one cipher, one group, and its own last
+/// session.
 ///
-/// None stands for no TLS at all.
+/// None means no TLS.
 pub(crate) fn offer(task: &Task) -> Result<Option<Arc<ClientConfig>>> {
     offer_as(task, None)
 }
 
-/// The same of somebody who has a certificate.
+/// The same for a client with a certificate.
 pub(crate) fn offer_as(
     task: &Task,
     own: Option<&Certificate>,
@@ -49,8 +51,8 @@ pub(crate) fn offer_as(
     };
     let provider = Arc::new(CryptoProvider {
         cipher_suites: vec![suite],
-        // In TLS 1.2 the groups also say which certificates are understood: P-256 has to be named,
-        // and that X25519 was used is checked after the handshake.
+        // In TLS 1.2 the groups also say which certificates are supported, so P-256 must be listed.
+        // The handshake is checked for X25519 afterwards.
         kx_groups: match task.tls {
             Tls::V12 => vec![kx_group::X25519, kx_group::SECP256R1],
             _ => vec![kx_group::X25519],
@@ -82,7 +84,7 @@ pub(crate) fn offer_as(
     Ok(Some(Arc::new(config)))
 }
 
-/// What a backend with TLS speaks: the same as [`offer`], with sessions that can be resumed.
+/// The configuration of a backend with TLS: the same as [`offer`], with resumable sessions.
 pub(crate) fn serve(certificate: &Certificate) -> Result<Arc<ServerConfig>> {
     let provider = Arc::new(CryptoProvider {
         cipher_suites: vec![cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -99,12 +101,12 @@ pub(crate) fn serve(certificate: &Certificate) -> Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// What the unbuffered connections of rustls have in common.
+/// The common part of rustls's unbuffered connections.
 pub(crate) trait Unbuffered {
-    /// Of its kind.
+    /// The data of this kind of connection.
     type Data;
 
-    /// Looks at what has come in.
+    /// Processes received bytes.
     fn look<'c, 'i>(&'c mut self, received: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
@@ -132,7 +134,7 @@ pub(crate) struct Session<C = UnbufferedClientConnection> {
 }
 
 impl Session {
-    /// A session that has not said anything yet.
+    /// A client session that has not sent anything yet.
     pub(crate) fn new(config: &Arc<ClientConfig>) -> Result<Self> {
         let name = ServerName::try_from("localhost")?;
         Ok(Self {
@@ -144,7 +146,7 @@ impl Session {
 }
 
 impl Session<UnbufferedServerConnection> {
-    /// A session whose client has not said anything yet.
+    /// A server session that has not received anything yet.
     pub(crate) fn accept(config: &Arc<ServerConfig>) -> Result<Self> {
         Ok(Self {
             connection: UnbufferedServerConnection::new(Arc::clone(config))?,
@@ -160,12 +162,12 @@ impl<C: Unbuffered> Session<C> {
         self.established
     }
 
-    /// Whether the peer has said that it sends no more.
+    /// Whether the peer has sent close_notify.
     pub(crate) fn is_closed_by_peer(&self) -> bool {
         self.closed_by_peer
     }
 
-    /// Takes what has come in, answers what is to be answered, hands the payload to `sink`.
+    /// Processes received bytes, adds answers to `outgoing`, and passes the payload to `sink`.
     pub(crate) fn process(
         &mut self,
         incoming: &mut Buffer,
@@ -194,7 +196,7 @@ impl<C: Unbuffered> Session<C> {
                     true
                 }
                 ConnectionState::TransmitTlsData(data) => {
-                    // It is in `outgoing`, in front of whatever comes later.
+                    // It is in `outgoing`, before everything that comes later.
                     data.done();
                     true
                 }
@@ -216,7 +218,7 @@ impl<C: Unbuffered> Session<C> {
         }
     }
 
-    /// Seals `bytes` behind what is in `outgoing`.
+    /// Seals `bytes` and appends them to `outgoing`.
     pub(crate) fn seal(
         &mut self,
         bytes: &[u8],
@@ -236,7 +238,7 @@ impl<C: Unbuffered> Session<C> {
         }
     }
 
-    /// Says that no more will be sent.
+    /// Appends close_notify.
     pub(crate) fn close(&mut self, incoming: &mut Buffer, outgoing: &mut Buffer) -> Result<()> {
         match self.connection.look(incoming.filled()).state? {
             ConnectionState::WriteTraffic(mut traffic) => {
@@ -252,7 +254,7 @@ impl<C: Unbuffered> Session<C> {
 }
 
 impl Session {
-    /// How the handshake went; an error if it was not what `tls` asks for.
+    /// The kind of the handshake; an error if it did not match `tls`.
     pub(crate) fn handshake(&self, tls: Tls) -> Result<HandshakeKind> {
         let suite = self
             .connection
@@ -274,7 +276,7 @@ impl Session {
             .connection
             .negotiated_key_exchange_group()
             .map(|group| group.name());
-        // A session of TLS 1.2 is resumed without a key exchange.
+        // TLS 1.2 resumes a session without a key exchange.
         if kind != HandshakeKind::Resumed || tls == Tls::V13 {
             ensure!(
                 group == Some(NamedGroup::X25519),
@@ -285,10 +287,10 @@ impl Session {
     }
 }
 
-/// Accepts one certificate and no other.
+/// Accepts exactly one certificate.
 ///
-/// The signature of the handshake is checked once a lane: that the proxy has the key is then known,
-/// and without the checks the clients are lighter than any proxy.
+/// The signature of the handshake is verified once for each lane. That proves that the proxy has
+/// the key, and without further checks the clients cost less CPU than any proxy.
 #[derive(Debug)]
 struct ExpectedCertificate {
     leaf: CertificateDer<'static>,

@@ -1,4 +1,4 @@
-//! The two sides of the proxy, and whose turn it is.
+//! The two sides of the proxy, driven by one poll.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use crate::backend::Backend;
 use crate::poll::{Poll, Ready};
 use crate::task::Task;
 
-/// The poll, and the backend that is served with it. Tokens of clients are small numbers.
+/// The poll and the backend. Tokens of clients are small numbers.
 pub(crate) struct Stage {
-    /// Where clients are to be registered.
+    /// Clients must be registered here.
     pub(crate) poll: Poll,
     /// The other side of the proxy.
     pub(crate) backend: Backend,
@@ -18,7 +18,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Opens the backend of the task.
+    /// Starts the backend of the task.
     pub(crate) fn set(task: &Task) -> Result<Self> {
         let poll = Poll::new()?;
         let backend = Backend::bind(&poll, &task.backend, task.backend_tls.as_ref())?;
@@ -29,13 +29,13 @@ impl Stage {
         })
     }
 
-    /// Waits for events, serves the backend, and says which clients are ready.
+    /// Waits for events, serves the backend, and returns the clients that are ready.
     pub(crate) fn turn(&mut self, clients: &mut Vec<Ready>) -> Result<()> {
         self.poll.wait(&mut self.ready)?;
         self.serve(clients)
     }
 
-    /// As [`Self::turn`], but for so long at most.
+    /// Like [`Self::turn`], but waits at most for `time`.
     pub(crate) fn turn_at_most(&mut self, time: Duration, clients: &mut Vec<Ready>) -> Result<()> {
         self.poll.wait_at_most(time, &mut self.ready)?;
         self.serve(clients)

@@ -1,4 +1,4 @@
-//! What established connections notice of strangers: echoes at fixed times beside a flood.
+//! The effect of unknown clients on established connections: echoes at fixed times beside a flood.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::Task;
 
-/// From one message of a connection to its next, whether it has been answered or not: what waits
-/// to be sent waits for the proxy, and counts.
+/// The time between two messages of a connection, whether the first one was answered or not. If a
+/// message waits to be sent, it waits for the proxy, and that counts.
 const PERIOD: Duration = Duration::from_millis(20);
 /// Handshakes at a time before the flood.
 const ABREAST: usize = 16;
@@ -77,16 +77,16 @@ fn measure(
 struct Echoes {
     pattern: Pattern,
     talks: Vec<Talk>,
-    /// Of each, since when messages wait to be sent: the first is under way.
+    /// For each connection, since when its messages wait to be sent. The first one is in progress.
     due: Vec<VecDeque<Instant>>,
-    /// Whose message is the next, and when.
+    /// The connection that sends the next message, and when.
     next: (usize, Instant),
     latencies: Vec<u32>,
     ready: Vec<crate::poll::Ready>,
 }
 
 impl Echoes {
-    /// A message is echoed on each before the next ones are opened.
+    /// A message is echoed on each connection before the next ones are opened.
     fn open(task: &Task, stage: &mut Stage) -> Result<Self> {
         let config = session::offer(task)?;
         let mut echoes = Self {
@@ -116,7 +116,7 @@ impl Echoes {
         Ok(echoes)
     }
 
-    /// Sends what is due, then waits for what comes back.
+    /// Sends the messages that are due, and waits for answers.
     fn turn(&mut self, stage: &mut Stage, measuring: bool) -> Result<()> {
         let now = Instant::now();
         while self.next.1 <= now {
@@ -144,7 +144,7 @@ impl Echoes {
         let (index, at) = self.next;
         let (talk, due) = of_one(&mut self.talks, &mut self.due, index);
         if due.is_empty() {
-            // From when it is sent: that this program is late is not the proxy's affair.
+            // Counted from the actual time of sending: delays of this program are not the proxy's.
             due.push_back(at);
             talk.send(&stage.poll, &self.pattern)?;
         } else {

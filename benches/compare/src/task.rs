@@ -1,4 +1,4 @@
-//! What to measure, as it comes on the command line.
+//! The measurement, as given on the command line.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,30 +10,30 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Task {
-    /// What the clients do.
+    /// The behaviour of the clients.
     pub(crate) work: Work,
-    /// Where the proxy listens.
+    /// The address of the proxy.
     pub(crate) target: SocketAddr,
-    /// What the clients speak.
+    /// The protocol of the clients.
     pub(crate) tls: Tls,
-    /// PEM file of the certificate that the proxy must show, a single one.
+    /// The PEM file with the single certificate that the proxy must present.
     pub(crate) certificate: PathBuf,
-    /// Where the proxy dials: `unix:/path` or `host:port`. Bound here for as long as this runs.
+    /// The address that the proxy dials: `unix:/path` or `host:port`. This program listens there.
     pub(crate) backend: String,
-    /// What the backend shows of itself in TLS 1.3; without it the backend has no TLS.
+    /// The certificate of a backend with TLS 1.3; without it the backend has no TLS.
     #[serde(default)]
     pub(crate) backend_tls: Option<Certificate>,
-    /// The processes of the proxy; the CPU time of all their threads is what is measured.
+    /// The processes of the proxy. The CPU time of all their threads is measured.
     pub(crate) pids: Vec<i32>,
-    /// Connections open at a time.
+    /// The number of connections at a time.
     pub(crate) connections: usize,
-    /// Bytes of a message: of the work `echo`, and of the one that comes before `idle`.
+    /// Bytes of a message: for `echo`, and for the message before `idle`.
     #[serde(default)]
     pub(crate) size: usize,
-    /// Whether the clients of `handshakes` offer their last session, and need it to be taken.
+    /// Whether the clients of `handshakes` offer their last session, which must then be resumed.
     #[serde(default)]
     pub(crate) sessions: Sessions,
-    /// What strangers do meanwhile, of the work `starve`.
+    /// The flood beside the work `starve`.
     #[serde(default)]
     pub(crate) flood: Option<Flood>,
     /// Traffic before the measurement.
@@ -48,33 +48,33 @@ pub(crate) struct Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Work {
-    /// Connect, handshake, one byte there and back, close in order; again and again.
+    /// Connect, handshake, one byte in each direction, close in order; again and again.
     Handshakes,
-    /// A message there and back, then the next.
+    /// Round trips of messages, one after the other.
     Echo,
     /// The backend sends as fast as it can.
     ToClient,
     /// The clients send as fast as they can.
     FromClient,
-    /// Both at once.
+    /// Both at the same time.
     BothWays,
-    /// Connections that have echoed a message and say no more, until a line comes on stdin.
+    /// Connections that have echoed a message and are idle until a line comes on stdin.
     Idle,
-    /// A message there and back on each connection at fixed times, while strangers bring handshakes.
+    /// Round trips at fixed times on each connection, beside a flood of handshakes.
     Starve,
 }
 
-/// Handshakes that are always under way.
+/// Handshakes that are always in progress.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Flood {
-    /// How many at a time.
+    /// The number of handshakes at a time.
     pub(crate) in_flight: usize,
-    /// Bytes of each ClientHello, if it is to be longer than it has to.
+    /// Bytes of each ClientHello, if it must be longer than necessary.
     #[serde(default)]
     pub(crate) hello: usize,
-    /// PEM files of a certificate chain and its key, which the clients show and which is refused.
-    /// Without one they leave once the server has shown its own.
+    /// PEM files of a certificate chain and its key, which the clients present and the server
+    /// refuses. Without them, the clients leave after the server has presented its certificate.
     #[serde(default)]
     pub(crate) refused: Option<Certificate>,
 }
@@ -87,7 +87,7 @@ pub(crate) struct Certificate {
     pub(crate) key: PathBuf,
 }
 
-/// What is spoken between client and proxy.
+/// The protocol between client and proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub(crate) enum Tls {
     /// Plain TCP.
@@ -101,11 +101,11 @@ pub(crate) enum Tls {
     V13,
 }
 
-/// What becomes of a session once its connection is closed.
+/// What happens to a session after its connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Sessions {
-    /// Each handshake is a full one.
+    /// Every handshake is a full one.
     #[default]
     Forgotten,
     /// The next connection of the same lane offers it.

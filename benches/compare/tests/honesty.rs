@@ -1,6 +1,7 @@
-//! A relay that changes, loses or keeps bytes gets an error and not a number.
+//! A relay that changes, loses or holds back bytes causes an error and not a number.
 //!
-//! The relay stands where the proxy does, without TLS: whatever it does wrong is in the payload.
+//! The relay is in the place of the proxy, without TLS: everything that it does wrong is in the
+//! payload.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-/// What the relay does with the byte at [`AT`] of what the backend sends.
+/// What the relay does with byte [`AT`] of the backend's stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
