@@ -1,7 +1,8 @@
-//! Moving bytes both ways between a client and its backend until both have closed.
+//! Moves bytes in both directions between a client and its backend until both have closed.
 //!
-//! There is one relay, [`joint`]. Each of its two sides is [`clear`], where every byte is payload, or has
-//! [`records`], which are opened and sealed here. What is promised is said here and tested for all.
+//! There is one relay, [`joint`]. Each of its two sides is either [`clear`], a stream of payload,
+//! or [`records`], whose TLS records are opened and sealed here. All combinations are tested for
+//! the same promises.
 
 mod clear;
 mod drive;
@@ -22,33 +23,33 @@ pub(crate) use self::joint::{Heard, Joint};
 pub(crate) use self::records::Records;
 use crate::traffic::Traffic;
 
-/// What a relay goes by, and where it counts.
+/// The limits of a relay, and its counters.
 #[derive(Clone, Copy)]
 pub(crate) struct Relay<'a> {
     pub settings: &'a InactivityTimeouts,
     pub traffic: &'a Traffic,
 }
 
-/// How long a connection may be quiet; `None` is unlimited.
+/// How long a connection may be inactive; `None` is unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InactivityTimeouts {
-    /// While both sides are open.
+    /// Without a byte in either direction, while both sides are open.
     pub idle: Option<Duration>,
-    /// Once one side has closed. Counted from the close or the last byte, whichever was later: an
-    /// answer that takes its time is not cut while it moves.
+    /// After one side has closed. Counted from the close or the last byte, whichever is later: a
+    /// slow answer is not cut while it moves.
     pub half_close: Option<Duration>,
-    /// How long a peer may owe an acknowledgement of what it was sent.
+    /// How long a peer may leave sent bytes unacknowledged.
     pub unacknowledged: Option<Duration>,
 }
 
-/// How a relay came to its end.
+/// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// Both sides closed, and every byte was passed on.
     Done,
     /// The client's connection failed.
     ClientReset,
-    /// The client's stream ended where TLS says it did not (RFC 8446 §6.1).
+    /// The client's stream ended without `close_notify` (RFC 8446 §6.1).
     ClientTruncated,
     /// The backend's connection failed.
     BackendReset(Answer),
@@ -56,25 +57,26 @@ pub(crate) enum End {
     Idle,
     /// One side had closed, and nothing moved for `half_close`.
     HalfClosed,
-    /// Nothing more was to be read, and what had been read was delivered.
+    /// The relay was told to read no more, and everything that it had read was delivered.
     Stopped,
-    /// The keys have sealed all that they may, and TLS 1.2 has no others (RFC 8446 §5.5).
+    /// The keys have sealed as many records as they may, and TLS 1.2 cannot replace them (RFC 8446
+    /// §5.5).
     KeysSpent,
 }
 
-/// One of the two that a relay joins.
+/// One of the two sides of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Client,
     Backend,
 }
 
-/// What the client had of the backend when the backend's connection failed.
+/// What the client had received when the backend's connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// All of it: the backend closed its side cleanly and would not read on.
+    /// The complete answer: the backend closed its side in order and did not read any more.
     Whole,
-    /// An unknown part of it.
+    /// An unknown part of the answer.
     Broken,
 }
 

@@ -1,4 +1,4 @@
-//! The side of a relay whose bytes need no record layer of ours: a socket, memory, or TLS in rustls's hands.
+//! A side of a relay without our record layer: a socket, memory, or TLS in rustls.
 
 use std::io;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use super::endpoint::{Endpoint, Rest, Then};
 use crate::record::{Layout, Pieces};
 use crate::wire::{Peer, Transmission};
 
-/// A stream of which every byte is payload. It may keep bytes until it is flushed.
+/// A stream of payload. It may buffer bytes until it is flushed.
 impl<S: Peer> Endpoint for S {
     fn layout(&self) -> Layout {
         Layout::PLAIN
@@ -99,5 +99,5 @@ impl<S: Peer> Endpoint for S {
     }
 }
 
-/// Where nothing is sealed a longer read gained nothing.
+/// If nothing is sealed, longer reads gained nothing.
 const MOST_READ: usize = 64 * 1024;

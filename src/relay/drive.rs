@@ -1,4 +1,4 @@
-//! What all relays have in common: how one direction moves, and when two directions and the timers
+//! The common part of all relays: how one direction moves, and when two directions and the timers
 //! make an end.
 //!
 //! ```text
@@ -21,34 +21,34 @@ use crate::wire::Transmission;
 
 /// Two directions: up from the client to the backend, and down.
 pub(super) trait Directions {
-    /// Moves what can be moved, but no more than a share of it at a time; ready when nothing more
-    /// can ever be, and then the state says why. Where the writing of the other direction has failed,
-    /// `on_end` says what an end read here means.
+    /// Moves what can be moved, at most [`Direction::SHARE`] reads at a time. It is ready when
+    /// nothing can move any more, and the state then says why. If the writing of the other
+    /// direction has failed, `on_end` says how to interpret the end of this direction's reader.
     fn poll_up(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()>;
 
-    /// As [`Self::poll_up`].
+    /// Like [`Self::poll_up`].
     fn poll_down(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<()>;
 
     fn states(&mut self) -> (&mut State, &mut State);
 
     fn progress(&self) -> Progress;
 
-    /// Whether the client's connection is known to have failed, without reading from it.
+    /// Whether the client's connection is known to have failed, without a read.
     fn client_has_failed(&self) -> bool;
 
-    /// What the socket of one side has still to deliver to it.
+    /// The bytes that one side's socket has not delivered to its peer yet.
     fn transmission(&mut self, side: Side) -> Option<Transmission>;
 }
 
-/// How far the two directions are.
+/// The progress of the two directions.
 pub(super) struct Progress {
-    /// The backend has not taken what the client sent.
+    /// Whether the backend does not accept what the client has sent.
     pub up_is_blocked: bool,
-    /// Bytes, both ways.
+    /// Bytes in both directions.
     pub moved: u64,
 }
 
-/// What the reader's end means.
+/// How to interpret the end of the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnEnd {
     PassOn,
@@ -56,22 +56,22 @@ pub(crate) enum OnEnd {
     Fail,
 }
 
-/// One direction's life.
+/// The state of one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     #[default]
     Open,
-    /// The reader failed. What it said before is still to be delivered.
+    /// The reader failed. What it sent before must still be delivered.
     Broken(Cause),
-    /// The reader has ended; the writer is yet to be told.
+    /// The reader has ended; the writer has not been told yet.
     Ending,
     /// The writer is being told.
     Closing,
-    /// The writer was told. What the reader's socket still says is dropped (RFC 8446 §6.1).
+    /// The writer was told. What still arrives at the reader's socket is discarded (RFC 8446 §6.1).
     Closed,
-    /// The reader's socket has ended as well.
+    /// The reader's socket has ended too.
     Ended,
-    /// The writer failed. Nothing is read any more.
+    /// The writer failed. Nothing more is read.
     Refused(Answer),
 }
 
@@ -80,7 +80,8 @@ impl State {
         matches!(self, Self::Closed | Self::Ended)
     }
 
-    /// Reads no more; what was read is still delivered. False where nothing was read any more.
+    /// Stops reading; what was read is still delivered. Returns false if nothing was being read any
+    /// more.
     pub(super) fn break_off(&mut self, cause: Cause) -> bool {
         let was_open = *self == Self::Open;
         if was_open {
@@ -90,20 +91,20 @@ impl State {
     }
 }
 
-/// Why a reader has failed.
+/// Why a reader failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cause {
     /// Its connection failed.
     Reset,
-    /// Its stream ended where TLS says that it did not.
+    /// Its stream ended without `close_notify`.
     Truncated,
-    /// It did not fail: nothing more can be sealed.
+    /// It did not fail: our keys cannot seal any more records.
     KeysSpent,
-    /// It did not fail: we read no more.
+    /// It did not fail: the relay was told to stop.
     Stopped,
 }
 
-/// TLS that ends without `close_notify` is reported as an unexpected end of file, as rustls does.
+/// TLS without `close_notify` is reported as an unexpected end of file, as rustls does.
 impl From<io::Error> for Cause {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -117,7 +118,7 @@ impl From<io::Error> for Cause {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     Read(Cause),
-    /// With what it says of the answer, if it is the backend that reads no more.
+    /// With the state of the answer, for the case that the backend is the writer.
     Write(Answer),
 }
 
@@ -126,8 +127,8 @@ impl Fault {
         Self::Read(error.into())
     }
 
-    /// A broken pipe is what a socket says whose peer had ended its own stream in order; any other
-    /// failure may have cut it short.
+    /// A socket reports a broken pipe if its peer had ended its own stream in order. Every other
+    /// error may mean that the stream was truncated.
     pub(super) fn write(error: io::Error) -> Self {
         Self::Write(match error.kind() {
             io::ErrorKind::BrokenPipe => Answer::Whole,
@@ -136,35 +137,37 @@ impl Fault {
     }
 }
 
-/// One direction, as a relay moves it.
+/// One direction in the form in which a relay moves it.
 pub(super) trait Direction {
-    /// Reads in a row. A direction that went on for as long as it can would use up the task's whole
-    /// cooperative budget at each turn, and the other one would never move.
+    /// The number of reads in a row. A direction without this limit would use up the task's
+    /// cooperative budget at every turn, and the other direction would never move.
     const SHARE: usize;
 
     fn state(&mut self) -> &mut State;
 
-    /// Writes what is left of earlier reads.
+    /// Writes what remains of earlier reads.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>>;
 
-    /// Reads once and writes what came; at the reader's end the state is [`State::Ending`].
+    /// Reads once and writes what was read. At the reader's end, the state becomes
+    /// [`State::Ending`].
     fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>>;
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Says the end in the writer's stream, where that is not the shutdown alone.
+    /// Announces the end in the writer's stream, if it needs more than a shutdown.
     fn say_end(&mut self) {}
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Reads and drops what the reader's socket still says; ready when that has ended.
+    /// Reads and discards what still arrives at the reader's socket. Ready when the socket has
+    /// ended.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// Drops what the writer will never take.
+    /// Discards what the writer will never accept.
     fn forget(&mut self);
 }
 
-/// Moves what can be moved, but no more than a share of it at a time: bytes first, then the end.
+/// Moves what can be moved, at most a share of it at a time: first bytes, then the end.
 pub(super) fn pump<D: Direction>(
     direction: &mut D,
     cx: &mut Context<'_>,
@@ -172,7 +175,7 @@ pub(super) fn pump<D: Direction>(
 ) -> Poll<()> {
     loop {
         match ready!(advance(direction, cx, on_end)) {
-            // Its bytes are still in our hands.
+            // The bytes that were read before have not been delivered yet.
             Err(Fault::Read(cause)) => *direction.state() = State::Broken(cause),
             Err(Fault::Write(answer)) => {
                 *direction.state() = State::Refused(answer);
@@ -196,14 +199,14 @@ fn advance<D: Direction>(
         match *direction.state() {
             State::Open => {
                 if direction.poll_move(cx, on_end)?.is_pending() {
-                    // Flush before parking: the peer may be waiting for just these bytes.
+                    // Flush before waiting: the peer may be waiting for exactly these bytes.
                     ready!(direction.poll_flush(cx)).map_err(Fault::write)?;
                     return Poll::Pending;
                 }
             }
             State::Broken(_) => return direction.poll_flush(cx).map_err(Fault::write),
             State::Ending => {
-                // Apart, so that an error below is about the end and not about bytes.
+                // Flushed separately, so that an error below is about the end and not about bytes.
                 ready!(direction.poll_flush(cx)).map_err(Fault::write)?;
                 direction.say_end();
                 *direction.state() = State::Closing;
@@ -211,8 +214,8 @@ fn advance<D: Direction>(
             State::Closing => {
                 match ready!(direction.poll_shutdown(cx)) {
                     Ok(()) => {}
-                    // It has gone since; if that cut its own stream short, the other direction
-                    // says so.
+                    // The peer has gone meanwhile. If that truncated its own stream, the other
+                    // direction reports it.
                     Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
                     Err(error) => return Poll::Ready(Err(Fault::write(error))),
                 }
@@ -233,9 +236,9 @@ fn advance<D: Direction>(
 
 /// Runs both directions until both have ended, one has failed, or nothing moves any more.
 ///
-/// A failure of one side waits until the other side has acknowledged the bytes that came before it: a
-/// reset would destroy them in the socket. That takes [`InactivityTimeouts::half_close`] without progress at
-/// most.
+/// After a failure of one side, this waits until the other side has acknowledged the bytes before
+/// it: a reset would destroy them in the socket. It waits at most
+/// [`InactivityTimeouts::half_close`] without progress.
 pub(super) async fn drive(directions: &mut impl Directions, settings: &InactivityTimeouts) -> End {
     let mut quiet = pin!(IdleTimer::new(settings));
     let mut stalled = Stalled::default();
@@ -245,8 +248,9 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Inactivit
         let before = directions.progress().moved;
         let is_over = poll_both(directions, cx);
         let now = directions.progress();
-        // While the backend takes nothing the client is not read, and a reset of it would not be
-        // heard: it is looked for once a second. Its bytes still come first.
+        // While the backend accepts nothing, the client is not read, and its reset would not be
+        // noticed. So this checks for one once a second. The client's bytes are still delivered
+        // first.
         if stalled.is_due(cx, now.up_is_blocked) {
             client_has_failed |= directions.client_has_failed();
         }
@@ -278,7 +282,7 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Inactivit
     .await
 }
 
-/// Takes the connection of a silent side for failed. What it said before is still delivered.
+/// Treats the connection of a silent side as failed. What it sent before is still delivered.
 fn give_up(side: Side, (up, down): (&mut State, &mut State)) {
     let (from, to) = match side {
         Side::Client => (up, down),
@@ -288,13 +292,14 @@ fn give_up(side: Side, (up, down): (&mut State, &mut State)) {
     *to = State::Refused(Answer::Broken);
 }
 
-/// Moves what can be moved both ways; whether nothing more can ever be.
+/// Moves both directions. Returns whether nothing can move any more.
 fn poll_both(directions: &mut impl Directions, cx: &mut Context<'_>) -> bool {
     let on_end = on_end_beside(*directions.states().1);
     let mut up = directions.poll_up(cx, on_end);
     let on_end = on_end_beside(*directions.states().0);
     let mut down = directions.poll_down(cx, on_end);
-    // Where one side has failed the other one is read no more, and gets what was read for it.
+    // If one side has failed, the other one is not read any more, and receives what was read for
+    // it.
     let has_failed = |state: &State| matches!(state, State::Broken(_));
     if up.is_ready() && down.is_pending() {
         let (up, other) = directions.states();
@@ -307,12 +312,12 @@ fn poll_both(directions: &mut impl Directions, cx: &mut Context<'_>) -> bool {
             up = directions.poll_up(cx, OnEnd::PassOn);
         }
     }
-    // A side that reads no more may still say something: only the other direction can tell when
+    // A side that reads no more may still send something, and only the other direction knows when
     // that is over.
     up.is_ready() && down.is_ready()
 }
 
-/// A write that has failed may have taken the socket's error with it: to a read it looks like an end.
+/// A failed write may have taken the error from the socket: to a later read it looks like an end.
 fn on_end_beside(opposite: State) -> OnEnd {
     match opposite {
         State::Refused(Answer::Broken) => OnEnd::Fail,
@@ -320,7 +325,7 @@ fn on_end_beside(opposite: State) -> OnEnd {
     }
 }
 
-/// How the relay ends if nothing moves any more, and who has still to acknowledge what came before.
+/// How the relay ends if nothing moves any more, and which sides must still acknowledge bytes.
 fn judge(directions: &mut impl Directions) -> (End, &'static [Side]) {
     use State::{Broken, Closed, Ended, Refused};
     const NOBODY: &[Side] = &[];
@@ -338,8 +343,8 @@ fn judge(directions: &mut impl Directions) -> (End, &'static [Side]) {
         (Refused(_), Refused(_)) => (End::ClientReset, NOBODY),
         (_, Refused(_)) => (End::ClientReset, BACKEND),
         (Refused(answer), Closed | Ended) => (End::BackendReset(answer), CLIENT),
-        // A socket that has not ended may still be sent something, and then the kernel would answer
-        // our close with a reset, which destroys what is on its way.
+        // A peer that has not ended may still send something, and the kernel would then answer our
+        // close with a reset, which destroys bytes in flight.
         (Ended, Ended) => (End::Done, NOBODY),
         (Closed, Ended) => (End::Done, CLIENT),
         (Ended, Closed) => (End::Done, BACKEND),
@@ -356,7 +361,7 @@ fn client_fault(cause: Cause) -> End {
     }
 }
 
-/// How many bytes the receivers have acknowledged; `None` when that is all of them.
+/// How many bytes the receivers have acknowledged; `None` if they have acknowledged all of them.
 fn acknowledged(directions: &mut impl Directions, receivers: &[Side]) -> Option<u64> {
     let transmissions = receivers.iter().map(|side| directions.transmission(*side));
     let owing = transmissions.flatten().filter(|it| it.is_unacknowledged);

@@ -1,4 +1,4 @@
-//! One side of a relay: what it reads and how it is written to, with records or without.
+//! One side of a relay, with or without records: how it is read and written.
 
 use std::cell::RefCell;
 use std::io;
@@ -13,20 +13,20 @@ use crate::record::{Layout, MOST_HEADROOM, MOST_HELD, Pieces};
 use crate::traffic::Counter;
 use crate::wire::Transmission;
 
-/// A client or a backend, as a relay reads it and writes to it.
+/// A client or a backend as the relay reads and writes it.
 ///
-/// The reader leaves payloads in the scratch as the writer wants them, so that records are opened and
-/// sealed in place, also between two sides that both have records.
+/// The reader leaves payloads in the scratch in the layout of the writer. So records are opened and
+/// sealed in place, even between two sides with records.
 pub(crate) trait Endpoint {
-    /// How payloads are to lie for [`Self::send`].
+    /// The layout of payloads for [`Self::send`].
     fn layout(&self) -> Layout;
 
-    /// Reads once into the scratch, or a part of it that is long enough for [`Self::room`]; `pieces`, which
-    /// are none yet, have the layout in which the payloads are to lie.
+    /// Reads once into the scratch, or into a part of it that is long enough for [`Self::room`].
+    /// `pieces` is empty, and has the layout for the payloads.
     ///
     /// # Errors
     ///
-    /// Nothing was read. A failure behind what was read is [`Then::Failed`].
+    /// Nothing was read. A failure after some bytes were read is [`Then::Failed`].
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -35,15 +35,15 @@ pub(crate) trait Endpoint {
         on_end: OnEnd,
     ) -> Poll<Result<Then, Fault>>;
 
-    /// The scratch for a read of about so many bytes.
+    /// The size of the scratch for a read of about `bytes` bytes.
     fn room(&self, bytes: usize) -> usize;
 
-    /// Makes ready for [`Self::send`]; what has to be sent first is the rest then.
+    /// Prepares for [`Self::send`]. What must be sent before the payload becomes part of the rest.
     fn prepare(&mut self) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// Sends what lies in the scratch; what is not taken is kept here or in `rest`.
+    /// Sends the payloads in the scratch. What is not accepted is kept here or in `rest`.
     fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -52,33 +52,33 @@ pub(crate) trait Endpoint {
         rest: &mut Rest<'_>,
     ) -> Result<(), Fault>;
 
-    /// Sends what is left of earlier reads.
+    /// Sends what remains of earlier reads.
     fn poll_rest(&mut self, cx: &mut Context<'_>, rest: &mut Rest<'_>) -> Poll<Result<(), Fault>>;
 
-    /// Whether something is kept here to be sent.
+    /// Whether bytes are kept here that must be sent.
     fn owes(&self) -> bool {
         false
     }
 
-    /// Whether a closing alert is the last of what is to be sent.
+    /// Whether a closing alert was queued, after which nothing may be sent.
     fn is_mute(&self) -> bool {
         false
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Says the end in the stream, where that is not the shutdown alone.
+    /// Announces the end in the stream, if it needs more than a shutdown.
     fn say_end(&mut self) {}
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// As [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
+    /// Like [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
-    /// As [`Peer::has_failed`](crate::wire::Peer::has_failed).
+    /// Like [`Peer::has_failed`](crate::wire::Peer::has_failed).
     fn has_failed(&self) -> bool;
 
-    /// As [`Peer::transmission`](crate::wire::Peer::transmission).
+    /// Like [`Peer::transmission`](crate::wire::Peer::transmission).
     fn transmission(&mut self) -> Option<Transmission>;
 }
 
@@ -91,17 +91,20 @@ pub(crate) enum Then {
     Failed(Fault),
 }
 
-/// What a writer has not taken of a direction's bytes, and where those are counted that it has.
+/// The bytes of a direction that the writer has not accepted, and the counter for those that it
+/// has.
 pub(crate) struct Rest<'a> {
-    /// Not sealed.
+    /// Not sealed yet.
     pub unsent: &'a mut WriteBuffer,
-    /// Written, and perhaps still in a buffer of the writer's.
+    /// Whether bytes that were written may still be in a buffer of the writer.
     pub unflushed: &'a mut bool,
     pub counter: &'a Counter,
 }
 
-/// Lends the thread's scratch, and a place to say what is in it. It is lent already where the stream of a
-/// program runs another connection while it is read or written: that one gets its own for the moment.
+/// Lends the thread's scratch, and the pieces that describe its content.
+///
+/// The stream of a program may run another connection while it is read or written. The scratch is lent
+/// already then, and that connection gets its own for the moment.
 pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8], &mut Pieces) -> T) -> T {
     SCRATCH.with(|scratch| {
         let mut own;
@@ -117,7 +120,7 @@ pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8], &mut Pieces) -> T) ->
     })
 }
 
-/// Reads what a socket still says and drops it; ready when the socket has ended.
+/// Reads and discards what still arrives at a socket. Ready when the socket has ended.
 pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -127,7 +130,7 @@ where
             let mut buffer = ReadBuf::new(scratch);
             match ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
-                // Should it have failed, the other direction says so.
+                // If it has failed, the other direction reports that.
                 Ok(()) | Err(_) => return Poll::Ready(()),
             }
         }
@@ -139,8 +142,8 @@ where
 const DISCARDS: usize = 2;
 
 thread_local! {
-    /// The buffer of a thread, as long as eight full records: bulk transfer costs a third less CPU than
-    /// with one.
+    /// One buffer for each thread, as long as eight full records: bulk transfer costs a third less
+    /// CPU than with the length of one.
     static SCRATCH: RefCell<(Box<[u8]>, Pieces)> = RefCell::new(new_scratch());
 }
 

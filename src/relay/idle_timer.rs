@@ -1,4 +1,5 @@
-//! The timers of a relay: nothing moves for too long, or one side is stalled and must be looked at.
+//! The timers of a relay: nothing has moved for too long, or one side is stalled and must be
+//! checked.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ pub(super) enum Phase {
     HalfClosed,
 }
 
-/// Why a relay does not go on.
+/// Why a relay must end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Expired {
     /// Nothing has moved for [`InactivityTimeouts::idle`].
@@ -29,15 +30,15 @@ pub(super) enum Expired {
 
 /// Notices when nothing has moved for too long, and when a peer is silent.
 ///
-/// One timer does both. It is moved when it fires, not with every byte: it then looks when bytes last
-/// moved.
+/// One timer does both. It is not moved with every byte but when it fires: it then checks when
+/// bytes last moved.
 pub(super) struct IdleTimer<'a> {
     settings: &'a InactivityTimeouts,
     phase: Phase,
-    /// When bytes last moved, or the phase began: a close after a long silence must leave the
+    /// When bytes last moved, or when the phase began: a close after a long silence must leave the
     /// other side its time.
     since: Instant,
-    /// While a peer may owe an acknowledgement.
+    /// Present while a peer may leave bytes unacknowledged.
     watch: Option<Box<Watch>>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -53,7 +54,7 @@ impl<'a> IdleTimer<'a> {
         }
     }
 
-    /// `look` asks the socket of a side what it has still to deliver.
+    /// `look` asks a side's socket what it has still to deliver.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -113,20 +114,20 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     one.into_iter().chain(other).min()
 }
 
-/// Looks whether peers acknowledge what they are sent.
+/// Checks whether peers acknowledge what they are sent.
 ///
-/// TCP_USER_TIMEOUT of the kernel does not do: it takes a peer that acknowledges and does not read,
-/// and so keeps its window closed, for one that is gone.
+/// The kernel's TCP_USER_TIMEOUT is not suitable: it also ends a peer that acknowledges but does
+/// not read, and so keeps its window closed.
 struct Watch {
     limit: Duration,
     next: Instant,
-    /// Since when client and backend have owed an acknowledgement and given none.
+    /// Since when client and backend have acknowledged nothing, although they should.
     silent_since: [Instant; 2],
 }
 
 enum Looked {
     Silent(Side),
-    /// Nothing is on its way any more.
+    /// No bytes are in flight any more.
     Delivered,
     Waiting,
 }
@@ -167,10 +168,11 @@ impl Watch {
     }
 }
 
-/// A silent peer is noticed after its time and a quarter at most.
+/// The number of checks in the time limit: a silent peer is noticed after at most the limit and a
+/// quarter.
 const LOOKS: u32 = 4;
 
-/// Looks again and again whether the last bytes have arrived: no event says so.
+/// Checks repeatedly whether the last bytes have arrived, because there is no event for that.
 #[derive(Default)]
 pub(super) struct Arrival(Option<Box<Attempts>>);
 
@@ -181,8 +183,8 @@ struct Attempts {
 }
 
 impl Arrival {
-    /// Wakes the task when it is time for another look; whether more was acknowledged than at the last
-    /// one.
+    /// Wakes the task when it is time for another check. Returns whether more was acknowledged than
+    /// at the last one.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, acknowledged: u64) -> bool {
         let attempts = self.0.get_or_insert_with(|| {
             Box::new(Attempts {
@@ -207,14 +209,15 @@ impl Arrival {
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(128);
 
-/// Says once a second, while a direction is blocked, that it is time to look.
+/// Reports once a second, while a direction is blocked, that it is time for a check.
 #[derive(Default)]
 pub(super) struct Stalled(Option<Pin<Box<Sleep>>>);
 
 impl Stalled {
     pub(super) fn is_due(&mut self, cx: &mut Context<'_>, blocked: bool) -> bool {
         if !blocked {
-            // Left as it is until it has come: bulk transfer is blocked and unblocked all the time.
+            // The timer is not reset until it has fired: bulk transfer is blocked and unblocked all
+            // the time.
             self.0 = self.0.take().filter(|timer| !timer.is_elapsed());
             return false;
         }
@@ -243,7 +246,7 @@ mod tests {
         unacknowledged: Some(LIMIT),
     };
 
-    /// What ends a relay whose client's socket says this at each look, and when.
+    /// How and when a relay ends if the client's socket returns this at each check.
     async fn lull(transmission: impl Fn(Duration) -> Transmission) -> (Expired, Duration) {
         let start = Instant::now();
         let mut quiet = std::pin::pin!(IdleTimer::new(&SETTINGS));

@@ -1,12 +1,12 @@
-//! The relay between any two sides, each with records of ours or without.
+//! The relay between any two sides, each with or without our record layer.
 //!
 //! ```text
 //! client ── receive ─► scratch ── send ─► backend      one [`Lane`] each way;
 //!        ◄─ send ── scratch ◄─ receive ──              an end is passed on as an end
 //! ```
 //!
-//! The scratch belongs to the thread. A connection owns memory only for bytes that the other
-//! side did not take at once, and then it reads no more until it has: that is the backpressure.
+//! The scratch belongs to the thread. A connection owns memory only for bytes that the other side
+//! did not accept at once, and then reads nothing more until it has: that is the backpressure.
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod state;
@@ -25,7 +25,7 @@ use crate::record::Layout;
 use crate::traffic::{Counter, Traffic};
 use crate::wire::Transmission;
 
-/// A client, and how far its relay with a backend has come.
+/// A client, and the progress of its relay with a backend.
 #[derive(Debug)]
 pub(crate) struct Joint<C> {
     client: C,
@@ -33,22 +33,22 @@ pub(crate) struct Joint<C> {
     down: Lane,
 }
 
-/// What one direction keeps.
+/// The data that one direction keeps.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) state: State,
-    /// Read, not sealed, and not taken by the writer yet.
+    /// Read, not sealed, and not accepted by the writer yet.
     pub(super) unsent: WriteBuffer,
-    /// Written, and perhaps still in a buffer of the writer's.
+    /// Whether bytes that were written may still be in a buffer of the writer.
     pub(super) unflushed: bool,
 }
 
-/// What came of listening to a client that nobody serves yet.
+/// What came from a client that has no backend yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// It said something, and may have closed its side after it.
+    /// It sent something, and may have closed its side after that.
     Words,
-    /// It closed without a word, or failed.
+    /// It closed without sending anything, or failed.
     Nothing,
 }
 
@@ -69,12 +69,12 @@ impl<C: Endpoint> Joint<C> {
         self.client
     }
 
-    /// Reads what the client says until it has ended or said `enough` bytes; a record more at most
-    /// is kept, and the next one sealed.
+    /// Reads what the client sends until it has ended or sent `enough` bytes. At most one more
+    /// record is kept beyond that, and a sealed one behind it.
     ///
     /// # Cancel safety
     ///
-    /// No byte is lost: what was heard stays here.
+    /// Cancel safe: no byte is lost, because what was read stays here.
     pub(crate) async fn hear(&mut self, enough: usize) -> Heard {
         poll_fn(|cx| {
             while self.up.state == State::Open && self.up.unsent.len() < enough {
@@ -107,7 +107,7 @@ impl<C: Endpoint> Joint<C> {
         })
     }
 
-    /// Whether the client was told that it has had all.
+    /// Whether the client was told the end of its answer.
     pub(crate) fn has_told_the_end(&self) -> bool {
         self.down.state.is_closed()
     }
@@ -117,20 +117,21 @@ impl<C: Endpoint> Joint<C> {
         self.up.state.is_closed()
     }
 
-    /// Reads no more: another [`Self::join`] delivers what was read.
+    /// Stops reading. Another [`Self::join`] delivers what was read.
     pub(crate) fn stop(&mut self) {
         self.up.state.break_off(Cause::Stopped);
         self.down.state.break_off(Cause::Stopped);
     }
 
-    /// Joins client and backend until both have ended, one has failed, or nothing moves any more.
+    /// Relays between client and backend until both have ended, one has failed, or nothing moves
+    /// any more.
     ///
-    /// The streams are not closed beyond the shutdowns that their ends called for: how to end a failed
-    /// connection is for the caller.
+    /// This shuts down a side when the other side's stream ends, and closes nothing beyond that.
+    /// The caller decides how to end a failed connection.
     ///
     /// # Cancel safety
     ///
-    /// No byte is lost: what was read and not written stays here, and in the backend.
+    /// Cancel safe: what was read and not written stays here and in the backend.
     pub(crate) async fn join<B: Endpoint>(&mut self, backend: &mut B, relay: Relay<'_>) -> End {
         let mut joined = Joined {
             joint: self,
@@ -191,7 +192,7 @@ impl<C: Endpoint, B: Endpoint> Directions for Joined<'_, C, B> {
     }
 }
 
-/// One direction at work.
+/// One direction in progress.
 struct Flow<'a, R, W> {
     lane: &'a mut Lane,
     reader: &'a mut R,
@@ -214,7 +215,7 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
         } = &mut *self.lane;
         if self.writer.is_mute() && matches!(state, State::Open | State::Broken(_) | State::Ending)
         {
-            // The alert that ends a broken connection is the last word in it.
+            // After the alert that ends a broken connection, nothing may be sent on it.
             *state = State::Closing;
             unsent.clear();
         }

@@ -1,12 +1,13 @@
-//! The side of a relay whose records are opened and sealed here: a record layer over its socket.
+//! A side of a relay with our record layer over its socket: records are opened and sealed here.
 //!
 //! ```text
 //! socket ── recv ─► held + scratch ─ open in place ─► payloads
 //!        ◄─ send ── sealed         ◄─ seal in place ─
 //! ```
 //!
-//! It owns memory only for the part of a record that has come so far, and for records that the socket
-//! did not take at once; then nothing more is read for it until the socket has.
+//! It owns memory only for the received part of an incomplete record, and for records that the
+//! socket did not accept at once. In the second case, nothing more is read for it until the socket
+//! has accepted them.
 
 #[cfg(any(test, fuzzing))]
 mod state;
@@ -29,23 +30,23 @@ use crate::wire::{Transmission, Wire};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::state::State as Exported;
 
-/// A TLS connection past its handshake.
+/// A TLS connection after its handshake.
 #[derive(Debug)]
 pub(crate) struct Records<IO> {
     io: IO,
     layer: Layer,
-    /// Received, and not a whole record yet.
+    /// Received bytes that are not a complete record yet.
     held: Vec<u8>,
-    /// Sealed, and not taken by the socket yet.
+    /// Sealed records that the socket has not accepted yet.
     sealed: WriteBuffer,
-    /// How many bytes of payload `sealed` has.
+    /// The bytes of payload in `sealed`.
     owed: usize,
 }
 
 impl<IO: Wire> Records<IO> {
     /// # Errors
     ///
-    /// The secrets are of no suite that is known here.
+    /// The record layer does not support the cipher suite.
     pub(crate) fn new(io: IO, start: Start) -> Result<Self, IO> {
         match Layer::new(start) {
             Some((layer, received)) => Ok(Self::of(io, layer, received)),
@@ -63,13 +64,13 @@ impl<IO: Wire> Records<IO> {
         }
     }
 
-    /// Changes keys after fewer records than they could seal.
+    /// Updates keys after fewer records than they may seal.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn set_limit(&mut self, records: u64) {
         self.layer.set_limit(records);
     }
 
-    /// Why the peer has given up, if it has.
+    /// The fatal alert by which the peer has ended the connection, if it has.
     pub(crate) fn given_up(&self) -> Option<AlertDescription> {
         self.layer.given_up()
     }
@@ -78,12 +79,13 @@ impl<IO: Wire> Records<IO> {
         self.io
     }
 
-    /// Puts a fatal alert behind what is to be sent; [`Self::close`] sends it.
+    /// Queues a fatal alert behind what is to be sent. [`Self::close`] sends it.
     pub(crate) fn alert(&mut self, alert: AlertDescription) {
         self.layer.alert(alert, self.sealed.bytes());
     }
 
-    /// Says `close_notify`, unless a last alert was sent already, and waits until the socket has it.
+    /// Sends `close_notify`, unless a closing alert was sent already, and waits until the socket
+    /// has it.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             loop {
@@ -97,7 +99,8 @@ impl<IO: Wire> Records<IO> {
         .await
     }
 
-    /// Puts what is held and what can be read behind it into `buffer`, from `from` on; where it ends.
+    /// Puts the held bytes and what can be read after them into `buffer`, starting at `from`.
+    /// Returns the end position.
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -106,8 +109,8 @@ impl<IO: Wire> Records<IO> {
     ) -> Poll<Result<usize, Fault>> {
         let held = from + self.held.len();
         let mut received = held;
-        // Whole records are held when they came with the end of the handshake, or there was no place for
-        // what they hold.
+        // Complete records are held if they came together with the end of the handshake, or if
+        // there was no room for their payload.
         if !self.layer.can_open(&self.held) {
             let mut unfilled = ReadBuf::new(&mut buffer[held..]);
             ready!(Pin::new(&mut self.io).poll_read(cx, &mut unfilled)).map_err(Fault::read)?;
@@ -122,7 +125,7 @@ impl<IO: Wire> Records<IO> {
         Poll::Ready(Ok(received))
     }
 
-    /// Opens all whole records.
+    /// Opens all complete records.
     fn open(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +143,7 @@ impl<IO: Wire> Records<IO> {
             rest => self.held.extend_from_slice(rest),
         }
         if self.sealed.len() > owed {
-            // They are the other direction's to send, which may have had its turn.
+            // The other direction must send these, and it may have had its turn already.
             cx.waker().wake_by_ref();
         }
         match opened.then {
@@ -148,7 +151,7 @@ impl<IO: Wire> Records<IO> {
             record::Then::End => Then::End,
             record::Then::KeysSpent => Then::Failed(Fault::Read(Cause::KeysSpent)),
             record::Then::Refused(_) => {
-                // As far as the socket takes the alert now; the rest goes out with `close`.
+                // Sends as much of the alert as the socket accepts now; `close` sends the rest.
                 let _ = self.sealed.poll_write(cx, &mut self.io, |_| {});
                 Then::Failed(Fault::Read(Cause::Reset))
             }
@@ -166,8 +169,8 @@ impl<IO: Wire> Records<IO> {
             false => self.sealed.poll_write(cx, &mut self.io, |_| {}),
         };
         let sent = match sent {
-            // It took everything and left; what a Unix socket refuses is our close_notify alone.
-            // TCP would have taken that as well.
+            // The peer has read everything and closed. A Unix socket then refuses our close_notify;
+            // TCP would accept it.
             Poll::Ready(Err(error))
                 if is_last
                     && error.kind() == io::ErrorKind::BrokenPipe
@@ -221,7 +224,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
         }
     }
 
-    /// A record more at most.
+    /// At most one more record.
     fn room(&self, _: usize) -> usize {
         self.held.len() + self.layer.longest()
     }
@@ -266,7 +269,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
         if rest.unsent.is_empty() || self.layer.is_mute() {
             return Poll::Ready(Ok(()));
         }
-        // What was heard before there was this side to send it to.
+        // Payload that was read before this side existed to send it to.
         self.prepare()?;
         let heard = rest.unsent.as_slice();
         let sealed = self.layer.seal_copy(heard, self.sealed.bytes());
@@ -285,7 +288,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing, but the stream of a program may.
+        // A socket buffers nothing here, but the stream of a program may.
         Pin::new(&mut self.io).poll_flush(cx)
     }
 

@@ -1,10 +1,10 @@
-//! What both relays promise, over streams that do all that a socket may do to them.
+//! The promises of all relays, over streams with every behaviour that sockets may have.
 //!
 //! ```text
 //! Far ── TLS or none ── habits ─► Near ◄── relay ──► habits ◄── DuplexStream
 //! ```
 //!
-//! A habit is below the TLS: what it does to records shows in how the client's bytes come.
+//! A habit is below TLS: it affects records, and so the way in which the client's bytes arrive.
 
 mod bytes;
 mod ends;
@@ -22,17 +22,17 @@ use self::streams::Stream;
 use super::*;
 use crate::deadline::Deadline;
 
-/// Ends for no lack of bytes.
+/// Without time limits.
 pub(super) const PATIENT: InactivityTimeouts = InactivityTimeouts {
     idle: None,
     half_close: None,
     unacknowledged: None,
 };
 
-/// Room for everything that a small test says.
+/// Room for everything that a small test sends.
 pub(super) const ROOM: usize = 4096;
 
-/// Closes both streams when it ends, as the owner of a relay does.
+/// Runs a relay, and closes both streams at its end, as its owner does.
 async fn relay(mut client: Near, mut backend: impl Stream, settings: InactivityTimeouts) -> End {
     let traffic = Traffic::default();
     let relay = Relay {
@@ -42,20 +42,20 @@ async fn relay(mut client: Near, mut backend: impl Stream, settings: InactivityT
     client.join(&mut backend, relay).await
 }
 
-/// What has not come after a day in which nothing else could happen will never come.
+/// Fails after a day of paused time: what has not happened by then will never happen.
 pub(super) async fn come<F: Future>(work: F) -> F::Output {
     let day = Deadline::after(Duration::from_secs(24 * 60 * 60));
     day.bound(work).await.expect("it hangs")
 }
 
-/// Bytes of which no two stretches are alike, so that a lost or repeated one shows.
+/// Bytes without a repetition, so that lost or repeated ones are noticed.
 pub(super) fn bytes(length: usize) -> Vec<u8> {
     (0..length as u32)
         .map(|index| (index.wrapping_mul(2_654_435_761) >> 19) as u8)
         .collect()
 }
 
-/// Says something in one piece, and keeps none of it back.
+/// Sends something in one piece, and flushes it.
 async fn say(stream: &mut impl Stream, words: &[u8]) {
     stream.write_all(words).await.expect("a reader");
     stream.flush().await.expect("a reader");
@@ -74,7 +74,7 @@ async fn talk(stream: impl Stream, ours: &[u8]) -> Vec<u8> {
     theirs
 }
 
-/// For tests that run one many times.
+/// For tests that run a relay many times.
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()

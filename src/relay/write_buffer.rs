@@ -1,4 +1,4 @@
-//! Bytes that were read and that their writer has not taken yet.
+//! Bytes that were read and that the writer has not accepted yet.
 
 use std::io;
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Owns memory only while it holds something.
+/// It owns memory only while it contains something.
 #[derive(Debug, Default)]
 pub(crate) struct WriteBuffer {
     bytes: Vec<u8>,
@@ -41,7 +41,7 @@ impl WriteBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// To append to.
+    /// The buffer, for appending.
     pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -50,7 +50,7 @@ impl WriteBuffer {
         *self = Self::default();
     }
 
-    /// Writes all of it, and gives its memory back; `taken` hears of every write.
+    /// Writes everything and frees the memory. `taken` is called with the size of every write.
     pub(super) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl WriteBuffer {
         self.poll_write_by(|bytes| Pin::new(&mut *writer).poll_write(cx, bytes), taken)
     }
 
-    /// As [`Self::poll_write`], with a way to write that is not the writer's usual one.
+    /// Like [`Self::poll_write`], with a function that writes.
     pub(super) fn poll_write_by(
         &mut self,
         mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,

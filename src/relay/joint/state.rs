@@ -1,6 +1,6 @@
-//! A client with records of ours, and how far its relay is, as plain data.
+//! A client with our record layer and the progress of its relay, as plain data.
 //!
-//! Compiled for tests and fuzzing alone until a process hands its connections to the next one.
+//! This is compiled only for tests and fuzzing, until processes can hand their connections over.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,8 @@ use crate::relay::records::Records;
 use crate::relay::{drive, records};
 use crate::wire::Wire;
 
-/// Everything of a [`Joint`] but the client's socket. It holds the keys of a live connection.
+/// Everything in a [`Joint`] except the client's socket. It contains the keys of an open
+/// connection.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
     client: records::Exported,
@@ -35,7 +36,7 @@ impl<IO: Wire> Joint<Records<IO>> {
         (io, state)
     }
 
-    /// Goes on with an exported connection; `None` when the state does not fit together.
+    /// Continues an exported connection; `None` if the state is inconsistent.
     pub(crate) fn import(io: IO, state: State) -> Option<Self> {
         Some(Self {
             client: Records::import(io, state.client)?,
@@ -57,7 +58,7 @@ impl Lane {
         Self {
             state: state.state,
             unsent: state.unsent.into(),
-            // Who writes next finds out.
+            // The next write finds out.
             unflushed: true,
         }
     }

@@ -1,4 +1,4 @@
-//! What a connection in the clear owns, and when.
+//! What a plaintext connection owns, and when.
 
 use std::future::poll_fn;
 
@@ -12,7 +12,7 @@ impl<C> Joint<C> {
         &self.up.state
     }
 
-    /// What the backend has not taken.
+    /// What the backend has not accepted.
     pub(in crate::relay) fn opened(&self) -> &WriteBuffer {
         &self.up.unsent
     }
@@ -86,6 +86,7 @@ fn a_relay_at_rest_is_small() {
     let lanes = 2 * size_of::<Lane>();
     let mut joint = Joint::new(client);
     let size = lanes + size_of_val(&joint.join(&mut backend, relay));
-    // Ten thousand of them are a few megabytes; much less means that it does not hold its state.
+    // Ten thousand of them take a few megabytes. A much smaller size means that the state is
+    // elsewhere.
     assert!((200..=400).contains(&size), "{size} bytes");
 }

@@ -1,4 +1,4 @@
-//! One side's records as plain data: all but the socket.
+//! The records of one side as plain data, without the socket.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +6,7 @@ use super::Records;
 use crate::record::{self, Layer, MOST_HELD};
 use crate::wire::Wire;
 
-/// Everything of [`Records`] but the socket. It holds the keys of a live connection.
+/// Everything in [`Records`] except the socket. It contains the keys of an open connection.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
     layer: record::Exported,
@@ -27,7 +27,7 @@ impl<IO: Wire> Records<IO> {
         (self.io, state)
     }
 
-    /// Goes on with an exported side; `None` when the state does not fit together.
+    /// Continues an exported side; `None` if the state is inconsistent.
     pub(crate) fn import(io: IO, state: State) -> Option<Self> {
         if state.held.len() > MOST_HELD {
             return None;

@@ -1,4 +1,4 @@
-//! What a relay with records must get right, seen by a client that can seal whatever it likes.
+//! A relay with records, tested with a client that can seal anything.
 
 mod backends;
 mod exported;
@@ -31,7 +31,7 @@ impl<IO> Records<IO> {
 
 type Client = Joint<Records<DuplexStream>>;
 
-/// A client past its handshake that follows no rules but those of its keys.
+/// A client after its handshake that violates rules as the test wants, with valid keys.
 struct Peer {
     wire: DuplexStream,
     layer: layer::Peer,
@@ -42,7 +42,7 @@ fn connection(suite: layer::Suite) -> (Client, Peer) {
     connection_over(suite, 1 << 20)
 }
 
-/// As [`connection`], over a pipe with so much room.
+/// Like [`connection`], over a pipe with this much room.
 fn connection_over(suite: layer::Suite, room: usize) -> (Client, Peer) {
     let (near, far) = duplex(room);
     let (layer, peer) = layer::pair(suite);
@@ -90,7 +90,7 @@ impl Peer {
         self.wire.write_all(&record).await.expect("a reader");
     }
 
-    /// What the next record is, and what it says; `None` at the end.
+    /// The kind and the content of the next record; `None` at the end.
     async fn next(&mut self) -> Option<(Received, Vec<u8>)> {
         loop {
             if let Some(next) = self.layer.next() {
@@ -104,7 +104,7 @@ impl Peer {
         }
     }
 
-    /// The alert that comes next.
+    /// The next record, which must be an alert.
     async fn alert(&mut self) -> (u8, AlertDescription) {
         loop {
             if let Some(alert) = self.layer.alert() {
@@ -126,7 +126,7 @@ impl Peer {
     }
 }
 
-/// Joins the client to a backend whose other side is in the hands of `test`.
+/// Joins the client to a backend whose other end `test` controls.
 async fn joined<F: Future>(
     client: &mut Client,
     test: impl FnOnce(DuplexStream) -> F,
@@ -138,7 +138,7 @@ async fn joined<F: Future>(
     day.bound(both).await.expect("it hangs")
 }
 
-/// Ends for no lack of bytes.
+/// Without time limits.
 fn patient(traffic: &Traffic) -> Relay<'_> {
     Relay {
         settings: &InactivityTimeouts {

@@ -1,4 +1,4 @@
-//! Every byte arrives, in order and once, and no more is held than must be.
+//! Every byte arrives once and in order, and no more is buffered than necessary.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::streams::{Buffering, Deaf, Short, Stalling};
 use super::*;
 
-/// A habit of a stream; see the types of their names.
+/// A behaviour of a stream; see the types with these names.
 #[derive(Clone, Debug, PartialEq)]
 enum Habit {
     Short(Vec<usize>),
@@ -29,18 +29,18 @@ fn with_habits(stream: impl Stream + 'static, habits: &[Habit]) -> Box<dyn Strea
     stream
 }
 
-/// What both sides of an exchange are like and say.
+/// The habits and the data of both sides of an exchange.
 struct Sides<'a> {
     client: &'a [Habit],
     backend: &'a [Habit],
-    /// How much each says.
+    /// Bytes that each side sends.
     request: usize,
     answer: usize,
     /// In the pipes.
     room: usize,
 }
 
-/// Both sides say so many bytes at the same time.
+/// Both sides send at the same time.
 async fn exchange(over: Over, sides: &Sides<'_>) {
     let (request, answer) = (bytes(sides.request), bytes(sides.answer));
     let (client, client_far) = over.client(sides.room).await;
@@ -260,7 +260,8 @@ async fn bytes_are_not_kept_when_no_more_come() {
     }
 }
 
-/// How much of an endless stream is taken from `far` by a relay whose other side takes nothing.
+/// How many bytes of an endless stream a relay accepts from `far` while its other side accepts
+/// nothing.
 async fn taken_while_stalled(far: impl Stream, relay: impl Future<Output = End>) -> usize {
     let (mut reader, mut writer) = tokio::io::split(far);
     let mut taken = 0;
@@ -281,7 +282,7 @@ async fn taken_while_stalled(far: impl Stream, relay: impl Future<Output = End>)
 #[tokio::test(start_paused = true)]
 async fn a_stalled_side_stops_the_reading_of_the_other() {
     for over in ALL {
-        // The client's own TLS keeps up to 64 KiB as well.
+        // The client's own TLS buffers up to 64 KiB too.
         let most = over.most_held() + ROOM + 64 * 1024;
         let (client, client_far) = over.client(ROOM).await;
         let (_backend_far, backend) = duplex(ROOM);

@@ -1,4 +1,4 @@
-//! Each end of a relay is told from the others.
+//! Each kind of end of a relay is distinguished from the others.
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use super::streams::{Buffering, Deaf, Failing, Full, Stalling};
 use super::*;
 
-/// What is left to be delivered has so long.
+/// The time for what must still be delivered.
 const HALF_CLOSE: Duration = Duration::from_secs(60);
 const BRIEF: InactivityTimeouts = InactivityTimeouts {
     half_close: Some(HALF_CLOSE),
@@ -36,7 +36,8 @@ async fn it_is_done_when_both_have_closed() {
     }
 }
 
-/// A client that says three bytes and fails; how that ended, and what the backend had by then.
+/// A client that sends three bytes and fails. Returns the end, and what the backend had received by
+/// then.
 async fn end_of_failing_client(over: Over, kind: ErrorKind) -> (End, Vec<u8>) {
     let (client, mut client_far) = over.client(ROOM).await;
     let (mut backend_far, mut backend) = duplex(ROOM);
@@ -147,7 +148,7 @@ async fn a_client_that_takes_no_more_is_reset() {
             assert_eq!(end, End::ClientReset, "{over:?}");
             let mut answer = Vec::new();
             let whole = client_far.read_to_end(&mut answer).await.is_ok();
-            // Of a record nothing can be had without its end, and TLS says that there was none.
+            // A record without its end contains nothing usable, and TLS reports a truncation.
             let expected = match over {
                 Over::Clear => (true, &b"answer"[..after]),
                 Over::Rustls(_) | Over::Record(_) => (false, &b""[..]),
@@ -197,13 +198,13 @@ async fn a_backend_that_fails_has_broken_its_answer() {
             assert_eq!(end, End::BackendReset(Answer::Broken), "{over:?}");
             let mut answer = Vec::new();
             let whole = client_far.read_to_end(&mut answer).await.is_ok();
-            // In the clear the end of the pipe, closed by its owner, is all there is to see.
+            // In plaintext, only the end of the pipe can be seen, which its owner closes.
             assert_eq!((whole, &answer[..]), (over == Over::Clear, &b"ans"[..]));
         }
     }
 }
 
-/// As a server does with an upload that is too large: it says no before it has heard all.
+/// As servers do with an upload that is too large: they answer before they have read everything.
 #[tokio::test(start_paused = true)]
 async fn the_answer_of_a_backend_that_refuses_the_rest_arrives_whole() {
     let answer = bytes(1 << 20);
@@ -255,7 +256,7 @@ async fn an_end_that_follows_the_failure_of_a_write_is_none() {
         let (mut backend_far, backend) = duplex(ROOM);
         say(&mut client_far, b"a long upload").await;
         backend_far.shutdown().await.expect("a reader");
-        // The write has taken the socket's error with it: to a read it looks like an end.
+        // The failed write has taken the error from the socket: to a read it looks like an end.
         let backend = Failing {
             write_after: Some((5, ErrorKind::ConnectionReset)),
             ..Failing::never(backend)

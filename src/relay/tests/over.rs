@@ -1,4 +1,4 @@
-//! Each relay with a client at its end: in the clear, or behind TLS in rustls's hands or in ours.
+//! Each relay with a client: in plaintext, or with TLS in rustls or in our record layer.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -21,14 +21,14 @@ use crate::tls::tickets::TicketSecret;
 use crate::tls::{AcceptorSettings, Engine, Session, TlsAcceptor};
 use crate::wire::{Peer, Places, Wire, scatter};
 
-/// What lies between the client's bytes and the backend's.
+/// What is between the client's bytes and the backend's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Over {
-    /// The stream relay alone, as at a plaintext listener.
+    /// Plaintext, as at a plaintext listener.
     Clear,
-    /// The stream relay, behind rustls.
+    /// TLS in rustls.
     Rustls(Version),
-    /// The record relay.
+    /// TLS in our record layer.
     Record(Version),
 }
 
@@ -46,13 +46,13 @@ pub(super) const ALL: [Over; 5] = [
     Over::Record(Version::Tls13),
 ];
 
-/// As long as a session ticket in its record, and longer.
+/// At least as long as a session ticket in its record.
 const TICKET: usize = 512;
 
 impl Over {
-    /// Both ends of a client past its handshake, with a pipe of so much room between them; of less than
-    /// a ticket, which is sent when the client has done with the handshake and reads no more, the
-    /// server could make nothing.
+    /// Both ends of a client after its handshake, with a pipe of this size between them. A pipe
+    /// smaller than a ticket would block the server: it sends the ticket when the client has
+    /// finished the handshake and does not read.
     pub(super) async fn client(self, room: usize) -> (Near, Far) {
         let (far, near) = duplex(room.max(TICKET));
         let socket = Socket {
@@ -81,11 +81,12 @@ impl Over {
         (near, Far::Tls(Box::new(far)))
     }
 
-    /// What a relay and the TLS beneath it may take from a side while the other takes nothing.
+    /// The most bytes that a relay and its TLS accept from one side while the other side accepts
+    /// nothing.
     pub(super) fn most_held(self) -> usize {
         match self {
             Self::Clear => 64 * 1024,
-            // What rustls has read and what it has sealed, of 64 KiB each.
+            // What rustls has read and what it has sealed, 64 KiB each.
             Self::Rustls(_) => 3 * 64 * 1024,
             // Eight full records, and the beginning of another.
             Self::Record(_) => 9 * 16 * 1024 + 2048,
@@ -101,7 +102,7 @@ pub(super) enum Near {
 }
 
 impl Near {
-    /// Gives the socket a habit that it did not have at the handshake.
+    /// Gives the socket a habit that it did not have during the handshake.
     pub(super) fn with<S: Stream + 'static>(
         mut self,
         habit: impl FnOnce(Box<dyn Stream>) -> S,
@@ -112,7 +113,7 @@ impl Near {
         self
     }
 
-    /// To be set when the socket is known to have failed.
+    /// Set this when the socket is known to have failed.
     pub(super) fn failure(&mut self) -> Arc<AtomicBool> {
         Arc::clone(&self.socket().has_failed)
     }
@@ -125,7 +126,7 @@ impl Near {
         }
     }
 
-    /// Reads so many bytes, or a record more, before there is a backend.
+    /// Reads this many bytes, or one more record, before there is a backend.
     pub(super) async fn hear(&mut self, enough: usize) {
         let heard = match self {
             Self::Clear(joint) => joint.hear(enough).await,
@@ -145,7 +146,7 @@ impl Near {
     }
 }
 
-/// A backend that reads into one place after the other, as sockets do.
+/// A backend with vectored reads, like sockets.
 struct Vectored<'a, B>(&'a mut B);
 
 impl<B: Stream> Peer for Vectored<'_, B> {
@@ -190,7 +191,7 @@ impl<B: Stream> AsyncWrite for Vectored<'_, B> {
     }
 }
 
-/// What is under the TLS.
+/// The transport below TLS.
 pub(super) struct Socket {
     stream: Box<dyn Stream>,
     has_failed: Arc<AtomicBool>,
@@ -255,15 +256,15 @@ pub(super) enum Far {
 one_of_streams!(Far { Clear, Tls });
 
 impl Far {
-    /// Changes the client's keys, and asks for new ones, where there are any to change.
+    /// Updates the client's keys and asks for new ones, if the version supports that.
     pub(super) fn change_keys(&mut self) {
         if let Self::Tls(stream) = self {
-            // In TLS 1.2 it is an error that changes nothing.
+            // In TLS 1.2 this is an error that changes nothing.
             let _ = stream.get_mut().1.refresh_traffic_keys();
         }
     }
 
-    /// What a client sends that never stops, as fast as it is read.
+    /// An endless stream from a client, as fast as it is read.
     pub(super) fn flood(self) -> Flood {
         let (pipe, session) = match self {
             Self::Clear(pipe) => (pipe, None),

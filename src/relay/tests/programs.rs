@@ -1,5 +1,4 @@
-//! The same happens to each relay, one thing after the other: both sides notice the same, and its
-//! owner.
+//! The same steps in the same order for each relay: both sides and the owner must observe the same.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -22,36 +21,37 @@ enum Side {
     Backend,
 }
 
-/// What happens to a connection; each step has all the time that it takes before the next.
+/// A step in the life of a connection. Each one has all the time that it needs before the next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Say(Side, usize),
-    /// It closes its side.
+    /// The side closes its stream.
     Close(Side),
-    /// It reads nothing, until something happens that is no [`Step::Say`] or [`Step::Close`].
+    /// The side reads nothing until a step other than [`Step::Say`] or [`Step::Close`].
     Stall(Side),
-    /// Its socket fails. A broken pipe can still be read from, and an unexpected end written to.
+    /// Its socket fails. After a broken pipe it can still be read, after an unexpected end still be
+    /// written.
     Fail(Side, ErrorKind),
-    /// The client changes its keys before it says something again.
+    /// The client updates its keys before it sends something again.
     ChangeKeys,
-    /// Nothing happens for so many seconds.
+    /// A pause of this many seconds.
     Rest(u64),
 }
 
-/// What could be noticed.
+/// Everything that can be observed.
 #[derive(Debug, PartialEq)]
 struct Report {
     end: End,
     client: Heard,
     backend: Heard,
-    /// As counted, from the client and to it.
+    /// The counted bytes from the client and to it.
     traffic: (u64, u64),
 }
 
 #[derive(PartialEq)]
 struct Heard {
     bytes: Vec<u8>,
-    /// It was told that this was all.
+    /// Whether it saw an orderly end.
     is_all: bool,
 }
 
@@ -139,7 +139,7 @@ async fn run(over: Over, steps: &[Step]) -> Report {
         (Heard { bytes, is_all }, clean)
     });
     if over != Over::Clear {
-        // In the clear there is no telling the end of a pipe from its loss.
+        // In plaintext the end of a pipe cannot be told from its loss.
         assert_eq!(client.1, client.0.is_all, "{over:?} {steps:?}");
     }
     let (client, backend) = (client.0, backend.0);
@@ -185,11 +185,11 @@ async fn play(steps: &[Step], clients: Hands, backends: Hands, keys: &AtomicBool
     clients.order(Order::Close);
     sleep(SETTLED).await;
     backends.order(Order::Close);
-    // What has not ended by now ends for its limits.
+    // Connections that have not ended by now end at their time limits.
     sleep(Duration::from_secs(1_000)).await;
 }
 
-/// Paused time goes on when nothing more can happen.
+/// Paused time advances when nothing else can happen.
 const SETTLED: Duration = Duration::from_millis(1);
 
 enum Order {
@@ -197,7 +197,7 @@ enum Order {
     Close,
 }
 
-/// One side of a connection, in the hands of a test.
+/// One side of a connection, controlled by a test.
 struct Hands {
     orders: mpsc::Sender<Order>,
     listens: watch::Sender<bool>,
@@ -205,7 +205,8 @@ struct Hands {
 }
 
 impl Hands {
-    /// With what that side does: all that it heard, and whether it heard an end.
+    /// Also returns a future that runs the side. Its output is everything that the side read, and
+    /// whether it saw an end.
     fn of(stream: impl Stream) -> (Self, impl Future<Output = (Vec<u8>, bool)>) {
         // More than a program has steps.
         let (orders, mut ordered) = mpsc::channel(64);
@@ -233,7 +234,7 @@ impl Hands {
         let listen = async move {
             let (mut heard, mut buffer) = (Vec::new(), vec![0; 8 * 1024]);
             loop {
-                // Whoever stops it is gone when it may listen to the rest.
+                // The sender may be gone when the side may read to the end.
                 let _ = may_listen.wait_for(|may| *may).await;
                 let read = tokio::select! {
                     biased;
@@ -256,7 +257,7 @@ impl Hands {
     }
 
     fn order(&self, order: Order) {
-        // One that has closed or failed takes no more.
+        // A side that has closed or failed takes no more orders.
         let _ = self.orders.try_send(order);
     }
 
@@ -345,7 +346,7 @@ impl AsyncWrite for Breakable {
     }
 }
 
-/// A client that changes its keys before its next words when that is due.
+/// A client that updates its keys before its next bytes if that is due.
 struct Rekeying {
     far: Far,
     due: Arc<AtomicBool>,

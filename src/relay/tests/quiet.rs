@@ -1,4 +1,4 @@
-//! A relay ends when nothing moves for too long, then and not before.
+//! A relay ends when nothing has moved for too long, and not before.
 
 use tokio::time::{Instant, sleep};
 
@@ -198,7 +198,7 @@ async fn a_close_after_a_long_silence_leaves_time_for_the_other_side() {
     }
 }
 
-/// A record that moves no byte of the backend's or the client's is no sign of life.
+/// A record without payload is no activity.
 #[tokio::test(start_paused = true)]
 async fn new_keys_do_not_put_idle_off() {
     for over in ALL {

@@ -1,4 +1,4 @@
-//! Streams that do to the relay what sockets and TLS may do to it, one habit each.
+//! Streams with a behaviour that sockets and TLS may have, one habit each.
 
 use std::future::Future;
 use std::io;
@@ -39,7 +39,7 @@ macro_rules! ends_as_its_inner_stream {
     };
 }
 
-/// Reads and writes no more at a time than the next of `sizes` says.
+/// Each read and write is limited to the next of `sizes`.
 pub(super) struct Short<S> {
     inner: S,
     sizes: std::iter::Cycle<std::vec::IntoIter<usize>>,
@@ -150,8 +150,8 @@ impl<S: Stream> AsyncWrite for Stalling<S> {
     }
 }
 
-/// Fails with an error of its kind: instead of a read that finds nothing, once so many bytes were
-/// written, or at the shutdown.
+/// Fails with an error of this kind: instead of a read that finds nothing, after this many bytes
+/// were written, or at the shutdown.
 pub(super) struct Failing<S> {
     pub inner: S,
     pub read_out: Option<io::ErrorKind>,
@@ -232,7 +232,7 @@ impl<S: Stream> AsyncWrite for Failing<S> {
     }
 }
 
-/// Keeps what is written until it is flushed or full, as TLS does.
+/// Buffers what is written until it is flushed or full, as TLS does.
 pub(super) struct Buffering<S> {
     inner: S,
     kept: Vec<u8>,
@@ -284,7 +284,7 @@ impl<S: Stream> AsyncWrite for Buffering<S> {
     }
 }
 
-/// Takes nothing, and says nothing about it.
+/// Accepts nothing, and is never ready.
 pub(super) struct Deaf<S> {
     pub inner: S,
 }
@@ -299,7 +299,7 @@ impl<S: Stream> AsyncWrite for Deaf<S> {
     ends_as_its_inner_stream!();
 }
 
-/// Takes nothing, and says that it has taken it: none of something.
+/// Accepts nothing: each write returns 0.
 pub(super) struct Full<S> {
     pub inner: S,
 }

@@ -1,4 +1,4 @@
-//! Records on the backend's side, and on both.
+//! Records on the backend's side, and on both sides.
 
 use super::*;
 use crate::record::Role;
@@ -46,7 +46,7 @@ async fn bytes_and_ends_pass_both_ways_between_any_two_suites() {
                 }
                 near.close_notify().await;
                 assert_eq!(far.next().await, Some((Received::CloseNotify, vec![])));
-                // Its own side is still open.
+                // The backend's own side is still open.
                 far.data(b"answer").await;
                 near.expect_data(b"answer").await;
                 far.close_notify().await;
@@ -123,7 +123,7 @@ async fn a_backend_that_refuses_us_after_the_handshake_says_so_with_its_alert() 
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_breaks_the_protocol_is_told_how() {
-    // It asks for a certificate, which nobody has offered to show later.
+    // A request for a certificate, which nobody has offered to send after the handshake.
     const REQUEST: [u8; 7] = [13, 0, 0, 3, 0, 0, 0];
     for suite in suites() {
         let (mut client, mut near) = connection(suite);
@@ -190,7 +190,8 @@ async fn keys_change_on_both_sides_before_they_have_sealed_too_much() {
     }
 }
 
-/// Waits for this byte; how often keys have changed until then. What is asked for is not done.
+/// Waits for this byte, and returns the number of key updates until then. Requests are not
+/// answered.
 async fn echoed(peer: &mut Peer, turn: u8) -> u64 {
     let mut updates = 0;
     loop {

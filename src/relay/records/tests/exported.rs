@@ -1,4 +1,4 @@
-//! Connections as plain data: what was under way goes on from it.
+//! Connections as plain data: what was in progress continues from it.
 
 use super::*;
 
@@ -45,7 +45,7 @@ async fn a_stalled_connection_moves_with_all_that_it_holds() {
     }
 }
 
-/// Says the rest and closes, and reads to the end meanwhile.
+/// Sends the rest and closes, and reads to the end meanwhile.
 async fn talk(stream: DuplexStream, rest: &[u8]) -> Vec<u8> {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut heard = Vec::new();
@@ -58,7 +58,7 @@ async fn talk(stream: DuplexStream, rest: &[u8]) -> Vec<u8> {
     heard
 }
 
-/// What a connection was asked for by its client, or asked its client for, is part of it.
+/// A key update that one side has requested is part of the state.
 #[tokio::test(start_paused = true)]
 async fn a_request_for_new_keys_is_answered_once_though_the_connection_moves_before_the_answer() {
     const STEP: usize = 1_000;
@@ -66,7 +66,7 @@ async fn a_request_for_new_keys_is_answered_once_though_the_connection_moves_bef
         let (mut stream, mut peer) = connection_over(suite, STEP);
         let (mut near, mut far) = duplex(STEP);
         let answer = bytes(3 * STEP);
-        // The client reads nothing: the answer to its request waits behind the backend's.
+        // The client reads nothing: the answer to its request waits behind the backend's answer.
         while_joined(&mut stream, &mut near, async {
             far.write_all(&answer[..2 * STEP]).await.expect("a relay");
             peer.key_update(1).await;
@@ -129,7 +129,7 @@ async fn a_client_that_was_asked_for_new_keys_is_not_asked_again_because_the_con
             stream = moved(stream);
         }
         assert_eq!(asked, 1, "{suite:?}");
-        // Once it has new ones it may be asked for the next.
+        // After new keys arrived, the peer may be asked for the next ones.
         peer.key_update(0).await;
         for _ in 0..LIMIT + 2 {
             asked += while_joined(&mut stream, &mut near, turn(&mut peer, &mut far)).await;
@@ -153,7 +153,7 @@ async fn while_joined<T>(
     }
 }
 
-/// The stream that is made of what another one was.
+/// Exports the stream and imports it again.
 fn moved(stream: Client) -> Client {
     let (io, state) = stream.export();
     let state = serde_json::to_string(&state).expect("plain data");

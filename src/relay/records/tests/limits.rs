@@ -1,8 +1,8 @@
-//! How long a key is used, and who changes it.
+//! How long a key is used, and who updates it.
 
 use super::*;
 
-/// Low enough to be passed often, high enough for what one turn seals.
+/// Low enough to be exceeded often, high enough for what one turn seals.
 const LIMIT: u64 = 40;
 
 #[tokio::test(start_paused = true)]

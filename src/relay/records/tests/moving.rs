@@ -1,4 +1,4 @@
-//! Connections that outlive the process that has them: exported in one, imported in another.
+//! Connections that outlive their process: exported in one, imported in another.
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -33,7 +33,7 @@ impl Wire for TcpStream {
 const CONNECTIONS: usize = 100;
 const LENGTH: usize = 1 << 20;
 
-/// Some have said this much before the last is halfway, and wait.
+/// Some connections have sent this much before the last one is halfway, and wait.
 const BEFORE_THE_MOVE: usize = LENGTH / 4 * 3;
 
 #[test]
@@ -50,7 +50,7 @@ fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-/// Moves all connections when each of them is in the middle of what it says.
+/// Moves all connections while each of them is in the middle of its data.
 async fn move_all(version: over::Version) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -98,18 +98,18 @@ async fn move_all(version: over::Version) {
     while let Some(echoed) = backends.join_next().await {
         assert_eq!(echoed.expect("an echo"), LENGTH as u64);
     }
-    // It ends when all that it was given has ended in order.
+    // The process exits with 0 when all its connections have ended in order.
     assert!(other.wait().expect("a process").success());
 }
 
-/// What takes minutes on a machine that needs seconds hangs.
+/// On a machine that needs seconds for this, minutes mean that it hangs.
 pub(super) async fn bounded<F: Future>(work: F) -> F::Output {
     let deadline = Deadline::after(Duration::from_secs(120));
     deadline.bound(work).await.expect("it hangs")
 }
 
-/// Says its bytes, in pieces of many sizes, and reads them back; changes keys before the move and
-/// after it.
+/// Sends its bytes in pieces of many sizes and reads them back. Updates keys before and after the
+/// move.
 async fn converse(
     version: over::Version,
     socket: TcpStream,
@@ -133,7 +133,7 @@ async fn converse(
     let mut buffer = vec![0; 20_000];
     let mut turn = number;
     while heard < LENGTH {
-        // Always some bytes on their way, and never so many that nobody reads.
+        // Some bytes are always in flight, but never so many that nobody reads.
         let most = if *moving.borrow() {
             LENGTH
         } else {
@@ -175,7 +175,7 @@ async fn echo(mut stream: UnixStream) -> u64 {
     echoed.expect("a relay")
 }
 
-/// A handshake, and what is left of it.
+/// The connection after a handshake.
 pub(super) async fn accepted(
     acceptor: TlsAcceptor,
     socket: TcpStream,
@@ -246,7 +246,7 @@ fn the_other_process() {
     });
 }
 
-/// Sends the length of the state with both sockets, and then the state.
+/// Sends the length of the state together with both sockets, and then the state.
 fn send(channel: &Channel, client: &TcpStream, backend: &UnixStream, state: &Exported) {
     let state = serde_json::to_vec(state).expect("plain data");
     let sockets = [client.as_fd(), backend.as_fd()];
@@ -264,7 +264,7 @@ fn send(channel: &Channel, client: &TcpStream, backend: &UnixStream, state: &Exp
     (&mut &*channel).write_all(&state).expect("a reader");
 }
 
-/// What [`send`] sent; `None` at the end.
+/// Receives what [`send`] has sent; `None` at the end.
 fn receive(channel: &mut Channel) -> Option<(OwnedFd, OwnedFd, Exported)> {
     let mut length = [0; 8];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];

@@ -1,4 +1,4 @@
-//! Keys that we change by ourselves, and clients that others wrote.
+//! Key updates of our own, with clients from other projects.
 
 use std::process::Stdio;
 
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use super::*;
 use crate::relay::tests::over;
 
-/// Passed ten times by each side.
+/// Each side exceeds this ten times.
 const LIMIT: u64 = 40;
 const TURNS: u64 = 10 * LIMIT;
 
@@ -73,7 +73,7 @@ async fn rustls_goes_on_when_we_change_our_keys_and_ask_for_its() {
 
 const LINE: usize = "turn 000\n".len();
 
-/// Echoes the turns of a client, over a stream that passes its limit again and again.
+/// Echoes the turns of a client, over a stream that exceeds its limit again and again.
 async fn served<F: Future<Output = ()>>(client: impl FnOnce(String) -> F) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
@@ -94,7 +94,7 @@ async fn served<F: Future<Output = ()>>(client: impl FnOnce(String) -> F) {
         let traffic = Traffic::default();
         let (end, ()) = tokio::join!(stream.join(&mut near, patient(&traffic)), echo);
         assert_eq!(end, End::Done);
-        // Ours have changed, and theirs soon after they were asked to.
+        // Our keys have changed, and the client's soon after the request.
         let (opened, sealed) = stream.client().layer.sequences();
         assert!(sealed <= LIMIT);
         assert!(opened <= LIMIT + 5);

@@ -1,4 +1,4 @@
-//! What the client and the backend are told when a connection ends, and what moves until then.
+//! What client and backend are told when a connection ends, and what still moves until then.
 
 use super::*;
 
@@ -93,7 +93,7 @@ async fn a_client_that_breaks_the_protocol_is_told_how_and_the_backend_has_what_
             })
             .await;
             assert_eq!(end, End::ClientReset, "{suite:?} {kind:?}");
-            // The alert was the last word.
+            // Nothing may follow the alert.
             stream.client().close().await.expect("a pipe with room");
             drop(stream);
             peer.unread.clear();
@@ -199,10 +199,10 @@ async fn a_quiet_connection_owns_no_buffer() {
             (end, _) = joined(&mut stream, async |mut backend| {
                 for _ in 0..20 {
                     let record = peer.layer.data(&said);
-                    // It comes in two parts, so that the first one has to be held.
+                    // The record comes in two parts, so that the first one must be held.
                     let (first, second) = record.split_at(record.len() / 2);
                     peer.wire.write_all(first).await.expect("a reader");
-                    // Paused time goes on when nobody else has anything to do.
+                    // Paused time advances when nothing else can happen.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     peer.wire.write_all(second).await.expect("a reader");
                     read(&mut backend, said.len()).await;
