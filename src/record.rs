@@ -1,15 +1,15 @@
-//! The record layer of a TLS connection past its handshake, without its socket.
+//! The record layer of a TLS connection after its handshake, without its socket.
 //!
 //! ```text
-//! records received ─► open ─► payloads in place ─► whoever reads them
-//!                       └─► answers: new keys, alerts ─┐
+//! records received ─► open ─► payloads in place ─► the reader
+//!                     └─► answers: new keys, alerts ─┐
 //! records to send  ◄─ seal ◄─ payloads in place        ├─ behind what is to be sent
 //!                     close_notify, alert ─────────────┘
 //! ```
 //!
-//! rustls does the handshake and leaves; what remains is two keys, two sequence numbers, and what RFC 8446 and
-//! RFC 5246 want of whoever has them. It is plain data, which can be exported in one process and imported in
-//! another.
+//! rustls performs the handshake and is then not needed any more. What remains is two keys, two
+//! sequence numbers, and the rules of RFC 8446 and RFC 5246 about their use. All of it is plain
+//! data, which can be exported in one process and imported in another.
 
 mod aead;
 mod cipher;
@@ -42,31 +42,32 @@ pub(crate) use self::ticket::{Keeper, Unreadable};
 pub(crate) struct Layer {
     inbound: Inbound,
     outbound: Outbound,
-    /// A KeyUpdate that asks for none is on its way: one answers for all that are asked for meanwhile.
+    /// A KeyUpdate without a request is queued: it answers all requests that arrive until it is
+    /// sent.
     updating: bool,
-    /// The peer was asked for new keys and has not sent any yet.
+    /// The peer was asked for new keys and has not sent them yet.
     asked: bool,
-    /// A closing alert was sealed, or received: we say no more (RFC 8446 §6.1, §6.2).
+    /// A closing alert was sealed or received: nothing more is sent (RFC 8446 §6.1, §6.2).
     is_mute: bool,
-    /// The fatal alert by which the peer has given up.
+    /// The fatal alert by which the peer has ended the connection.
     given_up: Option<AlertDescription>,
 }
 
-/// What a handshake leaves to begin with.
+/// The state after a handshake.
 pub(crate) struct Start {
     pub role: Role,
-    /// In a place of their own, where they are wiped: moving them would leave copies.
+    /// Boxed, because they are wiped where they are: a move would leave copies.
     pub secrets: Box<ExtractedSecrets>,
-    /// In TLS 1.3 and in no other version.
+    /// Present only in TLS 1.3.
     pub traffic: Option<TrafficSecrets>,
-    /// What the peer has sent after its handshake, as it came; [`MOST_HELD`] bytes at most.
+    /// The encrypted bytes that the peer sent after its handshake, at most [`MOST_HELD`].
     pub received: Vec<u8>,
-    /// Who keeps the tickets of a server.
+    /// Stores the tickets of a server.
     pub keeper: Option<Box<dyn Keeper>>,
 }
 
 impl Start {
-    /// In the place of the server.
+    /// The layer has the role of the server.
     pub(crate) fn of_server(
         secrets: ExtractedSecrets,
         traffic: Option<TrafficSecrets>,
@@ -82,29 +83,29 @@ impl Start {
     }
 }
 
-/// What was opened of a buffer.
+/// The result of opening a buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opened {
-    /// Where the rest begins, which is to be opened again with what follows.
+    /// The start of the rest, which must be opened again together with the bytes that follow.
     pub rest: usize,
     pub then: Then,
 }
 
-/// How it goes on behind what was opened.
+/// What comes after the opened records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Then {
     /// More may come.
     More,
     /// The peer has ended its stream in order.
     End,
-    /// The connection has failed. If the peer is to be told why, the alert is among the answers.
+    /// The connection has failed. If the peer must be told why, the alert is among the answers.
     Refused(RecordRefusal),
-    /// An answer was due that no key can seal.
+    /// An answer was due, but our keys cannot seal any more records.
     KeysSpent,
 }
 
 impl Layer {
-    /// `None`: the secrets are of no suite that is known here.
+    /// Returns `None` if the cipher suite is not supported. Also returns the received bytes.
     pub(crate) fn new(start: Start) -> Option<(Self, Vec<u8>)> {
         let Start {
             role,
@@ -140,29 +141,30 @@ impl Layer {
         }
     }
 
-    /// Changes keys after fewer records than they could seal.
+    /// Updates keys after fewer records than they may seal.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn set_limit(&mut self, records: u64) {
         self.outbound.limit = records;
     }
 
-    /// How payloads are to lie for [`Self::seal`].
+    /// The layout of payloads for [`Self::seal`].
     pub(crate) fn layout(&self) -> Layout {
         self.outbound.layout()
     }
 
-    /// Where received bytes are to begin in a buffer of which [`Self::open`] makes this layout;
-    /// [`MOST_HEADROOM`] at most.
+    /// Where received bytes must begin in a buffer, if [`Self::open`] uses this layout; at most
+    /// [`MOST_HEADROOM`].
     pub(crate) fn headroom(&self, layout: Layout) -> usize {
         layout.headroom(self.inbound.keys.suite)
     }
 
-    /// The longest record that the peer may send.
+    /// The longest record that the peer may send, in bytes.
     pub(crate) fn longest(&self) -> usize {
         HEADER + self.inbound.keys.suite.longest()
     }
 
-    /// Whether there is something to open in what was received: a whole record, or one that is none.
+    /// Whether there is something to open in what was received: a complete record, or an invalid
+    /// header.
     pub(crate) fn can_open(&self, received: &[u8]) -> bool {
         !matches!(
             Header::of_whole_record(received, self.inbound.keys.suite),
@@ -170,9 +172,8 @@ impl Layer {
         )
     }
 
-    /// Opens the records from `from` on, which is [`Self::headroom`] of the layout that `pieces` have, which
-    /// are none yet: they are what was opened then. What is to be said to the peer because of it is appended
-    /// to `answers`.
+    /// Opens the records from `from` on, which is [`Self::headroom`] for the layout of `pieces`. These
+    /// must be empty, and then describe the payloads. Answers to the peer are appended to `answers`.
     pub(crate) fn open(
         &mut self,
         buffer: &mut [u8],
@@ -184,7 +185,7 @@ impl Layer {
         let then = loop {
             match self.open_one(buffer, pieces, &mut rest) {
                 Ok(Some(Received::CloseNotify)) => {
-                    // What comes now is not looked at (RFC 8446 §6.1).
+                    // What follows `close_notify` is ignored (RFC 8446 §6.1).
                     rest = buffer.len();
                     break Then::End;
                 }
@@ -204,8 +205,8 @@ impl Layer {
         Opened { rest, then }
     }
 
-    /// Opens the record at `rest`, which moves behind it; `None` when there is none, or no place for
-    /// what it may hold.
+    /// Opens the record at `rest`, and moves `rest` behind it. `None` if there is no complete
+    /// record, or no room for its payload.
     fn open_one(
         &mut self,
         buffer: &mut [u8],
@@ -228,7 +229,7 @@ impl Layer {
         Ok(Some(received))
     }
 
-    /// Does what a message of the record layer calls for.
+    /// Reacts to a message of the record layer.
     fn respond(&mut self, received: Received, answers: &mut Vec<u8>) -> Result<(), Exhausted> {
         match received {
             Received::KeyUpdate(answer) => {
@@ -246,18 +247,18 @@ impl Layer {
         Ok(())
     }
 
-    /// Tells the peer what it did wrong, if it does not know.
+    /// Tells the peer what it did wrong, if the peer has not ended the connection itself.
     fn refuse(&mut self, refusal: RecordRefusal, answers: &mut Vec<u8>) {
         match refusal {
             RecordRefusal::Broken(alert) => self.alert(alert, answers),
             RecordRefusal::Given(alert) => self.given_up = Some(alert),
         }
-        // A fatal alert is the last word, whoever has it (RFC 8446 §6.2).
+        // Nothing follows a fatal alert, whoever sent it (RFC 8446 §6.2).
         self.is_mute = true;
     }
 
-    /// Changes the keys that are near the end of what they may seal, and asks the peer to change its own: many
-    /// never do by themselves. To be called before every [`Self::seal`].
+    /// Updates our keys near the end of their limit, and asks the peer to update its own, because
+    /// many never do so themselves. Call this before every [`Self::seal`].
     #[inline]
     pub(crate) fn keep_keys_fresh(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
         let has_next = self.outbound.keys.suite.version == Version::Tls13;
@@ -273,29 +274,30 @@ impl Layer {
     }
 
     fn update_keys(&mut self, answer: Answer, out: &mut Vec<u8>) -> Result<(), Exhausted> {
-        // One that asks answers nothing: when two such cross, each side sends an answer as well
-        // (RFC 8446 §4.6.3).
+        // A KeyUpdate with a request is no answer: if two requests cross, each side must also send
+        // an answer (RFC 8446 §4.6.3).
         self.updating |= answer == Answer::NotRequested;
         self.outbound.key_update(answer, out)
     }
 
-    /// All that was sealed is sent.
+    /// Call this when everything that was sealed was sent.
     pub(crate) fn all_was_sent(&mut self) {
         self.updating = false;
     }
 
-    /// Seals payloads where they lie; the records have this length then, from the start of `buffer` on.
+    /// Seals payloads in place. Returns the length of the records, which start at the beginning of
+    /// `buffer`.
     pub(crate) fn seal(&mut self, pieces: &Pieces, buffer: &mut [u8]) -> Result<usize, Exhausted> {
         self.outbound.data(pieces, buffer)
     }
 
-    /// Seals a payload that lies elsewhere; no more than the places of [`Self::layout`] have room for.
+    /// Seals a payload from another buffer. It must fit into the places of [`Self::layout`].
     pub(crate) fn seal_copy(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
         self.outbound.copy(payload, out)
     }
 
-    /// Says that nothing more comes. If the keys are spent the peer learns of the end as of a truncation, which
-    /// it is.
+    /// Announces the end of our stream. If our keys cannot seal any more, the peer sees a
+    /// truncation, which it is.
     pub(crate) fn close_notify(&mut self, out: &mut Vec<u8>) {
         if !self.is_mute {
             let _ = self.outbound.close_notify(out);
@@ -303,30 +305,30 @@ impl Layer {
         }
     }
 
-    /// Says why the connection ends; nothing after a last word that was said already.
+    /// Announces why the connection ends, unless a closing alert was sent already.
     pub(crate) fn alert(&mut self, alert: AlertDescription, out: &mut Vec<u8>) {
         if !self.is_mute {
-            // Keys that can seal no alert either leave nothing to say.
+            // If the keys cannot seal an alert either, nothing more can be sent.
             let _ = self.outbound.fatal(alert, out);
             self.is_mute = true;
         }
     }
 
-    /// Why the peer has given up, if it has.
+    /// The fatal alert by which the peer has ended the connection, if it has.
     pub(crate) fn given_up(&self) -> Option<AlertDescription> {
         self.given_up
     }
 
-    /// Whether we have nothing more to say.
+    /// Whether nothing more may be sent.
     pub(crate) fn is_mute(&self) -> bool {
         self.is_mute
     }
 }
 
-/// How much may be received and not be opened yet.
+/// The most bytes that may be received and not opened yet.
 pub(crate) const MOST_HELD: usize = RECORDS * (MAX_PAYLOAD + OVERHEAD);
 
-/// As long as [`Layer::headroom`] of any two suites, and longer.
+/// At least [`Layer::headroom`] for every pair of suites.
 pub(crate) const MOST_HEADROOM: usize = OVERHEAD * (MOST_PIECES + 1);
 
 #[cfg(test)]

@@ -1,17 +1,17 @@
-//! The AEADs, each from the library that is the faster one on this machine.
+//! The AEADs, each from the library that is faster on this machine.
 //!
-//! AWS-LC, which does the handshakes, has AES-GCM for AVX-512 and for ARM. Where a processor has VAES
-//! without AVX-512 (AMD's Zen 3, Intel's for clients, many virtual machines) it uses neither, and
-//! ring, whose code for AVX2 is BoringSSL's, takes half the time.
+//! AWS-LC, which is used for handshakes, has AES-GCM for AVX-512 and for ARM. Some processors have
+//! VAES without AVX-512 (AMD's Zen 3, Intel's client processors, many virtual machines). AWS-LC
+//! uses neither on these, and ring takes half the time with its AVX2 code from BoringSSL.
 
 use std::ops::RangeFrom;
 
 use aws_lc_rs::aead as aws_lc;
 use serde::{Deserialize, Serialize};
 
-/// As long as a nonce of every AEAD here.
+/// The length of a nonce of every AEAD here.
 pub(super) const NONCE: usize = aws_lc::NONCE_LEN;
-/// As long as a tag of every AEAD here.
+/// The length of a tag of every AEAD here.
 pub(super) const TAG: usize = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub(crate) enum Aead {
 }
 
 impl Aead {
-    /// Bytes.
+    /// In bytes.
     pub(super) fn key_length(self) -> usize {
         self.algorithm().key_len()
     }
@@ -44,7 +44,7 @@ pub(crate) enum Key {
 }
 
 impl Key {
-    /// `key` is [`Aead::key_length`] bytes; `None` otherwise.
+    /// `None` if `key` does not have [`Aead::key_length`] bytes.
     pub(super) fn new(aead: Aead, key: &[u8]) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
         if vaes::is_faster() && aead != Aead::ChaCha20Poly1305 {
@@ -58,7 +58,7 @@ impl Key {
         Some(Self::AwsLc(aws_lc::LessSafeKey::new(key)))
     }
 
-    /// Seals where it lies; the tag is returned.
+    /// Seals in place, and returns the tag.
     pub(super) fn seal(
         &self,
         nonce: [u8; NONCE],
@@ -77,8 +77,8 @@ impl Key {
         .ok_or(Failed)
     }
 
-    /// Opens what lies in `in_out` from `sealed` on, its tag last, and moves it to the start; how long
-    /// it is. Nothing that is found forged is left there to be read.
+    /// Opens the bytes of `in_out` from `sealed` on, which end with the tag, moves the plaintext to
+    /// the start, and returns its length. After a failure no forged plaintext is left there.
     pub(super) fn open(
         &self,
         nonce: [u8; NONCE],
@@ -99,7 +99,7 @@ impl Key {
     }
 }
 
-/// The tag is a wrong one, or the length not one that the AEAD can have.
+/// The tag is wrong, or the length is not possible for the AEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failed;
 
@@ -113,7 +113,7 @@ pub(super) mod vaes {
 
     use super::{Aead, NONCE, TAG};
 
-    /// Where ring has better code than AWS-LC.
+    /// Whether ring has better code than AWS-LC for this processor.
     pub(super) fn is_faster() -> bool {
         let has_vaes = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("vaes")
@@ -121,7 +121,7 @@ pub(super) mod vaes {
         has_vaes && !is_x86_feature_detected!("avx512bw")
     }
 
-    /// In a place of its own, which it does not leave until it is wiped.
+    /// Boxed, because it must stay in one place until it is wiped.
     pub(in super::super) struct Key(Box<LessSafeKey>);
 
     impl Key {
@@ -135,7 +135,7 @@ pub(super) mod vaes {
             Some(Self(Box::new(LessSafeKey::new(key))))
         }
 
-        /// Address and length of what has to be wiped.
+        /// The address and length of the memory that must be wiped.
         #[cfg(test)]
         pub(in super::super) fn place(&self) -> (u64, usize) {
             let address = std::ptr::from_ref(&*self.0) as u64;
@@ -168,14 +168,14 @@ pub(super) mod vaes {
         }
     }
 
-    /// ring does not wipe its keys. A key of zeros is written over this one.
+    /// ring does not wipe its keys, so a key of zeros is written over this one.
     impl Drop for Key {
         fn drop(&mut self) {
             let zeros = [0; 32];
             let length = self.0.algorithm().key_len();
             if let Ok(blank) = UnboundKey::new(self.0.algorithm(), &zeros[..length]) {
                 *self.0 = LessSafeKey::new(blank);
-                // Or the compiler finds that nobody reads it.
+                // Otherwise the compiler may remove the write, because nobody reads the value.
                 black_box(&mut self.0);
             }
         }

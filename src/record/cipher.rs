@@ -11,7 +11,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use super::aead::{Aead, Key, NONCE, TAG};
 
-/// What a record layer needs to know of the cipher suite.
+/// The properties of a cipher suite that a record layer needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Suite {
     pub version: Version,
@@ -25,7 +25,7 @@ pub(crate) enum Version {
 }
 
 impl Suite {
-    /// How many records one key may seal: 2^24.5 for AES-GCM, with half a bit to spare; for
+    /// The number of records that one key may seal: 2^24.5 for AES-GCM, rounded down to 2^24. For
     /// ChaCha20-Poly1305 the sequence number ends first (RFC 8446 §5.5).
     pub(super) fn confidentiality_limit(self) -> u64 {
         match self.aead {
@@ -34,7 +34,7 @@ impl Suite {
         }
     }
 
-    /// The longest that a record may say it is (RFC 8446 §5.2, RFC 5246 §6.2.3).
+    /// The maximum length in a record's header (RFC 8446 §5.2, RFC 5246 §6.2.3).
     pub(super) fn longest(self) -> usize {
         match self.version {
             Version::Tls13 => MAX_PAYLOAD + 256,
@@ -42,7 +42,7 @@ impl Suite {
         }
     }
 
-    /// What a record has before its payload.
+    /// The bytes of a record before its payload.
     pub(super) fn before(self) -> usize {
         HEADER
             + match (self.version, self.aead) {
@@ -51,7 +51,7 @@ impl Suite {
             }
     }
 
-    /// What lies in the sealed part behind the payload: in TLS 1.3 its type.
+    /// The bytes in the sealed part after the payload: the content type in TLS 1.3.
     pub(super) fn inner(self) -> usize {
         match self.version {
             Version::Tls13 => 1,
@@ -59,7 +59,7 @@ impl Suite {
         }
     }
 
-    /// The length of a record whose payload is that long.
+    /// The length of a record with a payload of this length.
     pub(super) fn sealed(self, payload: usize) -> usize {
         self.before() + payload + self.inner() + TAG
     }
@@ -69,12 +69,12 @@ impl Suite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     kind: ContentType,
-    /// Of what follows.
+    /// The length of what follows the header.
     length: usize,
 }
 
 impl Header {
-    /// Reads the header at the start of `bytes`; `None` while they do not hold the whole record.
+    /// Reads the header at the start of `bytes`; `None` if they do not contain the complete record.
     pub(super) fn of_whole_record(
         bytes: &[u8],
         suite: Suite,
@@ -84,8 +84,8 @@ impl Header {
         };
         let kind = ContentType::from(kind);
         let known = match suite.version {
-            // Sealed records all look like application data, and nothing else may come: a
-            // change_cipher_spec is for the handshake alone (RFC 8446 §5, §5.2).
+            // All sealed records have the type of application data, and no other may come:
+            // change_cipher_spec belongs to the handshake (RFC 8446 §5, §5.2).
             Version::Tls13 => kind == ContentType::ApplicationData,
             Version::Tls12 => matches!(
                 kind,
@@ -99,8 +99,8 @@ impl Header {
             return Err(AlertDescription::UnexpectedMessage);
         }
         let is_known = match suite.version {
-            // Some clients send 0x0301 (RFC 8446 §5.1: the field is to be ignored). It is not what is
-            // authenticated: that is always 0x0303 (§5.2).
+            // Some clients send 0x0301 (RFC 8446 §5.1: the field must be ignored). The
+            // authenticated value is always 0x0303 (§5.2).
             Version::Tls13 => major == VERSION[0],
             Version::Tls12 => [major, minor] == VERSION,
         };
@@ -119,13 +119,14 @@ impl Header {
         HEADER + self.length
     }
 
-    /// More than the payload can be.
+    /// An upper bound for the payload.
     pub(super) fn sealed_length(self) -> usize {
         self.length
     }
 }
 
-/// As long as a nonce in both versions: the implicit part, mixed or joined with what else makes one.
+/// As long as a nonce in both versions: the implicit part, which is combined with the rest of the
+/// nonce.
 pub(super) type Iv = Zeroizing<[u8; NONCE]>;
 
 /// Seals or opens the records of one direction with one key.
@@ -137,7 +138,7 @@ pub(crate) struct Cipher {
 }
 
 impl Cipher {
-    /// `key` is as long as the suite's AEAD wants it; `None` otherwise.
+    /// `None` if `key` does not have the length that the suite's AEAD requires.
     pub(super) fn new(suite: Suite, key: &[u8], iv: Iv, sequence: u64) -> Option<Self> {
         Some(Self {
             key: Key::new(suite.aead, key)?,
@@ -147,14 +148,14 @@ impl Cipher {
         })
     }
 
-    /// How many records this key has sealed or opened.
+    /// The number of records that this key has sealed or opened.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Seals one record to the start of `out`; how long it became.
+    /// Seals one record to the start of `out`, and returns its length.
     ///
-    /// `payload` is [`MAX_PAYLOAD`] bytes at most, and `out` has room for it and [`OVERHEAD`].
+    /// `payload` has at most [`MAX_PAYLOAD`] bytes, and `out` has room for it and [`OVERHEAD`].
     pub(super) fn seal(
         &mut self,
         kind: ContentType,
@@ -165,7 +166,7 @@ impl Cipher {
         self.seal_in_place(kind, payload.len(), out)
     }
 
-    /// As [`Self::seal`], of a payload that lies in `out` already, behind [`Suite::before`].
+    /// Like [`Self::seal`], for a payload that is in `out` already, after [`Suite::before`] bytes.
     pub(super) fn seal_in_place(
         &mut self,
         kind: ContentType,
@@ -189,7 +190,7 @@ impl Cipher {
             explicit.copy_from_slice(&nonce[NONCE - explicit.len()..]);
         }
         let (sealed, tag) = sealed.split_at_mut(payload + self.suite.inner());
-        // In TLS 1.3; in 1.2 there is nothing behind the payload.
+        // In TLS 1.3; in 1.2 nothing follows the payload.
         if let [.., last] = &mut sealed[payload..] {
             *last = kind.into();
         }
@@ -198,8 +199,8 @@ impl Cipher {
         Ok(HEADER + rest)
     }
 
-    /// Opens the whole record with which `buffer` ends, from `at` on, and moves what it holds to `to`,
-    /// which is not behind where that begins; what it is, and how many bytes.
+    /// Opens the complete record at the end of `buffer`, from `at` on, and moves its payload to
+    /// `to`, which is not behind the start of the payload. Returns its type and length.
     pub(super) fn open(
         &mut self,
         header: Header,
@@ -210,7 +211,7 @@ impl Cipher {
         let record = &buffer[at..];
         let explicit = HEADER..self.suite.before();
         let Some(length) = record.len().checked_sub(explicit.end + TAG) else {
-            // Whether it is too short or forged is not told apart (RFC 8446 §5.2).
+            // A record that is too short gets the same alert as a forged one (RFC 8446 §5.2).
             return Err(AlertDescription::BadRecordMac);
         };
         let mut nonce = self.nonce();
@@ -233,7 +234,7 @@ impl Cipher {
         }
     }
 
-    /// The sequence number, padded and mixed into the IV (RFC 8446 §5.3, RFC 7905 §2). AES-GCM in
+    /// The sequence number, padded and XORed into the IV (RFC 8446 §5.3, RFC 7905 §2). AES-GCM in
     /// TLS 1.2 leaves the explicit part to the sender, and rustls's IVs are made for this as well.
     fn nonce(&self) -> [u8; NONCE] {
         let mut nonce = *self.iv;
@@ -243,7 +244,7 @@ impl Cipher {
         nonce
     }
 
-    /// The sequence number must not wrap (RFC 8446 §5.3): the last one is never used.
+    /// The sequence number must not wrap (RFC 8446 §5.3): the last number is never used.
     fn advance(&mut self) -> Result<(), Exhausted> {
         self.sequence = match self.sequence.checked_add(1) {
             Some(next) => next,
@@ -253,7 +254,7 @@ impl Cipher {
     }
 }
 
-/// The key and the IV do so themselves.
+/// The key and the IV wipe themselves.
 impl ZeroizeOnDrop for Cipher {}
 
 impl std::fmt::Debug for Cipher {
@@ -265,11 +266,11 @@ impl std::fmt::Debug for Cipher {
     }
 }
 
-/// The key has sealed or opened all the records that it may.
+/// The key has sealed or opened as many records as it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exhausted;
 
-/// Takes the content type and the padding off (RFC 8446 §5.4).
+/// Removes the content type and the padding (RFC 8446 §5.4).
 fn strip(inner: &[u8]) -> Result<(ContentType, usize), AlertDescription> {
     if inner.len() > MAX_PAYLOAD + 1 {
         return Err(AlertDescription::RecordOverflow);
@@ -280,7 +281,7 @@ fn strip(inner: &[u8]) -> Result<(ContentType, usize), AlertDescription> {
     Ok((ContentType::from(inner[length]), length))
 }
 
-/// What is authenticated beside the payload.
+/// The additional data, which is authenticated together with the payload.
 struct Additional {
     bytes: [u8; 13],
     length: usize,
@@ -295,7 +296,7 @@ impl Additional {
                 bytes[..HEADER].copy_from_slice(&header_bytes(ContentType::ApplicationData, rest));
                 HEADER
             }
-            // The sequence number, and the header as it would be without protection (RFC 5246
+            // The sequence number, and the header of the record before it was sealed (RFC 5246
             // §6.2.3.3).
             Version::Tls12 => {
                 bytes[..8].copy_from_slice(&sequence.to_be_bytes());
@@ -318,14 +319,14 @@ fn header_bytes(kind: ContentType, length: usize) -> [u8; HEADER] {
     [kind.into(), VERSION[0], VERSION[1], high, low]
 }
 
-/// What a record may carry (RFC 8446 §5.1).
+/// The maximum payload of a record (RFC 8446 §5.1).
 pub(crate) const MAX_PAYLOAD: usize = 1 << 14;
 
-/// What sealing adds at most: header, explicit nonce or content type, tag.
+/// The most bytes that sealing adds: header, explicit nonce or content type, tag.
 pub(crate) const OVERHEAD: usize = HEADER + EXPLICIT_NONCE + TAG;
 
 pub(super) const HEADER: usize = 5;
 const EXPLICIT_NONCE: usize = 8;
 
-/// Both versions have that of TLS 1.2 in their headers.
+/// Headers have the version of TLS 1.2 in both versions.
 const VERSION: [u8; 2] = [3, 3];

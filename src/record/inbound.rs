@@ -1,4 +1,4 @@
-//! What the peer sends: records opened, their types told apart, and its patience with us tested.
+//! The receiving half: opens records, interprets their types, and limits records without payload.
 
 use serde::{Deserialize, Serialize};
 use tokio_rustls::rustls::{AlertDescription, ContentType, HandshakeType};
@@ -14,30 +14,30 @@ pub(crate) struct Inbound {
     pub role: Role,
     pub message: Message,
     pub patience: Patience,
-    /// While somebody waits for them.
+    /// Present while tickets are waited for.
     pub tickets: Option<Box<Tickets>>,
     tickets_have_come: bool,
 }
 
-/// Whose place we have in the handshake that made the keys.
+/// Our role in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
     Server,
     Client,
 }
 
-/// What a record was.
+/// The meaning of a received record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes of payload.
+    /// Bytes of payload.
     Data(usize),
-    /// Nothing that calls for anything.
+    /// Nothing to react to.
     Nothing,
-    /// The peer says no more. What comes now is not looked at (RFC 8446 §6.1).
+    /// The end of the peer's stream. What follows is ignored (RFC 8446 §6.1).
     CloseNotify,
-    /// The peer's keys have changed, and ours are to follow if it says so (RFC 8446 §4.6.3).
+    /// The peer has updated its keys. If it requests so, ours must follow (RFC 8446 §4.6.3).
     KeyUpdate(Answer),
-    /// The peer wants a new handshake, which it cannot have (RFC 5746 §4.5 leaves that to us).
+    /// The peer asks for a renegotiation, which is refused (RFC 5746 §4.5 allows that).
     Renegotiation,
 }
 
@@ -47,12 +47,12 @@ pub(crate) enum Answer {
     NotRequested,
 }
 
-/// Why no more can be received.
+/// Why nothing more can be received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordRefusal {
-    /// The peer broke the protocol, and is to be told so.
+    /// The peer has violated the protocol, and gets this alert.
     Broken(AlertDescription),
-    /// The peer has given up.
+    /// The peer has sent this fatal alert.
     Given(AlertDescription),
 }
 
@@ -67,7 +67,7 @@ impl Inbound {
         Self::resumed(role, keys, Message::default(), Patience::default())
     }
 
-    /// Goes on in the middle of a message.
+    /// Continues, possibly in the middle of a message.
     pub(super) fn resumed(role: Role, keys: Keys, message: Message, patience: Patience) -> Self {
         Self {
             keys,
@@ -79,8 +79,8 @@ impl Inbound {
         }
     }
 
-    /// Opens the whole record with which `buffer` ends, from `at` on, and says what it was; its payload
-    /// is moved to `to`, as [`Cipher::open`] does it.
+    /// Opens the complete record at the end of `buffer`, from `at` on, and returns its meaning. Its
+    /// payload is moved to `to`, as in [`Cipher::open`].
     ///
     /// [`Cipher::open`]: super::cipher::Cipher::open
     pub(super) fn receive(
@@ -93,7 +93,7 @@ impl Inbound {
         let (kind, length) = self.keys.cipher.open(header, buffer, at, to)?;
         let payload = &buffer[to..to + length];
         if self.message.is_begun() && kind != ContentType::Handshake {
-            // RFC 8446 §5.1: a message in parts has nothing between them.
+            // RFC 8446 §5.1: no other record may come between the parts of a message.
             return Err(AlertDescription::UnexpectedMessage.into());
         }
         self.patience.with_record(kind, length)?;
@@ -115,7 +115,7 @@ impl Inbound {
         let description = AlertDescription::from(description);
         match (self.keys.suite.version, level, description) {
             (_, WARNING | FATAL, AlertDescription::CloseNotify) => Ok(Received::CloseNotify),
-            // In TLS 1.3 all but these two are errors, whatever their level says (RFC 8446 §6).
+            // In TLS 1.3 all other alerts are errors, whatever their level (RFC 8446 §6).
             (Version::Tls13, WARNING, AlertDescription::UserCanceled)
             | (Version::Tls12, WARNING, _) => {
                 self.patience.with_warning()?;
@@ -133,9 +133,9 @@ impl Inbound {
         }
     }
 
-    /// A server may be sent a KeyUpdate and nothing else: tickets come from it, and for a certificate we do not
-    /// ask after the handshake. A client may be sent tickets as well; to be asked for a certificate it has not
-    /// offered (RFC 8446 §4.6.2).
+    /// A server accepts only a KeyUpdate: tickets come from servers, and we do not ask for
+    /// certificates after the handshake. A client also accepts tickets, but no request for a
+    /// certificate, because it has not offered that (RFC 8446 §4.6.2).
     fn post_handshake(&mut self, mut payload: &[u8]) -> Result<Received, RecordRefusal> {
         loop {
             payload = self.message.take(payload);
@@ -159,7 +159,8 @@ impl Inbound {
         let request = match (length, rest) {
             (1, []) => return Ok(Received::Nothing),
             (1, [request]) => *request,
-            // The records behind it have other keys: it is the last of its own (RFC 8446 §5.1).
+            // The following records have other keys, so this must be the last message in its record
+            // (RFC 8446 §5.1).
             (1, _) => return Err(AlertDescription::UnexpectedMessage.into()),
             _ => return Err(AlertDescription::DecodeError.into()),
         };
@@ -176,7 +177,7 @@ impl Inbound {
         Ok(Received::KeyUpdate(answer))
     }
 
-    /// A ticket, as far as it goes; what is behind it.
+    /// Takes the available part of a ticket, and returns what follows it.
     fn ticket<'a>(&mut self, payload: &'a [u8]) -> Result<&'a [u8], RecordRefusal> {
         let Some(length) = self.message.length() else {
             return Ok(&[]);
@@ -202,15 +203,15 @@ impl Inbound {
         Ok(rest)
     }
 
-    /// Tickets come together, behind the handshake and before any payload: then nobody waits for them any
-    /// more, and what keeps them needs no memory for as long as the connection lives.
+    /// Stops the wait for tickets. They come together, after the handshake and before any payload.
+    /// After that, the memory for them is not needed any more.
     pub(super) fn let_tickets_go(&mut self) {
         if self.tickets_have_come && !self.message.is_begun() {
             self.tickets = None;
         }
     }
 
-    /// The wish for a new handshake, which is skipped whole: a ClientHello, or a HelloRequest.
+    /// Skips a request for a renegotiation: a ClientHello or a HelloRequest.
     fn renegotiation(&mut self, mut payload: &[u8]) -> Result<Received, RecordRefusal> {
         let expected = match self.role {
             Role::Server => HandshakeType::ClientHello,
@@ -236,7 +237,7 @@ impl Inbound {
     }
 }
 
-/// A handshake message that comes in parts: its header, and how much of its body was skipped.
+/// A handshake message in parts: its header, and the number of skipped bytes of its body.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Message {
     header: [u8; 4],
@@ -255,7 +256,7 @@ impl Message {
         self.held > 0
     }
 
-    /// Takes what is missing of the header; the rest is the body's.
+    /// Takes the missing part of the header, and returns the rest.
     fn take<'a>(&mut self, payload: &'a [u8]) -> &'a [u8] {
         let (ours, rest) = payload.split_at(payload.len().min(self.header.len() - self.held));
         self.header[self.held..][..ours.len()].copy_from_slice(ours);
@@ -267,13 +268,13 @@ impl Message {
         HandshakeType::from(self.header[0])
     }
 
-    /// `None` until the header is whole.
+    /// `None` until the header is complete.
     fn length(self) -> Option<usize> {
         let [_, a, b, c] = self.header;
         (self.held == self.header.len()).then_some(u32::from_be_bytes([0, a, b, c]) as usize)
     }
 
-    /// Skips the body as far as it goes; when that is all, the next message may begin.
+    /// Skips the available part of the body. After its end, the next message may begin.
     fn skip<'a>(&mut self, body: &'a [u8]) -> Skipped<'a> {
         let Some(length) = self.length() else {
             return Skipped::Some;
@@ -291,10 +292,10 @@ impl Message {
     }
 }
 
-/// How much a peer may say that moves nothing, so that it cannot keep us busy for free. The numbers
-/// are rustls's, and those BoringSSL's, but for tickets. We are stricter in what begins a count anew: bytes of
-/// payload alone. With rustls an empty record of data does for KeyUpdates, and any other record for
-/// empty ones, so that by turns they are taken for ever.
+/// Limits records that carry no payload, so that a peer cannot keep us busy at no cost. The limits
+/// are those of rustls, which are BoringSSL's, except for tickets. Here only bytes of payload reset
+/// a count. In rustls an empty record of data resets the count of KeyUpdates, and any other record
+/// the count of empty records, so that a peer can alternate between them forever.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Patience {
     empty_records: u8,
@@ -357,10 +358,10 @@ fn spend(allowed: &mut u8) -> Result<(), RecordRefusal> {
 
 const EMPTY_RECORDS_WITHOUT_DATA: u8 = 32;
 const KEY_UPDATES_WITHOUT_DATA: u8 = 32;
-/// rustls takes any number; servers send one to four.
+/// rustls has no limit; servers send one to four.
 const TICKETS_WITHOUT_DATA: u8 = 32;
 
-/// As long as rustls takes a handshake message to be.
+/// The limit of rustls for a handshake message.
 const MAX_MESSAGE: usize = 0xffff;
 
 /// RFC 8446 §6.

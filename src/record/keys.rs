@@ -12,15 +12,15 @@ use crate::residue;
 /// Key material, wiped when it is dropped.
 pub(crate) type Secret = Zeroizing<Box<[u8]>>;
 
-/// The traffic secrets of TLS 1.3, `client_application_traffic_secret_0` and the server's (RFC 8446 §7.1);
-/// without them keys cannot be updated.
+/// The traffic secrets of TLS 1.3, `client_application_traffic_secret_0` and the server's (RFC 8446
+/// §7.1). Without them keys cannot be updated.
 #[derive(Default)]
 pub(crate) struct TrafficSecrets {
     pub client: Secret,
     pub server: Secret,
 }
 
-/// A cipher, and what the next one is made from.
+/// A cipher, and the secret for the next one.
 #[derive(Debug)]
 pub(crate) struct Keys {
     pub cipher: Cipher,
@@ -28,18 +28,18 @@ pub(crate) struct Keys {
     pub material: Material,
 }
 
-/// From what a cipher can be made again, here or in another process.
+/// The data from which a cipher can be made again, also in another process.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Material {
-    /// The key and IV follow from it, and so does the next of its kind (RFC 8446 §7.2, §7.3).
+    /// The key, the IV and the next secret are derived from it (RFC 8446 §7.2, §7.3).
     Traffic(Secret),
-    /// There is no next one (RFC 5246 §6.3).
+    /// There are no next keys (RFC 5246 §6.3).
     Fixed { key: Secret, iv: Iv },
 }
 
 impl Keys {
-    /// The keys as rustls gives them away: `extracted` with its sequence number, and in TLS 1.3 the
-    /// traffic secret that they were derived from.
+    /// Keys from rustls: `extracted` with its sequence number and, in TLS 1.3, the traffic secret
+    /// from which they were derived.
     pub(super) fn new(
         (sequence, extracted): &(u64, ConnectionTrafficSecrets),
         traffic: Option<Secret>,
@@ -50,7 +50,7 @@ impl Keys {
             ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
                 (Aead::ChaCha20Poly1305, key, iv)
             }
-            // A suite that this version does not know.
+            // A suite of rustls that is not supported here.
             _ => return None,
         };
         let key = key.as_ref();
@@ -71,14 +71,14 @@ impl Keys {
         })
     }
 
-    /// Goes on with the next generation of keys (RFC 8446 §7.2); [`NoNextKeys`] in TLS 1.2.
+    /// Switches to the next generation of keys (RFC 8446 §7.2); [`NoNextKeys`] in TLS 1.2.
     pub(super) fn update(&mut self) -> Result<(), NoNextKeys> {
         let updated = self.advance();
         residue::wipe();
         updated
     }
 
-    // Apart, so that what it leaves on the stack can be wiped.
+    // A function of its own, so that its stack can be wiped of secrets.
     #[inline(never)]
     fn advance(&mut self) -> Result<(), NoNextKeys> {
         let Material::Traffic(secret) = &self.material else {
@@ -91,7 +91,7 @@ impl Keys {
     }
 }
 
-/// TLS 1.2 has no keys but those of its handshake.
+/// TLS 1.2 has only the keys of its handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoNextKeys;
 

@@ -1,25 +1,25 @@
-//! Where payloads lie in a buffer, so that they can be sent from there without a copy.
+//! The positions of payloads in a buffer from which they can be sent without a copy.
 //!
 //! ```text
 //! PLAIN        payload payload payload
-//! of a suite   header payload tag, header payload tag     the payloads alone are there yet
+//! of a suite   header payload tag, header payload tag     only the payloads are filled in
 //! ```
 
 use super::aead::TAG;
 use super::cipher::{MAX_PAYLOAD, Suite};
 use crate::wire::{MOST_PLACES, Places};
 
-/// What the writer of payloads wants to have around each of them.
+/// The room that the writer needs around each payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     before: usize,
     after: usize,
-    /// The longest that one may be.
+    /// The maximum length of a payload.
     longest: usize,
 }
 
 impl Layout {
-    /// One behind the other, for a writer that seals nothing.
+    /// Payloads without gaps, for a writer that does not seal.
     pub(crate) const PLAIN: Self = Self {
         before: 0,
         after: 0,
@@ -34,36 +34,36 @@ impl Layout {
         }
     }
 
-    /// What must be left before the first of a suite's records if they are opened to this layout:
-    /// no payload can be opened to a place behind its own record's start.
+    /// The room that is needed before the first record of a suite if records are opened to this
+    /// layout: no payload can be moved to a position behind the start of its own record.
     pub(super) fn headroom(self, suite: Suite) -> usize {
         let theirs = Self::of(suite);
         let grows = (self.before + self.after).saturating_sub(theirs.before + theirs.after);
         self.before.saturating_sub(theirs.before) + MOST_PIECES * grows
     }
 
-    /// The places to read payloads into: as many as fit into `buffer`, all of the greatest length.
+    /// The places to read payloads into: as many as fit into `buffer`, each of the maximum length.
     pub(crate) fn places(self, buffer: &mut [u8]) -> Places<'_> {
         let length = self.longest.min(buffer.len() - self.before - self.after);
         Places::new(buffer, self.before, length, self.after)
     }
 }
 
-/// The payloads that lie in a buffer, from its start, as a [`Layout`] has them.
+/// The payloads in a buffer, from its start, in a [`Layout`].
 ///
-/// It is larger than a connection should copy at each read: it stays where the buffer is.
+/// They are too large to be copied at each read, and stay beside the buffer.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     layout: Layout,
-    /// Only the first `count` have a meaning.
+    /// Only the first `count` are valid.
     lengths: [usize; MOST_PIECES],
     count: usize,
     length: usize,
-    /// Where the last one ends, with what is to come behind it.
+    /// The end of the last payload, and the bytes that will follow it.
     end: usize,
 }
 
-/// Where the next payload is to go.
+/// The position of the next payload.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub at: usize,
@@ -73,12 +73,12 @@ pub(super) struct Place {
 #[derive(Clone, Copy, Debug)]
 enum Begins {
     Piece,
-    /// It goes on with the last one.
+    /// It continues the last one.
     Nothing,
 }
 
 impl Pieces {
-    /// None yet.
+    /// Without payloads.
     pub(crate) const fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -89,7 +89,7 @@ impl Pieces {
         }
     }
 
-    /// Forgets them: the buffer is to be filled again, to this layout.
+    /// Removes all payloads, before the buffer is filled in this layout.
     pub(crate) fn clear(&mut self, layout: Layout) {
         self.layout = layout;
         self.count = 0;
@@ -97,12 +97,11 @@ impl Pieces {
         self.end = 0;
     }
 
-    /// How they lie.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Takes what a read of so many bytes has left in [`Layout::places`].
+    /// Adds the payloads of a read of `length` bytes into [`Layout::places`].
     pub(crate) fn add_read(&mut self, mut length: usize) {
         while length > 0 {
             let part = length.min(self.layout.longest);
@@ -123,8 +122,8 @@ impl Pieces {
         &self.lengths[..self.count]
     }
 
-    /// Where a payload of no more than `longest` bytes is to go: behind the last one, if they fit into
-    /// one record. `None` when there is no room for another.
+    /// The position for a payload of at most `longest` bytes: directly behind the last one if both
+    /// fit into one record. `None` if there is no room for another one.
     pub(super) fn place(&self, longest: usize) -> Option<Place> {
         match self.lengths().last() {
             Some(last) if last.saturating_add(longest) <= self.layout.longest => Some(Place {
@@ -139,7 +138,7 @@ impl Pieces {
         }
     }
 
-    /// A payload has come to its place.
+    /// Adds a payload that is in its place.
     pub(super) fn add(&mut self, place: Place, length: usize) {
         match place.begins {
             _ if length == 0 => return,
@@ -154,9 +153,9 @@ impl Pieces {
     }
 }
 
-/// How many full records are moved at a time.
+/// The number of full records that are moved at a time.
 pub(super) const RECORDS: usize = MOST_PLACES;
 
-/// Two neighbours are longer than one record together, or they would be one, and no more is opened
-/// at a time than [`RECORDS`] full ones.
+/// Two neighbours together are longer than one record, or they would be one payload, and at most
+/// [`RECORDS`] full records are opened at a time.
 pub(super) const MOST_PIECES: usize = 2 * RECORDS + 1;

@@ -1,4 +1,4 @@
-//! What the peer is sent: payloads in records, and what the record layer says itself.
+//! The sending half: seals payloads, and the record layer's own messages.
 
 use tokio_rustls::rustls::{AlertDescription, ContentType};
 
@@ -11,7 +11,7 @@ use super::layout::{Layout, MOST_PIECES, Pieces};
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub keys: Keys,
-    /// After so many records a key has to be changed.
+    /// The number of records after which a key must be updated.
     pub limit: u64,
 }
 
@@ -21,20 +21,21 @@ impl Outbound {
         Self { keys, limit }
     }
 
-    /// Whether the keys must change before as many records as are sealed at a time.
+    /// Whether the keys must be updated before as many records as are sealed at a time.
     ///
-    /// A few more are always left for alerts, which must get out whatever happens.
+    /// A few records are always left for alerts, which must be sent in any case.
     pub(super) fn must_update(&self) -> bool {
         let sealed = self.keys.cipher.sequence();
         sealed.saturating_add(MOST_PIECES as u64) > self.limit.saturating_sub(KEPT_FOR_ALERTS)
     }
 
-    /// How payloads are to lie so that they can be sealed in place.
+    /// The layout of payloads that are sealed in place.
     pub(super) fn layout(&self) -> Layout {
         Layout::of(self.keys.suite)
     }
 
-    /// Seals the payloads that lie in `buffer` as [`Self::layout`] has them; how long the records are.
+    /// Seals the payloads in `buffer`, which are in the layout of [`Self::layout`]. Returns the
+    /// length of the records.
     pub(super) fn data(&mut self, pieces: &Pieces, buffer: &mut [u8]) -> Result<usize, Exhausted> {
         let mut length = 0;
         for &payload in pieces.lengths() {
@@ -45,7 +46,7 @@ impl Outbound {
         Ok(length)
     }
 
-    /// Appends a payload that lies elsewhere, in as many records as it takes.
+    /// Seals a payload from another buffer, in as many records as necessary, and appends them.
     pub(super) fn copy(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
         for part in payload.chunks(MAX_PAYLOAD) {
             self.append(ContentType::ApplicationData, part, out)?;
@@ -74,8 +75,8 @@ impl Outbound {
         self.append(ContentType::Alert, &alert, out)
     }
 
-    /// Appends a KeyUpdate and goes on with new keys (RFC 8446 §4.6.3). In TLS 1.2 there are none,
-    /// and the connection has come to its end.
+    /// Appends a KeyUpdate and switches to new keys (RFC 8446 §4.6.3). TLS 1.2 has no new keys, and
+    /// the connection must end.
     pub(super) fn key_update(
         &mut self,
         answer: Answer,

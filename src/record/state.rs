@@ -1,6 +1,6 @@
 //! A record layer as plain data, so that a connection can outlive its process.
 //!
-//! Compiled for tests and fuzzing alone until a process hands its connections to the next one.
+//! This is compiled only for tests and fuzzing, until processes can hand their connections over.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use super::inbound::{Inbound, Message, Patience, Role};
 use super::keys::{Keys, Material, cipher_of};
 use super::outbound::Outbound;
 
-/// Everything of a [`Layer`] but who keeps its tickets: what comes of them later is not kept.
+/// Everything in a [`Layer`] except the keeper of tickets: later tickets are not stored.
 ///
-/// It holds the keys of a live connection: whoever has it can read and forge what is said.
+/// It contains the keys of an open connection. With them, its data can be read and forged.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct State {
     role: Role,
@@ -49,7 +49,7 @@ impl Layer {
         }
     }
 
-    /// Goes on with an exported layer; `None` when the state does not fit together.
+    /// Continues an exported layer; `None` if the state is inconsistent.
     pub(crate) fn import(state: State) -> Option<Self> {
         Some(Self {
             inbound: Inbound::resumed(
@@ -65,7 +65,7 @@ impl Layer {
             updating: state.updating,
             asked: state.asked,
             is_mute: state.is_mute,
-            // Then there is nothing to go on with.
+            // After a fatal alert there is nothing to continue.
             given_up: None,
         })
     }

@@ -1,4 +1,4 @@
-//! What a record layer must get right, seen by a peer that can seal whatever it likes.
+//! The record layer, tested with a peer that can seal anything.
 
 mod client;
 mod known;
@@ -33,7 +33,7 @@ pub(crate) fn suites() -> impl Iterator<Item = Suite> {
         .flat_map(|version| AEADS.map(|aead| Suite { version, aead }))
 }
 
-/// The keys of one direction; the same `seed` gives the same ones.
+/// The keys of one direction. Equal seeds give equal keys.
 fn keys(suite: Suite, seed: u8) -> Keys {
     let secret = |length| Secret::new(vec![seed; length].into_boxed_slice());
     let iv = Iv::new([seed; 12]);
@@ -64,7 +64,7 @@ const CLIENTS: u8 = 1;
 const SERVERS: u8 = 2;
 
 impl Layer {
-    /// How many records the current keys have opened and sealed.
+    /// The number of records that the current keys have opened and sealed.
     pub(crate) fn sequences(&self) -> (u64, u64) {
         let of = |keys: &Keys| keys.cipher.sequence();
         (of(&self.inbound.keys), of(&self.outbound.keys))
@@ -75,20 +75,20 @@ impl Layer {
     }
 }
 
-/// A peer past its handshake that follows no rules but those of its keys.
+/// A peer after its handshake that violates rules as the test wants, with valid keys.
 pub(crate) struct Peer {
     ours: Outbound,
     theirs: Inbound,
-    /// Received, and not opened yet.
+    /// Received bytes that were not opened yet.
     pub unread: Vec<u8>,
 }
 
-/// A layer in the place of the server, and its peer.
+/// A layer in the role of the server, and its peer.
 pub(crate) fn pair(suite: Suite) -> (Layer, Peer) {
     pair_in(Role::Server, suite)
 }
 
-/// A layer in this place, and its peer in the other.
+/// A layer in this role, and its peer in the other one.
 pub(crate) fn pair_in(role: Role, suite: Suite) -> (Layer, Peer) {
     let (ours, theirs, other) = match role {
         Role::Server => (SERVERS, CLIENTS, Role::Client),
@@ -104,7 +104,7 @@ pub(crate) fn pair_in(role: Role, suite: Suite) -> (Layer, Peer) {
 }
 
 impl Peer {
-    /// One record of this content.
+    /// One record with this content.
     pub(crate) fn record(&mut self, kind: ContentType, payload: &[u8]) -> Vec<u8> {
         record(&mut self.ours.keys.cipher, kind, payload)
     }
@@ -123,7 +123,7 @@ impl Peer {
         self.record(ContentType::Alert, &CLOSE_NOTIFY)
     }
 
-    /// What the next record is, and what it says; `None` while it is not there.
+    /// The meaning and the content of the next record; `None` if it is not complete.
     pub(crate) fn next(&mut self) -> Option<(Received, Vec<u8>)> {
         let (header, mut record) = self.next_record()?;
         let received = self.theirs.receive(header, &mut record, 0, 0);
@@ -152,14 +152,14 @@ impl Peer {
         Some((header, std::mem::replace(&mut self.unread, rest)))
     }
 
-    /// How many records the layer's current keys have sealed.
+    /// The number of records that the layer's current keys have sealed.
     pub(crate) fn opened(&self) -> u64 {
         self.theirs.keys.cipher.sequence()
     }
 }
 
 impl Layer {
-    /// Opens records to the start of the buffer; how many bytes of payload lie there then.
+    /// Opens records to the start of the buffer. Returns the number of bytes of payload there.
     pub(crate) fn open_plain(
         &mut self,
         buffer: &mut [u8],
@@ -195,7 +195,7 @@ fn key_update(request: u8) -> [u8; 5] {
 
 const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
-/// Bytes of which no two stretches are alike.
+/// Bytes without a repetition.
 pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length as u32)
         .map(|index| (index.wrapping_mul(2_654_435_761) >> 19) as u8)

@@ -1,26 +1,26 @@
-//! What a server sends its client to resume the session with (RFC 8446 §4.6.1).
+//! Session tickets from a server (RFC 8446 §4.6.1).
 
 use std::fmt::Debug;
 
-/// Somebody who keeps tickets for later connections.
+/// Stores tickets for later connections.
 pub(crate) trait Keeper: Debug + Send {
-    /// Takes the body of a NewSessionTicket.
+    /// Stores the body of a NewSessionTicket.
     ///
     /// # Errors
     ///
-    /// It is none.
+    /// The body is not a NewSessionTicket.
     fn keep(&mut self, ticket: &[u8]) -> Result<(), Unreadable>;
 }
 
-/// A message that is not what its type says.
+/// A message whose body does not match its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unreadable;
 
-/// The tickets of a connection, for as long as somebody waits for them.
+/// The tickets of a connection, while they are waited for.
 #[derive(Debug)]
 pub(super) struct Tickets {
     keeper: Box<dyn Keeper>,
-    /// What has come of the next one; nothing of one that is too long to be kept.
+    /// The received part of the next ticket. Empty for a ticket that is too long to be stored.
     part: Vec<u8>,
 }
 
@@ -32,14 +32,14 @@ impl Tickets {
         }
     }
 
-    /// A part of a ticket of this length.
+    /// Adds a part of a ticket with this total length.
     pub(super) fn add(&mut self, length: usize, part: &[u8]) {
         if length <= LONGEST_KEPT {
             self.part.extend_from_slice(part);
         }
     }
 
-    /// The ticket is whole.
+    /// The ticket is complete.
     pub(super) fn keep(&mut self, length: usize) -> Result<(), Unreadable> {
         let ticket = std::mem::take(&mut self.part);
         match length {
@@ -49,5 +49,5 @@ impl Tickets {
     }
 }
 
-/// A session with a chain of certificates has a few KiB. What is longer is taken and not kept.
+/// A session with a certificate chain has a few KiB. A longer ticket is accepted but not stored.
 const LONGEST_KEPT: usize = 16 * 1024;

@@ -82,7 +82,7 @@ pub(crate) trait Endpoint {
     fn transmission(&mut self) -> Option<Transmission>;
 }
 
-/// How it goes on behind what was read.
+/// What comes after the bytes of a read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Then {
     More,

@@ -1,4 +1,4 @@
-//! A layer in the place of the client, with a server that follows no rules.
+//! A layer in the role of the client, with a server that may violate rules.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,7 +7,7 @@ use tokio_rustls::rustls::ContentType::{Alert as ALERT, Handshake as HANDSHAKE};
 
 use super::*;
 
-/// Keeps tickets in sight of the test.
+/// Stores tickets where the test sees them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -44,7 +44,7 @@ fn tickets_are_kept_however_they_come_and_forgotten_with_the_first_payload() {
             let (opened, _) = layer.open_plain(&mut record, &mut Vec::new());
             assert_eq!(opened.then, Then::More);
         }
-        // A part of the second one came with the end of the first.
+        // The beginning of the second one came with the end of the first.
         assert_eq!(kept.take(), tickets);
         assert!(kept.is_given_up());
         let mut record = [peer.record(HANDSHAKE, &ticket(b"more")), peer.data(b"w")].concat();
@@ -81,7 +81,7 @@ fn a_ticket_that_is_too_long_is_not_kept_and_one_that_is_none_is_refused() {
     assert_eq!(opened.then, refused(Alert::DecodeError));
 }
 
-/// A layer in the place of a client, and its server.
+/// A layer in the role of a client, and its server.
 fn client_with(kept: &Kept) -> (Layer, Peer) {
     let (mut layer, peer) = pair_in(Role::Client, TLS13);
     layer.inbound.tickets = Some(Box::new(Tickets::new(Box::new(kept.clone()))));
@@ -97,7 +97,7 @@ fn refused(alert: Alert) -> Then {
     Then::Refused(RecordRefusal::Broken(alert))
 }
 
-/// A message, and what the record layer makes of it in the place of the client and of the server.
+/// Messages, and the layer's reaction in the role of the client and of the server.
 fn messages() -> Vec<(Vec<u8>, Suite, Then, Then)> {
     vec![
         (
@@ -107,7 +107,7 @@ fn messages() -> Vec<(Vec<u8>, Suite, Then, Then)> {
             refused(Alert::UnexpectedMessage),
         ),
         (key_update(0).into(), TLS13, Then::More, Then::More),
-        // Behind a ticket, in the same record.
+        // After a ticket, in the same record.
         (
             [&ticket(b"one")[..], &key_update(0)].concat(),
             TLS13,
@@ -120,7 +120,8 @@ fn messages() -> Vec<(Vec<u8>, Suite, Then, Then)> {
             refused(Alert::UnexpectedMessage),
             refused(Alert::UnexpectedMessage),
         ),
-        // A CertificateRequest: nobody has offered to authenticate later (RFC 8446 §4.6.2).
+        // A CertificateRequest, although the client has not offered post-handshake authentication
+        // (RFC 8446 §4.6.2).
         (
             vec![13, 0, 0, 3, 0, 0, 0],
             TLS13,

@@ -1,4 +1,4 @@
-//! Records whose bytes are known, and how long a key lasts.
+//! Records with known bytes, and the lifetime of keys.
 
 use zeroize::ZeroizeOnDrop;
 
@@ -68,10 +68,10 @@ fn no_byte_of_a_record_can_be_changed() {
             ContentType::ApplicationData,
             b"word",
         );
-        // The header has tests of its own, and its length decides what else is read.
+        // The header has tests of its own, and its length decides how much is read.
         for at in (0..sealed.len()).filter(|at| !(1..HEADER).contains(at)) {
             let mut forged = sealed.clone();
-            // Of the type, so that it is another one that may come.
+            // For the type this gives another one that may occur.
             forged[at] ^= 1;
             let opened = match Header::of_whole_record(&forged, suite) {
                 Ok(header) => {
@@ -160,7 +160,7 @@ fn key_material_is_wiped_when_it_is_dropped() {
     }
 }
 
-/// In tests of its own, whatever this machine is: the two must not differ in a byte.
+/// Compared on every machine: the two must not differ in a byte.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn both_libraries_seal_alike_and_open_what_the_other_has_sealed() {
@@ -208,7 +208,8 @@ fn nothing_of_a_key_is_left_where_it_was() {
     use crate::record::aead::vaes;
 
     let memory = std::fs::File::open("/proc/self/mem").expect("our own memory");
-    // Which AES-256 has as its second round key, behind what the allocator writes into a free block.
+    // AES-256 uses the second half of the secret as its second round key. That is behind the bytes
+    // that the allocator writes into a free block.
     let secret: Vec<u8> = (0..32).map(|index| index * 7 + 1).collect();
     let key = vaes::Key::new(Aead::Aes256Gcm, &secret).expect("a key");
     let (address, length) = key.place();

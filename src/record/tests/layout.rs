@@ -1,9 +1,9 @@
-//! Payloads that are opened to where they can be sealed again.
+//! Payloads that are opened in the places where they can be sealed again.
 
 use super::*;
 
-/// Seals payloads of these lengths for the first layer, and has the second one seal what is opened; what its
-/// peer hears, and in how many records.
+/// Seals payloads of these lengths for the first layer, and has the second one seal what the first
+/// has opened. Returns what the second layer's peer receives, and in how many records.
 fn passed_on(from: Suite, to: Suite, lengths: &[usize]) -> (Vec<u8>, usize) {
     let ((mut reader, mut said), (mut writer, mut heard)) = (pair(from), pair(to));
     let all = bytes(lengths.iter().sum());

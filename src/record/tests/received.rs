@@ -1,4 +1,4 @@
-//! What each kind of record is taken for.
+//! The meaning of each kind of record.
 
 use tokio_rustls::rustls::AlertDescription as Alert;
 use tokio_rustls::rustls::ContentType::{
@@ -10,7 +10,7 @@ use super::*;
 type All = Result<Vec<Received>, RecordRefusal>;
 type Parsed = Result<Option<Header>, Alert>;
 
-/// What an inbound layer makes of these records, until it refuses one.
+/// The reactions of an inbound layer to these records, until it refuses one.
 fn receive(suite: Suite, records: &[(ContentType, &[u8])]) -> All {
     let mut inbound = Inbound::new(Role::Server, keys(suite, CLIENTS));
     let mut theirs = keys(suite, CLIENTS);
@@ -58,7 +58,8 @@ fn padding_is_taken_off_and_must_leave_a_type() {
     let mut theirs = keys(TLS13, CLIENTS);
     let mut inbound = Inbound::new(Role::Server, keys(TLS13, CLIENTS));
     let mut open = |inner: &[u8]| {
-        // The type is sealed behind the payload: what looks like one of 0 is one more of padding.
+        // The type follows the payload in the sealed part: a type of 0 looks like one more byte of
+        // padding.
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), inner);
         let header = Header::of_whole_record(&sealed, TLS13)?.expect("a whole record");
         inbound.receive(header, &mut sealed, 0, 0)
@@ -73,7 +74,7 @@ fn padding_is_taken_off_and_must_leave_a_type() {
 
 #[test]
 fn a_record_without_anything_in_it_is_refused() {
-    // Sealed by hand: nothing, not even a type.
+    // Sealed by hand, without content and type.
     for all_zero in [0, 1] {
         let mut theirs = keys(TLS13, CLIENTS);
         let mut sealed = record(&mut theirs.cipher, ContentType::from(0), &vec![0; all_zero]);
@@ -121,7 +122,7 @@ fn no_other_handshake_message_is_taken_after_the_handshake() {
         (TLS13, &[24, 0, 0, 2, 0, 0], Alert::DecodeError),
         (TLS13, &[24, 0, 0, 0], Alert::DecodeError),
         (TLS13, &[24, 1, 0, 1, 0], Alert::DecodeError),
-        // The record behind it has other keys, so nothing can be behind it in its own.
+        // The following record has other keys, so nothing may follow in the same record.
         (TLS13, &[24, 0, 0, 1, 0, 24], Alert::UnexpectedMessage),
         (
             TLS13,
@@ -188,7 +189,7 @@ fn a_change_cipher_spec_is_not_taken_after_the_handshake() {
         let received = receive(suite, &[(CCS, &[1])]);
         assert_eq!(received, broken(Alert::UnexpectedMessage), "{suite:?}");
     }
-    // In TLS 1.3 it comes in the clear, for the middleboxes.
+    // In TLS 1.3 it is unencrypted, for middleboxes.
     let in_the_clear = [20, 3, 3, 0, 1, 1];
     let header = Header::of_whole_record(&in_the_clear, TLS13);
     assert_eq!(header, Err(Alert::UnexpectedMessage));
@@ -206,7 +207,7 @@ fn alerts_are_told_apart() {
         (TLS12, &[2, 0], closed()),
         (TLS13, &[1, 90], nothing()),
         (TLS12, &[1, 90], nothing()),
-        // RFC 8446 §6: all others are errors in TLS 1.3, whatever they call themselves.
+        // RFC 8446 §6: all other alerts are errors in TLS 1.3, whatever their level.
         (TLS13, &[1, 41], given(Alert::NoCertificate)),
         (TLS12, &[1, 41], nothing()),
         (TLS13, &[2, 80], given(Alert::InternalError)),

@@ -1,4 +1,4 @@
-//! A layer in the place of the client, with rustls in that of the server.
+//! A layer in the role of the client, with rustls as the server.
 
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
@@ -16,11 +16,11 @@ use tokio_rustls::rustls::{
 use super::client::Kept;
 use super::*;
 
-/// rustls in the place of the server, past the handshake.
+/// rustls as the server, after the handshake.
 struct Server(ServerConnection);
 
 impl Server {
-    /// What it has to send, and the rest of what it has sealed.
+    /// Its output, and the rest of what it has sealed.
     fn sent(&mut self) -> Vec<u8> {
         let mut sent = Vec::new();
         while self.0.wants_write() {
@@ -48,8 +48,8 @@ impl Server {
     }
 }
 
-/// A layer that takes over from rustls's client, and its server; what that has sent behind the handshake comes
-/// first. Tickets go to the keeper.
+/// A layer that continues a connection of rustls's client, and the server. What the server sent
+/// after the handshake comes first. Tickets go to the keeper.
 fn handshake(suite: SupportedCipherSuite, keeper: Option<Box<dyn Keeper>>) -> (Layer, Server) {
     let log = Arc::new(Log::default());
     let name = ServerName::try_from("localhost").expect("a name");
@@ -158,7 +158,7 @@ fn suites_of_tls13() -> impl Iterator<Item = SupportedCipherSuite> {
     suites_of_rustls().into_iter().take(3)
 }
 
-/// Opens bytes one at a time: the payload, how it goes on, and the answers.
+/// Opens bytes one at a time. Returns the payload, what comes after it, and the answers.
 fn open_by_byte(layer: &mut Layer, bytes: &[u8]) -> (Vec<u8>, Then, Vec<u8>) {
     let (mut held, mut payload, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     let mut then = Then::More;
@@ -185,7 +185,7 @@ fn say(layer: &mut Layer, words: &[u8]) -> Vec<u8> {
 fn rustls_and_a_client_that_took_over_understand_each_other() {
     for suite in suites_of_rustls() {
         let (mut layer, mut server) = handshake(suite, None);
-        // Tickets that nobody waits for come first.
+        // First come tickets that are not waited for.
         let (payload, then, answers) = open_by_byte(&mut layer, &server.sent());
         assert_eq!((payload, then, answers), (vec![], Then::More, vec![]));
         for length in [1, 1_000, 40_000] {
@@ -216,7 +216,7 @@ fn keys_change_both_ways_between_rustls_and_a_client_that_took_over() {
                 (&b"word"[..], Then::More),
                 "{suite:?}"
             );
-            // It asks for ours, and has them.
+            // The server asks for new keys of ours, and gets them.
             assert_eq!(server.hear(&answers), Ok(vec![]), "{suite:?}");
             layer.all_was_sent();
             let up = say(&mut layer, b"answer");
