@@ -4,8 +4,8 @@ mod cli;
 
 use std::process::ExitCode;
 
-/// The allocator of glibc keeps the memory of a burst of connections. This one returns it to the
-/// system, also the memory that AWS-LC uses.
+/// glibc's allocator keeps the memory of a burst of connections. jemalloc returns it to the system, and
+/// AWS-LC uses it too.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

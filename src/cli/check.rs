@@ -1,4 +1,5 @@
-//! `vestibule check`: every problem of a configuration file, one a line, or what it comes to.
+//! `vestibule check`: prints every problem of a configuration file, one for each line, or a summary of
+//! the configuration.
 
 use std::fmt::Write as _;
 use std::io::{Write, stdout};
@@ -49,7 +50,7 @@ fn lines(args: &CheckArgs, label: &str, problems: &[Problem]) -> String {
             message,
             ..
         } = problem;
-        // A String takes whatever is written.
+        // Writing to a String cannot fail.
         let _ = writeln!(lines, "{file}:{line}:{column}: {label}{message}");
         lines
     })

@@ -1,8 +1,8 @@
-//! Waits for the commands that were started, and for whatever else becomes a child of this process.
+//! Waits for the commands that were started, and for every other child of this process.
 //!
-//! As PID 1 of a container it inherits the processes whose parents have ended. They stay in the process
-//! table until somebody waits for them, so all children are waited for, and those that were started
-//! here are told apart.
+//! As PID 1 of a container, this process inherits the processes whose parents have ended. They stay in
+//! the process table until their parent waits for them. So this module waits for all children and picks
+//! out those that it started.
 
 use std::collections::HashMap;
 use std::process::Child;
@@ -17,21 +17,22 @@ use tokio::sync::oneshot;
 pub(super) struct Children(Mutex<HashMap<i32, oneshot::Sender<WaitStatus>>>);
 
 impl Children {
-    /// How a child ends. To be asked in the same turn in which it was started: before it is waited for.
+    /// Returns a receiver for the exit status of `child`. Call it before the next await after the start
+    /// of `child`, so that [`Children::reap`] cannot collect the child first.
     pub(super) fn wait_for(&self, child: &Child) -> oneshot::Receiver<WaitStatus> {
         let (ended, has_ended) = oneshot::channel();
         self.table().insert(child.id().cast_signed(), ended);
         has_ended
     }
 
-    /// Waits for children for as long as it is polled; ends only if it cannot.
+    /// Waits for children as long as it is polled. Returns only if it cannot listen for SIGCHLD.
     pub(super) async fn reap(&self) -> anyhow::Error {
         let mut child = match signal(SignalKind::child()) {
             Ok(signal) => signal,
             Err(error) => return anyhow!(error).context("cannot listen for signals"),
         };
         loop {
-            // One signal may stand for many.
+            // One signal may stand for several children.
             while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
                 let started = self.table().remove(&pid.as_raw_nonzero().get());
                 if let Some(ended) = started {
@@ -47,9 +48,10 @@ impl Children {
     }
 }
 
-/// The signal that has killed a command, for people.
+/// The name of the signal that killed a command, for the log.
 ///
-/// Not SIGPIPE: so end most commands whose client has left, and the client decides how often.
+/// SIGPIPE is left out: most commands end with it when their client leaves, so clients would decide how
+/// many lines are logged.
 pub(super) fn killed_by(status: WaitStatus) -> Option<String> {
     let signal = status.terminating_signal()?;
     let name = match signal {

@@ -1,7 +1,7 @@
-//! `vestibule claim`: a worker for any program.
+//! `vestibule claim`: makes a worker of any program.
 //!
 //! ```text
-//! place among --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, stdin and stdout the socket
+//! permit of --max ─► ACCEPT at the gate ─► OK <facts> ─► COMMAND, with the socket as stdin and stdout
 //! ```
 
 use std::ffi::OsStr;
@@ -42,7 +42,7 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
     ensure_runnable(&args.command[0])?;
     runtime.block_on(async {
         let mut end = End::new().context("cannot listen for signals")?;
-        // There is no file to reopen, and the default is to kill.
+        // There is no file to reopen, but the default action of SIGUSR1 kills the process.
         let _reopen = signal(SignalKind::user_defined1()).context("cannot listen for signals")?;
         let running = TaskTracker::new();
         let children = Children::default();
@@ -52,18 +52,18 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
             error = &mut reaping => return Err(error.into()),
             _ = end.asked() => {}
         }
-        // What runs may end; nothing new is taken.
+        // Take no new connections; let the running commands end.
         running.close();
         tokio::select! {
             () = running.wait() => Ok(Exit::Clean),
             error = reaping => Err(error.into()),
-            // A second signal: what runs is left to itself.
+            // A second signal: stop waiting. The commands keep running.
             _ = end.asked() => Ok(Exit::Cut),
         }
     })
 }
 
-/// Serves connections until there is a reason to give up.
+/// Serves connections. Returns when it has to give up.
 async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> Failure {
     let places = Arc::new(Semaphore::new(args.max.get()));
     let mut pause = SHORTEST_PAUSE;
@@ -84,7 +84,7 @@ async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> F
                             drop(place);
                         });
                     }
-                    // The connection is lost with it, but the next one need not be.
+                    // This connection is lost. The next one may succeed.
                     Err(error) if is_for_now(&error) => {
                         stderr::say(&format_args!(
                             "vestibule: cannot run {:?}: {error}; trying again",
@@ -111,20 +111,20 @@ async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> F
     }
 }
 
-/// Says that a command was killed. What else became of it is its own to say.
+/// Reports that a signal killed a command. Other failures are reported by the command itself.
 fn report(what: &str, status: Option<WaitStatus>) {
     if let Some(signal) = status.and_then(killed_by) {
         stderr::say(&format_args!("vestibule: {what} was killed by {signal}"));
     }
 }
 
-/// As much of a connection's id as a log may have.
+/// The part of a connection's id that may be logged.
 fn short_id(facts: &Value) -> &str {
     let id = facts["id"].as_str().unwrap_or_default();
     id.get(..8).unwrap_or(id)
 }
 
-/// A command that cannot run would cost a connection each time it is tried.
+/// Checks in advance that the command can run: each failed attempt would cost a connection.
 fn ensure_runnable(command: &OsStr) -> Result<(), Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Box<dyn Iterator<Item = PathBuf>> = match command.as_bytes().contains(&b'/') {
@@ -143,7 +143,7 @@ fn ensure_runnable(command: &OsStr) -> Result<(), Failure> {
     )))
 }
 
-/// Whether there is merely no room for a process at the moment.
+/// Whether the process could not be started only because resources are short at the moment.
 fn is_for_now(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, ResourceBusy, WouldBlock};
     const EMFILE: i32 = 24;
@@ -153,7 +153,7 @@ fn is_for_now(error: &io::Error) -> bool {
 
 /// Why there is no connection.
 enum NotAccepted {
-    /// The gate is away, full or about to end: it may be back.
+    /// The gate is away, full or draining. Try again later.
     ForNow(String),
     Final(Failure),
 }
@@ -165,7 +165,8 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
         .await
         .map_err(|error| NotAccepted::ForNow(format!("cannot reach the gate {gate}: {error}")))?;
     let request = format!("ACCEPT {}\n", args.backend);
-    // The gate may have said no and closed already; then the answer is there to be read.
+    // The gate may have refused and closed already. Then the write fails, and the answer can still be
+    // read.
     let _ = stream.write_all(request.as_bytes()).await;
     let answer = answer(&stream).await;
     let answer = answer.map_err(|error| {
@@ -204,9 +205,9 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
     }
 }
 
-/// Comes to the gate. While its queue is full, a connect that does not wait fails at once (EAGAIN,
-/// connect(2)): then it waits in the kernel, which lets in those who wait in their order, and a few
-/// milliseconds after there is room.
+/// Connects to the gate. While the gate's backlog is full, a non-blocking connect fails at once
+/// (EAGAIN, connect(2)). A blocking connect then waits in the kernel, which admits waiting connects in
+/// order, a few milliseconds after there is room.
 async fn connect(gate: &Path) -> io::Result<UnixStream> {
     loop {
         match UnixStream::connect(gate).await {
@@ -215,7 +216,8 @@ async fn connect(gate: &Path) -> io::Result<UnixStream> {
         }
         let gate = gate.to_owned();
         match spawn_blocking(move || queue(&gate)).await? {
-            // Not for ever: a worker that is to stop waits for this.
+            // Blocks for `CONNECT_TIMEOUT` at most: the exit of this worker waits for the blocking
+            // call.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             connected => return UnixStream::from_std(connected?),
         }
@@ -224,7 +226,7 @@ async fn connect(gate: &Path) -> io::Result<UnixStream> {
 
 fn queue(gate: &Path) -> io::Result<StdUnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A Unix connect waits as long as a write may (unix(7)).
+    // A Unix connect blocks as long as a write may (unix(7)).
     socket.set_write_timeout(Some(IN_THE_QUEUE))?;
     socket.connect(&SockAddr::unix(gate)?)?;
     socket.set_write_timeout(None)?;
@@ -232,7 +234,7 @@ fn queue(gate: &Path) -> io::Result<StdUnixStream> {
     Ok(socket.into())
 }
 
-/// One line, read byte by byte: what follows it is the command's to read.
+/// Reads one line, byte by byte: the bytes after it belong to the command.
 async fn answer(stream: &UnixStream) -> io::Result<String> {
     let mut line = Vec::new();
     loop {
@@ -249,7 +251,7 @@ async fn answer(stream: &UnixStream) -> io::Result<String> {
     String::from_utf8(line).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Commands expect a stdin that waits.
+/// Makes the socket blocking: commands expect that of stdin.
 fn into_blocking(stream: UnixStream) -> io::Result<StdUnixStream> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
@@ -264,7 +266,7 @@ fn spawn(args: &ClaimArgs, stream: StdUnixStream, facts: &Value) -> io::Result<C
         Some(Value::Null) | None => String::new(),
         Some(other) => other.to_string(),
     };
-    // The command and its stdio are dropped here: our copies of the socket would keep the
+    // `Command` and its stdio are dropped here. Otherwise our copies of the socket would keep the
     // connection open after the child has closed its own.
     Command::new(&args.command[0])
         .args(&args.command[1..])

@@ -13,7 +13,7 @@ use super::stderr::{self, ABOUT_THE_LOG, PANIC, START, Stderr};
 pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     let filter = match from_environment()? {
         Some(filter) => filter,
-        // It was checked with the configuration.
+        // It was validated with the configuration.
         None => parse(filter.unwrap_or_default()).context("runtime.log")?,
     };
     let filter = filter

@@ -126,7 +126,7 @@ fn completions(shell: Shell) -> Result<Exit, Failure> {
     }
 }
 
-/// The exit codes of the contract.
+/// The exit codes; README and `--help` list them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Clean = 0,
@@ -141,7 +141,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What ended the command, in one line, and the code to exit with.
+/// Why the command failed, in one line, and the exit code.
 #[derive(Debug)]
 struct Failure {
     error: anyhow::Error,

@@ -1,4 +1,4 @@
-//! `vestibule run` and the demo: from a configuration to the end of its last connection.
+//! `vestibule run` and the demo: serves from a configuration until the last connection has ended.
 
 use std::path::{Path, PathBuf, absolute};
 
@@ -41,7 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     serve(source)
 }
 
-/// A path on the command line is relative to where the command was given.
+/// A path on the command line is relative to the current directory.
 fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
     Ok(absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?)
 }
@@ -77,14 +77,14 @@ fn not_bound(error: BindError) -> Failure {
     }
 }
 
-/// Runs this on the control thread; the workers make their own runtimes.
+/// Runs `work` on the control thread. The workers make their own runtimes.
 pub(super) fn control<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot make the control runtime")?;
     let done = runtime.block_on(work);
-    // Dropping it would wait for a read that was given up, on a disk or a network that hangs.
+    // Dropping the runtime would wait for reads that were given up because a disk or a network hangs.
     runtime.shutdown_background();
     done
 }

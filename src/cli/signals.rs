@@ -1,4 +1,4 @@
-//! What operators say to a running process with signals.
+//! The signals that operators send to a running process.
 
 use std::convert::Infallible;
 use std::io;
@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use vestibule::SupervisorHandle;
 
-/// What the operator says while it runs.
+/// The signals of `vestibule run`.
 pub(super) struct Signals {
     end: End,
     hangup: Signal,
@@ -25,11 +25,11 @@ impl Signals {
         })
     }
 
-    /// Has the supervisor do what the signals say: SIGHUP reloads, the first one that ends drains, a
-    /// second one cuts what is open then.
+    /// Calls the supervisor for each signal: SIGHUP reloads; SIGTERM, SIGINT and SIGQUIT drain, and a
+    /// second one closes the open connections.
     ///
-    /// The signals of an upgrade and of log rotation, whose default is to kill, are answered with what
-    /// they come to in this version.
+    /// This version has no upgrade and no log rotation. Their signals are caught and logged, because
+    /// their default action kills the process.
     pub(super) async fn steer(mut self, supervisor: SupervisorHandle) -> Infallible {
         loop {
             tokio::select! {
@@ -59,7 +59,7 @@ impl Signals {
     }
 }
 
-/// The signals that end: SIGTERM, SIGINT, and SIGQUIT, on which other servers drain.
+/// The signals that end the process: SIGTERM, SIGINT and SIGQUIT. Other servers drain on SIGQUIT too.
 pub(super) struct End {
     terminate: Signal,
     interrupt: Signal,
@@ -75,7 +75,7 @@ impl End {
         })
     }
 
-    /// Waits for one of them, and names it.
+    /// Waits for one of these signals, and returns its name.
     pub(super) async fn asked(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

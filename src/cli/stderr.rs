@@ -1,4 +1,4 @@
-//! Lines for stderr, which nobody may be reading: a bounded queue, and a thread that writes.
+//! Writes lines to stderr through a bounded queue and a thread, because stderr may not be read.
 //!
 //! ```text
 //! log lines, errors, panics ─► Queue ─► thread ─► stderr
@@ -28,17 +28,19 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use self::queue::{Queue, Room};
 
-/// The count of lost lines, and panics: no filter hides them.
+/// Targets of the count of lost lines, and of panics. No filter hides them.
 pub(super) const ABOUT_THE_LOG: &str = "vestibule::log";
 pub(super) const PANIC: &str = "vestibule::panic";
-/// Start-up, and why the process ends: it is never dropped, since scripts read it.
+/// Target of start-up lines, and of the reason why the process ends. They are never dropped, since
+/// scripts read them.
 pub(super) const START: &str = "vestibule::start";
 
-/// Starts the thread that writes, once. Panics take the same way from then on.
+/// Starts the thread that writes, if it does not run yet. From then on, panics are logged through the
+/// queue too.
 ///
 /// # Errors
 ///
-/// There is no room for a thread.
+/// The thread cannot be started.
 pub(super) fn start() -> io::Result<()> {
     static STARTED: OnceLock<Result<(), io::ErrorKind>> = OnceLock::new();
     let started = STARTED.get_or_init(|| {
@@ -53,12 +55,12 @@ pub(super) fn start() -> io::Result<()> {
     started.map_err(io::Error::from)
 }
 
-/// Writes why the process ends, of any length. [`flush`] waits for it.
+/// Writes the reason why the process ends. It may have any length. [`flush`] waits for it.
 pub(super) fn last_words(text: &impl Display) {
     put(text, Room::Needed);
 }
 
-/// Writes a line, or drops it where stderr is full.
+/// Writes a line. Drops it if the queue is full.
 pub(super) fn say(text: &impl Display) {
     put(text, Room::Bounded);
 }
@@ -66,17 +68,17 @@ pub(super) fn say(text: &impl Display) {
 fn put(text: &impl Display, room: Room) {
     match start() {
         Ok(()) => QUEUE.push(format!("{text}\n").as_bytes(), room, 1),
-        // Without a thread it may block; there is no other way left to say it.
+        // Without the thread this write may block, but there is no other way to report the error.
         Err(_) => drop(writeln!(io::stderr(), "{text}")),
     }
 }
 
-/// Waits until all that was said is written, as long as somebody reads it.
+/// Waits until all lines are written, as long as stderr takes them.
 pub(super) fn flush() {
     QUEUE.flush(PATIENCE, LONGEST_FLUSH);
 }
 
-/// For `tracing_subscriber`, which writes a line at a time.
+/// The writer for `tracing_subscriber`, which writes one line at a time.
 #[derive(Debug)]
 pub(super) struct Stderr;
 
@@ -95,7 +97,7 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-/// Takes one line.
+/// Takes one log line.
 #[derive(Debug)]
 pub(super) struct Line(Room);
 
@@ -110,7 +112,7 @@ impl Write for Line {
     }
 }
 
-/// Says, on the thread that writes, how many lines were lost.
+/// Reports how many lines were lost. Called on the thread that writes.
 fn report(dropped: u64) {
     STANDS_FOR.set(dropped);
     if has_log() {
@@ -122,7 +124,7 @@ fn report(dropped: u64) {
     }
 }
 
-/// Says what a panic says, and waits a little for it to be written: the process may be about to abort.
+/// Logs a panic, and waits a little until it is written: the process may be about to abort.
 fn say_panic(panic: &PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
     let location = panic.location().map(tracing::field::display);
@@ -141,7 +143,7 @@ fn say_panic(panic: &PanicHookInfo<'_>) {
     QUEUE.flush(PATIENCE_OF_A_PANIC, PATIENCE_OF_A_PANIC);
 }
 
-/// Writes all of it, however long that takes; also where another process made stderr non-blocking.
+/// Writes all bytes, however long that takes, also if another process made stderr non-blocking.
 fn write(mut bytes: &[u8]) -> io::Result<()> {
     let stderr = io::stderr();
     while !bytes.is_empty() {
@@ -161,7 +163,7 @@ fn write(mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The log is set up: what is to be said becomes one of its events.
+/// Log events are available from now on: panics and lost lines are reported as events.
 pub(super) fn log_starts() {
     HAS_LOG.store(true, Ordering::Relaxed);
 }
@@ -175,13 +177,13 @@ static HAS_LOG: AtomicBool = AtomicBool::new(false);
 static QUEUE: Queue = Queue::new();
 
 thread_local! {
-    /// For how many lost lines the next line of this thread stands.
+    /// The number of lost lines that the next line of this thread reports.
     static STANDS_FOR: Cell<u64> = const { Cell::new(0) };
 }
 
 /// How long an exit waits while stderr takes nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long an exit waits for a reader that is slow.
+/// How long an exit waits for a slow reader.
 const LONGEST_FLUSH: Duration = Duration::from_secs(3);
-/// The connections of a worker wait for it.
+/// Short, because the connections of the worker that panicked wait meanwhile.
 const PATIENCE_OF_A_PANIC: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! The bounded queue between those who log and the one thread that writes.
+//! The bounded queue between the threads that log and the one thread that writes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,30 +9,30 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// For the thread that writes.
+    /// Wakes the thread that writes.
     has_work: Condvar,
-    /// For those who wait until all is written.
+    /// Wakes the threads that wait until everything is written.
     has_written: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     lines: VecDeque<Line>,
-    /// Of the lines, and of those that are being written.
+    /// The bytes in `lines` and in the lines that are being written.
     bytes: usize,
-    /// Lines that were lost and not reported. While there are some, all others are dropped too: one
-    /// report for one gap.
+    /// Lines that were lost and not yet reported. While there are any, all other lines are dropped too,
+    /// so that each gap has one report.
     dropped: u64,
     /// Since when the output has taken nothing of what is being written.
     waits_since: Option<Instant>,
-    /// The last write failed: a report would be lost as well, and is not tried before a line.
+    /// The last write failed. A report would be lost as well, so the next line is tried first.
     is_broken: bool,
 }
 
 #[derive(Debug)]
 struct Line {
     bytes: Box<[u8]>,
-    /// 1, or the number in a report: so many are lost if this line is.
+    /// The number of lines that are lost if this line is: 1, or the number in a report.
     stands_for: u64,
 }
 
@@ -63,7 +63,7 @@ impl Queue {
         }
     }
 
-    /// Takes a line, or drops and counts it. Never waits for the output.
+    /// Queues a line, or drops and counts it. Never waits for the output.
     pub(super) fn push(&self, line: &[u8], room: Room, stands_for: u64) {
         let mut state = self.state();
         if room == Room::Bounded && !state.has_room(line.len()) {
@@ -79,7 +79,7 @@ impl Queue {
         self.has_work.notify_one();
     }
 
-    /// Writes what comes, for ever. `report` pushes a line that says how many were lost.
+    /// Writes lines for ever. `report` queues a line that says how many were lost.
     pub(super) fn write_all(
         &self,
         output: &mut impl FnMut(&[u8]) -> io::Result<()>,
@@ -128,8 +128,8 @@ impl Queue {
         self.has_written.notify_all();
     }
 
-    /// Waits until all is written: at most until the output has taken nothing for `patience`, and
-    /// for `longest` in any case.
+    /// Waits until everything is written. Gives up when the output has taken nothing for `patience`,
+    /// and after `longest` in any case.
     pub(super) fn flush(&self, patience: Duration, longest: Duration) {
         let start = Instant::now();
         let mut state = self.state();
@@ -152,7 +152,7 @@ impl Queue {
 
 impl State {
     fn has_room(&self, bytes: usize) -> bool {
-        // While the output is broken each line is tried, and may find it whole again.
+        // While the output is broken, each line is tried: the output may work again.
         let is_after_a_gap = self.dropped > 0 && !self.is_broken;
         let is_stuck = self
             .waits_since
@@ -161,7 +161,8 @@ impl State {
         !is_after_a_gap && self.bytes + bytes <= most
     }
 
-    /// What the thread that writes should do next. Lines go before the report of the gap behind them.
+    /// The next thing for the thread that writes. Lines are written before the report of the gap after
+    /// them.
     fn work(&mut self) -> Option<Work> {
         if self.dropped > 0 && !self.is_broken && self.bytes <= ROOM_AGAIN {
             return Some(Work::Report(std::mem::take(&mut self.dropped)));
@@ -185,20 +186,20 @@ impl State {
     }
 }
 
-/// PIPE_BUF: a pipe takes so many bytes whole or not at all, so that a process that ends in the
-/// middle leaves no half line.
+/// PIPE_BUF: a pipe takes up to this many bytes completely or not at all (pipe(7)), so that a process
+/// that ends in the middle of a write leaves no half line.
 const ATOMIC: usize = 4096;
 
-/// What waits for a reader that is merely slow: a second of debug lines of a busy machine.
+/// The limit while the reader is slow: about a second of debug lines on a busy machine.
 const MOST: usize = 4 << 20;
 
-/// When the output has taken nothing for this long, nobody reads it.
+/// If the output has taken nothing for this long, nobody reads it.
 const STUCK: Duration = Duration::from_secs(5);
 
-/// What waits for nobody: how the trouble began.
+/// The limit while nobody reads: enough for how the trouble began.
 const MOST_OF_STUCK: usize = 64 << 10;
 
-/// With so little left to write, lines are taken again.
+/// Lines are queued again when this little is left to write.
 const ROOM_AGAIN: usize = MOST_OF_STUCK / 2;
 
 #[cfg(test)]
@@ -209,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Writes until there is nothing left to do; what was written.
+    /// Writes until the queue is empty, and returns the output.
     fn written(queue: &Queue) -> String {
         let output = RefCell::new(Vec::new());
         while queue.state().bytes > 0 || queue.state().dropped > 0 {
@@ -248,7 +249,7 @@ mod tests {
         for _ in 0..MOST / 1024 + 7 {
             say(&queue, &line);
         }
-        // Small enough to fit, and behind the gap.
+        // Small enough to fit, but after the gap.
         say(&queue, "small");
         let first = written(&queue);
         say(&queue, "after");
