@@ -1,8 +1,9 @@
-//! Notices when files change, however that is done: written in place, renamed over, or behind a
-//! symbolic link that was swapped.
+//! Notices changes of files: written in place, replaced by a rename, or behind a symbolic link that was
+//! swapped.
 //!
-//! The kernel tells of most changes at once. Of a file on NFS, of one that is mounted into a container by
-//! itself, and when its limits are used up it tells nothing: so the files are compared now and then too.
+//! The kernel (inotify) reports most changes at once. It reports nothing for files on NFS, for a single
+//! file that is mounted into a container, and when its limits are used up. So the files are also
+//! compared at intervals.
 
 mod directories;
 #[cfg(test)]
@@ -23,10 +24,11 @@ use tracing::warn;
 use self::directories::wanted;
 use crate::sys::inotify::Inotify;
 
-/// Watches files.
+/// Watches files for changes.
 ///
-/// Not the files are watched but the directories that they, and the links on the way to them, are
-/// in: a file that is replaced by another is another one (inotify(7)).
+/// It watches the directories of the files, and of the symbolic links on their paths, and not the files
+/// themselves: inotify follows a file and not its path, so it would miss a file that is replaced
+/// (inotify(7)).
 ///
 /// ```no_run
 /// # async fn example(config: vestibule::Config) -> Result<(), Box<dyn std::error::Error>> {
@@ -37,39 +39,43 @@ use crate::sys::inotify::Inotify;
 /// ```
 #[derive(Debug)]
 pub struct Watch {
-    /// `None` while the kernel has none for us.
+    /// `None` if the kernel gives us no instance.
     inotify: Option<Inotify>,
-    /// Whether it was said that the kernel does not tell of all.
+    /// Whether the log says already that the kernel does not report all changes.
     is_said: bool,
-    /// As they were last.
+    /// The files as they were at the last look.
     files: Vec<FileState>,
     directories: BTreeSet<PathBuf>,
-    /// How often they are compared though nothing was told of.
+    /// How often the files are compared if the kernel reports nothing.
     interval: Duration,
 }
 
-/// A file, and what tells it from others that may come to be in its place.
+/// The state of the file at a path: which file it is, and when it changed.
+///
+/// Two states are equal if they have the same path, and the same file unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileState {
     path: PathBuf,
-    /// `None` is no file.
+    /// `None` if there is no file.
     print: Option<Print>,
 }
 
-/// Times are in seconds and nanoseconds.
+/// What tells one state of a file from another. Times are in seconds and nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Print {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    /// Nobody can set it back, as `cp -p` does with the other; and a file that may be read at last
-    /// is another in nothing else. A hard link to it changes it too: that reload does no harm.
+    /// The time of the last change of the content or the metadata. `modified` can be set back, as `cp
+    /// -p` does; this time cannot. It is also the only thing that changes when a file becomes readable.
+    /// A hard link to the file changes it too: that causes a reload that does no harm.
     changed: (i64, i64),
 }
 
 impl FileState {
-    /// The file as it is now, or that there is none.
+    /// Reads the state of the file at `path` from the file system. A file that is missing, or that
+    /// cannot be accessed, is a state too. Blocks on the file system.
     pub fn of(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let print = metadata(&path).ok().map(|data| Print {
@@ -82,7 +88,7 @@ impl FileState {
         Self { path, print }
     }
 
-    /// Where it is.
+    /// The path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -93,14 +99,15 @@ impl FileState {
 }
 
 impl Watch {
-    /// Begins to watch for files that are not as given. Those that were not there are waited for.
+    /// Watches for changes since the given states. Files that do not exist yet are watched for too.
     ///
-    /// Where the kernel does not tell of changes, as on NFS or when fs.inotify.max_user_instances are in
-    /// use, they are noticed within 15 s.
+    /// Changes that the kernel does not report are noticed within 15 s, for example on NFS, or when
+    /// fs.inotify.max_user_instances are in use. Call it in a tokio runtime: outside, inotify starts
+    /// with the first [`changed`](Self::changed).
     pub fn new(files: &[FileState]) -> Self {
         Self {
-            // Now, and not when clients may have all descriptors. If it cannot be had, the first look
-            // says why.
+            // Open inotify now: later, clients may hold all descriptors. If that fails, `changed` logs
+            // the reason.
             inotify: Handle::try_current().ok().and_then(|_| Inotify::new().ok()),
             is_said: false,
             files: files.to_vec(),
@@ -114,33 +121,33 @@ impl Watch {
         self.files = files.to_vec();
     }
 
-    /// Waits until one of the files is another than it was, and then until they have been left alone
-    /// for a moment: a certificate and its key are two files.
+    /// Waits until a file has changed, and then until all files were left alone for 250 ms (at most 5
+    /// s): a certificate and its key are two files.
     ///
     /// # Cancel safety
     ///
-    /// Safe: a change that was noticed meanwhile is noticed again.
+    /// Cancel safe: a change that was noticed but not returned is noticed by the next call.
     pub async fn changed(&mut self) {
         loop {
-            // There may be other directories on the way than there were.
+            // The path may lead through other directories than before.
             let wanted = self.look(|files| wanted(&files)).await;
             let is_new = wanted != self.directories;
             self.watch(wanted);
-            // Also what has changed before anybody watched.
+            // This also finds changes from before the watch.
             if self.now().await != self.files {
                 break;
             }
-            // Of what came after the look and before the watch no event tells.
+            // No event reports a change between the look and the start of the watch, so look again.
             if !is_new {
                 let _ = timeout(self.interval, self.event()).await;
             }
-            // There may be others who write in these directories all the time.
+            // Limits the looks per second if other programs write into these directories all the time.
             sleep(QUIET).await;
         }
         self.settle().await;
     }
 
-    /// Waits until nothing happens, and takes the files as they are then.
+    /// Waits until nothing changes any more, and stores the state of the files at that time.
     async fn settle(&mut self) {
         let patience = Instant::now() + PATIENCE;
         let mut last = self.now().await;
@@ -164,13 +171,13 @@ impl Watch {
             .await
     }
 
-    /// Asks the file system, which may take its time where it is another machine's.
+    /// Asks the file system on a blocking thread: a network file system may be slow.
     async fn look<T: Default + Send + 'static>(
         &self,
         ask: impl FnOnce(Vec<FileState>) -> T + Send + 'static,
     ) -> T {
         let files = self.files.clone();
-        // It panics for nothing that is in a file system, and has no answer when the runtime ends.
+        // `ask` does not panic on the content of a file system. The task fails if the runtime ends.
         let asked = spawn_blocking(move || ask(files)).await;
         asked.unwrap_or_default()
     }
@@ -189,7 +196,7 @@ impl Watch {
         self.directories = directories;
     }
 
-    /// Waits until something happens in one of the directories, for ever where the kernel does not tell.
+    /// Waits for an event in one of the directories. Waits for ever if the kernel reports nothing.
     async fn event(&mut self) {
         if let Some(inotify) = &self.inotify {
             match inotify.event().await {
@@ -203,7 +210,7 @@ impl Watch {
         std::future::pending().await
     }
 
-    /// Says once why changes are noticed late, and what helps.
+    /// Logs once why changes are noticed late, and what helps.
     fn say(&mut self, what: &str, error: &io::Error) {
         if std::mem::replace(&mut self.is_said, true) {
             return;
@@ -228,12 +235,11 @@ impl Watch {
     }
 }
 
-/// Long enough for who copies a certificate and then its key.
+/// Long enough for a copy of a certificate and then of its key.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// Whoever never stops writing is not waited for.
+/// A program that never stops writing is waited for no longer than this.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A certificate that was put on NFS is served a quarter of a minute later, and a thousand files are a
-/// thousand system calls.
+/// A certificate on NFS is served at most 15 s later. A comparison costs one system call for each file.
 const INTERVAL: Duration = Duration::from_secs(15);

@@ -1,4 +1,4 @@
-//! In which directories something has to happen for other files to be at some paths.
+//! Finds the directories to watch for a change of the files at some paths.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
@@ -10,17 +10,18 @@ use super::FileState;
 pub(super) fn wanted(files: &[FileState]) -> BTreeSet<PathBuf> {
     let mut parents = HashSet::new();
     let files = files.iter().map(|file| &file.path);
-    // There may be thousands in one directory, and to all that are no links it is the same way.
+    // There may be thousands of files in one directory. They all have the same path to it, except
+    // links.
     let files = files.filter(|file| parents.insert(file.parent()) || file.is_symlink());
     files.flat_map(|file| directories(file)).collect()
 }
 
-/// Where something has to happen for another file to be at this path: in the directory that the file
-/// is in, and in those of each link on the way and of what it leads to. If the way ends early, where
-/// it ends.
+/// The directories where a change can put another file at this path: the file's own directory, and the
+/// directory of each symbolic link on the path and of its target. If a part of the path does not exist,
+/// the last directory that exists.
 pub(super) fn directories(file: &Path) -> BTreeSet<PathBuf> {
     let mut directories = BTreeSet::new();
-    // The way so far, without links; so that what is above it is its parent.
+    // The path so far, with links resolved, so that `..` is its parent.
     let mut at = PathBuf::new();
     let mut ahead = steps(&absolute(file).unwrap_or_else(|_| file.to_owned()));
     let mut links = 0;
@@ -53,7 +54,7 @@ struct Step {
     is_last: bool,
 }
 
-/// The last comes first, as on a stack.
+/// The steps of a path in reverse order, as a stack.
 fn steps(path: &Path) -> Vec<Step> {
     let names = path.components().rev().enumerate();
     let steps = names.map(|(index, name)| Step {
@@ -63,5 +64,5 @@ fn steps(path: &Path) -> Vec<Step> {
     steps.collect()
 }
 
-/// As the kernel follows them (path_resolution(7)).
+/// The kernel's limit (path_resolution(7)).
 const MOST_LINKS: usize = 40;

@@ -1,4 +1,4 @@
-//! Files that change in every way that they can.
+//! Files that change in every possible way.
 
 use std::fs::{File, create_dir, create_dir_all, remove_dir_all, rename, write};
 use std::os::unix::fs::symlink;
@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use super::directories::directories;
 use super::*;
 
-/// Changes something once the watch waits, and waits until that is noticed.
+/// Makes a change once the watch waits, and waits until the watch notices it.
 async fn noticed(watch: &mut Watch, change: impl Future<Output = ()>) {
     let both = async { tokio::join!(biased; watch.changed(), change) };
     let both = timeout(Duration::from_secs(10), both).await;
@@ -26,7 +26,7 @@ fn site_of(content: &str) -> (tempfile::TempDir, PathBuf) {
     (site, path)
 }
 
-/// Makes the link, in the place of the one that is there.
+/// Makes a link and replaces the one that is there.
 fn link(target: &str, at: &Path) {
     let beside = at.with_extension("new");
     symlink(target, &beside).unwrap();
@@ -58,7 +58,7 @@ async fn a_file_is_noticed_whose_directories_are_removed_and_made_again_one_by_o
     write(&file, "").unwrap();
     let mut watch = Watch::new(&[FileState::of(&file)]);
     noticed(&mut watch, async { remove_dir_all(&outer).unwrap() }).await;
-    // Each in a moment of its own: what is noticed of the first must not be what shows the last.
+    // With pauses, so that the watch handles each step by itself.
     let again = async {
         create_dir(&outer).unwrap();
         sleep(3 * QUIET).await;
@@ -77,7 +77,7 @@ async fn a_file_written_in_place_with_its_size_and_time_kept_is_noticed() {
     let modified = metadata(&file).unwrap().modified().unwrap();
     let mut watch = Watch::new(&[FileState::of(&file)]);
     let keep = async {
-        // File systems may know no moment shorter than a tick.
+        // The clock of a file system may be coarse.
         sleep(QUIET).await;
         write(&file, "two").unwrap();
         let file = File::options().write(true).open(&file).unwrap();
@@ -86,7 +86,7 @@ async fn a_file_written_in_place_with_its_size_and_time_kept_is_noticed() {
     noticed(&mut watch, keep).await;
 }
 
-/// A watch whose directories the kernel tells nothing of, as on NFS.
+/// A watch for directories where the kernel reports nothing, as on NFS.
 fn deaf(file: &Path) -> Watch {
     let mut watch = Watch::new(&[FileState::of(file)]);
     watch.interval = Duration::from_millis(100);
@@ -97,7 +97,7 @@ fn deaf(file: &Path) -> Watch {
 async fn a_change_that_the_kernel_does_not_tell_of_is_noticed() {
     let (_site, at) = site();
     let (_other, elsewhere) = site_of("mounted by itself");
-    // Written in another directory than the one that is watched: a hard link has both.
+    // Written through a hard link in another directory, which is not watched.
     let file = at.join("srv.pem");
     std::fs::hard_link(elsewhere.join("srv.pem"), &file).unwrap();
     let mut watch = deaf(&file);
@@ -155,7 +155,7 @@ fn each_link_on_the_way_is_watched_where_it_is_and_where_it_leads() {
         ("r1/certs/srv.pem/none", &["r1/certs"]),
     ] {
         let expected: BTreeSet<PathBuf> = expected.iter().map(|it| at.join(it)).collect();
-        // A slash at the end makes no difference to a path.
+        // Paths that differ only in a slash at the end are equal.
         assert_eq!(directories(&at.join(path)), expected, "{path}");
     }
 }
