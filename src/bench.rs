@@ -1,10 +1,12 @@
-//! What benches/ measure: a TLS connection in memory, and the parts that have no door of their own.
+//! What the benchmarks in benches/ measure: a TLS connection in memory, and parts that have no public
+//! API.
 //!
 //! ```text
-//! Client (rustls) ── front ── Proxy: what a connection runs ── back ── whoever calls
+//! Client (rustls) ── front ── Proxy: what a connection runs ── back ── the caller
 //! ```
 //!
-//! Nothing here waits: the proxy's side is polled by hand, in [`turn`] alone, when there is something
+//! Nothing here waits. [`turn`] polls the proxy's side by hand when the proxy has something to do, and
+//! nothing else polls it.
 //! for it to do.
 
 mod ledger;
@@ -44,25 +46,26 @@ use crate::wire::{Peer, Wire};
 pub struct Front {
     acceptor: TlsAcceptor,
     client: Arc<ClientConfig>,
-    /// Never driven: its clock is all that is wanted.
+    /// Never driven: only its clock is needed.
     runtime: Arc<Runtime>,
 }
 
-/// Which handshakes a client's are.
+/// Whether the handshakes of a client resume a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sessions {
-    /// All full.
+    /// Every handshake is a full one.
     New,
-    /// All but the first resume the one before.
+    /// Each handshake, except the first, resumes the session of the previous one.
     Resumed,
 }
 
 impl Front {
     /// Clients that offer `suite` and X25519, and nothing else.
     ///
+    ///
     /// # Panics
     ///
-    /// As all here: when anything is not as it must be.
+    /// If the set-up fails. This holds for every function in this module.
     pub fn new(suite: SupportedCipherSuite, sessions: Sessions) -> Self {
         let certificate = Certificate::for_development().expect("it is tested");
         let secret = TicketSecret::random().expect("random bytes");
@@ -75,7 +78,7 @@ impl Front {
         }
     }
 
-    /// Performs a handshake and joins the client to the backend's line.
+    /// Performs a handshake and connects the client to the backend's line.
     pub fn meet(&self) -> Meeting {
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(Arc::clone(&self.client), name).expect("a client");
@@ -126,7 +129,7 @@ async fn secure(acceptor: &TlsAcceptor, wire: Line) -> Joint<Records<Line>> {
     Joint::new(Records::new(io, start).expect("a suite of ours"))
 }
 
-/// Of clients that offer `suite` and X25519, and nothing else.
+/// The configuration of clients that offer `suite` and X25519, and nothing else.
 pub fn client(suite: SupportedCipherSuite, sessions: Sessions) -> Arc<ClientConfig> {
     let version = match suite {
         SupportedCipherSuite::Tls12(_) => &TLS12,
@@ -151,19 +154,19 @@ pub fn client(suite: SupportedCipherSuite, sessions: Sessions) -> Arc<ClientConf
     Arc::new(config)
 }
 
-/// A connection past its handshake.
+/// A connection after its handshake.
 #[derive(Debug)]
 pub struct Meeting {
-    /// Its one end.
+    /// The client's end.
     pub client: Client,
-    /// What is between the client and the caller, who is the backend.
+    /// The proxy, between the client and the caller. The caller is the backend.
     pub proxy: Proxy,
     /// How long the proxy's part of the handshake took.
     pub handshake: Duration,
 }
 
 impl Meeting {
-    /// The client says something and hears it back.
+    /// The client sends a message, and the backend echoes it.
     pub fn echo(&mut self, message: &[u8]) {
         let record = self.client.seal(message);
         let up = self.proxy.open(&record);
@@ -173,17 +176,17 @@ impl Meeting {
     }
 }
 
-/// A client: rustls.
+/// The client, which uses rustls.
 #[derive(Debug)]
 pub struct Client(ClientConnection);
 
 impl Client {
-    /// Whether its handshake was a resumed one.
+    /// Whether its handshake resumed a session.
     pub fn has_resumed(&self) -> bool {
         self.0.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// `message`, in records.
+    /// Encrypts `message` into records.
     pub fn seal(&mut self, message: &[u8]) -> Vec<u8> {
         self.0.writer().write_all(message).expect("it takes all");
         let mut records = Vec::new();
@@ -193,7 +196,7 @@ impl Client {
         records
     }
 
-    /// What is in these records.
+    /// Decrypts records and returns their payload.
     pub fn open(&mut self, mut records: &[u8]) -> Vec<u8> {
         let mut message = Vec::new();
         while !records.is_empty() {
@@ -243,14 +246,14 @@ impl Proxy {
         });
     }
 
-    /// Receives records from the client; what the backend gets.
+    /// Receives records from the client. Returns the bytes that the backend gets.
     pub fn open(&mut self, records: &[u8]) -> Vec<u8> {
         self.front.0.borrow_mut().incoming.extend(records);
         assert!(self.turn().is_pending());
         self.back.take()
     }
 
-    /// Receives bytes from the backend; what the client gets.
+    /// Receives bytes from the backend. Returns the records that the client gets.
     pub fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.back.0.borrow_mut().incoming.extend(bytes);
         assert!(self.turn().is_pending());
@@ -269,22 +272,22 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-/// All that the proxy does, it does in here, and nobody else does anything in here:
-/// benches/guard/run counts the instructions of this function by its name.
+/// The proxy does all of its work in this function, and nothing else runs here: benches/guard/run
+/// counts the instructions of this function by its name.
 #[inline(never)]
 fn turn(life: Pin<&mut dyn Future<Output = ()>>) -> Poll<()> {
     life.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A stream in memory, of which whoever has the other handle is the other end.
+/// One end of a stream in memory. A clone of the handle is the other end.
 #[derive(Clone, Debug, Default)]
 struct Line(Rc<RefCell<Bytes>>);
 
 #[derive(Debug, Default)]
 struct Bytes {
-    /// To be read by the proxy.
+    /// Bytes for the proxy to read.
     incoming: Vec<u8>,
-    /// Written by it.
+    /// Bytes that the proxy wrote.
     outgoing: Vec<u8>,
 }
 
@@ -338,7 +341,7 @@ impl Wire for Line {
     }
 }
 
-/// Rules of which each names a server, and a client for the last one's.
+/// Routing rules, one for each server name, and a client that asks for the last name.
 #[derive(Debug)]
 pub struct Rules {
     routes: Routes,
@@ -346,7 +349,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// So many.
+    /// Makes `count` rules.
     pub fn new(count: usize) -> Self {
         let name = |number| format!("server-{number}.example.com");
         let rule = |number| Rule {
@@ -372,5 +375,5 @@ impl Rules {
     }
 }
 
-/// Of the timers that production has: they are there, and do not fire.
+/// For the timers that production has. They exist here too, and never fire.
 const LONG: Duration = Duration::from_secs(600);

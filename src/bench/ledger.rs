@@ -1,4 +1,4 @@
-//! A ledger with connections in it, without the connections.
+//! A ledger with entries for connections, without the connections.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use crate::id::Id;
 use crate::identity::Identity;
 use crate::ledger::{ConnectionFilter, Ledger, LedgerRecord, Via};
 
-/// So many open connections: each from an address of its own, with an identity that nine others have too,
-/// to one of a hundred backends.
+/// Open connections. Each has its own peer address, shares its identity with nine others, and goes to
+/// one of a hundred backends.
 #[derive(Debug)]
 pub struct OpenConnections {
     ledger: Arc<Ledger>,
@@ -17,20 +17,20 @@ pub struct OpenConnections {
 }
 
 impl OpenConnections {
-    /// Opens so many.
+    /// Opens `count` connections.
     pub fn new(count: u32) -> Self {
         let ledger = Arc::new(Ledger::default());
         let records = (0..count).map(|number| open(&ledger, number)).collect();
         Self { ledger, records }
     }
 
-    /// Opens one more, and closes it.
+    /// Opens one more connection and closes it.
     pub fn open_and_close(&self) {
         let number = u32::MAX;
         drop(open(&self.ledger, number));
     }
 
-    /// A connection that is found by what it alone has.
+    /// Filters that match one connection.
     pub fn one(&self) -> [(&'static str, ConnectionFilter); 2] {
         let number = self.records.len() as u32 / 2;
         let id = self.records[number as usize].entry().id;
@@ -40,7 +40,7 @@ impl OpenConnections {
         ]
     }
 
-    /// Connections that have something in common.
+    /// Filters that match several connections.
     pub fn some(&self) -> [(&'static str, ConnectionFilter); 2] {
         [
             (
@@ -51,7 +51,7 @@ impl OpenConnections {
         ]
     }
 
-    /// How many are found.
+    /// The number of connections that match `filter`.
     pub fn find(&self, filter: &ConnectionFilter) -> usize {
         self.ledger.find(filter).len()
     }
