@@ -1,4 +1,4 @@
-//! The configuration: read once into what the mechanisms take, with every problem in one go.
+//! The configuration: parses and checks TOML, and reports every problem at once.
 
 mod client_mode;
 mod decode;
@@ -53,9 +53,9 @@ use crate::tls::certs::Certificate;
 use crate::watch::FileState;
 use crate::{gate, limits, relay, tls};
 
-/// A configuration that has been checked: files read, names resolved, certificates matched.
+/// A checked configuration: its files are read, and its certificates match their keys.
 ///
-/// It is read from TOML, a file ([`Config::from_file`]) or a string (`parse`), or built in code
+/// It is read from TOML, from a file ([`Config::from_file`]) or a string (`parse`), or built in code
 /// ([`Config::builder`]).
 ///
 /// ```
@@ -81,9 +81,9 @@ pub struct Config {
     pub(crate) runtime: Runtime,
     pub(crate) limits: limits::AdmissionSettings,
     pub(crate) timeouts: Timeouts,
-    /// How long a drain may take; `None` is unlimited.
+    /// How long a drain may take. `None` is unlimited.
     pub(crate) drain: Option<Duration>,
-    /// TCP_USER_TIMEOUT of every TCP connection.
+    /// How long a TCP peer may leave bytes or keepalives unacknowledged. `None` is unlimited.
     pub(crate) unacknowledged: Option<Duration>,
     pub(crate) gate: Option<gate::GateSettings>,
     pub(crate) listeners: Vec<Listener>,
@@ -98,26 +98,26 @@ pub struct Config {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Runtime {
-    /// `None`: as many as the process may use CPUs.
+    /// `None`: one for each CPU that this process may use.
     pub workers: Option<usize>,
-    /// `None`: in the user's runtime directory, or fresh.
+    /// `None`: `$XDG_RUNTIME_DIR/vestibule`, or a fresh directory.
     pub directory: Option<PathBuf>,
     pub log: Option<String>,
     pub log_format: LogFormat,
-    /// Of all listeners with TLS.
+    /// Who processes TLS records, for all listeners and backends with TLS.
     pub engine: Engine,
-    /// Whether the memory may be dumped, with the keys that are in it.
+    /// Whether core dumps are allowed; they contain the private keys.
     pub core_dumps: bool,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }
 
@@ -126,20 +126,23 @@ pub(crate) struct Listener {
     pub name: String,
     pub address: Address,
     pub tls: Option<tls::AcceptorSettings>,
-    /// Who may connect, where it is a Unix socket.
+    /// The permissions of a Unix socket.
     pub access: Access,
-    /// Of a listener behind load balancers.
+    /// The trusted load balancers. `None`: the listener accepts no PROXY protocol.
     pub proxies: Option<Trusted>,
 }
 
 impl Config {
-    /// Begins to build a configuration in code. [`ConfigBuilder`] has an example.
+    /// Starts to build a configuration in code. [`ConfigBuilder`] has an example.
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
     }
 
-    /// Reads a file. Relative paths in it are relative to its directory. Where none of the files is
-    /// there and all are in the working directory, they are relative to that, with a warning.
+    /// Reads a configuration file, and the files that it names. Blocks on the file system.
+    ///
+    /// Relative paths in it are relative to its directory. If none of its relative files exists there,
+    /// and all of them exist in the working directory, they are relative to the working directory, with
+    /// a warning.
     ///
     /// # Errors
     ///
@@ -157,9 +160,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads a file again, whose relative paths are relative to the [`base`](Self::base) that was
-    /// found the first time: whatever becomes of its files, those of another directory are not taken
-    /// for them.
+    /// Reads a configuration file again, with the [`base`](Self::base) that was found the first time.
+    /// So its relative paths never change their meaning, even if files are removed.
     ///
     /// # Errors
     ///
@@ -170,12 +172,12 @@ impl Config {
         Self::of_text(&path.display(), &text, base, Some(itself))
     }
 
-    /// What relative paths are relative to; empty for the working directory.
+    /// The directory for the relative paths. An empty path is the working directory.
     pub fn base(&self) -> &Path {
         &self.base
     }
 
-    /// TLS on 127.0.0.1:8443 with the development certificate, and the hello page behind it.
+    /// The demo: TLS on 127.0.0.1:8443 with the development certificate, and the built-in hello page.
     pub fn demo() -> Self {
         let certificate =
             Certificate::for_development().expect("the compiled-in certificate is tested");
@@ -186,56 +188,56 @@ impl Config {
         Self::of_one(address, Some(certificate), To::Hello, None)
     }
 
-    /// How long a drain may take, `timeouts.drain`; `None` is unlimited.
+    /// `timeouts.drain`: how long a drain may take. `None` is unlimited.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.drain
     }
 
-    /// The files that were read for it, as they were: itself, certificates, keys, revocation lists,
-    /// secrets.
+    /// The files that were read, in the state in which they were read: the configuration file itself,
+    /// certificates, keys, revocation lists and secrets.
     pub fn files(&self) -> &[FileState] {
         &self.files
     }
 
-    /// What an operator will have to see to, such as a certificate that expires within 14 days.
+    /// Problems that need attention later, such as a certificate that expires within 14 days.
     pub fn warnings(&self) -> &[Problem] {
         &self.warnings
     }
 
-    /// Certificates that peers refuse: they have expired, or an authority of their chain may not issue
-    /// them. They are served all the same.
+    /// Certificates that peers refuse, because they have expired, or because an authority of their
+    /// chain may not issue them. A proxy serves them all the same.
     pub fn expired(&self) -> &[Problem] {
         &self.expired
     }
 
-    /// What would keep a start from binding an address on this machine now, such as a directory that
-    /// is not there: it may be by then. The first call looks up the names of hosts, and may take as long
-    /// as that.
+    /// Conditions that would keep a start from binding an address on this machine now, such as a
+    /// missing directory. They may have changed by the time of the start. The first call resolves host
+    /// names, and blocks meanwhile.
     pub fn unready(&self) -> &[Problem] {
         self.unready.all()
     }
 
-    /// The listeners, their certificates and the backends, for people.
+    /// Describes the listeners, their certificates and the backends, for people.
     pub fn summary(&self) -> Summary<'_> {
         Summary::of(self)
     }
 
-    /// Whether a backend is one for workers, who come to a gate.
+    /// Whether a backend has `to = "gate"`, so that a gate is needed.
     pub(crate) fn is_claimed(&self) -> bool {
         self.backends.iter().any(|backend| backend.to == To::Gate)
     }
 
-    /// What to log, `runtime.log`, in the syntax of `RUST_LOG`.
+    /// `runtime.log`: the log filter, in the syntax of `RUST_LOG`.
     pub fn log(&self) -> Option<&str> {
         self.runtime.log.as_deref()
     }
 
-    /// How log lines look, `runtime.log_format`.
+    /// `runtime.log_format`: the format of log lines.
     pub fn log_format(&self) -> LogFormat {
         self.runtime.log_format
     }
 
-    /// `itself` is the file that the text is from.
+    /// `itself` is the file with the text, if there is one.
     fn of_text(
         name: &dyn Display,
         text: &str,
@@ -311,7 +313,7 @@ impl Config {
     }
 }
 
-/// A configuration's text, and the file as it was before.
+/// The text of a configuration, and the state of the file before it was read.
 fn read(path: &Path) -> Result<(String, FileState), ConfigError> {
     let itself = FileState::of(path);
     match file::read_to_string(path) {
@@ -320,7 +322,7 @@ fn read(path: &Path) -> Result<(String, FileState), ConfigError> {
     }
 }
 
-/// Reads a configuration that stands nowhere; relative paths are relative to the working directory.
+/// Parses a configuration. Relative paths are relative to the working directory.
 impl FromStr for Config {
     type Err = ConfigError;
 
@@ -353,7 +355,7 @@ impl Default for Health {
 const DRAIN: Duration = Duration::from_secs(30);
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// The name of a listener and a backend that need none.
+/// The default name of the listener and the backend.
 const DEFAULT: &str = "default";
 
 const HERE: &str = "relative paths are resolved in the working directory: it has all files, and \

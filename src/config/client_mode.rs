@@ -1,4 +1,4 @@
-//! `[backend.tls]`: TLS towards the addresses of a backend.
+//! `[backend.tls]`: TLS to the addresses of a backend.
 
 use super::files::Files;
 use super::foreign;
@@ -14,8 +14,8 @@ use crate::tls::certs::Role;
 use crate::tls::connector::{self, ConnectorSettings, ServerName};
 use crate::tls::roots::Roots;
 
-/// What the table says for a backend with this `to`. Outside `None` only with a problem that was
-/// reported: the backend must not turn into one without TLS.
+/// Reads the table for a backend with this `to`. Returns `Some(None)` without the table. Returns `None`
+/// only after it has reported a problem: then the backend must not turn into one without TLS.
 pub(super) fn client_mode(
     files: &Files<'_>,
     backend: &mut Table<'_>,
@@ -30,7 +30,7 @@ pub(super) fn client_mode(
     let ca = roots(files, &mut table);
     let has_certificate = table.place("certificate").is_some();
     let entry = table.table("certificate");
-    // Without a staple: nobody asks a client for one.
+    // Without a staple: servers do not ask clients for one.
     let certificate = entry.and_then(|mut entry| {
         let certificate = chain_and_key(&mut entry, files, Role::Client);
         entry.finish();
@@ -65,7 +65,7 @@ pub(super) fn client_mode(
     }))
 }
 
-/// Why the addresses do not say by themselves what name a certificate should have.
+/// Why the addresses do not tell which name the certificate must have.
 enum Unnamed {
     BuiltIn,
     Needed(String),
@@ -96,7 +96,7 @@ fn server_name(value: &Value<'_>) -> Result<ServerName<'static>, Expected> {
     })
 }
 
-/// `None` without the key, or with a problem that was reported.
+/// `None` if the key is missing, or after a problem was reported.
 fn allow(table: &mut Table<'_>) -> Option<Vec<Rule>> {
     let place = table.place("allow")?;
     let rules = table.list("allow", |value| value.parsed(str::parse::<Rule>))?;
@@ -109,7 +109,7 @@ fn allow(table: &mut Table<'_>) -> Option<Vec<Rule>> {
     Some(rules)
 }
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
     let Some(place) = table.place("ca") else {
         return match Roots::of_platform() {

@@ -1,4 +1,4 @@
-//! From TOML to a [`Config`]: the keys of the contract, their defaults, and what they must agree on.
+//! Decodes TOML into a [`Config`]: the keys, their defaults, and checks across keys.
 
 mod backends;
 mod listeners;
@@ -24,7 +24,7 @@ use crate::backend::To;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
-/// Reads a configuration, and what it names from `files`, which know then what was read.
+/// Decodes a configuration. It reads files through `files`, which records them.
 pub(super) fn decode(document: Document<'_>, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
     let decoder = Decoder {
         files,
@@ -50,12 +50,12 @@ pub(super) fn decode(document: Document<'_>, files: &Files<'_>) -> Result<Config
 
 pub(super) struct Decoder<'b> {
     files: &'b Files<'b>,
-    /// Each address of a backend, and where it stands.
+    /// The addresses of the backends, with their places in the text.
     dialled: RefCell<Vec<(Address, usize)>>,
 }
 
 impl Decoder<'_> {
-    /// `None` only with a problem that was reported.
+    /// `None` only after a problem was reported.
     fn config(&self, mut root: Table<'_>) -> Option<Config> {
         let runtime = root
             .table("runtime")
@@ -139,7 +139,7 @@ impl Decoder<'_> {
         runtime
     }
 
-    /// No backend is where Vestibule listens itself: a connection would come back for ever.
+    /// Reports backends at an address where Vestibule itself listens: a connection would loop.
     fn ensure_no_loop(&self, root: &Table<'_>, listeners: &[Listener], gate: Option<&Address>) {
         for (address, offset) in self.dialled.borrow().iter() {
             let listener = listeners
@@ -159,7 +159,7 @@ impl Decoder<'_> {
     }
 }
 
-/// They may be there, and say that there is nothing.
+/// Tables of a later version. They may be present if they switch their feature off.
 fn tables_of_later_versions(root: &mut Table<'_>) {
     if let Some(mut admin) = root.table("admin") {
         admin.later("address", Some("none"));
@@ -201,7 +201,7 @@ fn limits(mut table: Table<'_>) -> limits::AdmissionSettings {
     settings
 }
 
-/// With `drain` and `unacknowledged`, which are not a connection's.
+/// Also returns `drain` and `unacknowledged`, which are not timeouts of one connection.
 fn timeouts(mut table: Table<'_>) -> (Timeouts, Option<Duration>, Option<Duration>) {
     let mut timeouts = Timeouts::default();
     let mut timeout = |key, default| {
@@ -242,14 +242,14 @@ fn forecast_gate(root: &Table<'_>, place: Option<usize>, gate: Option<&Address>)
     }
 }
 
-/// `None` when the gate is switched off.
+/// `None` if the gate is switched off.
 fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::GateSettings> {
     let default = gate::GateSettings::default();
     let path = table.read("path", |value| match value.string()? {
         "none" => Ok(None),
         _ => {
             let path = value.path()?;
-            // Where the directory is not configured it is short.
+            // A directory that is not configured has a short path.
             match directory
                 .unwrap_or(Path::new(""))
                 .join(path)
@@ -277,7 +277,7 @@ fn gate(mut table: Table<'_>, directory: Option<&Path>) -> Option<gate::GateSett
     })
 }
 
-/// `None` where only the start will tell in which directory it is.
+/// `None` if the directory is known only at the start.
 fn address_of(gate: &gate::GateSettings, runtime: &Runtime) -> Option<Address> {
     let directory = runtime.directory.as_deref().unwrap_or(Path::new(""));
     let path = directory.join(&gate.path);
@@ -298,6 +298,6 @@ fn unique(table: &Table<'_>, named: &Named, names: &mut Vec<String>) {
     }
 }
 
-/// Each is a thread with a socket of its own at every listener: many more than any machine has CPUs
-/// are a slip of the pen, and would end where memory does.
+/// Each worker is a thread with its own socket at every listener. A number far above the CPUs of any
+/// machine is a typing error, and would use up the memory.
 const MOST_WORKERS: u32 = 1024;

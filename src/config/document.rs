@@ -1,4 +1,4 @@
-//! The text of a configuration, and what is found about it while it is read.
+//! The text of a configuration, and what is found while it is read.
 
 use std::cell::RefCell;
 
@@ -7,22 +7,22 @@ use super::parts::Parts;
 use super::problem::Problem;
 use super::unready::{Host, Unready};
 
-/// The text and what was found wrong with it.
+/// The text, and what was found in it.
 pub(super) struct Document<'a> {
     lines: Lines<'a>,
     parts: Parts,
     findings: RefCell<Findings>,
 }
 
-/// What is to be said about a text.
+/// The results of a check.
 #[derive(Default)]
 pub(super) struct Findings {
     pub problems: Vec<Problem>,
-    /// What will have to be seen to.
+    /// Problems that need attention later.
     pub warnings: Vec<Problem>,
-    /// What was right once.
+    /// Certificates and lists that are no longer valid.
     pub expired: Vec<Problem>,
-    /// What would keep a start from binding an address, now.
+    /// Conditions that would keep a start from binding an address now.
     pub unready: Unready,
 }
 
@@ -31,7 +31,8 @@ impl<'a> Document<'a> {
         Self::of_parts(text, Parts::default())
     }
 
-    /// A text that was made of parts. They, and not lines, are the places of what is found.
+    /// A text that was generated from options. Problems are reported with the names of its parts, and
+    /// without line numbers.
     pub(super) fn of_parts(text: &'a str, parts: Parts) -> Self {
         Self {
             lines: Lines::of(text),
@@ -44,7 +45,7 @@ impl<'a> Document<'a> {
         self.lines.text()
     }
 
-    /// Names the table of a kind, such as `route`, that is at a place.
+    /// Names a table at a place in the text. `kind` is, for example, `route`.
     pub(super) fn which(&self, kind: &str, offset: usize) -> String {
         let line = self.lines.place(offset).line;
         let of_line = || format!("the {kind} in line {line}");
@@ -71,7 +72,7 @@ impl<'a> Document<'a> {
         self.findings.borrow_mut().unready.found.push(unready);
     }
 
-    /// Remembers where a listener is to be.
+    /// Records the host where a listener will bind.
     pub(super) fn bound(&self, offset: usize, host: &str) {
         let place = self.lines.place(offset);
         let host = host.to_owned();

@@ -1,4 +1,4 @@
-//! Where a client would get to, and why.
+//! Explains which certificate, route and backend a client would get.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -11,35 +11,35 @@ use crate::route::{Expecting, Query, RouteRefusal};
 use crate::tls::AcceptorSettings;
 use crate::tls::client_auth::{ClientAuth, Demand};
 
-/// A client that might come.
+/// A hypothetical client, for [`Config::explain`].
 #[derive(Clone, Debug, Default)]
 pub struct Question {
-    /// The listener's name; `None` asks about each.
+    /// The name of the listener. `None` asks about every listener.
     pub listener: Option<String>,
-    /// The server name that it asks for; who connects to an IP address asks for none.
+    /// The server name (SNI). Clients that connect to an IP address send none.
     pub sni: Option<String>,
-    /// The application protocol that it names.
+    /// The application protocol (ALPN) that the client offers.
     pub alpn: Option<String>,
-    /// Its address.
+    /// The client's IP address.
     pub from: Option<IpAddr>,
-    /// A name in its certificate, as in `cn:alice`; `None` shows none.
+    /// A name in the client's certificate, such as `cn:alice`. `None`: the client shows no certificate.
     pub identity: Option<String>,
 }
 
-/// What is wrong with a [`Question`].
+/// Why a [`Question`] cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuestionError {
-    /// There is no such listener.
+    /// The configuration has no such listener. The second string lists the known names.
     #[error("no listener has the name {0:?}; known: {1}")]
     Listener(String, String),
-    /// It is no name that a certificate has.
+    /// The identity is not in the form of a certificate's name.
     #[error(
         "{0:?} is not a name in a certificate; write one that starts with `uri:`, `dns:`, `cn:`, \
          `ou:` or `sha256:`"
     )]
     Identity(String),
-    /// Its server name is an IP address (RFC 6066 §3).
+    /// The server name is an IP address; clients do not send those (RFC 6066 §3).
     #[error(
         "{0} is an IP address, and clients that connect to one send no server name; leave \
      --sni out"
@@ -48,13 +48,14 @@ pub enum QuestionError {
 }
 
 impl Config {
-    /// Says where a client would get to, in several lines; their form may change.
+    /// Explains which certificate, route and backend the client would get, in several lines of text.
+    /// Their format may change.
     ///
     /// # Errors
     ///
-    /// The question names what there is not.
+    /// The question names an unknown listener, or an invalid name.
     pub fn explain(&self, question: &Question) -> Result<String, QuestionError> {
-        // A handshake goes on as if it was not said.
+        // A handshake ignores an IP address as SNI, so an answer would mislead.
         if let Some(Ok(address)) = question.sni.as_deref().map(str::parse) {
             return Err(QuestionError::Sni(address));
         }
@@ -73,7 +74,7 @@ impl Config {
         };
         let mut text = String::new();
         for listener in listeners {
-            // A String takes whatever is written.
+            // Writing to a String cannot fail.
             let _ = self.explain_listener(&mut text, listener, question, identity.as_ref());
         }
         Ok(text)
@@ -107,7 +108,7 @@ impl Config {
         }
     }
 
-    /// In the order of a handshake: the certificate, the protocol, and then who the client is.
+    /// Follows the order of a handshake: the certificate, the protocol, and then the client's identity.
     fn explain_handshake(
         &self,
         text: &mut String,
@@ -140,7 +141,7 @@ impl Config {
                      `listener.tls.alpn`"
                 );
             }
-            // Before it is known who it is.
+            // The handshake ends before the client's identity is known.
             Err(refusal) => {
                 let alpn = named;
                 return self.explain_route(text, &Query { alpn, ..*query }, Some(refusal));
@@ -164,7 +165,7 @@ impl Config {
         self.explain_route(text, &query, None)
     }
 
-    /// With what the handshake has ended with, if it has.
+    /// `refusal` is the result of the handshake, if the handshake ends with one.
     fn explain_route(
         &self,
         text: &mut String,

@@ -17,46 +17,46 @@ use super::value::{Expected, Value};
 use crate::sys::file;
 use crate::watch::FileState;
 
-/// Reads files, and remembers which.
+/// Reads files, and records which.
 pub(super) struct Files<'b> {
     pub base: &'b Path,
-    /// What a program has in memory, by the path that stands for it.
+    /// Bytes that a program has in memory, by the path that represents them in the text.
     memory: HashMap<PathBuf, InMemory>,
     read: RefCell<Vec<FileState>>,
-    /// Of these the paths that are relative.
+    /// The relative paths among them.
     relative: RefCell<Vec<PathBuf>>,
-    /// Keys that others can read: one may be that of thousands of certificates.
+    /// Keys that a warning was reported for: thousands of certificates may share one.
     exposed: RefCell<HashSet<PathBuf>>,
 }
 
-/// A file that the configuration names, and where.
+/// A file that the configuration names, with its place in the text.
 pub(super) struct File {
     pub content: Content,
     name: Name,
     offset: usize,
 }
 
-/// Bytes in memory in place of a file.
+/// Bytes in memory instead of a file.
 pub(super) struct InMemory {
-    /// The dotted path of the key that has them.
+    /// The dotted path of the key that names them.
     pub key: String,
     pub content: Arc<Zeroizing<Vec<u8>>>,
 }
 
 pub(super) enum Content {
     Read(Vec<u8>),
-    /// Not copied: it may be a key.
+    /// Shared and not copied, because it may be a private key.
     InMemory(Arc<Zeroizing<Vec<u8>>>),
 }
 
 enum Name {
     Path(PathBuf),
-    /// Of bytes in memory.
+    /// The key of bytes in memory.
     Key(String),
 }
 
 impl<'b> Files<'b> {
-    /// Relative paths are relative to `base`.
+    /// Relative paths are resolved against `base`.
     pub(super) fn new(base: &'b Path) -> Self {
         Self {
             base,
@@ -67,7 +67,7 @@ impl<'b> Files<'b> {
         }
     }
 
-    /// As [`Self::new`] in the working directory, for a program that has some of the files in memory.
+    /// As [`Self::new`] with the working directory, for a program that has some of the files in memory.
     pub(super) fn in_memory(memory: HashMap<PathBuf, InMemory>) -> Self {
         Self {
             memory,
@@ -88,7 +88,8 @@ impl<'b> Files<'b> {
         if given.is_relative() {
             self.relative.borrow_mut().push(given.to_owned());
         }
-        // First, so that what comes between is a change; and also of one that is not there.
+        // Taken before the read, so that a change during the read is noticed; also if the file is
+        // missing.
         self.read.borrow_mut().push(FileState::of(&path));
         match file::read(&path) {
             Ok(content) => Ok(File {
@@ -100,7 +101,7 @@ impl<'b> Files<'b> {
         }
     }
 
-    /// Warns once of a private key that others can read.
+    /// Warns once about a private key that others can read.
     pub(super) fn warn_if_exposed(&self, key: &File, table: &Table<'_>) {
         if let Name::Path(path) = &key.name
             && let Some(warning) = file::exposed(path)
@@ -110,42 +111,42 @@ impl<'b> Files<'b> {
         }
     }
 
-    /// Where a relative path leads.
+    /// Resolves a path against the base.
     pub(super) fn beside(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }
 
-    /// Whether the working directory must have been meant: it has all that was to be read, and none of
-    /// it is where it was looked for.
+    /// Whether the relative paths were meant for the working directory: all of the files exist there,
+    /// and none exists at the base.
     pub(super) fn are_here(&self) -> bool {
         let relative = self.relative.borrow();
         let is_here = |path: &PathBuf| is_missing(&self.beside(path)) && path.exists();
         !relative.is_empty() && relative.iter().all(is_here)
     }
 
-    /// What was read, as it was; also what was not there.
+    /// The files that were read, in their state at that time, including missing ones.
     pub(super) fn into_states(self) -> Vec<FileState> {
         self.read.into_inner()
     }
 }
 
 impl File {
-    /// Reports what is wrong with the file, where the configuration names it.
+    /// Reports a problem in the file, at the place where the configuration names it.
     pub(super) fn problem(&self, table: &Table<'_>, error: &dyn Display) {
         table.problem_at(self.offset, format!("{}: {error}", self.name));
     }
 
-    /// As [`Self::problem`], where the words go on from the file's name.
+    /// As [`Self::problem`], for a statement that continues after the file's name.
     pub(super) fn states(&self, table: &Table<'_>, statement: &dyn Display) {
         table.problem_at(self.offset, format!("{} {statement}", self.name));
     }
 
-    /// As [`Self::problem`], for what is only going to be wrong.
+    /// As [`Self::problem`], for a warning.
     pub(super) fn warn(&self, table: &Table<'_>, warning: &dyn Display) {
         table.warn_at(self.offset, format!("{}: {warning}", self.name));
     }
 
-    /// What there is to say of dates in it.
+    /// Reports the result of a validity check.
     pub(super) fn say(&self, table: &Table<'_>, validity: Validity) {
         match validity {
             Validity::Good => {}
@@ -160,7 +161,7 @@ impl File {
         }
     }
 
-    /// As [`Self::problem`], for what is wrong because time has passed.
+    /// As [`Self::problem`], for a certificate or list that is no longer valid.
     fn expired(&self, table: &Table<'_>, error: &dyn Display) {
         table.expired_at(self.offset, format!("{}: {error}", self.name));
     }
@@ -186,7 +187,7 @@ impl Display for Name {
     }
 }
 
-/// A link that leads nowhere is there, and so is what may not be looked at.
+/// A link without a target is not missing, and neither is a file that may not be accessed.
 fn is_missing(path: &Path) -> bool {
     fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

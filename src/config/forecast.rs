@@ -1,4 +1,4 @@
-//! What would keep this process, were it to start now, from binding an address of the configuration.
+//! Predicts whether this process could bind an address of the configuration now.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +14,8 @@ use crate::sys::listeners::{Holder, holder};
 use crate::sys::process::shown;
 use crate::sys::tcp;
 
-/// Says what can be seen, and remembers the host for [`Unready::all`](super::unready::Unready::all).
+/// Reports what can be seen now, and records the host for
+/// [`Unready::all`](super::unready::Unready::all).
 pub(super) fn forecast(table: &Table<'_>, place: usize, address: &Address) {
     match address {
         Address::Unix(path) => {
@@ -50,7 +51,7 @@ pub(super) fn gate(table: &Table<'_>, place: usize, path: &Path) {
     }
 }
 
-/// Who has the port, of those that listen now. It may be the Vestibule that is to be reloaded.
+/// The process that listens on the port now. It may be the Vestibule that will be reloaded.
 pub(super) fn in_use(address: &Address) -> Option<String> {
     let Address::Tcp { host, port } = address else {
         return None;
@@ -61,7 +62,7 @@ pub(super) fn in_use(address: &Address) -> Option<String> {
     Some(format!("{who} of user {uid} listens on {local}"))
 }
 
-/// Where a path leads by way of its directory, so that links to one place compare equal.
+/// The path with its directory resolved, so that links to the same place compare equal.
 pub(super) fn real(address: &Address) -> Option<PathBuf> {
     let Address::Unix(path) = address else {
         return None;
@@ -70,7 +71,7 @@ pub(super) fn real(address: &Address) -> Option<PathBuf> {
     Some(directory.join(path.file_name()?))
 }
 
-/// What stands in the way of a socket there.
+/// What prevents a socket at this path.
 fn obstacle(path: &Path) -> Option<String> {
     let directory = path.parent().unwrap_or(path);
     in_the_way_to(directory).or_else(|| {

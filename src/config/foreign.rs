@@ -1,4 +1,4 @@
-//! Keys that people bring from other programs or write in the wrong table, and what to write instead.
+//! Keys of other programs, or keys in the wrong table, with what to write instead.
 
 use super::table::Table;
 

@@ -22,7 +22,7 @@ use crate::tls::tickets::TicketSecret;
 use crate::tls::time::Date;
 use crate::tls::{AcceptorSettings, Alpn, Engine, MinVersion, Tickets};
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<AcceptorSettings> {
     let entries = table.tables_such_as("certificates", CERTIFICATE);
     if entries.as_ref().is_some_and(Vec::is_empty) {
@@ -69,7 +69,7 @@ pub(super) fn handshake(mut table: Table<'_>, files: &Files<'_>) -> Option<Accep
 
 const CERTIFICATE: &str = "as in `certificates = [ { chain = \"chain.pem\", key = \"key.pem\" } ]`";
 
-/// The staple that is named in the table: that of its only certificate.
+/// The staple that the table itself names, for its only certificate.
 fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>) -> Option<File> {
     let place = table.place("ocsp")?;
     let file = table.read("ocsp", |value| files.read(value))?;
@@ -89,8 +89,7 @@ fn staple_beside(table: &mut Table<'_>, entries: &[Table<'_>], files: &Files<'_>
     None
 }
 
-/// With the staple that its entry names, or the one `beside` it. `None` only with a problem that was
-/// reported.
+/// Uses the staple of the entry, or else the one `beside` it. `None` only after a problem was reported.
 fn certificate(
     mut entry: Table<'_>,
     beside: Option<File>,
@@ -112,7 +111,7 @@ fn certificate(
     certificate
 }
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 pub(super) fn chain_and_key(
     entry: &mut Table<'_>,
     files: &Files<'_>,
@@ -140,7 +139,7 @@ pub(super) fn chain_and_key(
     }
 }
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 fn stapled(certificate: &Certificate, file: File, entry: &Table<'_>) -> Option<Certificate> {
     let staple = match Staple::new(file.content.to_vec(), certificate.chain()) {
         Ok(staple) => staple,
@@ -149,7 +148,7 @@ fn stapled(certificate: &Certificate, file: File, entry: &Table<'_>) -> Option<C
             return None;
         }
     };
-    // As with an expired certificate, some clients look away.
+    // Only a warning: some clients ignore a stale staple, as they ignore an expired certificate.
     let date = Date;
     match staple.is_stale(SystemTime::now()) {
         None => {}
@@ -168,7 +167,7 @@ fn stapled(certificate: &Certificate, file: File, entry: &Table<'_>) -> Option<C
     Some(certificate.with_staple(staple))
 }
 
-/// `None` only with a problem that was reported; `Some(None)` asks clients for nothing.
+/// `None` only after a problem was reported. `Some(None)`: clients are not asked for certificates.
 fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<ClientAuth>> {
     let keys = ["client_auth", "client_ca", "crl"];
     let place = keys.into_iter().find_map(|key| table.place(key));
@@ -188,7 +187,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
         None if has_bundles => None,
         bundles => authorities(&bundles.unwrap_or_default(), &lists, table),
     };
-    // Whatever is wrong with the authorities, so that all is said in one go.
+    // Checked even if the authorities have problems, so that all problems are reported at once.
     let known = authorities.as_ref().and_then(Option::as_ref);
     let revoked = revoked(&lists, known, table);
     let (authorities, revoked) = (authorities?, revoked?);
@@ -226,7 +225,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     }
 }
 
-/// `None` only with a problem that was reported; `Some(None)` is no authority.
+/// `None` only after a problem was reported. `Some(None)`: there is no authority.
 pub(super) fn authorities(
     bundles: &[File],
     lists: &[File],
@@ -250,13 +249,14 @@ pub(super) fn authorities(
     Some(Roots::union(bundles.into_iter().collect::<Option<_>>()?))
 }
 
-/// Lists in PEM, several in a file, or one in DER. `None` only with a problem that was reported.
+/// Revocation lists: several PEM blocks in a file, or one list in DER. `None` only after a problem was
+/// reported.
 fn revoked<'f>(
     lists: &'f [File],
     authorities: Option<&Roots>,
     table: &Table<'_>,
 ) -> Option<Vec<(List, &'f File)>> {
-    // Where they are unknown there is a problem anyway, and the lists may have others.
+    // If the authorities have a problem, it was reported already, and the lists are still checked.
     let none = || Arc::new(RootCertStore::empty());
     let authorities = authorities.map_or_else(none, Roots::store);
     let mut revoked = Vec::new();
@@ -300,7 +300,7 @@ fn of_nobody(list: &List) -> String {
     )
 }
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
     let Some(value) = table.take("tickets") else {
         return Some(Tickets::Rotate);
@@ -334,6 +334,6 @@ fn tickets(table: &mut Table<'_>, files: &Files<'_>) -> Option<Tickets> {
     }
 }
 
-/// Also of the short form.
+/// Also used for the configuration by flags.
 pub(super) const MUST_STAPLE: &str = "the certificate requires an OCSP response (must-staple), and \
  `ocsp` is missing; clients may refuse it";

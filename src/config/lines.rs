@@ -1,20 +1,20 @@
-//! Where in a text a byte is, as an editor counts.
+//! Line and column of a byte in a text, as an editor counts them.
 
 use std::iter::once;
 
-/// The lines of a text. Found once, so that a place costs a search and not the whole text before
-/// it: a file may have a thing to be said of each of its lines.
+/// The lines of a text. They are found once, so that each look-up is a binary search: a file may have a
+/// problem in each of its lines.
 pub(super) struct Lines<'a> {
     text: &'a str,
-    /// Where each line starts; the first one at 0.
+    /// The offset where each line starts. The first is 0.
     starts: Vec<usize>,
 }
 
-/// Both from 1.
+/// A line and a column, both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub line: usize,
-    /// In characters.
+    /// Counted in characters.
     pub column: usize,
 }
 
@@ -31,7 +31,8 @@ impl<'a> Lines<'a> {
         self.text
     }
 
-    /// Where a byte offset is; one that is in no character's front is taken for the text's end.
+    /// The place of a byte offset. An offset inside a character, or after the end, counts as the end of
+    /// the text.
     pub(super) fn place(&self, offset: usize) -> Place {
         let offset = match self.text.is_char_boundary(offset) {
             true => offset,
@@ -67,7 +68,7 @@ mod tests {
             "日\n",
         ] {
             let lines = Lines::of(text);
-            // Also inside of characters, and behind the end.
+            // Includes offsets inside characters and after the end.
             for offset in 0..text.len() + 3 {
                 assert_eq!(
                     lines.place(offset),

@@ -1,8 +1,8 @@
-//! The options of a [`Config`](crate::Config) that is built in code, by
+//! The options of a [`Config`](crate::Config) that is built in code with
 //! [`Config::builder`](crate::Config::builder).
 //!
-//! Each type stands for a table of the configuration file, each method for a key of the same name, with
-//! the same default, bounds and meaning (docs/configuration.md):
+//! Each type represents a table of the configuration file. Each method represents the key of the same
+//! name, with the same default, bounds and meaning (docs/configuration.md):
 //!
 //! | type | table |
 //! |---|---|
@@ -15,12 +15,12 @@
 //! | [`RouteOptions`] | `[[route]]` |
 //! | [`BackendOptions`], [`HealthOptions`], [`BackendTlsOptions`] | `[[backend]]`, `backend.health`, `[backend.tls]` |
 //!
-//! - What is not set has its default.
+//! - An option that is not set has its default.
 //! - Limits and timeouts take a value, or `None` for unlimited. 0 is refused.
 //! - Where the file names a file, a [`DataSource`] takes a path or the bytes themselves.
 //! - A method that takes a list replaces the list that was set before.
-//! - Nothing is checked before [`ConfigBuilder::build`], which reports every problem at once, in the words
-//!   of the file.
+//! - Nothing is checked before [`ConfigBuilder::build`], which reports every problem at once, in the
+//!   words of the file.
 
 mod backend;
 mod backend_tls;
@@ -68,7 +68,7 @@ pub use crate::tls::hosts::UnknownSni;
 ///     ListenerTlsOptions, TimeoutOptions,
 /// };
 ///
-/// // A secret store would do as well: nothing is read from a file.
+/// // The bytes could also come from a secret store: nothing is read from a file.
 /// let chain = include_bytes!("../../certs/server.pem");
 /// let key = include_bytes!("../../certs/server-key.pem");
 ///
@@ -76,7 +76,7 @@ pub use crate::tls::hosts::UnknownSni;
 /// let config = Config::builder()
 ///     .listener(ListenerOptions::new("https", "127.0.0.1:0".parse()?).tls(tls))
 ///     .backend(BackendOptions::new("app", BackendTarget::Gate))
-///     // This program serves `app`; without a gate no other process can.
+///     // Only this program serves `app`; without a gate, no other process can.
 ///     .gate(GateOptions::none())
 ///     .timeouts(TimeoutOptions::default().idle(Duration::from_secs(600)).lifetime(None))
 ///     .build()?;
@@ -126,31 +126,32 @@ impl ConfigBuilder {
         self
     }
 
-    /// Adds a listener. Names and addresses are unique.
+    /// Adds a listener. Its name and address must be unique.
     pub fn listener(mut self, listener: ListenerOptions) -> Self {
         self.listeners.push(listener.0);
         self
     }
 
-    /// Adds a route behind those that were added before: the first that matches wins.
+    /// Adds a route after those that were added before. The first route that matches wins.
     pub fn route(mut self, route: RouteOptions) -> Self {
         self.routes.push(route.0);
         self
     }
 
-    /// Adds a backend. Names are unique.
+    /// Adds a backend. Its name must be unique.
     pub fn backend(mut self, backend: BackendOptions) -> Self {
         self.backends.push(backend.0);
         self
     }
 
     /// Checks the options as a configuration file is checked, and reads the files that they name.
+    /// Blocks on the file system.
     ///
     /// # Errors
     ///
-    /// Every problem. The message names the key as it is in a file, and the listener, backend or route that
+    /// Every problem. The message names the key as in a file, and the listener, backend or route that
     /// has it: ``listener "https": `listener.tls.alpn`: …``. Routes are counted from 0: `route[0]`.
-    /// [`Problem::line`](crate::Problem::line) is 0, since there are no lines.
+    /// [`Problem::line`](crate::Problem::line) is 0, because there are no lines.
     pub fn build(self) -> Result<Config, ConfigError> {
         let Rendered {
             text,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: where, and what would be right.
+//! Problems of a configuration: their places, and how to correct them.
 
 use std::fmt;
 use std::io;
@@ -7,15 +7,16 @@ use super::lines::Place;
 use crate::printable;
 use crate::watch::FileState;
 
-/// One problem and its place in the text.
+/// A problem, and its place in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// From 1; 0 in a configuration that was built in code: there the message says where.
+    /// The line, from 1. 0 in a configuration that was built in code: there the message names the
+    /// place.
     pub line: usize,
-    /// From 1, in characters; 0 where `line` is.
+    /// The column in characters, from 1. 0 if `line` is 0.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// What is wrong, and how to correct it.
     pub message: String,
 }
 
@@ -32,7 +33,8 @@ impl Problem {
 
 /// Every problem of one configuration, in the order of the text.
 ///
-/// Displayed as a line a problem: `FILE:LINE:COLUMN: message`, or `configuration: message` if it was built in code.
+/// Displayed as one line for each problem: `FILE:LINE:COLUMN: message`, or `configuration: message` if
+/// it was built in code.
 #[derive(Clone, Debug, thiserror::Error)]
 pub struct ConfigError {
     file: String,
@@ -54,7 +56,7 @@ impl ConfigError {
         }
     }
 
-    /// What keeps a configuration that was built in code from being written as a text.
+    /// Options of a configuration in code that cannot be written as text.
     pub(super) fn unwritable(messages: &[String]) -> Self {
         let nowhere = Place { line: 0, column: 0 };
         let problems = messages.iter().map(|it| Problem::at(nowhere, it));
@@ -71,14 +73,13 @@ impl ConfigError {
         Self::new(file, vec![problem], vec![itself])
     }
 
-    /// The problems; there is at least one.
+    /// The problems. There is at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// The files that were read, or were not there to be read, as they were: as
-    /// [`Config::files`](crate::Config::files). Once one of them is another it may be worth trying
-    /// again.
+    /// The files that were read, or that are missing, in their state at that time; as
+    /// [`Config::files`](crate::Config::files). When one of them changes, another attempt may succeed.
     pub fn files(&self) -> &[FileState] {
         &self.files
     }
@@ -106,5 +107,5 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// What stands for the name of a file where there is none.
+/// Used instead of a file name.
 pub(super) const UNNAMED: &str = "configuration";

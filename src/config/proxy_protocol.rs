@@ -1,4 +1,4 @@
-//! The PROXY protocol: from whom a listener takes it, and which of it a backend gets.
+//! The PROXY protocol: which listeners accept it, and which version a backend gets.
 
 use super::table::Table;
 use super::words::network;
@@ -6,7 +6,8 @@ use crate::address::Address;
 use crate::backend::To;
 use crate::proxy_protocol::{ProxyProtocol, Trusted};
 
-/// Whose headers a listener requires. A problem is reported, and then as if it was not given.
+/// The peers whose headers a listener requires. `None` if the keys are missing, or after a problem was
+/// reported.
 pub(super) fn accepted(table: &mut Table<'_>, address: Option<&Address>) -> Option<Trusted> {
     let place = table.place("accept_proxy_protocol");
     let accept = table.read("accept_proxy_protocol", |value| {
@@ -14,7 +15,7 @@ pub(super) fn accepted(table: &mut Table<'_>, address: Option<&Address>) -> Opti
     });
     let given = table.place("trusted_proxies");
     let networks = table.list("trusted_proxies", network);
-    // What is wrong with one of the two was reported, and the other says nothing without it.
+    // If one of the two keys has a problem, it was reported, and the other alone means nothing.
     if accept.is_some() != place.is_some() || networks.is_some() != given.is_some() {
         return None;
     }
@@ -36,7 +37,7 @@ pub(super) fn accepted(table: &mut Table<'_>, address: Option<&Address>) -> Opti
     None
 }
 
-/// What a backend gets. A problem is reported, and then as if it was not given.
+/// The version that a backend gets. `None` if the key is missing, or after a problem was reported.
 pub(super) fn sent(table: &mut Table<'_>, to: Option<&To>) -> Option<ProxyProtocol> {
     let place = table.place("proxy_protocol")?;
     let words = [
@@ -52,7 +53,7 @@ pub(super) fn sent(table: &mut Table<'_>, to: Option<&To>) -> Option<ProxyProtoc
     Some(sent)
 }
 
-/// Whether there is anybody who would read a header.
+/// Refuses the header for built-in backends, which do not read it.
 pub(super) fn check(to: Option<&To>) -> Result<(), &'static str> {
     match to {
         Some(To::Hello | To::Echo) => {

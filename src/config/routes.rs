@@ -1,4 +1,4 @@
-//! The `[[route]]`s, and the one that need not be written.
+//! The `[[route]]` tables, and the default route to an only backend.
 
 use super::foreign;
 use super::table::Table;
@@ -7,7 +7,7 @@ use super::words::{network, protocol};
 use crate::identity;
 use crate::route::{Action, NamePattern, Routes, Rule};
 
-/// `None` only with a problem that was reported.
+/// `None` only after a problem was reported.
 pub(super) fn routes(
     root: &mut Table<'_>,
     backends: &[String],
@@ -40,7 +40,7 @@ pub(super) fn routes(
     Some(Routes::new(rules))
 }
 
-/// The first route that matches is taken: what stands behind one that takes everything is never read.
+/// Warns about routes that never match, because an earlier route matches all of their connections.
 fn warn_of_the_unreachable(root: &Table<'_>, rules: &[Rule], places: &[usize]) {
     let mut broad: Vec<(&Rule, usize)> = Vec::new();
     for (rule, &place) in rules.iter().zip(places) {
@@ -54,7 +54,8 @@ fn warn_of_the_unreachable(root: &Table<'_>, rules: &[Rule], places: &[usize]) {
     }
 }
 
-/// `None` only with a problem that was reported. `identifying` are the listeners that ask clients for certificates.
+/// `None` only after a problem was reported. `identifying` are the listeners that ask clients for
+/// certificates.
 fn rule(
     mut table: Table<'_>,
     backends: &[String],
@@ -85,7 +86,7 @@ fn rule(
     let action = match (backend, deny) {
         (Some(backend), None | Some(false)) => Some(Action::Backend(backend)),
         (None, Some(true)) if !has_backend => Some(Action::Deny),
-        // What is wrong with the one that is given was reported.
+        // The problem of the given key was reported already.
         (None, None) if has_backend || has_deny => None,
         _ => {
             table.problem("a route needs either `backend = \"…\"` or `deny = true`".into());

@@ -1,4 +1,4 @@
-//! A configuration from flags alone: one listener in front of one backend.
+//! A configuration from command-line flags: one listener and one backend.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,83 +23,84 @@ use crate::tls::{Alpn, Engine};
 use crate::watch::FileState;
 use crate::{gate, identity};
 
-/// One listener and one backend, as given on a command line.
+/// The settings of one listener and one backend, as given on a command line.
 #[derive(Clone, Debug)]
 pub struct Sidecar {
-    /// Where clients connect.
+    /// The address where clients connect.
     pub listen: Address,
-    /// The certificate chain and private key, in PEM; `None` listens without TLS.
+    /// The files of the certificate chain and the private key, in PEM. `None` listens without TLS.
     pub certificate: Option<(PathBuf, PathBuf)>,
-    /// The authorities that clients' certificates come from, in PEM: clients must have one then.
+    /// The file of the authorities for client certificates, in PEM. If it is set, every client must
+    /// show a certificate.
     pub client_ca: Option<PathBuf>,
-    /// Whom to let in, as in `uri:spiffe://corp/ns/*/sa/web`; empty: everybody whose certificate is
-    /// good. On a listener without TLS: which server to speak to.
+    /// Which identities to allow, such as `uri:spiffe://corp/ns/*/sa/web`. Empty: every client with a
+    /// valid certificate. On a listener without TLS: the identities of the server.
     pub allow: Vec<String>,
-    /// The protocols to offer, in order; empty: none. On a listener without TLS: to offer to the server.
+    /// The protocols (ALPN) to offer to clients, in order. Empty: none. On a listener without TLS: to
+    /// offer to the server.
     pub alpn: Vec<String>,
-    /// Addresses, with `tls:` before each of them if they are spoken to with TLS, or one of `gate`,
+    /// The addresses of the backend, each with a `tls:` prefix to use TLS; or one of the words `gate`,
     /// `hello` and `echo`.
     pub to: Vec<String>,
-    /// What a dialled backend is sent first; `None` is nothing but the client's bytes.
+    /// The PROXY protocol header that the backend gets first. `None`: no header.
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Whom to trust about the certificate of a `tls:` backend, in PEM; `None`: whom this machine does.
+    /// The file of the authorities for a `tls:` backend, in PEM. `None`: those of this machine.
     pub backend_ca: Option<PathBuf>,
-    /// What to show a `tls:` backend that asks who we are: a chain and its private key, in PEM.
+    /// The files of the client certificate's chain and private key for a `tls:` backend, in PEM.
     pub backend_certificate: Option<(PathBuf, PathBuf)>,
-    /// Where workers come; absolute, or relative to the runtime directory. `None`: a gate at its
-    /// default place if `to` is `gate`, and no gate otherwise.
+    /// The path of the gate; absolute, or relative to the runtime directory. `None`: the default path
+    /// if `to` is `gate`, otherwise no gate.
     pub gate: Option<PathBuf>,
-    /// How log lines look.
+    /// The format of log lines.
     pub log_format: LogFormat,
 }
 
-/// What is wrong with a [`Sidecar`].
+/// Why a [`Sidecar`] is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SidecarError {
-    /// The chain or key cannot be used.
+    /// The chain or the key cannot be used.
     #[error("{}: {}", .0.display(), .1)]
     Certificate(PathBuf, String),
-    /// What is in the chain's file belongs into the key's.
+    /// The files of the chain and the key are swapped.
     #[error("{} {}", .0.display(), .1)]
     Swapped(PathBuf, String),
-    /// `to` is no backend.
+    /// An entry of `to` is not a backend.
     #[error("backend {0:?}: {1}")]
     Backend(String, String),
-    /// The backend is where the listener is.
+    /// The backend has the address of the listener.
     #[error("--to {0} is the address of --listen; give one of the two another address")]
     LeadsBack(Address),
-    /// Nobody would be trusted about a backend's certificate.
+    /// The authorities for the backend's certificate cannot be read, or there are none.
     #[error("{0}")]
     Roots(String),
-    /// One of `allow` is no rule.
+    /// An entry of `allow` is not a rule.
     #[error("rule {0:?}: {1}")]
     Allow(String, String),
-    /// There is nobody who could be let in or not.
+    /// `allow` is set, but neither clients nor the server show certificates.
     #[error("--allow needs --client-ca, or `--to tls:HOST:PORT`")]
     AllowWhom,
-    /// One of `alpn` is no protocol.
+    /// An entry of `alpn` is not a protocol.
     #[error("{0}")]
     Protocol(String),
-    /// Protocols are agreed on in TLS alone.
+    /// `alpn` is set, but neither side uses TLS.
     #[error("--alpn needs --cert and --key, or `--to tls:HOST:PORT`")]
     AlpnWithoutTls,
-    /// Clients show certificates in TLS alone.
+    /// `client_ca` is set, but the listener has no TLS.
     #[error("--client-ca needs --cert and --key")]
     ClientsWithoutTls,
-    /// Something was said of TLS towards a backend that is spoken to without.
+    /// Settings of TLS to the backend are set, but the backend does not use TLS.
     #[error("--backend-ca, --backend-cert and --backend-key need `--to tls:HOST:PORT`")]
     WithoutTls,
 }
 
 impl Config {
-    /// One listener in front of one backend: what `vestibule run --listen … --to …` runs.
-    ///
-    /// The listener and the backend are both named `default`.
+    /// A configuration with one listener and one backend, both named `default`. `vestibule run --listen
+    /// … --to …` runs it. Blocks on the file system.
     ///
     /// # Errors
     ///
-    /// Says which part is wrong and what would be right.
+    /// What is wrong, and how to correct it.
     pub fn sidecar(sidecar: &Sidecar) -> Result<Self, SidecarError> {
         let chains = [&sidecar.certificate, &sidecar.backend_certificate];
         let pairs = chains.into_iter().flatten();
@@ -157,7 +158,7 @@ impl Config {
     }
 }
 
-/// Who serves, and how to speak TLS to it.
+/// The backend, and the TLS settings for it.
 fn backend(
     sidecar: &Sidecar,
     allow: &[identity::Rule],
@@ -207,7 +208,7 @@ fn backend(
     Ok((To::Dialled(addresses), tls))
 }
 
-/// Nothing is said of TLS where there is none.
+/// Refuses settings of TLS for a backend without TLS.
 fn without_tls<T>(sidecar: &Sidecar) -> Result<Option<T>, SidecarError> {
     if sidecar.backend_ca.is_some() || sidecar.backend_certificate.is_some() {
         return Err(SidecarError::WithoutTls);
@@ -263,7 +264,7 @@ fn certificate(
 
 impl Findings {
     fn add(&mut self, file: &Path, all: Vec<Validity>) {
-        // A command line has no lines.
+        // A command line has no lines, so the place is the start.
         let problem = |words| Problem::at(Place::START, &format!("{}: {words}", file.display()));
         for validity in all {
             match validity {
@@ -275,7 +276,7 @@ impl Findings {
     }
 }
 
-/// Whoever is to be let in by name must show a certificate.
+/// Clients that are allowed by name must show a certificate.
 fn client_auth(
     sidecar: &Sidecar,
     findings: &mut Findings,
@@ -337,7 +338,7 @@ fn towards_backend(
         server_name: None,
         roots,
         certificate: certificate(sidecar.backend_certificate.as_ref(), Role::Client, findings)?,
-        // With a certificate of the listener they are about the clients.
+        // If the listener has a certificate, these settings are for clients.
         alpn: match sidecar.certificate {
             None => alpn.to_vec(),
             Some(_) => Vec::new(),
@@ -350,7 +351,7 @@ fn towards_backend(
     })
 }
 
-/// Whether each address says by itself what name a certificate should have.
+/// Whether each address tells which name the certificate must have.
 fn has_names(addresses: &[Address]) -> bool {
     addresses.iter().all(|address| match address {
         Address::Unix(_) => false,

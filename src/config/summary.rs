@@ -1,4 +1,4 @@
-//! What a configuration comes to, in words.
+//! The summary of a configuration, for people.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,8 @@ use crate::tls::revocation::List;
 use crate::tls::time::Date;
 use crate::tls::{AcceptorSettings, MinVersion};
 
-/// The listeners of a configuration with their certificates, and its backends. Shown as several
-/// lines; the form may change.
+/// The listeners of a configuration with their certificates, and its backends. Displayed as several
+/// lines; the format may change.
 #[derive(Clone, Copy, Debug)]
 pub struct Summary<'a>(&'a Config);
 
@@ -64,7 +64,7 @@ fn write_listener(f: &mut fmt::Formatter<'_>, listener: &Listener) -> fmt::Resul
     Ok(())
 }
 
-/// No warning: before a reload it is as it should be.
+/// Not a warning: before a reload, the running Vestibule is expected to use the address.
 fn write_in_use(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
     match forecast::in_use(address) {
         Some(who) => writeln!(
@@ -76,7 +76,7 @@ fn write_in_use(f: &mut fmt::Formatter<'_>, address: &Address) -> fmt::Result {
     }
 }
 
-/// A private root and an intermediate authority that is missing look the same.
+/// A private root and a missing intermediate certificate look the same.
 fn write_beyond(f: &mut fmt::Formatter<'_>, beyond: &Beyond) -> fmt::Result {
     let issuer = printable(&beyond.name);
     write!(
@@ -100,7 +100,7 @@ fn asks(tls: &AcceptorSettings) -> &'static str {
     }
 }
 
-/// A certificate on one line.
+/// Displays a certificate on one line.
 pub(super) struct Shown<'a>(pub &'a Certificate);
 
 impl fmt::Display for Shown<'_> {
@@ -124,7 +124,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// How long it is until then.
+/// The time that is left, in days.
 fn left(until: SystemTime) -> String {
     match until.duration_since(SystemTime::now()) {
         Ok(left) => format!(" ({} days)", left.as_secs() / DAY.as_secs()),
@@ -132,7 +132,7 @@ fn left(until: SystemTime) -> String {
     }
 }
 
-/// A revocation list on one line.
+/// Displays a revocation list on one line.
 struct Listed<'a>(&'a List);
 
 impl fmt::Display for Listed<'_> {
@@ -150,7 +150,7 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// Who serves.
+/// Displays the target of a backend.
 pub(super) struct Target<'a>(pub &'a backend::BackendSettings);
 
 impl fmt::Display for Target<'_> {

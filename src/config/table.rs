@@ -1,7 +1,7 @@
-//! Reads TOML tables key by key and remembers every problem with its place.
+//! Reads TOML tables key by key, and records every problem with its place.
 //!
-//! Not serde: its errors stop at the first and know neither the keys that were meant nor, inside
-//! untagged values, where they are.
+//! This does not use serde: serde stops at the first error, does not suggest the key that was probably
+//! meant, and loses the place inside untagged values.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -11,20 +11,21 @@ use toml::de::{DeTable, DeValue};
 use super::document::Document;
 use super::value::{Expected, Value, closest, found};
 
-/// A table whose keys are taken one after the other; what is left at the end is unknown.
+/// A table whose keys are taken one after the other. Keys that are left at the end are unknown.
 pub(super) struct Table<'d> {
     document: &'d Document<'d>,
-    /// The dotted path with its final dot, as in `limits.`; empty at the root.
+    /// The dotted path with a final dot, as in `limits.`. Empty for the root.
     path: String,
     entries: DeTable<'d>,
-    /// Where the table starts.
+    /// The byte offset where the table starts.
     offset: usize,
-    /// Also those that were only looked for: they may be meant where another is written.
+    /// Keys that were taken or looked for: candidates when an unknown key was probably meant as one of
+    /// them.
     known: RefCell<Vec<&'static str>>,
 }
 
 impl<'d> Table<'d> {
-    /// The whole document. `None` when it is not TOML: then what is missing from it says nothing.
+    /// The whole document. `None` if it is not TOML: then missing keys would not be worth a report.
     pub(super) fn root(document: &'d Document<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(document.text());
         for error in &errors {
@@ -52,7 +53,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// The value as a table; a problem is remembered where it is none.
+    /// The value as a table. Reports a problem if it is not one.
     pub(super) fn of(value: Value<'d>) -> Option<Self> {
         let Value {
             document,
@@ -77,7 +78,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Takes a key's value.
+    /// Takes the value of a key.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Value<'d>> {
         self.knows(key);
         let value = self.entries.remove(key)?;
@@ -91,7 +92,7 @@ impl<'d> Table<'d> {
         })
     }
 
-    /// Takes a key's value and reads it; a problem is remembered, and then as if it was not given.
+    /// Takes and reads the value of a key. After a problem was reported, the key counts as missing.
     pub(super) fn read<T>(
         &mut self,
         key: &'static str,
@@ -103,7 +104,7 @@ impl<'d> Table<'d> {
             .ok()
     }
 
-    /// As [`Table::read`], for a key that must be given.
+    /// As [`Table::read`], for a required key.
     pub(super) fn require<T>(
         &mut self,
         key: &'static str,
@@ -113,23 +114,23 @@ impl<'d> Table<'d> {
         self.read(key, read)
     }
 
-    /// Where the table starts.
+    /// The byte offset where the table starts.
     pub(super) fn start(&self) -> usize {
         self.offset
     }
 
-    /// Names the table of a kind that is at a place.
+    /// Names a table at a place in the text.
     pub(super) fn which(&self, kind: &str, offset: usize) -> String {
         self.document.which(kind, offset)
     }
 
-    /// Where a key's value stands, if it was not taken yet.
+    /// The offset of a key's value, if it was not taken yet.
     pub(super) fn place(&self, key: &'static str) -> Option<usize> {
         self.knows(key);
         self.entries.get(key).map(|value| value.span().start)
     }
 
-    /// As [`Table::place`], for a key that must be given.
+    /// As [`Table::place`], for a required key.
     pub(super) fn needs(&self, key: &'static str) -> Option<usize> {
         let place = self.place(key);
         if place.is_none() {
@@ -139,8 +140,8 @@ impl<'d> Table<'d> {
         place
     }
 
-    /// As [`Table::read`], for a key that has one value or a list of them; each wrong one is
-    /// remembered at its own place.
+    /// As [`Table::read`], for a key with one value or a list of values. Each wrong value is reported
+    /// at its own place.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -159,8 +160,8 @@ impl<'d> Table<'d> {
         elements.into_iter().collect()
     }
 
-    /// As [`Table::list`], for what a connection must match: an empty list would match nothing,
-    /// and is refused before somebody takes it for everything.
+    /// As [`Table::list`], for a condition on connections. An empty list would match nothing; it is
+    /// refused, because users may expect that it matches everything.
     pub(super) fn any_of<T>(
         &mut self,
         key: &'static str,
@@ -183,13 +184,13 @@ impl<'d> Table<'d> {
         Self::of(self.take(key)?)
     }
 
-    /// Takes an array of tables. `None` only with a problem that was reported.
+    /// Takes an array of tables. `None` only after a problem was reported.
     pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Table<'d>>> {
         let example = format!("as under `[[{}{key}]]`", self.path);
         self.tables_such_as(key, &example)
     }
 
-    /// As [`Table::tables`], with what one looks like.
+    /// As [`Table::tables`], with an example of the syntax for messages.
     pub(super) fn tables_such_as(
         &mut self,
         key: &'static str,
@@ -217,8 +218,8 @@ impl<'d> Table<'d> {
         tables.into_iter().collect()
     }
 
-    /// Takes a key of the contract that this version does not build. It may stand there with the
-    /// value that switches it off.
+    /// Takes a key that this version does not support. The value that switches the feature off is
+    /// accepted.
     pub(super) fn later(&mut self, key: &'static str, off: Option<&str>) {
         let Some(value) = self.take(key) else {
             return;
@@ -237,7 +238,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Says of keys that people bring from elsewhere what to write here.
+    /// Reports keys of other programs or other tables, with what to write instead.
     pub(super) fn foreign(&mut self, keys: &[&str], instead: &str) {
         for key in keys {
             if let Some((written, _)) = self.entries.remove_entry(*key) {
@@ -254,7 +255,7 @@ impl<'d> Table<'d> {
         }
     }
 
-    /// Reports something about the table as a whole.
+    /// Reports a problem of the table as a whole.
     pub(super) fn problem(&self, message: String) {
         self.problem_at(self.offset, message);
     }
@@ -271,7 +272,7 @@ impl<'d> Table<'d> {
         self.document.unready(offset, message);
     }
 
-    /// Remembers where a listener is to be.
+    /// Records the host where a listener will bind.
     pub(super) fn bound_at(&self, offset: usize, host: &str) {
         self.document.bound(offset, host);
     }
@@ -280,7 +281,7 @@ impl<'d> Table<'d> {
         self.document.expired(offset, message);
     }
 
-    /// Reports the keys that nobody took.
+    /// Reports the keys that were not taken.
     pub(super) fn finish(self) {
         let known = self.known.take();
         for key in self.entries.keys() {

@@ -1,4 +1,4 @@
-//! The promises of the configuration: what each key takes, and what is said when it is wrong.
+//! Tests of the configuration: what each key accepts, and which message a wrong value gets.
 
 mod certificates;
 mod chains;
@@ -24,7 +24,7 @@ name = \"app\"
 to = \"tcp:127.0.0.1:9000\"
 ";
 
-/// A file whose other parts are right.
+/// A configuration with this part, whose other parts are valid.
 fn with(part: &str) -> String {
     format!("{part}\n{LISTENER}{BACKEND}")
 }
@@ -34,7 +34,7 @@ fn parse(text: &str) -> Config {
         .unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
-/// The problems as they are shown, without the file's name.
+/// The problems as they are displayed, without the file's name.
 fn problems(text: &str) -> Vec<String> {
     let Err(error) = text.parse::<Config>() else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! Who may connect to a Unix listener.
+//! The permissions of a Unix listener.
 
 use toml::de::DeValue;
 
@@ -8,7 +8,7 @@ use crate::address::Address;
 use crate::sys::unix::Access;
 use crate::sys::users;
 
-/// Its own user alone, or those of `group`, unless `mode` says something else.
+/// By default, only the own user may connect, or the members of `group`. `mode` overrides that.
 pub(super) fn access(table: &mut Table<'_>, address: Option<&Address>) -> Access {
     let given = KEYS.map(|key| table.place(key).map(|place| (key, place)));
     let mode = table.read("mode", mode);
@@ -36,7 +36,7 @@ fn mode(value: &Value<'_>) -> Result<u32, Expected> {
     const EXPECTED: &str = "expected an octal mode from \"0000\" to \"0777\", such as \"0660\"";
     let digits = match &value.value {
         DeValue::String(text) => text.to_string(),
-        // `0o660`; of 660 nobody can tell what it was meant to be.
+        // `0o660`. A decimal 660 is ambiguous, so it is refused.
         DeValue::Integer(number) if number.radix() == 8 => number.as_str().to_owned(),
         _ => return Err(EXPECTED.into()),
     };
@@ -47,7 +47,7 @@ fn mode(value: &Value<'_>) -> Result<u32, Expected> {
     }
 }
 
-/// A name, or a number.
+/// A name or a number.
 fn id(value: &Value<'_>, what: &str, find: impl Fn(&str) -> Option<u32>) -> Result<u32, Expected> {
     let DeValue::String(name) = &value.value else {
         return value.system_id();

@@ -1,4 +1,5 @@
-//! What would keep a start from binding an address: what was seen, and what is still to be asked.
+//! Conditions that would keep a start from binding an address: those that were found, and host names
+//! that still have to be resolved.
 
 use std::sync::OnceLock;
 
@@ -7,18 +8,18 @@ use super::parts::Parts;
 use super::problem::Problem;
 use crate::sys::tcp::{self, Whereabouts};
 
-/// What is known when the text has been read, and hosts that are looked up when somebody asks: a
-/// name server that does not answer must not hold up a start or a reload.
+/// The conditions that were found while the text was read, and hosts that are resolved only on request:
+/// a slow name server must not delay a start or a reload.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Unready {
     pub found: Vec<Problem>,
     pub hosts: Vec<Host>,
-    /// Of the text.
+    /// The parts of the text.
     pub parts: Parts,
     asked: OnceLock<Vec<Problem>>,
 }
 
-/// Where a listener is to be, and where that is written.
+/// The host of a listener, with its place in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
     pub host: String,

@@ -1,8 +1,8 @@
-//! Whether a certificate is valid today, and will be for a while.
+//! Checks whether a certificate is valid today and for some time.
 //!
-//! Certificates that have expired or that may not be used like this are served all the same: some clients
-//! look away, and nobody is helped by a proxy that does not start. But who runs it is told, and `check`
-//! fails.
+//! A certificate that has expired, or that is not allowed for its purpose, is served all the same: some
+//! clients accept it, and a proxy that does not start would help nobody. But the operator gets a
+//! warning, and `check` fails.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,15 +12,15 @@ use crate::tls::revocation::List;
 use crate::tls::roots::Roots;
 use crate::tls::time::Date;
 
-/// What an operator is to be told, in words.
+/// The result of a check, with the message for the operator.
 pub(super) enum Validity {
     Good,
     Warning(String),
-    /// Peers refuse it: it has expired, is not valid yet, or may not be used like this.
+    /// Peers refuse it: it has expired, is not valid yet, or is not allowed for its purpose.
     Invalid(String),
 }
 
-/// All that peers will find wrong with a chain.
+/// Everything that peers will find wrong with a chain.
 pub(super) fn of_chain(certificate: &Certificate, role: Role) -> Vec<Validity> {
     let dates = certificate.validity();
     let own = of_dates("the certificate", *dates.start(), *dates.end());
@@ -33,7 +33,7 @@ pub(super) fn of_chain(certificate: &Certificate, role: Role) -> Vec<Validity> {
     [own].into_iter().chain(behind).chain(flaws).collect()
 }
 
-/// Of the certificates of authorities, whose dates the verification of others does not ask for.
+/// Checks the dates of authorities. The verification of other certificates does not check them.
 pub(super) fn of_roots(roots: &Roots) -> Vec<Validity> {
     chain::authorities(roots)
         .into_iter()
@@ -45,7 +45,7 @@ fn of_dated(it: chain::Dated) -> Validity {
     of_dates(&it.what, it.from, it.until)
 }
 
-/// Of `what` is valid between these two times.
+/// Checks that `what` is valid now, between these two times.
 pub(super) fn of_dates(what: &str, from: SystemTime, until: SystemTime) -> Validity {
     let now = SystemTime::now();
     if now > until {
@@ -59,7 +59,7 @@ pub(super) fn of_dates(what: &str, from: SystemTime, until: SystemTime) -> Valid
     }
 }
 
-/// Of a list of what is revoked, which may stay as it is for ever.
+/// Checks a revocation list. A list without a next update does not expire.
 pub(super) fn of_list(list: &List) -> Validity {
     let what = format!("the revocation list of {}", list.issuer());
     let until = match list.next_update() {
@@ -79,8 +79,8 @@ pub(super) fn of_list(list: &List) -> Validity {
     }
 }
 
-/// How long before its end it is said: time enough to see to it, also over a holiday, and a part of
-/// what lives shorter, which is renewed at two thirds.
+/// How long before the end the warning starts: 14 days, enough also during a holiday. For shorter
+/// lifetimes a third of the lifetime, because such certificates are renewed after two thirds.
 fn soon(from: SystemTime, until: SystemTime) -> Duration {
     let lifetime = until.duration_since(from).unwrap_or_default();
     EXPIRES_SOON.min(lifetime / 3)

@@ -1,4 +1,4 @@
-//! What a single value may be, and what is said when it is something else.
+//! Reads single values, and describes what was expected if a value is wrong.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -9,16 +9,16 @@ use toml::de::DeValue;
 
 use super::document::Document;
 
-/// A value and where it stands.
+/// A value, and its place in the text.
 pub(super) struct Value<'d> {
     pub document: &'d Document<'d>,
-    /// The dotted path.
+    /// The dotted path of its key.
     pub key: String,
     pub value: DeValue<'d>,
     pub offset: usize,
 }
 
-/// What a value must be, in words, when it is not.
+/// The message that says what was expected.
 pub(super) type Expected = String;
 
 impl<'d> Value<'d> {
@@ -56,7 +56,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A path that names something.
+    /// A path that is not empty.
     pub(super) fn path(&self) -> Result<&Path, Expected> {
         match self.string()? {
             "" => Err("expected a path, found an empty string".into()),
@@ -64,7 +64,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A string that `parse` makes something of.
+    /// A string that `parse` accepts.
     pub(super) fn parsed<T, E: ToString>(
         &self,
         parse: impl FnOnce(&str) -> Result<T, E>,
@@ -145,12 +145,12 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// A limit of the contract that this version does not build; for [`Value::or_off`].
+    /// A limit that this version does not support; for [`Value::or_off`].
     pub(super) fn unsupported(&self) -> Result<Infallible, Expected> {
         Err("not supported in this version".into())
     }
 
-    /// What `read` reads, or `None` for the words that mean off.
+    /// The value that `read` reads, or `None` for the words that mean off.
     pub(super) fn or_off<T>(
         &self,
         read: impl FnOnce(&Self) -> Result<T, Expected>,
@@ -165,7 +165,7 @@ impl<'d> Value<'d> {
         }
     }
 
-    /// What elsewhere means off, in any unit.
+    /// Whether it is 0 in any unit, which means off in other programs.
     fn is_zero(&self) -> bool {
         let text: &str = match &self.value {
             DeValue::Integer(number) => number.as_str(),
@@ -202,11 +202,11 @@ impl<'d> Value<'d> {
         })
     }
 
-    /// The name of one of the things that there are.
+    /// The name of an existing item.
     pub(super) fn one_of(&self, what: &str, names: &[String]) -> Result<String, Expected> {
         let name = self.string()?;
         let known: Vec<&str> = names.iter().map(String::as_str).collect();
-        // That there is none at all was reported already.
+        // That there is no item at all was reported already.
         if known.is_empty() || known.contains(&name) {
             return Ok(name.to_owned());
         }

@@ -1,4 +1,4 @@
-//! What the words of the contract may say: names, addresses, protocols, networks.
+//! Reads names, addresses, protocols and networks.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::backend::To;
 use crate::log_filter;
 
-/// What `to` may say: an address, or one of three words.
+/// Reads an entry of `to`: an address, or one of three words.
 pub(super) fn to(text: &str) -> Result<To, Expected> {
     match text {
         "gate" => Ok(To::Gate),
@@ -31,13 +31,13 @@ pub(super) fn to(text: &str) -> Result<To, Expected> {
     }
 }
 
-/// A name with its place, to be checked against the names that exist.
+/// A name with its place, to be checked against the existing names.
 pub(super) struct Named {
     pub name: String,
     pub offset: usize,
 }
 
-/// A name for lines, labels and messages: short, and nothing that would need quoting.
+/// A name for protocol lines, labels and messages: short, and without characters that need quotes.
 pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
     let text = value.string()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -52,7 +52,7 @@ pub(super) fn name(value: &Value<'_>) -> Result<Named, Expected> {
     })
 }
 
-/// A log filter, as `RUST_LOG` takes it.
+/// A log filter in the syntax of `RUST_LOG`.
 pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
     let is_filter = |text: &str| {
         let complete = log_filter::complete(text);
@@ -67,7 +67,7 @@ pub(super) fn log_filter(value: &Value<'_>) -> Result<String, Expected> {
     })
 }
 
-/// The command line's subscriber has the last word on a filter.
+/// The command line's subscriber decides whether it accepts a filter.
 #[cfg(feature = "cli")]
 fn is_taken(filter: &str) -> bool {
     let filter = tracing_subscriber::EnvFilter::builder().parse(filter);
@@ -84,7 +84,7 @@ pub(super) fn protocol(value: &Value<'_>) -> Result<String, Expected> {
     protocol_name(value.string()?)
 }
 
-/// A protocol as clients name it in ALPN, which compares bytes (RFC 7301 §6).
+/// A protocol name of ALPN, which is compared byte by byte (RFC 7301 §6).
 pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
     // RFC 7301 §3.1: 1 to 255 bytes.
     if !(1..=255).contains(&name.len()) {
@@ -100,14 +100,14 @@ pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
         ));
     }
     let lower = name.to_ascii_lowercase();
-    // Names that are shorter differ by one character from what they mean to.
+    // In shorter names, a difference of one character is no evidence of a typing error.
     let is_near = |it: &&&str| it.len() > 5 && strsim::damerau_levenshtein(&lower, it) == 1;
     let meant = match lower.as_str() {
         "http/2" | "http/2.0" | "http2" => "h2",
         "http" | "http/1" | "http1" | "http1.1" | "h1" => "http/1.1",
         "http/3" | "http3" => "h3",
         "postgres" => "postgresql",
-        // The registered names that have letters have small ones, but for a few that nobody types.
+        // The registered names use lower-case letters, except a few that are rarely typed.
         lower if PROTOCOLS.contains(&lower) => lower,
         _ => match PROTOCOLS.iter().find(is_near) {
             Some(meant) => meant,
@@ -122,8 +122,8 @@ pub(super) fn protocol_name(name: &str) -> Result<String, Expected> {
     ))
 }
 
-/// Of the registry (IANA, "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs"), those
-/// that run over TLS and streams.
+/// The names of the IANA registry "TLS Application-Layer Protocol Negotiation (ALPN) Protocol IDs" for
+/// protocols that run over TLS and streams.
 const PROTOCOLS: [&str; 18] = [
     "acme-tls/1",
     "coap",
@@ -155,7 +155,8 @@ pub(super) fn network(value: &Value<'_>) -> Result<IpNet, Expected> {
     })
 }
 
-/// As the addresses of clients are, or it would match none of them.
+/// Converts an IPv4-mapped network to IPv4, because client addresses are converted too. Otherwise it
+/// would match no client.
 fn canonical(network: IpNet) -> Result<IpNet, &'static str> {
     let IpNet::V6(written) = network else {
         return Ok(network);
@@ -169,7 +170,7 @@ fn canonical(network: IpNet) -> Result<IpNet, &'static str> {
         .ok_or("an IPv4-mapped IPv6 network needs a prefix from 96 to 128")
 }
 
-/// What TCP_USER_TIMEOUT can say: milliseconds, and 0 would turn it off.
+/// A timeout in the range of the kernel's TCP_USER_TIMEOUT: from one millisecond to `i32::MAX` of them.
 pub(super) fn tcp_timeout(value: &Value<'_>) -> Result<Duration, Expected> {
     let timeout = value.duration()?;
     if (1..=i32::MAX as u128).contains(&timeout.as_millis()) {
@@ -179,8 +180,8 @@ pub(super) fn tcp_timeout(value: &Value<'_>) -> Result<Duration, Expected> {
     }
 }
 
-/// RFC 4291 §2.5.5.2: the bits before the IPv4 address in ::ffff:0:0/96.
+/// The bits before the IPv4 address in ::ffff:0:0/96 (RFC 4291 §2.5.5.2).
 const MAPPED: u8 = 96;
 
-/// Names stand in the gate's lines, which are bounded, and in metric labels.
+/// Names appear in the lines of the gate, which are bounded, and in metric labels.
 const LONGEST_NAME: usize = 64;

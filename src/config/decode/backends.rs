@@ -1,4 +1,4 @@
-//! The tables of backends, and where they are.
+//! The `[[backend]]` tables, and their addresses.
 
 use std::cell::RefCell;
 
@@ -70,7 +70,7 @@ fn health(mut table: Table<'_>) -> Health {
     Health { fall, rise }
 }
 
-/// One or several addresses, or one word.
+/// Reads one or more addresses, or one word.
 fn addresses(table: &mut Table<'_>, dialled: &RefCell<Vec<(Address, usize)>>) -> Option<To> {
     let place = table.needs("to");
     let targets = table.list("to", |value| Ok((value.parsed(to)?, value.offset)))?;

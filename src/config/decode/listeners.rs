@@ -1,4 +1,4 @@
-//! The tables of listeners, and what their addresses must agree on.
+//! The `[[listener]]` tables, and the checks between their addresses.
 
 use super::{Decoder, unique};
 use crate::address::Address;
@@ -12,7 +12,7 @@ use crate::config::unix::access;
 use crate::config::words::name;
 
 impl Decoder<'_> {
-    /// None of them is where the `gate` is.
+    /// Reads the listeners. None of them may have the address of the `gate`.
     pub(super) fn listeners(
         &self,
         root: &mut Table<'_>,
@@ -31,7 +31,8 @@ impl Decoder<'_> {
             let access = access(&mut table, address.as_ref());
             let proxies = proxy_protocol::accepted(&mut table, address.as_ref());
             foreign::listener(&mut table);
-            // A table that has problems is there: the listener must not turn into a plain one.
+            // `None` after a problem in the table: then the listener must not turn into a plaintext
+            // one.
             let tls = match table.table("tls") {
                 Some(tls) => handshake(tls, self.files).map(Some),
                 None => Some(None),
@@ -54,7 +55,7 @@ impl Decoder<'_> {
     }
 }
 
-/// Where a listener is, who must be alone there; `taken` says by whom a place is.
+/// Reads the address of a listener. `taken` has the addresses in use, with their users.
 fn address(table: &mut Table<'_>, taken: &mut Vec<(Address, &'static str)>) -> Option<Address> {
     let place = table.place("address").unwrap_or_default();
     let address = table.require("address", |value| value.parsed(str::parse::<Address>))?;
