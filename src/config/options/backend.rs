@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::backend::pool::Balance;
 use crate::proxy_protocol::ProxyProtocol;
 
-/// `[[backend]]`: who serves connections.
+/// `[[backend]]`: a server, or workers, for connections.
 ///
 /// ```
 /// use vestibule::options::{BackendOptions, BackendTarget, Balance};
@@ -25,17 +25,17 @@ pub struct BackendOptions(pub(super) Section);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BackendTarget {
-    /// Addresses to dial, at least one. A name stands for all its addresses.
+    /// Addresses to dial, at least one. A host name means all of its addresses.
     Addresses(Vec<Address>),
     /// Workers at the gate, and [`Proxy::backend`](crate::Proxy::backend) in this program.
     Gate,
-    /// A built-in page that shows what is known of the connection.
+    /// A built-in page that shows the facts of the connection.
     Hello,
-    /// Built in: every byte goes back to the client.
+    /// A built-in echo: every byte goes back to the client.
     Echo,
 }
 
-/// `backend.health`: when an address is passed over, and when it is used again.
+/// `backend.health`: when an address is skipped, and when it is used again.
 ///
 /// ```
 /// use vestibule::options::HealthOptions;
@@ -66,7 +66,7 @@ impl BackendOptions {
         self
     }
 
-    /// The PROXY protocol header that the backend gets first; `None` is no header. Default: `None`.
+    /// The PROXY protocol header that the backend gets first. `None`: no header. Default: `None`.
     pub fn proxy_protocol(mut self, version: impl Into<Option<ProxyProtocol>>) -> Self {
         let word = match version.into() {
             None => "none",
@@ -83,13 +83,13 @@ impl BackendOptions {
         self
     }
 
-    /// When an address is passed over, and when it is used again.
+    /// When an address is skipped, and when it is used again.
     pub fn health(mut self, health: HealthOptions) -> Self {
         self.0.set("health", health.0);
         self
     }
 
-    /// Speaks TLS to the addresses.
+    /// Uses TLS to the addresses.
     pub fn tls(mut self, tls: BackendTlsOptions) -> Self {
         self.0.set("tls", tls.0);
         self
@@ -97,13 +97,13 @@ impl BackendOptions {
 }
 
 impl HealthOptions {
-    /// The number of failures in a row after which an address is passed over, at least 1. Default: 3.
+    /// The number of consecutive failures after which an address is skipped, at least 1. Default: 3.
     pub fn fall(mut self, failures: usize) -> Self {
         self.0.set("fall", failures);
         self
     }
 
-    /// The number of successes in a row after which it is used again, at least 1. Default: 2.
+    /// The number of consecutive successes after which it is used again, at least 1. Default: 2.
     pub fn rise(mut self, successes: usize) -> Self {
         self.0.set("rise", successes);
         self

@@ -32,7 +32,7 @@ impl BackendTlsOptions {
         self
     }
 
-    /// What a server gets that asks for a certificate. Default: none.
+    /// The certificate for servers that ask for one. Default: none.
     pub fn certificate(mut self, certificate: CertificateOptions) -> Self {
         self.0.set("certificate", certificate.0);
         self
@@ -45,9 +45,10 @@ impl BackendTlsOptions {
         self
     }
 
-    /// Names of which the server's certificate must have one, in addition to
-    /// [`server_name`](Self::server_name), as in [`RouteOptions::identity`](super::RouteOptions::identity).
-    /// Default: every valid certificate. An empty list is an error.
+    /// Names for the server's certificate: it must have one of them, in addition to
+    /// [`server_name`](Self::server_name). The syntax is that of
+    /// [`RouteOptions::identity`](super::RouteOptions::identity). Default: every valid certificate. An
+    /// empty list is an error.
     pub fn allow(mut self, rules: impl IntoIterator<Item: Into<String>>) -> Self {
         self.0.set_list("allow", rules.into_iter().map(Into::into));
         self

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::section::Section;
 
-/// `[limits]`: how much there may be at a time.
+/// `[limits]`: how many connections and handshakes there may be.
 ///
-/// Each limit is exact, from 1 to `u32::MAX`; `None` is unlimited, 0 is refused.
+/// Each limit is exact. It is from 1 to `u32::MAX`, or `None` for unlimited. 0 is refused.
 ///
 /// ```
 /// use vestibule::options::LimitOptions;
@@ -48,8 +48,8 @@ impl LimitOptions {
         self
     }
 
-    /// Handshakes that begin in a second on all TLS listeners. Default: unlimited. The share of 100 ms may
-    /// come at once.
+    /// Handshakes that start in one second on all TLS listeners. Default: unlimited. The number for 100
+    /// ms may come at once.
     pub fn handshakes_per_second(mut self, limit: impl Into<Option<usize>>) -> Self {
         self.0.set_limit("handshakes_per_second", limit.into());
         self
@@ -65,7 +65,7 @@ impl LimitOptions {
 
 /// `[timeouts]`: how long each phase of a connection may take.
 ///
-/// Every timeout is above zero; `None` is unlimited.
+/// Every timeout is above zero, or `None` for unlimited.
 ///
 /// ```
 /// use std::time::Duration;
@@ -90,34 +90,33 @@ impl TimeoutOptions {
         self
     }
 
-    /// No byte in either direction. Default: 1 h.
+    /// The time without a byte in either direction. Default: 1 h.
     pub fn idle(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.0.set_timeout("idle", timeout.into());
         self
     }
 
-    /// One side has closed, and nothing has moved since. Default: 60 s.
+    /// The time without progress after one side has closed. Default: 60 s.
     pub fn half_close(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.0.set_timeout("half_close", timeout.into());
         self
     }
 
-    /// From the accept to the end of the connection, whatever moves. Default: unlimited.
+    /// From the accept to the end of the connection, whatever it transfers. Default: unlimited.
     pub fn lifetime(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.0.set_timeout("lifetime", timeout.into());
         self
     }
 
-    /// How long a drain may take, returned from
-    /// [`Config::drain_timeout`](crate::Config::drain_timeout) for
-    /// [`Running::drain`](crate::Running::drain). Default: 30 s.
+    /// How long a drain may take. [`Config::drain_timeout`](crate::Config::drain_timeout) returns it,
+    /// for [`Running::drain`](crate::Running::drain). Default: 30 s.
     pub fn drain(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.0.set_timeout("drain", timeout.into());
         self
     }
 
-    /// Until a peer is cut that acknowledges nothing and answers no keepalive: from 1 ms to 24 days.
-    /// Default: 30 s. A reload refuses a change.
+    /// How long a peer may acknowledge nothing and answer no keepalive before it is cut: from 1 ms to
+    /// 24 days. Default: 30 s. A reload refuses a change.
     pub fn unacknowledged(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.0.set_timeout("unacknowledged", timeout.into());
         self

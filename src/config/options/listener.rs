@@ -26,21 +26,21 @@ pub enum Account {
     Id(u32),
 }
 
-/// Whether connections begin with a PROXY protocol header, version 1 or 2.
+/// Whether a listener requires a PROXY protocol header, version 1 or 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcceptProxyProtocol {
-    /// They do not.
+    /// Connections have no header.
     None,
-    /// Each of them must.
+    /// Each connection must start with a header.
     Required,
 }
 
 impl ListenerOptions {
     /// A listener without TLS.
     ///
-    /// The name is unique and has 1 to 64 ASCII letters, digits, `-`, `_` and `.`. With port 0 the system
-    /// chooses a port: [`Proxy::addresses`](crate::Proxy::addresses).
+    /// The name is unique and has 1 to 64 ASCII letters, digits, `-`, `_` and `.`. With port 0 the
+    /// system chooses a port; [`Proxy::addresses`](crate::Proxy::addresses) returns it.
     pub fn new(name: impl Into<String>, address: Address) -> Self {
         let mut section = Section::default();
         section.set("name", name.into());
@@ -60,19 +60,20 @@ impl ListenerOptions {
         self
     }
 
-    /// The user of a Unix listener's socket. Default: who runs this process. Only root may set another.
+    /// The owner of a Unix listener's socket. Default: the user of this process. Only root may set
+    /// another.
     pub fn owner(mut self, user: impl Into<Account>) -> Self {
         self.0.set("owner", user.into());
         self
     }
 
-    /// The group of a Unix listener's socket. Default: who runs this process.
+    /// The group of a Unix listener's socket. Default: the group of this process.
     pub fn group(mut self, group: impl Into<Account>) -> Self {
         self.0.set("group", group.into());
         self
     }
 
-    /// Whether load balancers say who the client is. Default: [`AcceptProxyProtocol::None`].
+    /// Whether load balancers send the client's address. Default: [`AcceptProxyProtocol::None`].
     pub fn accept_proxy_protocol(mut self, accept: AcceptProxyProtocol) -> Self {
         let word = match accept {
             AcceptProxyProtocol::None => "none",
@@ -82,7 +83,7 @@ impl ListenerOptions {
         self
     }
 
-    /// The networks that may send headers, as in `10.0.0.0/8`, or addresses. Required with
+    /// The networks or addresses that may send headers, such as `10.0.0.0/8`. Required with
     /// [`accept_proxy_protocol`](Self::accept_proxy_protocol) on a TCP listener.
     pub fn trusted_proxies(mut self, networks: impl IntoIterator<Item: ToString>) -> Self {
         self.0.set_texts("trusted_proxies", networks);

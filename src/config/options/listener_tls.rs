@@ -38,27 +38,27 @@ pub struct ListenerTlsOptions(pub(super) Section);
 #[must_use = "options have an effect in a `ListenerTlsOptions` or `BackendTlsOptions`"]
 pub struct CertificateOptions(pub(super) Section);
 
-/// Whether clients show certificates.
+/// Whether clients are asked for certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientAuthMode {
-    /// They are not asked for one.
+    /// Clients are not asked.
     None,
-    /// They may show one, which then must be valid.
+    /// Clients may show a certificate. If they do, it must be valid.
     Optional,
-    /// They must show a valid one.
+    /// Clients must show a valid certificate.
     Required,
 }
 
-/// Whether sessions are resumed.
+/// Whether and where sessions are resumed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SessionTickets {
-    /// By this process, with keys that change every six hours.
+    /// This process resumes its sessions. Its keys change every six hours.
     Rotate,
-    /// Every handshake is a full one.
+    /// No sessions are resumed: every handshake is a full one.
     None,
-    /// By every process that has the secret: 32 random bytes or more.
+    /// Every process with this secret resumes the sessions: 32 random bytes or more.
     Secret(DataSource),
 }
 
@@ -68,8 +68,8 @@ impl ListenerTlsOptions {
         Self(Section::default()).certificate(certificate)
     }
 
-    /// Adds a certificate to `certificates`. The client's SNI chooses one, then what the client can
-    /// verify; the first one is the default.
+    /// Adds a certificate to `certificates`. One is chosen by the client's SNI, and then by what the
+    /// client can verify. The first one is the default.
     pub fn certificate(mut self, certificate: CertificateOptions) -> Self {
         self.0.push("certificates", certificate.0);
         self
@@ -81,7 +81,7 @@ impl ListenerTlsOptions {
         self
     }
 
-    /// What a client gets that asks for a name without a certificate, or for none. Default:
+    /// The answer to a client that asks for a name without a certificate, or for no name. Default:
     /// [`UnknownSni::First`].
     pub fn unknown_sni(mut self, unknown: UnknownSni) -> Self {
         let word = match unknown {
@@ -92,8 +92,8 @@ impl ListenerTlsOptions {
         self
     }
 
-    /// Whether clients show certificates. Default: [`ClientAuthMode::None`]. The others need
-    /// [`client_ca`](Self::client_ca).
+    /// Whether clients are asked for certificates. Default: [`ClientAuthMode::None`]. The other modes
+    /// need [`client_ca`](Self::client_ca).
     pub fn client_auth(mut self, mode: ClientAuthMode) -> Self {
         let word = match mode {
             ClientAuthMode::None => "none",
@@ -150,9 +150,9 @@ impl ListenerTlsOptions {
 }
 
 impl CertificateOptions {
-    /// The chain and the private key, both in PEM. The certificate of the key is the first of the chain.
-    /// The key is unencrypted PKCS#8, PKCS#1 or SEC1: RSA of 2048 bits or more, ECDSA on P-256, P-384 or
-    /// P-521, or Ed25519.
+    /// The chain and the private key, both in PEM. The first certificate of the chain belongs to the
+    /// key. The key is unencrypted PKCS#8, PKCS#1 or SEC1: RSA of 2048 bits or more, ECDSA on P-256,
+    /// P-384 or P-521, or Ed25519.
     pub fn new(chain: DataSource, key: DataSource) -> Self {
         let mut section = Section::default();
         section.set("chain", chain);

@@ -9,7 +9,7 @@ use crate::config::files::InMemory;
 use crate::config::parts::Parts;
 use crate::config::problem::ConfigError;
 
-/// What the decoder needs.
+/// The input of the decoder.
 pub(super) struct Rendered {
     pub text: String,
     pub parts: Parts,
@@ -18,7 +18,7 @@ pub(super) struct Rendered {
 
 /// # Errors
 ///
-/// A value that TOML has no way to write.
+/// A value that cannot be written in TOML.
 pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
     let ConfigBuilder {
         runtime,
@@ -67,14 +67,14 @@ struct Renderer {
 #[derive(Clone, Copy)]
 enum Kind {
     Table,
-    /// Of an array of tables.
+    /// An element of an array of tables.
     Element,
 }
 
 impl Default for Renderer {
     fn default() -> Self {
         let mut parts = Parts::default();
-        // What is said of the whole is said of the first line.
+        // A problem of the whole configuration is reported for the first line.
         parts.push(1, None);
         Self {
             text: "\n".into(),

@@ -2,11 +2,11 @@
 
 use super::section::Section;
 
-/// `[[route]]`: which connections go to a backend, or are refused.
+/// `[[route]]`: sends matching connections to a backend, or refuses them.
 ///
-/// The first route that matches wins. Every condition must be met, by any entry of its list; a route
-/// without conditions matches everything. An empty list is an error. If no route matches, the client is
-/// refused.
+/// The first route that matches wins. A connection matches if it meets every condition, each by any
+/// entry of its list. A route without conditions matches every connection. An empty list is an error.
+/// If no route matches, the client is refused.
 ///
 /// ```
 /// use vestibule::options::RouteOptions;
@@ -26,7 +26,7 @@ impl RouteOptions {
         Self(section)
     }
 
-    /// A route whose clients are refused.
+    /// A route that refuses its clients.
     pub fn deny() -> Self {
         let mut section = Section::default();
         section.set("deny", true);
@@ -40,27 +40,27 @@ impl RouteOptions {
         self
     }
 
-    /// Matches the server name that the client asks for, as in `api.example.com` or `*.example.com`.
+    /// Matches the server name that the client asks for, such as `api.example.com` or `*.example.com`.
     /// `*` stands for one label, `**` for one or more.
     pub fn sni(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
         self.0.set_list("sni", names.into_iter().map(Into::into));
         self
     }
 
-    /// Matches the protocol (ALPN) that TLS agreed on.
+    /// Matches the negotiated protocol (ALPN).
     pub fn alpn(mut self, protocols: impl IntoIterator<Item: Into<String>>) -> Self {
         self.0
             .set_list("alpn", protocols.into_iter().map(Into::into));
         self
     }
 
-    /// Matches the client's address: networks, as in `192.0.2.0/24`, or addresses.
+    /// Matches the client's address: networks such as `192.0.2.0/24`, or addresses.
     pub fn from(mut self, networks: impl IntoIterator<Item: ToString>) -> Self {
         self.0.set_texts("from", networks);
         self
     }
 
-    /// Matches a name in the client's certificate, as in `cn:alice`, `dns:*.corp.example`,
+    /// Matches a name in the client's certificate, such as `cn:alice`, `dns:*.corp.example`,
     /// `uri:spiffe://corp/ns/*/sa/web`, `ou:ops` or `sha256:…`.
     pub fn identity(mut self, rules: impl IntoIterator<Item: Into<String>>) -> Self {
         self.0

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::section::Section;
 use crate::config::LogFormat;
 
-/// `[runtime]`: threads, the log, the process.
+/// `[runtime]`: threads, the log, and the process.
 ///
 /// A change needs a new [`Proxy`](crate::Proxy); a reload refuses it.
 ///
@@ -18,26 +18,27 @@ use crate::config::LogFormat;
 #[must_use = "options have an effect in a `ConfigBuilder`"]
 pub struct RuntimeOptions(pub(super) Section);
 
-/// Who handles the TLS records of an established connection.
+/// Who processes the TLS records of an established connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RelayMode {
-    /// Vestibule, where it can.
+    /// Vestibule's record layer, if it supports the cipher suite.
     Auto,
-    /// Always rustls: the same behaviour, more memory and CPU.
+    /// Always rustls. The behaviour is the same; it takes more memory and CPU.
     Stream,
 }
 
 impl RuntimeOptions {
-    /// The number of worker threads, from 1 to 1024. Default: the CPUs that the process may use. Without
-    /// [`Builder::on_worker_threads`](crate::Builder::on_worker_threads) there are none.
+    /// The number of worker threads, from 1 to 1024. Default: the number of CPUs that the process may
+    /// use. Worker threads exist only with
+    /// [`Builder::on_worker_threads`](crate::Builder::on_worker_threads).
     pub fn workers(mut self, workers: usize) -> Self {
         self.0.set("workers", workers);
         self
     }
 
-    /// The directory of the gate, created with mode 0700. Default: `$XDG_RUNTIME_DIR/vestibule`, else a
-    /// fresh private directory.
+    /// The directory of the gate, created with mode 0700. Default: `$XDG_RUNTIME_DIR/vestibule`, or
+    /// else a fresh private directory.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.0.set("directory", directory.into());
         self
@@ -50,7 +51,8 @@ impl RuntimeOptions {
         self
     }
 
-    /// How log lines look. Default: [`LogFormat::Text`]. As with [`log`](Self::log), the program's to use.
+    /// The format of log lines. Default: [`LogFormat::Text`]. As with [`log`](Self::log), the program
+    /// applies it.
     pub fn log_format(mut self, format: LogFormat) -> Self {
         let word = match format {
             LogFormat::Text => "text",
@@ -60,13 +62,14 @@ impl RuntimeOptions {
         self
     }
 
-    /// Whether core dumps, and debuggers of the same user, may see the keys in memory. Default: `false`.
+    /// Whether core dumps, and debuggers of the same user, may read the private keys in memory.
+    /// Default: `false`.
     pub fn core_dumps(mut self, allowed: bool) -> Self {
         self.0.set("core_dumps", allowed);
         self
     }
 
-    /// Who handles TLS records. Default: [`RelayMode::Auto`].
+    /// Who processes TLS records. Default: [`RelayMode::Auto`].
     pub fn relay(mut self, mode: RelayMode) -> Self {
         let word = match mode {
             RelayMode::Auto => "auto",
@@ -79,8 +82,8 @@ impl RuntimeOptions {
 
 /// `[gate]`: the Unix socket where worker processes come for the connections of claimed backends.
 ///
-/// It is opened when a backend has the target [`BackendTarget::Gate`](super::BackendTarget::Gate). A
-/// program that serves such backends itself may do without: [`GateOptions::none`]. A change needs a new
+/// It is opened if a backend has the target [`BackendTarget::Gate`](super::BackendTarget::Gate). A
+/// program that serves such backends itself needs no gate: [`GateOptions::none`]. A change needs a new
 /// [`Proxy`](crate::Proxy); a reload refuses it.
 ///
 /// ```
@@ -101,11 +104,11 @@ impl GateOptions {
         Self(section)
     }
 
-    /// The path of the socket: absolute, or relative to `runtime.directory`; at most 107 bytes with it.
-    /// Default: `gate.sock`.
+    /// The path of the socket: absolute, or relative to `runtime.directory`. The whole path has at most
+    /// 107 bytes. Default: `gate.sock`.
     pub fn path(mut self, path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        // The word for no gate is also a file's name.
+        // In a file, `none` means no gate, so a file of that name needs a directory.
         let path = match path.to_str() {
             Some("none") => PathBuf::from("./none"),
             _ => path,
@@ -114,20 +117,20 @@ impl GateOptions {
         self
     }
 
-    /// Ids of users who may connect beside root and the user of this process. Default: none.
+    /// User ids that may connect, in addition to root and the user of this process. Default: none.
     pub fn allow_uids(mut self, uids: impl IntoIterator<Item = u32>) -> Self {
         self.0.set_list("allow_uids", uids);
         self
     }
 
-    /// Ids of groups: processes with this primary or supplementary group may connect. Default: none.
+    /// Group ids: processes with this primary or supplementary group may connect. Default: none.
     pub fn allow_gids(mut self, gids: impl IntoIterator<Item = u32>) -> Self {
         self.0.set_list("allow_gids", gids);
         self
     }
 
-    /// The number of clients that send their line, wait, watch or are registered; from 1 to `u32::MAX`,
-    /// `None` is unlimited. Default: 1024.
+    /// How many clients may be connected: those that send their line, wait, watch or are registered.
+    /// From 1 to `u32::MAX`, or `None` for unlimited. Default: 1024.
     pub fn max_clients(mut self, clients: impl Into<Option<usize>>) -> Self {
         self.0.set_limit("max_clients", clients.into());
         self

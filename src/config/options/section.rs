@@ -1,4 +1,4 @@
-//! A TOML table in the making: what the setters of the options have set.
+//! A TOML table that the setters of the options fill.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::source::{DataSource, Origin};
 use crate::address::Address;
 use crate::config::files::InMemory;
 
-/// The keys of a table that were set; the others keep their defaults.
+/// The keys of a table that were set. The others keep their defaults.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Section(BTreeMap<&'static str, Item>);
 
@@ -29,7 +29,7 @@ pub(super) enum Item {
 }
 
 impl Section {
-    /// Sets a key; the last value counts.
+    /// Sets a key. The last value wins.
     pub(super) fn set(&mut self, key: &'static str, item: impl Into<Item>) {
         self.0.insert(key, item.into());
     }
@@ -53,18 +53,18 @@ impl Section {
         self.set_list(key, texts.into_iter().map(|text| text.to_string()));
     }
 
-    /// As [`Section::set`], for a limit, where `None` is unlimited.
+    /// As [`Section::set`], for a limit. `None` is unlimited.
     pub(super) fn set_limit(&mut self, key: &'static str, limit: Option<usize>) {
         self.set(key, limit.map_or_else(unlimited, Item::from));
     }
 
-    /// As [`Section::set`], for a timeout, where `None` is unlimited.
+    /// As [`Section::set`], for a timeout. `None` is unlimited.
     pub(super) fn set_timeout(&mut self, key: &'static str, timeout: Option<Duration>) {
         let written = |timeout| Item::Text(format_duration(timeout).to_string());
         self.set(key, timeout.map_or_else(unlimited, written));
     }
 
-    /// Adds to the list that a key has.
+    /// Adds to the list of a key.
     pub(super) fn push(&mut self, key: &'static str, item: impl Into<Item>) {
         let list = self.0.entry(key).or_insert(Item::List(Vec::new()));
         if let Item::List(items) = list {
@@ -72,7 +72,7 @@ impl Section {
         }
     }
 
-    /// A string that was set.
+    /// The string of a key, if it was set.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
         match self.0.get(key) {
             Some(Item::Text(text)) => Some(text),
@@ -91,7 +91,7 @@ impl From<bool> for Item {
     }
 }
 
-/// TOML has no larger number than `i64::MAX`, and no key takes one that large.
+/// TOML has no number above `i64::MAX`, and no key accepts one that large.
 impl From<usize> for Item {
     fn from(number: usize) -> Self {
         Self::Integer(i64::try_from(number).unwrap_or(i64::MAX))
@@ -143,12 +143,12 @@ impl From<Section> for Item {
     }
 }
 
-/// Makes TOML of sections, and collects what TOML cannot say.
+/// Converts sections to TOML, and collects the values that TOML cannot express.
 #[derive(Default)]
 pub(super) struct Writer {
-    /// By the string that stands for it in the text.
+    /// The bytes in memory, by the string that represents them in the text.
     pub memory: HashMap<PathBuf, InMemory>,
-    /// What cannot be written, since the last look.
+    /// Problems since they were last taken.
     pub unwritable: Vec<String>,
 }
 
@@ -169,7 +169,8 @@ impl Writer {
             Item::UnixAddress(path) => format!("unix:{}", self.text_of(key, &path)).into(),
             Item::Data(DataSource(Origin::File(path))) => self.text_of(key, &path).into(),
             Item::Data(DataSource(Origin::Memory(bytes))) => {
-                // No file has a name with a NUL byte, and `text_of` refuses one.
+                // The string starts with a NUL byte. No path does, and `text_of` refuses one, so it is
+                // unique.
                 let name = format!("\0{}", self.memory.len());
                 let memory = InMemory {
                     key: key.to_owned(),

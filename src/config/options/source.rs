@@ -1,4 +1,4 @@
-//! Where certificates, keys, lists and secrets come from.
+//! The source of certificates, keys, lists and secrets.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,15 @@ use zeroize::Zeroizing;
 
 /// A file, or the same bytes in memory.
 ///
-/// The key that takes it says what the bytes are: PEM for chains, private keys and authorities, PEM or
-/// DER for revocation lists, DER for OCSP responses, 32 random bytes or more for a ticket secret.
+/// The key that takes it determines the format of the bytes: PEM for chains, private keys and
+/// authorities; PEM or DER for revocation lists; DER for OCSP responses; 32 random bytes or more for a
+/// ticket secret.
 ///
-/// - A file must be a regular file of at most 64 MiB, and its path UTF-8. A relative path is relative to the working
-///   directory. [`Config::files`](crate::Config::files) lists the file.
-/// - Bytes in memory are shared by clones, and overwritten with zeros when the last one is dropped. What
-///   reading them leaves in memory is not overwritten, as with a file. `Debug` shows how many bytes there are, and not
-///   what they are.
+/// - A file must be a regular file of at most 64 MiB, and its path must be UTF-8. A relative path is
+///   relative to the working directory. [`Config::files`](crate::Config::files) lists the file.
+/// - Bytes in memory are shared by clones, and overwritten with zeros when the last clone is dropped.
+///   Copies that the parsers make are not overwritten; this is the same for a file. `Debug` shows the
+///   number of bytes, and not their content.
 ///
 /// ```
 /// use vestibule::options::DataSource;
@@ -34,12 +35,12 @@ pub(super) enum Origin {
 }
 
 impl DataSource {
-    /// A file, which is read by [`ConfigBuilder::build`](super::ConfigBuilder::build).
+    /// A file. [`ConfigBuilder::build`](super::ConfigBuilder::build) reads it.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Origin::File(path.into()))
     }
 
-    /// Bytes. A `Vec` is taken as it is, without a copy that would not be overwritten.
+    /// Bytes in memory. A `Vec` is used without a copy, because a copy would not be overwritten.
     pub fn memory(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Origin::Memory(Arc::new(Zeroizing::new(bytes.into()))))
     }

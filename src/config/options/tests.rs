@@ -1,4 +1,4 @@
-//! The options against the decoder of files: the same keys, the same values, the same problems.
+//! Tests the options against the decoder of files: the same keys, values and problems.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn secure() -> ListenerTlsOptions {
     ListenerTlsOptions::new(CertificateOptions::from_files(CHAIN, KEY))
 }
 
-/// Builds what is right but for the listener.
+/// Builds a configuration that is valid except for the listener.
 fn with(listener: ListenerOptions) -> Result<Config, ConfigError> {
     Config::builder().listener(listener).backend(app()).build()
 }
@@ -70,7 +70,7 @@ fn text_of(builder: ConfigBuilder) -> String {
     render::render(builder).expect("what TOML can say").text
 }
 
-/// What a configuration comes to, wherever it is from.
+/// The meaning of a configuration, from any source.
 fn meaning(config: &Config) -> String {
     format!(
         "{:#?}",
@@ -132,7 +132,7 @@ fn options_mean_what_a_file_means() {
     assert_eq!(built.files().len(), 4);
 }
 
-/// The staples, lists and secrets of the other tests are no files.
+/// The staples, lists and secrets of the other tests do not exist as files.
 const OF_FILES_THAT_ARE_THERE: &str = r#"
 [runtime]
 workers = 3
@@ -184,11 +184,11 @@ fn what_is_not_set_has_its_default() {
     assert_eq!(bare.timeouts.handshake, Some(Duration::from_secs(10)));
 }
 
-/// The decoder itself says which keys it knows, of a document where each table has one that it does not.
+/// The decoder reports the keys that it knows, for a document where each table has an unknown key.
 #[test]
 fn every_key_that_a_file_may_have_can_be_set() {
     const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
-    // Keys of which a file may only say that they are off.
+    // A file may set these keys only to off.
     const LATER: [(&str, &str); 4] = [
         ("", "admin"),
         ("", "audit"),
@@ -230,7 +230,7 @@ fn every_key_that_a_file_may_have_can_be_set() {
     assert!(known.len() > 10, "{known:?}");
 }
 
-/// The keys of each table, by its dotted path.
+/// Adds the keys of each table, by the table's dotted path.
 fn add_keys(path: &str, keys: &toml::Table, all: &mut BTreeMap<String, BTreeSet<String>>) {
     let own = all.entry(path.to_owned()).or_default();
     own.extend(keys.keys().cloned());

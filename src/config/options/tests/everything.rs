@@ -1,4 +1,4 @@
-//! Every key, as a file has it and as the options set it.
+//! Every key, in a file and set by the options.
 
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ fn api() -> BackendOptions {
         )
 }
 
-/// The words that the document above does not have.
+/// The words that the document above does not contain.
 #[test]
 fn each_word_of_a_listener_is_the_one_of_its_variant() {
     let tls = |tls: ListenerTlsOptions| front().tls(tls);

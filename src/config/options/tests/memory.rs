@@ -1,4 +1,4 @@
-//! Certificates, keys, lists and secrets that are in no file.
+//! Certificates, keys, lists and secrets in memory.
 
 use std::fs;
 
@@ -106,7 +106,7 @@ fn debug_shows_no_key() {
     );
 }
 
-/// The string that stands for bytes in memory means nothing in a file.
+/// The string that represents bytes in memory has no meaning in a file.
 #[test]
 fn a_file_cannot_name_what_is_in_memory() {
     let text = text_of(

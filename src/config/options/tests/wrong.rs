@@ -1,4 +1,4 @@
-//! What is wrong with options, and which of them has it.
+//! Wrong options, and the part that each problem names.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -114,7 +114,7 @@ fn a_path_that_a_file_cannot_have_is_refused_with_its_key() {
 
 #[test]
 fn strings_stay_strings() {
-    // A word, a quote and a line of TOML are no way out of a value.
+    // A word, a quote and a line of TOML inside a value do not end it.
     for name in [
         "\"",
         "a\"\nworkers = 1\n[x]",
