@@ -1,4 +1,4 @@
-//! Certificates are checked when they are read, and the key of the file at fault is pointed at.
+//! Certificates are checked when they are read, and a problem points at the key of the file at fault.
 
 mod pairs;
 mod warnings;
@@ -11,7 +11,7 @@ use super::*;
 
 const CERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/certs");
 
-/// A directory with a configuration, of which line 5 names the two files.
+/// A directory with a configuration whose line 5 names the two files.
 fn directory(chain: &str, key: &str) -> TempDir {
     let directory = tempfile::tempdir().expect("a directory");
     let files = format!("certificates = [{{ chain = \"{chain}\", key = \"{key}\" }}]");
@@ -24,7 +24,7 @@ fn load(directory: &Path) -> Result<Config, ConfigError> {
     Config::from_file(directory.join("vestibule.toml"))
 }
 
-/// Where and what the problems are; `DIR` stands for the directory.
+/// The problems with their places. `DIR` stands for the directory.
 fn problems(directory: &Path) -> Vec<(usize, usize, String)> {
     let error = load(directory).expect_err("a problem");
     let name = directory.display().to_string();
@@ -39,7 +39,7 @@ fn copy(name: &str, directory: &Path) {
     fs::copy(Path::new(CERTS).join(name), directory.join(name)).expect("a certificate");
 }
 
-/// The column of the chain's file in a configuration of this module.
+/// The column of the chain's file in the configurations of this module.
 const CHAIN: usize = 27;
 
 #[test]
@@ -63,7 +63,7 @@ fn paths_are_relative_to_the_file() {
 
 #[test]
 fn paths_of_which_none_is_beside_the_file_and_all_are_here_are_relative_to_here() {
-    // Tests run in the top folder of the project.
+    // Tests run in the project's root directory.
     let directory = directory("certs/server.pem", "certs/server-key.pem");
     let config = load(directory.path()).expect("a configuration");
     assert_eq!(config.base(), Path::new(""));
@@ -74,7 +74,7 @@ fn paths_of_which_none_is_beside_the_file_and_all_are_here_are_relative_to_here(
     let again = directory.path().join("vestibule.toml");
     assert!(Config::from_file_in(&again, config.base()).is_ok());
 
-    // One that is nowhere; and one that is there, if only as a link that leads nowhere.
+    // A file that exists nowhere; and one that exists only as a link without a target.
     let nowhere = self::directory("certs/none.pem", "certs/server-key.pem");
     symlink_beside(&directory, "certs/server-key.pem");
     for directory in [&nowhere, &directory] {
@@ -128,7 +128,7 @@ fn missing_files_are_all_named() {
     );
 }
 
-/// Of `openssl`, in `directory`.
+/// Runs `openssl` in `directory`.
 fn openssl(directory: &Path, arguments: &str) {
     let mut command = std::process::Command::new("openssl");
     command.args(arguments.split_whitespace());
@@ -136,7 +136,7 @@ fn openssl(directory: &Path, arguments: &str) {
     assert!(done.status.success(), "{arguments}: {done:?}");
 }
 
-/// A chain of two, and its key.
+/// A chain of two certificates, and its key.
 fn chain_of_two() -> (String, String, String) {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -155,7 +155,7 @@ fn chain_of_two() -> (String, String, String) {
     (own.pem(), issuer.pem(), key.serialize_pem())
 }
 
-/// Whatever webpki makes of it: that is for the peer.
+/// Even if webpki would refuse it: that is decided by the peer.
 #[test]
 fn a_certificate_of_ours_is_served_whatever_it_has() {
     let directory = directory("chain.pem", "key.pem");

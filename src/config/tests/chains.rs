@@ -1,11 +1,11 @@
-//! What peers will find wrong with a chain is said before they do.
+//! The problems that peers would find in a chain are reported at start.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::*;
 
-/// What openssl makes of it: a root, an authority, and our certificate.
+/// Certificates made by openssl: a root, an authority, and our certificate.
 struct Chain {
     directory: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl Chain {
         self.directory.path()
     }
 
-    /// `NAME.pem`, with the key `NAME-key.pem`.
+    /// Makes `NAME.pem`, with the key `NAME-key.pem`.
     fn issue(&self, name: &str, issuer: &str, extensions: &str, hash: &str) {
         let file = self.path().join("extensions");
         fs::write(file, format!("{extensions}\n")).expect("a file");
@@ -56,7 +56,7 @@ impl Chain {
         assert!(done.status.success(), "{arguments}: {done:?}");
     }
 
-    /// A configuration with these in its chain.
+    /// A configuration with these certificates in its chain.
     fn load(&self, names: &[&str]) -> Config {
         let read = |name: &&str| {
             let path = self.path().join(format!("{name}.pem"));
@@ -74,7 +74,7 @@ impl Chain {
         Config::from_file(file).expect("a configuration")
     }
 
-    /// Asserts what is said of these, and nothing else: warnings, and what `check` fails for.
+    /// Asserts the exact warnings, and the exact problems for which `check` fails.
     #[track_caller]
     fn says(&self, names: &[&str], warnings: &[&str], errors: &[&str]) {
         let config = self.load(names);
@@ -93,7 +93,7 @@ fn a_chain_that_is_right_is_not_complained_of() {
     for names in [&["own"][..], &["own", "good"], &["own", "good", "root"]] {
         chain.says(names, &[], &[]);
     }
-    // One that nobody has issued, as `openssl req -x509` makes it.
+    // A self-signed certificate, as `openssl req -x509` makes it.
     let own = format!("basicConstraints=critical,CA:TRUE\n{OWN}");
     chain.issue("own", "own", &own, "-sha256");
     chain.says(&["own"], &[], &[]);
@@ -176,7 +176,7 @@ fn a_pathlen_counts_the_authorities_below() {
     }
 }
 
-/// rustls, for one, asks a root of its list for nothing but its name constraints.
+/// rustls, for example, checks nothing of a trusted root except its name constraints.
 #[test]
 fn a_root_that_may_not_issue_is_a_warning() {
     let chain = Chain::new();
@@ -248,7 +248,7 @@ fn a_certificate_that_does_not_belong_in_the_chain_is_named() {
     }
 }
 
-/// As when an authority was made again under its old name.
+/// This happens when an authority was created again with its old name.
 #[test]
 fn an_authority_of_the_right_name_with_another_key_is_named() {
     let chain = Chain::new();
@@ -277,7 +277,7 @@ fn a_key_usage_without_digital_signature_is_warned_of() {
     }
 }
 
-/// As authorities do it that move to another root.
+/// Authorities do this when they move to another root.
 #[test]
 fn a_second_certificate_of_an_authority_by_another_root_belongs_there() {
     let chain = Chain::new();

@@ -1,4 +1,4 @@
-//! Whole files: everything that is wrong in one go, and nothing that makes the reader fall.
+//! Whole files: all problems are reported at once, and no input makes the reader panic.
 
 mod agreement;
 mod revocation;
@@ -201,7 +201,7 @@ fn a_file_that_cannot_be_read_is_one_problem() {
     );
 }
 
-/// Each way to name a file, and each kind of thing that may be there instead.
+/// Each way to name a file, and each kind of file that may be there instead.
 #[test]
 fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,8 +1,8 @@
-//! What would keep a start from binding an address is found before it.
+//! Conditions that would keep a start from binding an address are found before the start.
 
 use super::*;
 
-/// What is said of a listener there; `DIR` stands for the directory.
+/// The problems of a listener at this address. `DIR` stands for the directory.
 fn unready(address: &str, directory: &std::path::Path) -> Vec<String> {
     let directory = directory.display().to_string();
     let address = address.replace("DIR", &directory);

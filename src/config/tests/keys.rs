@@ -1,4 +1,4 @@
-//! Each key of the contract with right values, and with wrong ones and the exact answer.
+//! Each key with valid values, and with wrong values and the exact message.
 
 mod backend;
 mod client_mode;
@@ -9,7 +9,7 @@ mod tables;
 
 use super::*;
 
-/// The file in which `line` stands in `section`, and is all that may be wrong.
+/// A file with `line` in `section`; only that line may be wrong.
 fn file(section: &str, line: &str) -> String {
     let unless_given = |keys: &[&str], text: &str| {
         if keys.iter().any(|key| line.starts_with(&format!("{key} ="))) {
@@ -50,8 +50,8 @@ fn file(section: &str, line: &str) -> String {
 
 type Wrong = (&'static str, usize, &'static str);
 
-/// Checks each line in its section: the right ones are taken, and a wrong one has the one problem
-/// of which the column and the words are given.
+/// Checks each line in its section: the right ones are accepted, and each wrong one has exactly one
+/// problem, with this column and message.
 fn check(section: &str, right: &[&str], wrong: &[Wrong]) {
     for line in right {
         let text = file(section, line);

@@ -1,5 +1,4 @@
-//! What a configuration means: every value arrives where it is used, and the defaults are those of
-//! the contract.
+//! The meaning of a configuration: every value reaches its user, and the defaults are as documented.
 
 use std::collections::HashSet;
 
@@ -8,7 +7,7 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, RouteRefusal};
 use crate::tls::{Alpn, MinVersion, Tickets};
 
-/// Every key that is built, with another value than its default.
+/// Every supported key, with a value other than its default.
 pub(super) const EVERYTHING: &str = r#"
 [runtime]
 workers = 2
@@ -215,7 +214,7 @@ fn every_route_arrives() {
     );
 }
 
-/// As clients' addresses are, wherever they come from.
+/// Client addresses are converted to IPv4 in the same way.
 #[test]
 fn an_ipv4_network_written_in_ipv6_is_that_ipv4_network() {
     let network = |text: &str| -> ipnet::IpNet { text.parse().expect("a network") };

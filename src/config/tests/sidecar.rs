@@ -1,4 +1,4 @@
-//! What the flags of `vestibule run` mean: a listener and a backend, as a file would have them.
+//! The meaning of the flags of `vestibule run`: the same listener and backend as in a file.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, RouteRefusal};
 use crate::tls::client_auth::Demand;
 
-/// With the certificate of the tests, and their authority for a backend with TLS.
+/// A sidecar with the certificate of the tests, and their authority for a backend with TLS.
 fn sidecar(to: &str) -> Sidecar {
     Sidecar {
         listen: "127.0.0.1:0".parse().expect("an address"),
@@ -106,7 +106,7 @@ fn what_is_wrong_with_the_flags_of_a_sidecar_is_said() {
     assert!(message.contains("tls:HOST:PORT"), "{message}");
 }
 
-/// `--client-ca` and `--allow`.
+/// The flags `--client-ca` and `--allow`.
 #[test]
 fn the_short_form_says_whom_to_let_in() {
     let sidecar = |ca: Option<&str>, allow: &[&str], to: &str| Sidecar {
@@ -134,7 +134,7 @@ fn the_short_form_says_whom_to_let_in() {
     assert_eq!(choose("alice"), Ok("default".into()));
     assert_eq!(choose("bob"), Err(RouteRefusal::NoRoute));
 
-    // Without TLS of ours the rules are about the server.
+    // If the listener has no TLS, the rules apply to the server.
     let client_mode = Sidecar {
         certificate: None,
         ..sidecar(None, &["dns:localhost"], "tls:localhost:9000")
@@ -169,7 +169,7 @@ fn the_short_form_says_whom_to_let_in() {
     }
 }
 
-/// As with a file, and for what is shown to a backend too.
+/// As with a file, and also for the certificate that a backend gets.
 #[test]
 fn the_short_form_says_when_a_certificate_expires() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -225,7 +225,7 @@ fn the_short_form_says_when_a_certificate_expires() {
     }
 }
 
-/// A certificate of these times and its key, as files.
+/// Writes a certificate with these dates and its key to files.
 fn certify(
     directory: &Path,
     name: &str,

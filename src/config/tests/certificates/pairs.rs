@@ -1,4 +1,4 @@
-//! A chain and its key: they belong together, and the one at fault is pointed at.
+//! A chain and its key must belong together, and a problem points at the file at fault.
 
 use super::*;
 
@@ -127,11 +127,11 @@ fn a_chain_in_the_wrong_order_says_which_certificate_comes_first() {
     };
     let expected = "the private key belongs to certificate 2 of the chain (CN=below)";
     assert!(message.contains(expected), "{message}");
-    // Of several keys it is the one that fits.
+    // Of several keys, the one that fits is used.
     fs::write(path.join("chain.pem"), format!("{own}{above}")).expect("a file");
     fs::write(path.join("key.pem"), format!("{other}{key}")).expect("a file");
     load(path).expect("a configuration");
-    // All in one file.
+    // Everything in one file.
     for name in ["chain.pem", "key.pem"] {
         fs::write(path.join(name), format!("{key}{own}{above}")).expect("a file");
     }
@@ -215,7 +215,7 @@ fn what_is_missing_in_an_entry_is_said() {
     }
 }
 
-/// As `openssl x509 -req` makes it that is given no extensions.
+/// A certificate as `openssl x509 -req` makes it without extensions.
 const VERSION_1: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBGDCBvwIUQpiYIJ8C6fW+I6KGnOrrEsC0TJAwCgYIKoZIzj0EAwIwDjEMMAoG

@@ -1,4 +1,4 @@
-//! What is said at start of certificates that are served all the same.
+//! Warnings about certificates that are served all the same.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use rcgen::{
 
 use super::*;
 
-/// Signers, and a directory in which their own key is.
+/// Signers, and a directory with their own key.
 fn with_own_key() -> (Signers, tempfile::TempDir) {
     let signers = Signers::new();
     let directory = directory("chain.pem", "key.pem");
@@ -93,7 +93,7 @@ fn what_every_backend_will_refuse_is_said_and_that_its_authority_has_expired() {
     assert!(errors.iter().any(authority), "{errors:?}");
 }
 
-/// Authorities with different times ahead of them, and the key of what they sign.
+/// Authorities that expire at different times, and the key of the certificate that they sign.
 struct Signers {
     root: CertifiedIssuer<'static, KeyPair>,
     good: CertifiedIssuer<'static, KeyPair>,
@@ -130,7 +130,7 @@ impl Signers {
     }
 }
 
-/// Valid for so many days since 100 days ago.
+/// A certificate that is valid for `days` days from 100 days ago.
 fn authority(name: &str, days: u32) -> CertificateParams {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let mut params = CertificateParams::default();
@@ -203,7 +203,7 @@ fn a_private_key_that_others_can_read_is_warned_of() {
     }
 }
 
-/// Two digits of a year are one of 1950 to 2049 (RFC 5280 §4.1.2.5.1).
+/// A year of two digits is between 1950 and 2049 (RFC 5280 §4.1.2.5.1).
 #[test]
 fn a_certificate_of_before_1970_is_expired_and_nothing_else() {
     let directory = directory("chain.pem", "key.pem");
@@ -230,7 +230,7 @@ fn a_certificate_of_before_1970_is_expired_and_nothing_else() {
     }
 }
 
-/// One message with these words, or none without any.
+/// Asserts that there is one message with these words, or none if there are no words.
 fn assert_says(found: &[String], expected: &str) {
     let count = usize::from(!expected.is_empty());
     assert_eq!(found.len(), count, "{found:?} {expected}");
@@ -240,7 +240,7 @@ fn assert_says(found: &[String], expected: &str) {
     );
 }
 
-/// What is said of a chain and key at start; those of the key come last.
+/// The warnings and errors for a chain and its key at start. Those for the key come last.
 fn said(directory: &Path) -> (Vec<String>, Vec<String>) {
     let config = load(directory).expect("a configuration");
     let said = |all: &[Problem]| all.iter().map(|it| it.message.clone()).collect();

@@ -1,4 +1,4 @@
-//! What the parts of a file must agree on.
+//! Checks between the parts of a file.
 
 use super::*;
 
@@ -92,7 +92,7 @@ fn two_listeners_with_one_address_are_a_problem_before_they_are_bound() {
         ["6:11: another listener already uses tcp:127.0.0.1:8443"]
     );
     parse(&second("tcp:127.0.0.1:8444"));
-    // The system chooses another port for each.
+    // With port 0 the system chooses a different port for each.
     parse(&second("tcp:127.0.0.1:0").replace("8443", "0"));
 }
 

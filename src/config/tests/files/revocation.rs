@@ -1,4 +1,4 @@
-//! Revocation lists are read with the authorities that they belong to, and never passed over.
+//! Revocation lists are read with their authorities, and never ignored.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_other
     for (lines, expected) in [
         (String::new(), None),
         ("crl = []\nclient_ca = []".into(), None),
-        // By none of them.
+        // No authority signed it.
         (
             format!("client_auth = \"required\"\n{ca}\n{crl}"),
             Some((8, 7)),
@@ -44,7 +44,7 @@ fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_l
     assert!(list.starts_with("8:7: certs/ca.pem: not a certificate revocation list"));
 }
 
-/// What is passed over is not in force.
+/// An ignored list would not be in force.
 #[test]
 fn a_revocation_list_is_never_passed_over() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -73,7 +73,7 @@ fn a_revocation_list_is_never_passed_over() {
             );
         }
     }
-    // Nor is one among authorities, unless the same file is in `crl`.
+    // A list among the authorities is not ignored either, unless the same file is in `crl`.
     fs::write(&path, format!("{ca}{good}")).expect("a file");
     let both = path.display().to_string();
     let problems = problems(&asking(&both, ""));
@@ -92,7 +92,7 @@ fn a_revocation_list_is_never_passed_over() {
     assert!(problems[0].contains("list 2 in line "), "{problems:?}");
 }
 
-/// Asks for certificates of these authorities, less those of these lists.
+/// A listener that asks for certificates of these authorities, with these revocation lists.
 fn asking(client_ca: &str, crl: &str) -> String {
     let crl = match crl {
         "" => String::new(),
@@ -105,7 +105,7 @@ fn asking(client_ca: &str, crl: &str) -> String {
     )
 }
 
-/// Of nobody, in PEM.
+/// A revocation list in PEM whose issuer is unknown.
 fn revocation_list() -> String {
     let key = rcgen::KeyPair::generate().expect("a key");
     let mut params = rcgen::CertificateParams::default();

@@ -1,4 +1,4 @@
-//! The tables of backends.
+//! The `[[backend]]` tables.
 
 use super::*;
 

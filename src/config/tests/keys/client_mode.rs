@@ -1,4 +1,4 @@
-//! `[backend.tls]`, TLS towards a backend.
+//! `[backend.tls]`: TLS to a backend.
 
 use super::*;
 

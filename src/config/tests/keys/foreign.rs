@@ -1,4 +1,4 @@
-//! Mistakes that new users make, with what they are told to write.
+//! Mistakes of new users, and the message with the correction.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The tables of listeners, and of their TLS.
+//! The `[[listener]]` tables, and their TLS.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The tables of routes.
+//! The `[[route]]` tables.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The tables of which there is one.
+//! The tables that exist once.
 
 use super::*;
 
