@@ -1,4 +1,4 @@
-//! The client's side of a connection, with TLS or without, and the ways to end it.
+//! The client's side of a connection, with or without TLS, and the ways to end it.
 
 mod stream;
 mod transport;
@@ -18,15 +18,15 @@ use crate::relay::{End, Endpoint, Heard, InactivityTimeouts, Joint, Records, Rel
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
 
-/// A relay under way. It is what most connections are made of, hence boxed each in its own size.
+/// A relay in progress. Most connections are relays, so each kind is boxed in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
 
-/// A client that was let in.
+/// A client that was admitted.
 #[derive(Debug)]
 pub(crate) enum Client {
-    /// TLS with the records in our hands.
+    /// TLS, with Vestibule's record layer.
     Record(Box<Joint<Records<Transport>>>),
-    /// TLS in rustls's, or none.
+    /// TLS with rustls's record layer, or no TLS.
     Stream(Box<Joint<Stream>>),
 }
 
@@ -37,8 +37,8 @@ impl Client {
 
     /// # Errors
     ///
-    /// The keys are of no suite that the record layer knows.
-    // So that what it leaves on the stack can be wiped.
+    /// The record layer does not know the cipher suite of the keys.
+    // Not inlined, so that the caller can wipe what it leaves on the stack.
     #[inline(never)]
     pub(crate) fn secured(session: Session<Transport>) -> Result<Self, Transport> {
         match session {
@@ -63,15 +63,15 @@ impl Client {
         }
     }
 
-    /// Reads until the client has left without a word; what it says meanwhile is kept, [`EARLY`] bytes
-    /// at most.
+    /// Waits until the client has left without sending a byte. Meanwhile it reads up to [`EARLY`] bytes
+    /// and keeps them for the backend.
     ///
-    /// A client that has said something has not left, even if its connection ends or fails after that:
-    /// its words are for the backend, and the relay passes on how they ended.
+    /// A client that has sent something has not left, even if its connection ends or fails after that:
+    /// the backend gets the bytes, and the relay passes on how the connection ended.
     ///
     /// # Cancel safety
     ///
-    /// No byte is lost.
+    /// Cancel safe: no byte is lost.
     pub(crate) async fn left(&mut self) {
         let heard = match self {
             Self::Record(joint) => joint.hear(EARLY).await,
@@ -82,8 +82,8 @@ impl Client {
         }
     }
 
-    /// Joins the client and its backend until both have ended, one has failed, or nothing moves
-    /// any more.
+    /// Relays between the client and its backend until both have ended, one has failed, or a timeout
+    /// passes.
     pub(crate) fn relay<'a>(
         &'a mut self,
         backend: &'a mut Upstream,
@@ -101,8 +101,8 @@ impl Client {
         }
     }
 
-    /// Reads neither side any more, and waits until each has acknowledged what was read for it, for
-    /// `patience` at most.
+    /// Stops reading from both sides. Waits until each side has acknowledged the bytes that were read
+    /// for it, for `patience` at most.
     pub(crate) async fn stop(
         &mut self,
         backend: &mut Upstream,
@@ -120,11 +120,11 @@ impl Client {
         };
         let settings = &settings;
         let relay = self.relay(backend, Relay { settings, traffic });
-        // What has not arrived by then is lost with the connection.
+        // Bytes that have not arrived by then are lost with the connection.
         let _ = Deadline::after(patience).bound(relay).await;
     }
 
-    /// Whether the client has ended its stream in order, and the backend was told.
+    /// Whether the client has ended its stream cleanly and the backend was told.
     pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Record(joint) => joint.has_heard_the_end(),
@@ -132,8 +132,9 @@ impl Client {
         }
     }
 
-    /// Ends the connection in order: `close_notify` where TLS is spoken, then as [`close`]. Without TLS
-    /// a client that was not told the end is reset: it would take a close for the end.
+    /// Ends the connection cleanly: sends `close_notify` if the client speaks TLS, and then does what
+    /// [`close`] does. A client without TLS that was not told the end yet is reset, because it would
+    /// take a close for a clean end.
     pub(crate) async fn close(mut self) {
         if let Self::Stream(joint) = &mut self
             && joint.client().is_plain()
@@ -147,13 +148,13 @@ impl Client {
                 Self::Stream(joint) => joint.client().shutdown().await,
             }
         };
-        // It waits for room in a socket that the client may never read from.
+        // Bounded: it waits for room in a socket that the client may never read from.
         if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
             close(self.into_transport()).await;
         }
     }
 
-    /// Ends the connection with a fatal alert, and where no TLS is spoken with a reset.
+    /// Ends the connection with a fatal alert, or with a reset if the client does not speak TLS.
     pub(crate) async fn refuse(self, alert: AlertDescription) {
         let mut joint = match self {
             Self::Record(joint) => joint,
@@ -166,7 +167,7 @@ impl Client {
         Self::Record(joint).close().await;
     }
 
-    /// Ends the connection so that the client can tell it from an end.
+    /// Ends the connection with a reset, so that the client does not take it for a clean end.
     pub(crate) fn reset(self) {
         self.into_transport().reset();
     }
@@ -187,10 +188,10 @@ where
     Box::pin(async move { Ok(joint.join(backend, relay).await) })
 }
 
-/// Closes a stream so that what was sent last arrives.
+/// Closes a stream so that the last bytes arrive.
 ///
-/// A close with unread bytes makes the kernel send a reset, which may overtake the alert or the
-/// answer; so the sending side is closed first, and what still comes is read, for a bounded time.
+/// If a socket is closed with unread bytes, the kernel sends a reset, which may overtake the alert or
+/// the answer. So this closes the sending side first, and then reads for a bounded time.
 pub(crate) async fn close(mut transport: Transport) {
     let linger = async {
         transport.shutdown().await?;
@@ -200,20 +201,20 @@ pub(crate) async fn close(mut transport: Transport) {
         )
         .await
     };
-    // Whatever it says, the stream is closed next.
+    // The stream is closed next, whatever the result.
     let _ = Deadline::after(LINGER).bound(linger).await;
 }
 
-/// How long an ended connection is kept for its last bytes: a round trip to anywhere, a
-/// retransmission included.
+/// How long an ended connection is kept for its last bytes: enough for a round trip to anywhere and a
+/// retransmission.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How much is read meanwhile; a client that sends more than this has not understood the end.
+/// How much is read meanwhile. A client that sends more has not noticed the end.
 const LINGER_BYTES: u64 = 256 * 1024;
 
-/// What a client may say before a backend listens: enough for a request and its headers. A record
-/// layer keeps up to a record more, opened, and another one sealed: with `limits.pending` at its
-/// default no more than 51 MiB for all.
+/// How much a client may send before it has a backend: enough for a request and its headers. A record
+/// layer keeps up to one more record opened, and another one sealed. With the default of
+/// `limits.pending` that is 51 MiB at most for all clients.
 const EARLY: usize = 16 * 1024;
 
 #[cfg(test)]
@@ -228,8 +229,9 @@ mod tests {
     use crate::sys::socket::Socket;
     use crate::traffic::Traffic;
 
-    /// Every idle connection has one. Above the bounds something is held across an await that need
-    /// not be; below them a part of the relay is gone, and the bounds are to follow.
+    /// Every idle connection has one of these futures. Above the bounds, something is held across an
+    /// await without need. Below them, a part of the relay was removed, and the bounds have to be
+    /// lowered.
     #[tokio::test]
     async fn a_relay_is_a_small_future() {
         let secrets = || ConnectionTrafficSecrets::Chacha20Poly1305 {

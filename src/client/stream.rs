@@ -1,4 +1,4 @@
-//! A client whose bytes come in the clear: TLS in rustls's hands, or none.
+//! A client whose stream yields plaintext: TLS with rustls's record layer, or no TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ pub(crate) enum Stream {
 impl Stream {
     pub(super) fn plain(mut transport: Transport) -> Self {
         if let Transport::Socket(Socket::Unix(stream)) = &mut transport {
-            // Where the kernel cannot, its close is an end whatever it was meant to be.
+            // If the kernel does not support this, its close looks like a clean end.
             let _ = stream.reset_on_close();
         }
         Self::Plain(transport)
@@ -33,18 +33,18 @@ impl Stream {
         matches!(self, Self::Plain(_))
     }
 
-    /// Takes the records out of rustls's hands, for an alert that rustls has no call for.
+    /// Takes the records over from rustls, to send an alert for which rustls has no function.
     ///
     /// # Errors
     ///
-    /// There is no TLS on this stream, or its keys are of no use.
+    /// There is no TLS on this stream, or its keys cannot be extracted.
     pub(super) fn into_records(self) -> Result<Records<Transport>, Transport> {
         let (transport, connection) = match self {
             Self::Tls(stream) => stream.into_inner(),
             Self::Plain(transport) => return Err(transport),
         };
         let is_tls13 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        // Only to say a last word: of secrets for the next keys there is no need.
+        // Only an alert is sent, so secrets for a key update are not needed.
         let traffic = is_tls13.then(TrafficSecrets::default);
         match connection.dangerous_extract_secrets() {
             Ok(secrets) => Records::new(transport, Start::of_server(secrets, traffic, Vec::new())),
@@ -124,10 +124,11 @@ impl AsyncRead for Stream {
             Stream::Plain(transport) => return Pin::new(transport).poll_read(cx, buf),
         };
         let read = Pin::new(stream.as_mut()).poll_read(cx, buf);
-        // What rustls itself has to say to what it read, such as that there is no renegotiation,
-        // would wait for the backend's next bytes, and the client may be waiting for just that.
+        // rustls may have an answer to what it read, such as a refusal of renegotiation. The answer
+        // would wait for the next bytes of the backend, while the client may wait for the answer. So
+        // flush it now.
         if stream.get_ref().1.wants_write() {
-            // Should it fail, so does the next write.
+            // If this fails, the next write fails too.
             let _ = Pin::new(stream.as_mut()).poll_flush(cx);
         }
         read

@@ -1,4 +1,4 @@
-//! What a client's bytes come over: a socket, or a stream that a program has brought.
+//! The transport of a client's bytes: a socket, or a stream that a program has brought.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -27,11 +27,11 @@ impl Transport {
         }))
     }
 
-    /// Waits for the first byte, or the end; it stays where it is.
+    /// Waits for the first byte, or the end, without taking it.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is taken.
+    /// Cancel safe: no byte is taken.
     pub(crate) async fn first_byte(&mut self) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.first_byte().await,
@@ -39,11 +39,11 @@ impl Transport {
         }
     }
 
-    /// Waits for bytes and looks at them; they stay where they are. 0 is the end.
+    /// Waits for bytes and copies them without taking them. Returns their number; 0 is the end.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is taken.
+    /// Cancel safe: no byte is taken.
     pub(crate) async fn peek(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => socket.peek(room).await,
@@ -56,7 +56,7 @@ impl Transport {
         }
     }
 
-    /// Takes bytes that are there, after [`Self::peek`] has seen them.
+    /// Takes bytes that [`Self::peek`] has seen.
     pub(crate) fn take_seen(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => socket.take(room),
@@ -64,8 +64,8 @@ impl Transport {
         }
     }
 
-    /// Closes so that the peer can tell it from an end, where there is a way to say so. A stream of a
-    /// program is dropped.
+    /// Closes with a reset, so that the peer does not take it for a clean end. A program's stream is
+    /// dropped: it has no reset.
     pub(crate) fn reset(self) {
         match self {
             Self::Socket(socket) => socket.reset(),
@@ -126,10 +126,10 @@ impl Wire for Transport {
     }
 }
 
-/// A stream that a program has brought, of which nothing is known but that it reads and writes.
+/// A stream that a program has brought. It can be read and written; nothing else is known of it.
 pub(crate) struct ForeignStream {
     io: Pin<Box<dyn ReadWrite>>,
-    /// What was read to be looked at, and not taken yet.
+    /// Bytes that were read for `peek` and not taken yet.
     seen: Vec<u8>,
 }
 
@@ -138,7 +138,7 @@ trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
 impl ForeignStream {
-    /// Ready when there is something to look at, or the end has come.
+    /// Ready when there are bytes to look at, or at the end.
     fn poll_see(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.seen.is_empty() {
             let mut room = [0; SEEN];
@@ -201,7 +201,7 @@ impl AsyncWrite for ForeignStream {
     }
 }
 
-/// More than a PROXY protocol header usually has.
+/// Longer than most PROXY protocol headers.
 const SEEN: usize = 1024;
 
 #[cfg(test)]
