@@ -1,9 +1,9 @@
-//! Puts a proxy together, starts it, and ends it.
+//! Builds, starts and ends a proxy.
 //!
 //! ```text
 //! Config ─► Builder ─ bind ─► Proxy ─ start ─► Running ─ drain ─► Drained
-//!                   addresses known,      accepting      nothing new, then nothing
-//!                   errors early
+//!                   addresses known,      accepting      no new connections,
+//!                   errors early                         then none at all
 //! ```
 
 mod bind;
@@ -36,7 +36,7 @@ use crate::proxy_state::ProxyState;
 use crate::watch::FileState;
 use crate::worker::Worker;
 
-/// A proxy whose addresses are bound and which does not accept yet.
+/// A proxy whose addresses are bound, but which does not accept yet.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -91,7 +91,7 @@ pub struct Builder {
     threads: Threads,
 }
 
-/// Where connections are served.
+/// The threads that serve connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Threads {
     Callers,
@@ -99,19 +99,24 @@ enum Threads {
 }
 
 impl Builder {
-    /// Serves connections on `runtime.workers` threads of their own instead of the caller's
-    /// runtime, and raises the process's limit of file descriptors to what it may be. This is
-    /// what the binary does.
+    /// Serves connections on `runtime.workers` threads of the proxy's own, instead of the caller's
+    /// runtime. Also raises the process's soft limit of file descriptors to the hard limit, and turns
+    /// core dumps off unless `runtime.core_dumps` is set. The binary does this.
     pub fn on_worker_threads(mut self) -> Self {
         self.threads = Threads::Own;
         self
     }
 
-    /// Binds every address and the gate. Clients can connect from now on, and wait.
+    /// Binds the addresses of all listeners and the gate. From now on clients can connect, and wait
+    /// until [`Proxy::start`].
     ///
     /// # Errors
     ///
-    /// Names the address or path that cannot be bound; nothing is left behind then.
+    /// The address or path that cannot be bound, with the reason. Then nothing stays bound.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes what was bound so far.
     pub async fn bind(self) -> Result<Proxy, BindError> {
         let (drain_timeout, files) = (self.config.drain_timeout(), self.config.files().to_vec());
         let (state, assembly) = bind::assemble(self.config, self.threads).await?;
@@ -127,7 +132,7 @@ impl Builder {
 }
 
 impl Proxy {
-    /// Begins to prepare a proxy.
+    /// Makes a builder for a proxy with this configuration.
     pub fn builder(config: Config) -> Builder {
         Builder {
             config,
@@ -135,12 +140,13 @@ impl Proxy {
         }
     }
 
-    /// The addresses of the listeners by name, with the port that the system chose for port 0.
+    /// The addresses of the listeners by name. If a port is configured as 0, the address has the port
+    /// that the system chose.
     pub fn addresses(&self) -> &HashMap<String, Address> {
         &self.addresses
     }
 
-    /// The files of the configuration, as they were when it was read.
+    /// The files of the configuration, in the state in which they were read.
     pub(crate) fn files(&self) -> &[FileState] {
         &self.files
     }
@@ -149,7 +155,7 @@ impl Proxy {
     ///
     /// # Panics
     ///
-    /// When the configuration has no such backend: its connections would wait for ever.
+    /// If the configuration has no such backend: its connections would wait for ever.
     pub fn backend(&self, name: &str) -> Backend {
         let config = self.state.config.load();
         assert!(
@@ -162,7 +168,7 @@ impl Proxy {
         Backend::new(name, Arc::clone(&self.state))
     }
 
-    /// Begins to accept.
+    /// Starts to accept connections.
     ///
     /// # Panics
     ///
@@ -210,7 +216,8 @@ impl Proxy {
     }
 }
 
-/// Lets a task say who is not served and why, until it is told that there is no more to say.
+/// Spawns the task that logs which clients are not served, and why. It ends when the token is
+/// cancelled.
 fn speak(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
     let (end, state) = (CancellationToken::new(), Arc::clone(state));
     let ended = end.clone();
@@ -223,7 +230,7 @@ impl Open {
         let Self {
             actual, has_tls, ..
         } = self;
-        // One line a listener; a name may have several addresses.
+        // One line for each listener; a name may have several addresses.
         let others = self.endpoints.iter().skip(1).map(ToString::to_string);
         match others.reduce(|all, other| format!("{all}, {other}")) {
             None => info!(target: START, listener = name, tls = has_tls, "listening on {actual}"),
@@ -241,5 +248,5 @@ fn addresses(listeners: &HashMap<String, Open>) -> HashMap<String, Address> {
         .collect()
 }
 
-/// Start-up is logged under this target, which the binary shows whatever the filter is.
+/// The target of start-up lines. The binary shows them with any filter.
 const START: &str = "vestibule::start";

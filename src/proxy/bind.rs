@@ -1,4 +1,4 @@
-//! From a configuration to bound sockets, all or nothing.
+//! Binds all sockets of a configuration, or none.
 
 mod activate;
 mod advice;
@@ -37,10 +37,10 @@ use crate::sys::dumps;
 use crate::tls::tickets::TicketSecret;
 use crate::worker::{Bound, ListenerSender, Worker, WorkerThread};
 
-/// The parts that `start` sets in motion, and what must outlive them.
+/// The parts that `start` starts, and those that have to outlive them.
 #[derive(Debug)]
 pub(super) struct Assembly {
-    /// On the caller's runtime, or none.
+    /// The worker on the caller's runtime, if there is one.
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
     pub gate: Option<BoundGate>,
@@ -50,7 +50,7 @@ pub(super) struct Assembly {
     pub limits: EffectiveLimits,
 }
 
-/// What stays as it is until a restart.
+/// Settings that cannot change without a restart.
 #[derive(Debug, PartialEq)]
 pub(super) struct Fixed {
     pub runtime: Runtime,
@@ -68,7 +68,7 @@ impl Fixed {
     }
 }
 
-/// The process is the program's own, and its keys are in memory.
+/// Called only if the process is the binary's own. The process has private keys in memory.
 fn forbid_dumps(runtime: &Runtime) {
     if !runtime.core_dumps
         && let Err(error) = dumps::forbid()
@@ -160,7 +160,7 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
     })
 }
 
-/// All that is listened on.
+/// All sockets that the proxy listens on.
 pub(super) fn doors<'a>(
     listeners: impl IntoIterator<Item = (&'a String, &'a Open)>,
     gate: Option<&Path>,
@@ -179,7 +179,8 @@ pub(super) fn doors<'a>(
     listeners.chain(gate).collect()
 }
 
-/// What the configuration could not tell, as where a link leads to.
+/// Finds backends that lead back to this proxy. Only bound sockets show that, for example through a
+/// symbolic link, so the configuration could not check it.
 pub(super) fn ensure_no_loop(
     config: &Config,
     doors: &[own_sockets::OwnSocket],
@@ -216,7 +217,7 @@ pub(super) fn warn_if_for_development(listener: &Listener) {
     }
 }
 
-/// Without a gate only a program that embeds the proxy can serve a claimed backend.
+/// Without a gate, only a program that embeds the proxy can serve a claimed backend.
 fn warn_if_unclaimable(config: &Config) {
     if config.gate.is_some() {
         return;
@@ -233,7 +234,7 @@ fn warn_if_unclaimable(config: &Config) {
     }
 }
 
-/// Usable by what this process may run on, cgroup and affinity included.
+/// The number of CPUs that this process may use; it respects cgroup quotas and affinity.
 fn cpus() -> usize {
     available_parallelism().map_or(1, usize::from)
 }

@@ -1,4 +1,4 @@
-//! Why a proxy cannot start, and whether another one is the reason.
+//! Errors of binding, and whether another process or listener is the reason.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub enum BindError {
         listener: String,
         /// Its address.
         address: Address,
-        /// What stands in the way.
+        /// The reason.
         source: PathError,
     },
     /// The gate cannot be bound.
@@ -26,7 +26,7 @@ pub enum BindError {
     Gate {
         /// The socket's path.
         path: PathBuf,
-        /// What stands in the way.
+        /// The reason.
         source: PathError,
     },
     /// The runtime directory cannot be used.
@@ -34,10 +34,10 @@ pub enum BindError {
     Directory {
         /// The directory.
         path: PathBuf,
-        /// What stands in the way.
+        /// The reason.
         source: io::Error,
     },
-    /// A backend is where this proxy listens itself.
+    /// The address of a backend is an address where this proxy itself listens.
     #[error(
         "the address {address} of backend {backend:?} is the address of {holder} of this \
          Vestibule; change one of the two"
@@ -45,9 +45,9 @@ pub enum BindError {
     LeadsBack {
         /// The backend's name.
         backend: String,
-        /// The address that it is to have.
+        /// The configured address.
         address: Address,
-        /// Who is there.
+        /// The part of this proxy that listens there.
         holder: String,
     },
     /// TLS cannot be set up.
@@ -55,7 +55,7 @@ pub enum BindError {
     Tls {
         /// The listener's name.
         listener: String,
-        /// What rustls says.
+        /// The error of rustls.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A worker cannot be started.
@@ -71,8 +71,8 @@ impl BindError {
         }
     }
 
-    /// Whether somebody else is at the address, another process or another part of this one: a matter
-    /// of configuration, not of luck.
+    /// Whether the address is in use by another process, or by another part of this one. This is an
+    /// error of the configuration, and a retry does not help.
     pub fn is_held_by_another(&self) -> bool {
         match self {
             Self::Listener { source, .. } | Self::Gate { source, .. } => {
@@ -84,17 +84,17 @@ impl BindError {
     }
 }
 
-/// What stands in the way of binding an address.
+/// Why an address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
-    /// A live process has the path; its id, where it is known.
+    /// A live process uses the path. Its process id, if it is known.
     #[error(
         "{} uses it; stop that process, or choose another path or runtime directory",
         .0.map_or("another process".into(), shown)
     )]
     Held(Option<u32>),
-    /// The system says no.
+    /// The system refused.
     #[error(transparent)]
     Io(io::Error),
 }

@@ -1,4 +1,4 @@
-//! The limits in force, configured or not, as they are shown at start.
+//! The effective limits, as they are logged at start.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use tracing::warn;
 
 use crate::config::Config;
 
-/// What limits this process, configured or not.
+/// The limits of this process: configured ones, defaults, and those of the system.
 #[derive(Debug)]
 pub(super) struct EffectiveLimits {
     connections: Option<usize>,
@@ -15,7 +15,7 @@ pub(super) struct EffectiveLimits {
     pending: Option<usize>,
     descriptors: Option<u64>,
     workers: usize,
-    /// What one connection takes, at most.
+    /// File descriptors that one connection needs at most.
     descriptors_each: u64,
 }
 
@@ -35,7 +35,8 @@ impl EffectiveLimits {
         }
     }
 
-    /// The limits stay as they are: a lower one that nobody asked for would be a surprise.
+    /// Warns if `limits.connections` needs more descriptors than there are. The limit is not lowered: a
+    /// limit that nobody has configured would be a surprise.
     pub(super) fn warn_if_unreachable(&self) {
         let Some(descriptors) = self.descriptors else {
             return;

@@ -1,4 +1,4 @@
-//! Another configuration for a running proxy: prepared whole, then put in its place at once.
+//! Reloads a running proxy: prepares a new configuration completely, then swaps it in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,22 +20,25 @@ use crate::proxy_state::ProxyState;
 use crate::worker::Bound;
 
 impl Running {
-    /// Serves by another configuration from now on: all of it, or on an error none.
+    /// Serves by another configuration from now on. Either all of it is applied or, on an error,
+    /// nothing.
     ///
-    /// Open connections keep what they started with. But those whose client has a certificate that
-    /// is revoked now, or an identity that no route takes any more, are closed, as
-    /// [`Outcome::Revoked`](crate::Outcome::Revoked); not those of a listener that is gone. Workers
-    /// stay registered, and go on to wait and watch, for as long as there is a backend of the name
-    /// with `to = "gate"`; backends that are configured as before keep what is known of their
-    /// addresses' health, and tickets stay good.
+    /// Open connections keep the settings with which they started. But a connection is closed as
+    /// [`Outcome::Revoked`](crate::Outcome::Revoked) if its client certificate is revoked now, or if no
+    /// route accepts it any more. Connections of a listener that was removed stay open.
+    ///
+    /// Workers stay registered, and keep waiting and watching, as long as their backend exists and has
+    /// `to = "gate"`. Backends with unchanged settings keep the health of their addresses. Session
+    /// tickets stay valid.
     ///
     /// # Errors
     ///
-    /// What stands in the way; nothing has changed then.
+    /// The reason why the configuration cannot be applied. Then nothing has changed.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: what was put in place stays, and clients may not have been looked at again.
+    /// Not cancel safe: the new configuration may be applied in part, and open connections may not have
+    /// been checked.
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
         self.fixed.is_as_in(&config)?;
         self.names_are_kept(&config)?;
@@ -48,7 +51,7 @@ impl Running {
         } = &*self.state;
         let active = bind::activate(&config, Some(&before), tickets, drain, own)?;
         let added = self.added(&config)?;
-        // Here too none was needed, as long as no backend was claimed.
+        // There is no gate as long as no backend is claimed.
         let gate = match &self.gate {
             Some(_) => None,
             None => bind_gate(&config)?,
@@ -69,7 +72,8 @@ impl Running {
         for (name, open, sockets) in added {
             for (door, sockets) in self.doors.iter().zip(sockets) {
                 for socket in sockets {
-                    // It is closed when the proxy drains, and nothing is accepted then.
+                    // Fails if the worker is draining. Then nothing is accepted, and the socket is
+                    // closed.
                     let _ = door.send(socket).await;
                 }
             }
@@ -83,7 +87,8 @@ impl Running {
         self.drain_timeout = config.drain_timeout();
 
         let state = Arc::clone(&self.state);
-        // A signature is verified for each certificate: not on a thread that has others to serve.
+        // This verifies a signature for each certificate, so it does not run on a thread that serves
+        // connections.
         let revoked = tokio::task::spawn_blocking(move || revoke(&state)).await;
         let revoked = revoked.unwrap_or_else(|error| {
             warn!(%error, "cannot check whether open connections may stay");
@@ -93,8 +98,8 @@ impl Running {
         Ok(Reloaded { revoked })
     }
 
-    /// The address of an open listener is its own until it is closed, and it is closed only when
-    /// nothing can fail any more: too late for another to have it.
+    /// Refuses a configuration that gives the address of an open listener to another name. The old
+    /// listener is closed only after every step that can fail, and until then its address is in use.
     fn names_are_kept(&self, config: &Config) -> Result<(), ReloadError> {
         for listener in &config.listeners {
             let has_it = |(name, open): &(&String, &Open)| {
@@ -113,7 +118,7 @@ impl Running {
         Ok(())
     }
 
-    /// Those of the configuration's listeners that are not open, bound.
+    /// Binds the listeners of the configuration that are not open yet.
     fn added(&self, config: &Config) -> Result<Vec<Added>, BindError> {
         let listeners = config.listeners.iter();
         listeners
@@ -125,13 +130,13 @@ impl Running {
             .collect()
     }
 
-    /// The open listener that this one goes on with.
+    /// The open listener that continues as this one.
     fn kept(&self, listener: &Listener) -> Option<&Open> {
         let open = self.listeners.get(&listener.name);
         open.filter(|open| open.address == listener.address)
     }
 
-    /// All that is listened on with this configuration.
+    /// All sockets that the proxy listens on with this configuration.
     fn doors_with(
         &self,
         config: &Config,
@@ -148,7 +153,7 @@ impl Running {
         )
     }
 
-    /// Lets other users connect to the Unix listeners that stay.
+    /// Updates the permissions of the Unix listeners that stay.
     fn change_access(&mut self, config: &Config) -> Result<(), BindError> {
         for listener in &config.listeners {
             if let Some(open) = self.listeners.get_mut(&listener.name)
@@ -160,8 +165,8 @@ impl Running {
         Ok(())
     }
 
-    /// Closes the listeners that the configuration has not. Their last connections are served by the
-    /// active that has them.
+    /// Closes the listeners that the configuration no longer has. Their last connections are served by
+    /// `before`.
     fn remove(&mut self, config: &Config, before: &Arc<ActiveConfig>) {
         let wanted: HashMap<_, _> = config
             .listeners
@@ -179,7 +184,7 @@ impl Running {
     }
 }
 
-/// A listener that a reload brings, with what of it each worker gets.
+/// A listener that a reload adds, with the sockets of each worker.
 type Added = (String, Open, Vec<Vec<Bound>>);
 
 impl Fixed {
@@ -198,8 +203,9 @@ impl Fixed {
     }
 }
 
-/// Closes the registries that no backend has any more, and lets nobody wait for one. After the other
-/// active is in its place: who is sent away and comes again is told how things are now.
+/// Closes the registries of backends that are removed or no longer claimed, and refuses their waiting
+/// workers. Called after the new configuration is active, so that a worker that returns gets an answer
+/// by the new one.
 fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
     for (name, backend) in &before.backends {
         if let Some(registry) = backend.registry()
@@ -210,14 +216,15 @@ fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
     }
 }
 
-/// Tells those to go who would not be let in any more; how many were told so for the first time.
+/// Ends the connections that the new configuration would not admit. Returns how many were told to end
+/// now.
 ///
-/// Who came by a listener that is gone stays: by which certificates and routes it would be judged
-/// nobody can say.
+/// Connections of a listener that was removed stay: there is no configuration left to check them
+/// against.
 fn revoke(state: &ProxyState) -> usize {
     let active = state.config.load_full();
-    // Many connections may have one certificate between them; but it may have come with another
-    // chain, of which another certificate is revoked.
+    // Many connections may have the same certificate. The key is the whole chain, because another chain
+    // may contain a revoked certificate.
     let mut verified = HashMap::new();
     let mut is_welcome = |entry: &Entry| {
         let (facts, Some(chain)) = (entry.facts(), entry.chain()) else {
@@ -238,32 +245,32 @@ fn revoke(state: &ProxyState) -> usize {
         .count()
 }
 
-/// What came of a reload.
+/// The result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reloaded {
-    /// How many open connections were told to go, and had not been before.
+    /// The number of open connections that were told to end, without those that were ending already.
     pub revoked: usize,
 }
 
-/// Why a configuration could not be put in place.
+/// Why a configuration cannot be applied.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// It differs in what a running process cannot change.
+    /// A setting changed that a running process cannot change.
     #[error("{0} changed; restart to apply it")]
     NeedsRestart(&'static str),
-    /// A listener is to have the address of another, as when it has got another name.
+    /// A listener would get the address of another one, for example because it was renamed.
     #[error(
         "listener {listener:?} cannot use {address}, because the open listener {holder:?} has it; \
          keep the name {holder:?}, or restart, or first reload without {holder:?}"
     )]
     AnothersAddress {
-        /// The listener that is to have it.
+        /// The listener that would get the address.
         listener: String,
-        /// What it is to have.
+        /// The address.
         address: Address,
-        /// The listener that has it.
+        /// The listener that has the address.
         holder: String,
     },
     /// A new listener cannot be bound, or TLS cannot be set up.

@@ -1,4 +1,4 @@
-//! A proxy that accepts, until its drain has ended.
+//! A proxy that accepts connections, until its drain has ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
 use crate::worker::ListenerSender;
 
-/// A proxy that accepts. Dropping it closes every connection at once.
+/// A proxy that accepts connections. Dropping it closes every connection at once.
 #[derive(Debug)]
 #[must_use = "dropping it closes every connection"]
 pub struct Running {
@@ -31,7 +31,7 @@ pub struct Running {
     /// The connections that the program runs itself.
     pub(super) served: TaskTracker,
     pub(super) tasks: TaskTracker,
-    /// Ends the task that says who was not served.
+    /// Ends the task that logs which clients were not served.
     pub(super) spoken: CancellationToken,
     pub(super) doors: Vec<ListenerSender>,
     pub(super) fixed: Fixed,
@@ -39,7 +39,7 @@ pub struct Running {
     pub(super) gate: Option<OpenGate>,
 }
 
-/// The gate that is served. Its file is removed before its directory.
+/// A gate that is being served. Its file is removed before its directory.
 #[derive(Debug)]
 pub(super) struct OpenGate {
     pub(super) file: SocketFile,
@@ -47,7 +47,7 @@ pub(super) struct OpenGate {
 }
 
 impl BoundGate {
-    /// Serves it, as one of the tasks.
+    /// Spawns the task that serves the gate.
     pub(super) fn open(self, state: &Arc<ProxyState>, tasks: &TaskTracker) -> OpenGate {
         info!(target: START, "gate at unix:{}", self.file.path().display());
         tasks.spawn(Gate::new(self.settings, Arc::clone(state)).run(self.listener));
@@ -59,54 +59,54 @@ impl BoundGate {
 }
 
 impl Running {
-    /// The addresses of the listeners by name, with the port that the system chose for port 0.
+    /// The addresses of the listeners by name. If a port is configured as 0, the address has the port
+    /// that the system chose.
     pub fn addresses(&self) -> &HashMap<String, Address> {
         &self.addresses
     }
 
-    /// How long a drain may take, `timeouts.drain` of the configuration that is served; `None` is
-    /// unlimited.
+    /// `timeouts.drain` of the active configuration: how long a drain may take. `None` is unlimited.
     pub fn drain_timeout(&self) -> Option<Duration> {
         self.drain_timeout
     }
 
-    /// How many connections are open, and how those that are not have ended.
+    /// The number of open connections, and of ended ones by outcome.
     pub fn statistics(&self) -> Statistics {
         Statistics::of(&self.state)
     }
 
-    /// The open connections that are meant, in no order.
+    /// The open connections that match `filter`, in no order.
     ///
-    /// A query by id, identity, peer, backend or listener takes microseconds; one that has to look at
-    /// all connections does so on the caller's thread, not on the workers'.
+    /// A query by id, identity, peer, backend or listener uses an index and takes microseconds. Other
+    /// queries look at all connections, on the caller's thread and not on the workers'.
     pub fn connections(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
         self.state.ledger.list(filter)
     }
 
-    /// Ends the open connections that are meant, as [`Outcome::Killed`](crate::Outcome::Killed); how many
-    /// were told so.
+    /// Ends the open connections that match `filter`, as [`Outcome::Killed`](crate::Outcome::Killed).
+    /// Returns how many were told to end, without those that were ending already.
     ///
-    /// Bytes that are on their way have one second to arrive. A connection that is to end already is not
-    /// counted.
+    /// Bytes in transit have one second to arrive.
     pub fn kill(&self, filter: &ConnectionFilter) -> usize {
         self.state.ledger.kill(filter)
     }
 
-    /// Stops accepting, resolves what waits at the rendezvous, and lets the rest end; after
-    /// `timeout` what is left is closed. A `Duration` or `None`, which is without end.
+    /// Stops accepting, refuses what waits at the rendezvous, and waits for the other connections to
+    /// end. Connections that are still open after `timeout` are closed. `timeout` is a `Duration`, or
+    /// `None` for no limit.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes every connection at once.
+    /// Not cancel safe: dropping the future closes every connection at once.
     pub async fn drain(self, timeout: impl Into<Option<Duration>>) -> Drained {
         self.drain_until(timeout, std::future::pending()).await
     }
 
-    /// As [`Running::drain`], and `now` ends the patience early.
+    /// As [`Running::drain`], but also closes the open connections when `now` completes.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes every connection at once.
+    /// Not cancel safe: dropping the future closes every connection at once.
     pub async fn drain_until(
         self,
         timeout: impl Into<Option<Duration>>,
@@ -123,9 +123,9 @@ impl Running {
         };
         self.cut();
         self.workers.wait().await;
-        // Of these nobody knows whether they are polled any more; perhaps not before this has ended.
-        let _ = Deadline::after(LAST_WORDS).bound(self.served.wait()).await;
-        // Now all have ended of whom there is something to say.
+        // The futures of `serve` may not be polled any more, or not before this has ended.
+        let _ = Deadline::after(MOST_TO_END).bound(self.served.wait()).await;
+        // All connections have ended, so nothing more can be logged.
         self.spoken.cancel();
         self.tasks.wait().await;
         Drained { cut }
@@ -136,7 +136,7 @@ impl Running {
         gate::dismiss(&self.state.rendezvous);
     }
 
-    /// Closes what is still open.
+    /// Closes the connections that are still open.
     fn cut(&self) {
         self.state.drain.cut();
         self.state.ledger.cut();
@@ -151,13 +151,13 @@ impl Drop for Running {
     }
 }
 
-/// More than a connection takes to end that was cut (src/connection/teardown.rs, src/client.rs).
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// More than a connection that was cut takes to end (src/connection/teardown.rs, src/client.rs).
+const MOST_TO_END: Duration = Duration::from_secs(5);
 
-/// What a drain came to.
+/// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
-    /// How many connections were closed because time was up.
+    /// The number of connections that were closed because the time was up.
     pub cut: usize,
 }

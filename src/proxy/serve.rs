@@ -1,4 +1,4 @@
-//! Serving connections that a program has accepted itself.
+//! Serves connections that a program has accepted itself.
 
 use std::sync::Arc;
 
@@ -14,16 +14,17 @@ use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 
 impl Running {
-    /// Serves a connection that the program has accepted itself, as if the listener with this name had:
-    /// through its TLS, the limits, the routes and the list of connections. `peer` is who is at the other
-    /// end, if that is known: limits for each address and routes by address go by it.
+    /// Serves a connection that the program has accepted itself, as if the listener of this name had
+    /// accepted it: with its TLS, limits, routes, and an entry in [`Running::connections`]. `peer` is
+    /// the address of the client, if it is known: limits per address and routes by address use it.
     ///
-    /// The connection ends when the future is dropped: a backend over TCP reads a reset. A drain waits for
-    /// the future, but once time is up for a few seconds only, since it may be polled no more.
+    /// The future has to be polled; it completes when the connection has ended. If it is dropped, the connection
+    /// ends at once, and a backend over TCP reads a reset. A drain waits for the future, but at most a few seconds
+    /// after its time is up, because the future may not be polled any more.
     ///
-    /// Any stream will do. Of one that is no socket less is known: a client that was reset looks like one
-    /// that has ended, and what was written to the stream counts as delivered. Where the listener expects a
-    /// PROXY protocol header, so does this, from a `peer` among its `trusted_proxies`.
+    /// `io` may be any stream. A stream tells less than a socket: a reset by the client looks like a
+    /// clean end, and bytes count as delivered when they were written. If the listener requires a PROXY
+    /// protocol header, this stream needs one too, from a `peer` in `trusted_proxies`.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
@@ -62,7 +63,7 @@ impl Running {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection at once, as [`Outcome::Aborted`].
+    /// Not cancel safe: dropping the future closes the connection at once, as [`Outcome::Aborted`].
     pub fn serve<IO, P>(
         &self,
         listener: &str,
@@ -84,11 +85,11 @@ impl Running {
     }
 }
 
-/// Where connections come in that no listener has accepted.
+/// The way in for connections that no listener has accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Entrance {
     pub state: Arc<ProxyState>,
-    /// What a drain waits for, as long as somebody runs it.
+    /// A drain waits for these while they are polled.
     served: TaskTracker,
 }
 
@@ -108,8 +109,8 @@ impl Entrance {
         let name = listener.to_owned();
         let (transport, peer) = (Transport::stream(io), peer.into());
         async move {
-            // All of it not before it is polled: a drain would wait for what nobody runs, and a reload may
-            // come between.
+            // Only after the first poll: otherwise a drain would wait for a future that nobody polls,
+            // and the configuration could be older than a reload.
             let _token = served.token();
             if state.drain.is_started() {
                 return Err(ServeError::Draining);
@@ -135,14 +136,14 @@ impl Entrance {
     }
 }
 
-/// Why a connection of a program was not served.
+/// Why a connection was not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The configuration has no such listener.
     #[error("the configuration has no listener {0:?}")]
     UnknownListener(String),
-    /// The proxy takes no new connections.
+    /// The proxy is draining and takes no new connections.
     #[error("the proxy is draining")]
     Draining,
 }

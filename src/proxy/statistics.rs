@@ -1,17 +1,17 @@
-//! A moment's view of a running proxy.
+//! Counts of a running proxy at one moment.
 
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 
-/// A moment's view of a running proxy.
+/// Counts of a running proxy at one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Statistics {
-    /// Connections from accept to close.
+    /// Open connections, from accept to close.
     pub open: usize,
-    /// Of these, those that no backend has yet.
+    /// The open connections that have no backend yet.
     pub pending: usize,
-    /// Of these, those that wait at the rendezvous.
+    /// The pending connections that wait at the rendezvous.
     pub waiting: usize,
     ended: [(Outcome, u64); Outcome::ALL.len()],
 }
@@ -26,7 +26,7 @@ impl Statistics {
         }
     }
 
-    /// How many connections have ended in this way.
+    /// The number of connections that have ended with this outcome, since the start.
     pub fn ended(&self, outcome: Outcome) -> u64 {
         self.ended
             .iter()

@@ -1,4 +1,4 @@
-//! What connections are to be served by, from a configuration and from what is served by now.
+//! Makes an active configuration from a configuration and the one that is active now.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::proxy::error::BindError;
 use crate::tls::TlsAcceptor;
 use crate::tls::tickets::TicketSecret;
 
-/// What connections are to be served by. A backend that is configured as before is the one from
-/// `before`, and one that is not has at least the workers that are registered there.
+/// Makes an active configuration. A backend with unchanged settings is taken over from `before`. A
+/// changed one takes over the workers that are registered.
 pub(in crate::proxy) fn activate(
     config: &Config,
     before: Option<&ActiveConfig>,

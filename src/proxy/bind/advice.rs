@@ -1,4 +1,4 @@
-//! What to do about an address that cannot be bound.
+//! Advice for an address that cannot be bound.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::sys::lock::LockError;
 use crate::sys::process::shown;
 use crate::sys::tcp::{first_unprivileged, unknown_name};
 
-/// The system's words and what they come to for a TCP address.
+/// The system's error for a TCP address, with advice.
 pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
     let port = address.port();
     let advice = match error.kind() {
@@ -32,7 +32,7 @@ pub(super) fn of_port(error: io::Error, address: SocketAddr) -> PathError {
     with(error, &advice)
 }
 
-/// The same for a name that has no address.
+/// The error for a name that has no address, with advice.
 pub(super) fn of_name(error: io::Error, host: &str) -> PathError {
     with(error, &unknown_name(host))
 }
@@ -62,7 +62,7 @@ fn in_use(address: SocketAddr) -> String {
     }
 }
 
-/// The same for the path of a Unix socket.
+/// The system's error for the path of a Unix socket, with advice.
 pub(super) fn of_path(error: LockError, path: &Path) -> PathError {
     let LockError::Io(error) = error else {
         return error.into();
@@ -81,7 +81,7 @@ pub(super) fn of_path(error: LockError, path: &Path) -> PathError {
         ErrorKind::ReadOnlyFilesystem => {
             format!("{directory} is on a read-only file system; choose another directory")
         }
-        // The system's own words; others have said already what to do.
+        // Only for the system's own error: our errors already say what to do.
         ErrorKind::PermissionDenied if error.raw_os_error().is_some() => format!(
             "user {} may not write to {directory}; change its permissions, or choose another \
              directory",

@@ -1,4 +1,4 @@
-//! Opens the gate, in a directory that is fit for it.
+//! Opens the gate in a private directory.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,17 +16,17 @@ use crate::sys::lock::LockError;
 use crate::sys::reach::{Obstacle, Who, obstacle};
 use crate::sys::unix::{self, Admission, SocketFile};
 
-/// A gate that nobody serves yet, and what it is in.
+/// A gate that is bound and not served yet.
 #[derive(Debug)]
 pub(in crate::proxy) struct BoundGate {
     pub settings: gate::GateSettings,
     pub listener: UnixListener,
     pub file: SocketFile,
-    /// Removed after the file.
+    /// Declared after `file`, so that it is removed after it.
     pub directory: Option<PrivateDirectory>,
 }
 
-/// Without a backend that is claimed there is none, and no directory is needed for it.
+/// Binds the gate. If no backend is claimed, there is no gate, and no directory is made for it.
 pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, BindError> {
     let Some(settings) = config.gate.as_ref().filter(|_| config.is_claimed()) else {
         return Ok(None);
@@ -37,7 +37,7 @@ pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, 
         source: advice::of_path(error, &path),
     };
     let bound = match unix::bind(&path, &settings.access(), settings.backlog()) {
-        // Only root gives a file to any group; everybody may list it.
+        // Only root may give a file to any group. Every user may set an access control list.
         Err(LockError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             unix::bind(&path, &settings.list(), settings.backlog())
         }
@@ -59,7 +59,7 @@ pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, 
     }))
 }
 
-/// The gate's path, and its directory if that is ours to remove.
+/// The gate's path, and its directory if we have to remove it.
 fn place(
     settings: &gate::GateSettings,
     runtime: &Runtime,
@@ -71,7 +71,7 @@ fn place(
     let parent = settings.path.parent().unwrap_or(Path::new("/"));
     let is_for_others = !settings.allow_uids.is_empty() || !settings.allow_gids.is_empty();
     let mode = match is_for_others {
-        // They must get to the gate, and need not see what else is there.
+        // Other users need to reach the gate, but not to list the directory.
         true => 0o711,
         false => 0o700,
     };
@@ -95,7 +95,7 @@ fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
     };
     let path = Path::new(&users).join("vestibule");
     PrivateDirectory::named(&path, 0o700).map_err(|error| {
-        // As after `su`, which leaves the variable of the other user.
+        // This happens after `su`, which keeps the variable of the other user.
         let message = format!(
             "{error}; XDG_RUNTIME_DIR names this directory: unset it, or set `runtime.directory` \
              or an absolute `gate.path`"

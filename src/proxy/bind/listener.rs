@@ -1,4 +1,4 @@
-//! A listener with its sockets, those of each worker.
+//! Binds a listener, with the sockets for each worker.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::worker::{Bound, Socket};
 /// A listener that is bound.
 #[derive(Debug)]
 pub(in crate::proxy) struct Open {
-    /// As configured.
+    /// The address as configured.
     pub address: Address,
-    /// With the port that the system chose.
+    /// The address with the port that the system chose.
     pub actual: Address,
     pub has_tls: bool,
-    /// All that it is bound to.
+    /// All endpoints that it is bound to.
     pub endpoints: Vec<Endpoint>,
-    /// Who may connect to a Unix socket.
+    /// The permissions of a Unix socket.
     pub access: Access,
     pub stop: Arc<Stop>,
     pub file: Option<SocketFile>,
 }
 
-/// The listener, and what of it each worker has.
+/// Binds the listener. Returns it, and the sockets of each worker.
 pub(in crate::proxy) fn bind_listener(
     listener: &Listener,
     config: &Config,
@@ -59,7 +59,7 @@ pub(in crate::proxy) fn bind_listener(
                 file,
                 ..
             } = unix::bind(path, &listener.access, unix::BACKLOG).map_err(cannot)?;
-            // Unix sockets have no SO_REUSEPORT: the workers share one.
+            // Unix sockets have no SO_REUSEPORT: the workers share one socket.
             let share = || {
                 let socket = socket.try_clone().map_err(|error| cannot(error.into()))?;
                 Ok(vec![Socket::Unix(socket, Endpoint::Unix(path.clone()))])
@@ -96,7 +96,7 @@ fn cannot(listener: &Listener, source: PathError) -> BindError {
     }
 }
 
-/// Of each address a socket for each worker.
+/// Distributes the sockets: each worker gets one socket for each address.
 fn of_tcp(sockets: Vec<(SocketAddr, Vec<TcpListener>)>, workers: usize) -> Vec<Vec<Socket>> {
     let mut all: Vec<Vec<Socket>> = (0..workers).map(|_| Vec::new()).collect();
     for (address, sockets) in sockets {
@@ -119,7 +119,7 @@ impl Open {
         sockets.into_iter().map(bound).collect()
     }
 
-    /// Lets other users connect from now on, where it is a Unix socket.
+    /// Changes the permissions of a Unix socket to those of `listener`.
     pub(in crate::proxy) fn change(&mut self, listener: &Listener) -> Result<(), BindError> {
         if let Some(file) = &self.file
             && self.access != listener.access
