@@ -1,12 +1,12 @@
-//! The PROXY protocol: a header in front of a stream that says whose the stream is.
+//! The PROXY protocol: a header before a stream with the addresses of its client.
 //!
 //! ```text
 //! client ─► load balancer ══ header, client's bytes ══► Vestibule ══ header, plaintext ══► backend
-//!                              incoming: trusted              outgoing: what we know
+//!                              incoming: trusted              outgoing: our facts
 //! ```
 //!
-//! The specification is HAProxy's `doc/proxy-protocol.txt`; its sections are named where a choice
-//! was made. This module knows bytes and facts alone: who reads and writes them is the flow.
+//! The specification is HAProxy's `doc/proxy-protocol.txt`; comments name its sections. This module
+//! parses and writes bytes, without IO.
 
 mod incoming;
 mod outgoing;
@@ -19,7 +19,7 @@ pub(crate) use self::incoming::{HeaderError, LONGEST, Origin, USUAL, extent, par
 pub(crate) use self::outgoing::header;
 use crate::facts::Endpoint;
 
-/// Which form of the header a backend gets.
+/// The version of the header that a backend gets.
 ///
 /// ```
 /// use vestibule::ProxyProtocol;
@@ -29,9 +29,10 @@ use crate::facts::Endpoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyProtocol {
-    /// A line of text with the addresses.
+    /// Version 1 (§2.1): a line of text with the addresses, at most 107 bytes.
     V1,
-    /// A binary block with the addresses, and what TLS agreed on.
+    /// Version 2 (§2.2): a binary header with the addresses, the UUID, and the TLS version, cipher,
+    /// SNI, ALPN and CN. At most 536 bytes.
     V2,
 }
 
@@ -47,7 +48,7 @@ impl FromStr for ProxyProtocol {
     }
 }
 
-/// Whose headers are believed. Nobody else may connect.
+/// The networks whose headers are trusted. No other peer may connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Trusted(Vec<IpNet>);
 
@@ -56,7 +57,8 @@ impl Trusted {
         Self(networks)
     }
 
-    /// A peer without an IP address came over a Unix socket, and is let in by whose directory that is in.
+    /// A peer without an IP address came over a Unix socket, where file permissions decide who may
+    /// connect.
     pub(crate) fn contains(&self, peer: Option<&Endpoint>) -> bool {
         match peer.and_then(Endpoint::ip) {
             Some(ip) => self.0.iter().any(|network| network.contains(&ip)),

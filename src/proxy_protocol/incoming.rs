@@ -1,4 +1,4 @@
-//! A header that a load balancer sent: where it ends, and what it says.
+//! Finds the end of a received header, and parses it.
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,20 +8,20 @@ use std::str::FromStr;
 
 use crate::facts::Endpoint;
 
-/// Whose a connection is.
+/// The client that a header names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The proxy's own, as for a health check, or that of somebody of whom it knows nothing: the
-    /// addresses of the socket are all there is.
+    /// No client: the connection is the proxy's own, as for a health check, or the proxy does not know
+    /// the client. The addresses of the socket are used.
     Socket,
-    /// A client's. A Unix socket without a name is no address.
+    /// The addresses of a client. A Unix socket without a name has no address.
     Client {
         source: Option<Endpoint>,
         destination: Option<Endpoint>,
     },
 }
 
-/// Why a header is refused; the proxy is at fault, or who speaks in its place.
+/// Why a header is refused. The fault is the proxy's, or that of a client that connects in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
     #[error("the PROXY protocol header is missing")]
@@ -34,14 +34,14 @@ pub(crate) enum HeaderError {
     Checksum,
 }
 
-/// How long the header is with which a stream begins; `None` when all of `bytes` belongs to it and
-/// more is to come.
+/// The length of the header at the start of a stream. `None` if the header is longer than `bytes` and
+/// more has to be read.
 ///
-/// What can be no header is refused with the first byte that shows it, and not by waiting.
+/// Bytes that cannot be a header are refused at the first wrong byte, without waiting for more.
 ///
 /// # Errors
 ///
-/// The stream does not begin with a header, or with one that is too long.
+/// The stream does not begin with a header, or the header is too long.
 pub(crate) fn extent(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
     if begins_with(bytes, V1) {
         return extent_v1(bytes);
@@ -52,7 +52,7 @@ pub(crate) fn extent(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
     Err(HeaderError::Missing)
 }
 
-/// Whether the two agree as far as both go.
+/// Whether the two are equal up to the end of the shorter one.
 fn begins_with(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(a, b)| a == b)
 }
@@ -74,7 +74,7 @@ fn extent_v1(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
 }
 
 fn extent_v2(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
-    // The upper half is the version, the lower the command (§2.2).
+    // The high four bits are the version, the low four the command (§2.2).
     if bytes
         .get(V2.len())
         .is_some_and(|byte| !matches!(byte, 0x20 | 0x21))
@@ -91,11 +91,11 @@ fn extent_v2(bytes: &[u8]) -> Result<Option<usize>, HeaderError> {
     }
 }
 
-/// What a whole header says, from its first byte to its last.
+/// Parses a complete header, from its first byte to its last.
 ///
 /// # Errors
 ///
-/// It breaks the specification.
+/// The header violates the specification.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Origin, HeaderError> {
     if extent(bytes)? != Some(bytes.len()) {
         return Err(HeaderError::Malformed);
@@ -112,7 +112,7 @@ fn parse_v1(bytes: &[u8]) -> Option<Origin> {
     let line = bytes.strip_suffix(b"\r\n")?;
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     match words[..] {
-        // Whatever follows is to be passed over (§2.1).
+        // The rest of the line is ignored (§2.1).
         [b"PROXY", b"UNKNOWN", ..] => Some(Origin::Socket),
         [b"PROXY", b"TCP4", ref addresses @ ..] => client_v1::<Ipv4Addr>(addresses),
         [b"PROXY", b"TCP6", ref addresses @ ..] => client_v1::<Ipv6Addr>(addresses),
@@ -130,7 +130,7 @@ fn client_v1<T: FromStr + Into<IpAddr>>(addresses: &[&[u8]]) -> Option<Origin> {
     Some(client(source, destination))
 }
 
-/// Without a sign and leading zeros, both of which `u16` would take (§2.1).
+/// Parses a port without a sign and without leading zeros; `u16` would accept both (§2.1).
 fn port_v1(word: &[u8]) -> Option<u16> {
     match word {
         [b'0'] | [b'1'..=b'9', ..] => str::from_utf8(word).ok()?.parse().ok(),
@@ -138,17 +138,17 @@ fn port_v1(word: &[u8]) -> Option<u16> {
     }
 }
 
-/// Returns the vectors behind the addresses, too. `header` begins behind the signature.
+/// Returns the TLVs after the addresses, too. `header` begins after the signature.
 fn parse_v2(header: &[u8]) -> Option<(Origin, &[u8])> {
     let (&[command, family, _, _], block) = header.split_first_chunk()?;
     match (command, family) {
-        // LOCAL: all that follows is skipped, even if it is wrong (§2.2).
+        // LOCAL: everything after it is skipped, even if it is malformed (§2.2).
         (0x20, _) => Some((Origin::Socket, &[])),
         (_, 0x00) => Some((Origin::Socket, block)),
         (_, 0x11) => client_v2::<4>(block),
         (_, 0x21) => client_v2::<16>(block),
         (_, 0x31) => unix(block),
-        // A datagram's addresses say nothing of a stream; HAProxy and nginx pass them over, too.
+        // The addresses of a datagram mean nothing for a stream. HAProxy and nginx skip them, too.
         (_, 0x12) => Some((Origin::Socket, block.get(2 * (4 + 2)..)?)),
         (_, 0x22) => Some((Origin::Socket, block.get(2 * (16 + 2)..)?)),
         (_, 0x32) => Some((Origin::Socket, block.get(2 * UNIX_PATH..)?)),
@@ -184,7 +184,7 @@ fn unix(block: &[u8]) -> Option<(Origin, &[u8])> {
     let path = |place: &[u8]| {
         let length = place.iter().position(|byte| *byte == 0);
         let name = &place[..length.unwrap_or(place.len())];
-        // Without a name, or with an abstract one, which begins with a zero.
+        // The path is empty, or it is an abstract name, which begins with a zero byte.
         (!name.is_empty()).then(|| Endpoint::Unix(PathBuf::from(OsStr::from_bytes(name))))
     };
     let (source, rest) = block.split_at_checked(UNIX_PATH)?;
@@ -196,8 +196,8 @@ fn unix(block: &[u8]) -> Option<(Origin, &[u8])> {
     Some((origin, vectors))
 }
 
-/// Checks that the vectors, the last `length` bytes, are whole. A receiver that knows the checksum has to
-/// check it, too (§2.2.3).
+/// Checks that the TLVs, the last `length` bytes, are complete. A receiver that knows the checksum has
+/// to verify it (§2.2.3).
 fn check_vectors(bytes: &[u8], length: usize) -> Result<(), HeaderError> {
     let mut at = bytes.len() - length;
     while at < bytes.len() {
@@ -217,7 +217,7 @@ fn check_vectors(bytes: &[u8], length: usize) -> Result<(), HeaderError> {
     Ok(())
 }
 
-/// The CRC-32C (RFC 3720 §B.4) of `bytes`, of which those in `hole` count as zeros.
+/// The CRC-32C (RFC 3720 §B.4) of `bytes`. The bytes in `hole` count as zeros.
 fn crc32c(bytes: &[u8], hole: std::ops::Range<usize>) -> u32 {
     let mut crc = u32::MAX;
     for (at, byte) in bytes.iter().enumerate() {
@@ -227,7 +227,7 @@ fn crc32c(bytes: &[u8], hole: std::ops::Range<usize>) -> u32 {
     !crc
 }
 
-/// What each byte does to a checksum: bit by bit, 8 KiB of header would take 65,536 steps.
+/// The table for one byte per step: bit by bit, a header of 8 KiB would take 65,536 steps.
 const CRC32C: [u32; 256] = {
     let mut table = [0; 256];
     let mut index = 0;
@@ -243,17 +243,17 @@ const CRC32C: [u32; 256] = {
     table
 };
 
-/// The longest header that is taken, and how much may be read to find one: cloud load balancers put
-/// certificates and names of their own into vectors.
+/// The longest header that is accepted. Cloud load balancers put certificates and names of their own
+/// into TLVs.
 pub(crate) const LONGEST: usize = 8 * 1024;
-/// The addresses of two Unix sockets and vectors of 304 bytes: as long as most are.
+/// Room for the addresses of two Unix sockets and 304 bytes of TLVs: most headers fit (§2.2).
 pub(crate) const USUAL: usize = 536;
-/// Two IPv6 addresses in full (§2.1).
+/// With two IPv6 addresses of full length (§2.1).
 const LONGEST_V1: usize = 107;
 
 const V1: &[u8] = b"PROXY ";
 pub(super) const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Signature, command, family and length of version 2.
+/// The signature, command, family and length of version 2.
 const FIXED: usize = 16;
 const UNIX_PATH: usize = 108;
 /// PP2_TYPE_CRC32C.

@@ -1,4 +1,4 @@
-//! The header that a backend gets: the client's addresses, and in version 2 what TLS agreed on.
+//! The header that a backend gets: the client's addresses and, in version 2, TLS facts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,12 +6,12 @@ use super::ProxyProtocol;
 use super::incoming::{USUAL, V2};
 use crate::facts::{Endpoint, Facts, TlsFacts};
 
-/// The bytes that come before the first one of the client.
+/// Makes the header, which goes before the first byte of the client.
 ///
-/// A client on a Unix socket has no address: it is `UNKNOWN` in version 1, and LOCAL in version 2,
-/// which is what every receiver has to accept (§2.2); the vectors are there for those that read them.
-/// PROXY with the family UNSPEC or UNIX would say it better, but HAProxy, which sends the first, takes
-/// neither (seen with 2.6).
+/// A client on a Unix socket has no address. It is `UNKNOWN` in version 1 and LOCAL in version 2, which
+/// every receiver has to accept (§2.2). The TLVs are there for receivers that read them. PROXY with the
+/// family UNSPEC or UNIX would be more precise, but HAProxy accepts neither (seen with 2.6), although
+/// it sends the first itself.
 pub(crate) fn header(version: ProxyProtocol, facts: &Facts) -> Vec<u8> {
     match version {
         ProxyProtocol::V1 => line(addresses(facts)).into_bytes(),
@@ -44,12 +44,12 @@ fn block(addresses: Option<(SocketAddr, SocketAddr)>, vectors: &[u8]) -> Vec<u8>
         block.extend(destination.port().to_be_bytes());
     }
     block.extend(vectors);
-    // `vectors` holds the whole header to USUAL.
+    // `vectors` keeps the whole header within USUAL.
     let length = (block.len() as u16).to_be_bytes();
     [V2, &command_and_family, &length, &block].concat()
 }
 
-/// Source and destination in one family; `None` if either is not known as an IP address.
+/// Source and destination in one address family. `None` if either is not an IP address.
 fn addresses(facts: &Facts) -> Option<(SocketAddr, SocketAddr)> {
     let (source, destination) = (ip(facts.peer.as_ref())?, ip(facts.local.as_ref())?);
     if source.is_ipv4() == destination.is_ipv4() {
@@ -67,7 +67,7 @@ fn ip(endpoint: Option<&Endpoint>) -> Option<SocketAddr> {
     }
 }
 
-/// The address as an IPv6 one, which it may have come as (RFC 4291 §2.5.5.2).
+/// The address as an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2).
 fn mapped(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) => IpAddr::V6(ip.to_ipv6_mapped()),
@@ -76,7 +76,8 @@ fn mapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The most important first: what would make the header longer than we take one ourselves is left out.
+/// The TLVs, the most important first. A TLV that would make the header longer than [`USUAL`] is left
+/// out.
 fn vectors(facts: &Facts) -> Vec<u8> {
     let mut all = vec![vector(UNIQUE_ID, facts.id.as_bytes())];
     if let Some(tls) = &facts.tls {
@@ -95,7 +96,7 @@ fn vectors(facts: &Facts) -> Vec<u8> {
     vectors
 }
 
-/// A value that is too long for its length is also too long for the header.
+/// A value too long for the 16-bit length is also too long for the header, so it is left out later.
 fn vector(kind: u8, value: &[u8]) -> Vec<u8> {
     let length = (value.len() as u16).to_be_bytes();
     [&[kind], &length[..], value].concat()
@@ -106,7 +107,8 @@ fn ssl(tls: &TlsFacts, facts: &Facts) -> Vec<u8> {
     let mut client = CLIENT_SSL;
     if identity.is_some() {
         client |= CLIENT_CERT_SESS;
-        // A resumed session has the certificate of the one that it resumes, and was not sent one.
+        // A resumed session has the certificate of the original session; the client did not send one in
+        // this connection.
         client |= if tls.resumed { 0 } else { CLIENT_CERT_CONN };
     }
     let verify = u32::from(identity.is_none());
@@ -116,7 +118,7 @@ fn ssl(tls: &TlsFacts, facts: &Facts) -> Vec<u8> {
     if let Some(cipher) = &tls.cipher {
         ssl.extend(vector(SSL_CIPHER, openssl_name(cipher).as_bytes()));
     }
-    // Half a name could be somebody else's: a longer one than X.520 allows is left out whole.
+    // A truncated name could be another client's name, so a name longer than X.520 allows is left out.
     let cn = identity.and_then(|identity| identity.cn.as_deref());
     if let Some(cn) = cn.filter(|cn| cn.chars().count() <= LONGEST_CN) {
         ssl.extend(vector(SSL_CN, cn.as_bytes()));
@@ -124,7 +126,7 @@ fn ssl(tls: &TlsFacts, facts: &Facts) -> Vec<u8> {
     ssl
 }
 
-/// The name that OpenSSL has for a suite, which backends compare with; rustls's for one that it lacks.
+/// OpenSSL's name of a suite, which backends compare with. If OpenSSL has none, rustls's name.
 fn openssl_name(suite: &str) -> String {
     let name = match suite {
         "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => "ECDHE-ECDSA-AES128-GCM-SHA256",
@@ -133,13 +135,13 @@ fn openssl_name(suite: &str) -> String {
         "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => "ECDHE-RSA-AES128-GCM-SHA256",
         "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => "ECDHE-RSA-AES256-GCM-SHA384",
         "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => "ECDHE-RSA-CHACHA20-POLY1305",
-        // Of TLS 1.3, where rustls writes the version into the name and everybody else does not.
+        // A suite of TLS 1.3: rustls's names contain the version, other programs' names do not.
         suite => return suite.replacen("TLS13_", "TLS_", 1),
     };
     name.to_owned()
 }
 
-// §2.2, with `PP2_TYPE_`, `PP2_SUBTYPE_` and `PP2_` before them.
+// TLV types of §2.2, without their prefixes `PP2_TYPE_`, `PP2_SUBTYPE_` and `PP2_`.
 const ALPN: u8 = 0x01;
 const AUTHORITY: u8 = 0x02;
 const UNIQUE_ID: u8 = 0x05;
@@ -152,5 +154,5 @@ const CLIENT_CERT_CONN: u8 = 0x02;
 const CLIENT_CERT_SESS: u8 = 0x04;
 
 const FIXED_AND_IPV6: usize = 16 + 36;
-/// X.520's ub-common-name, in characters.
+/// ub-common-name of X.520, in characters.
 const LONGEST_CN: usize = 64;

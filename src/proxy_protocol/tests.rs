@@ -1,4 +1,4 @@
-//! The promises of the header, from bytes that stand here as the specification has them.
+//! Tests of the header against bytes that are written as in the specification.
 
 mod incoming;
 mod outgoing;

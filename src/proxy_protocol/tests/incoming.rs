@@ -1,4 +1,4 @@
-//! What is taken and what is refused, at every length.
+//! Which headers are accepted and which are refused, at every length.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn unix(source: &[u8], destination: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Headers that are right, and what they say.
+/// Valid headers, and their meaning.
 fn right() -> Vec<(Vec<u8>, Origin)> {
     [
         of_version_1(),
@@ -77,11 +77,11 @@ fn of_addresses() -> Vec<(Vec<u8>, Origin)> {
 
 fn of_nobody() -> Vec<(Vec<u8>, Origin)> {
     vec![
-        // The proxy's own, whatever else it says.
+        // LOCAL: the proxy's own connection, whatever else the header says.
         (v2(0x20, 0x00, b""), Origin::Socket),
         (v2(0x20, 0x11, IPV4), Origin::Socket),
         (v2(0x20, 0xFF, b"anything"), Origin::Socket),
-        // Not known, or of no use to a stream.
+        // The client is not known, or the addresses are of no use for a stream.
         (v2(0x21, 0x00, b""), Origin::Socket),
         (
             v2(0x21, 0x00, &vector(0x02, b"example.com")),
@@ -129,7 +129,7 @@ fn with_vectors() -> Vec<(Vec<u8>, Origin)> {
     ]
 }
 
-/// With the sum that another implementation computed, one with a table.
+/// A header with a checksum that another implementation computed, with a table.
 fn checksummed() -> Vec<u8> {
     let block = [IPV4, &vector(0x03, &[0; 4]), &vector(0x02, b"x")].concat();
     let mut header = v2(0x21, 0x11, &block);
@@ -272,7 +272,7 @@ fn what_breaks_the_specification_is_refused() {
 fn a_checksum_covers_the_whole_header() {
     let header = checksummed();
     assert!(parse(&header).is_ok());
-    // Behind the family, of which not every change is a header at all.
+    // After the family: not every change there leaves a valid header.
     for at in (16..header.len()).filter(|at| !matches!(at, 28..31 | 35..38)) {
         let mut changed = header.clone();
         changed[at] ^= 1;

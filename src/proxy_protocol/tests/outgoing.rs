@@ -1,4 +1,4 @@
-//! What is written, byte for byte.
+//! Which bytes are written.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ fn version_1_is_a_line_with_the_addresses() {
         (tcp("192.0.2.7:51234"), unix(), "PROXY UNKNOWN"),
         (tcp("192.0.2.7:51234"), None, "PROXY UNKNOWN"),
     ] {
-        // What TLS agreed on has no place in it.
+        // Version 1 has no place for the facts of TLS.
         for tls in [None, Some(tls())] {
             let mut facts = facts(peer.clone(), local.clone());
             facts.tls = tls;
@@ -160,7 +160,7 @@ fn a_name_that_is_too_long_is_left_out_and_not_cut() {
     assert!(!header.windows(2).any(|part| part == b"aa"));
 }
 
-/// OpenSSL's names, as `openssl ciphers -stdname` has them.
+/// OpenSSL's names, as `openssl ciphers -stdname` prints them.
 #[test]
 fn ciphers_have_the_names_that_backends_know() {
     for (suite, name) in [
