@@ -1,12 +1,12 @@
 //! The Unix socket where workers come for connections.
 //!
 //! ```text
-//! accept ─► credentials ─► a place ─► one line within 5 s ─► CLAIM, ACCEPT: handed over
-//!                                                          └► WATCH, REGISTER: until closed
+//! accept ─► credentials ─► a slot ─► one line within 5 s ─► CLAIM, ACCEPT: handed over
+//!                                                        └► WATCH, REGISTER: until closed
 //! ```
 //!
-//! The line is read byte for byte and nothing behind it is touched: what follows is the
-//! connection's stream, and goes with the socket.
+//! The bytes after the line stay in the socket: they belong to the connection's stream, and move with
+//! the socket.
 
 mod door;
 pub(crate) mod line;
@@ -41,15 +41,16 @@ use crate::sys::descriptors::is_exhausted;
 use crate::sys::listeners;
 use crate::sys::unix::{Access, BACKLOG};
 
-/// Where the gate is and who may come.
+/// The path of the gate, and who may connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GateSettings {
     /// Absolute, or relative to the runtime directory.
     pub path: PathBuf,
-    /// Beyond root and our own.
+    /// Users that may connect, beyond root and our own user.
     pub allow_uids: HashSet<u32>,
     pub allow_gids: HashSet<u32>,
-    /// Clients whose line is read, that wait, watch or are registered.
+    /// How many clients may be connected: those that send their line, wait, watch or are registered.
+    /// `None` is unlimited.
     pub max_clients: Option<usize>,
 }
 
@@ -65,8 +66,8 @@ impl Default for GateSettings {
 }
 
 impl GateSettings {
-    /// Who may connect to the socket's file. Its mode has room for one group; the rest takes an access
-    /// control list.
+    /// The permissions of the socket's file. Its mode has room for one group; anything more needs an
+    /// access control list.
     pub(crate) fn access(&self) -> Access {
         if let (true, 1) = (self.allow_uids.is_empty(), self.allow_gids.len()) {
             return Access {
@@ -78,14 +79,15 @@ impl GateSettings {
         self.list()
     }
 
-    /// How many may wait to be accepted: no more than have a place, or those who have none would keep
-    /// them waiting the longer.
+    /// How many clients may wait in the kernel for an accept. No more than `max_clients`: a longer
+    /// queue would only delay the answer to clients that get no slot.
     pub(crate) fn backlog(&self) -> i32 {
         let places = self.max_clients.and_then(|most| i32::try_from(most).ok());
         places.unwrap_or(BACKLOG).clamp(LEAST_BACKLOG, BACKLOG)
     }
 
-    /// As [`Self::access`], without the file being given to anybody, which not every user may do.
+    /// As [`Self::access`], but always with an access control list: not every user may change the group
+    /// of a file.
     pub(crate) fn list(&self) -> Access {
         Access {
             users: self.allow_uids.iter().copied().collect(),
@@ -112,7 +114,8 @@ impl Gate {
         }
     }
 
-    /// Serves clients until the drain starts, and tells those that wait that it has.
+    /// Serves clients until the drain starts. Then it answers every client with `draining` until the
+    /// drain ends.
     pub(crate) async fn run(self, listener: UnixListener) {
         let gate = Arc::new(self);
         let clients = TaskTracker::new();
@@ -137,7 +140,7 @@ impl Gate {
                 }
             }
         }
-        // Until the last connection has ended: who comes now is told why it gets none.
+        // Until the last connection has ended, clients that come now are told why they get none.
         let late = async {
             loop {
                 if let Some(client) = gate.accept(&listener).await {
@@ -153,14 +156,14 @@ impl Gate {
         clients.wait().await;
     }
 
-    /// Frees the places of claimers that are gone, and keeps a descriptor back again: until it next
-    /// runs out of them, whoever has spent the reserve has no reason to.
+    /// Frees the slots of claimers that are gone, and refills the reserve of descriptors if it was
+    /// spent.
     fn tidy_up(&self) {
         self.state.rendezvous.prune(Claimer::is_alive);
         self.state.reserve.refill();
     }
 
-    /// The next client. Out of descriptors, the reserve lets one in at a time.
+    /// Accepts the next client. Without free descriptors, the reserve admits one at a time.
     async fn accept(&self, listener: &UnixListener) -> Option<UnixStream> {
         match listener.accept().await {
             Ok((client, _)) => Some(client),
@@ -187,7 +190,7 @@ impl Gate {
         };
         let request = match line {
             Ok(Ok(Some(line))) => Request::parse(&line),
-            // Too long, too slow, or ended in the middle.
+            // Too long, too slow, or closed before the end of the line.
             Ok(Ok(None) | Err(_)) | Err(_) => Err(GateRefusal::Malformed),
         };
         let refused = match request {
@@ -244,18 +247,19 @@ impl Gate {
         {
             Accepted::Matched(_) => Ok(()),
             Accepted::Queued => {
-                // A reload may have come between, on another thread, and sent away those who waited.
+                // A reload on another thread may have removed the backend meanwhile, before this worker
+                // waited.
                 send_away(&self.state, backend);
                 Ok(())
             }
             Accepted::Drained(claimer) => Err((GateRefusal::Draining, untold(claimer))),
-            // It left; there is nobody to tell.
+            // The worker has left; nobody can be told.
             Accepted::Gone(_) => Ok(()),
         }
     }
 
-    /// Serves at the address for as long as the client keeps its socket open, and the backend is one
-    /// for workers, and the listener there is the client's own.
+    /// Registers the address for as long as the client keeps its socket open, the backend has `to =
+    /// "gate"`, and the listener at the address belongs to the client's user.
     async fn register(
         &self,
         backend: &str,
@@ -264,7 +268,7 @@ impl Gate {
         client: &mut UnixStream,
     ) -> Result<(), GateRefusal> {
         let registry = self.registry(backend)?;
-        // Whoever may register could otherwise send the plaintext of others anywhere.
+        // Otherwise a worker could send the plaintext of other clients to any address.
         if !address.is_local() || !is_fit(address, uid, &self.state.own) {
             return Err(GateRefusal::Forbidden);
         }
@@ -273,12 +277,12 @@ impl Gate {
         }
         let registration = registry.register(address, uid);
         debug!(backend, %address, "address registered");
-        // If the answer cannot be written the client is gone, and the next read says so.
+        // If the answer cannot be written, the client is gone, and the next read fails.
         let _ = client.write_all(b"OK {}\n").await;
         let mut rest = tokio::io::sink();
         let withdrawn = tokio::select! {
             _ = tokio::io::copy(client, &mut rest) => None,
-            // It notices, and can come again should the backend.
+            // After a reload the client notices the close, and may register again.
             withdrawn = registration.closed() => Some(withdrawn),
             () = self.state.drain.time_is_up() => None,
         };
@@ -303,8 +307,8 @@ impl Gate {
     }
 }
 
-/// Whether a user may register the address, as far as it shows before it is dialled: what answers
-/// there is looked at again each time.
+/// Whether a user may register the address, as far as it can be checked before the first dial. The
+/// listener at the address is checked again at each dial.
 fn is_fit(address: &Address, uid: u32, own: &OwnSockets) -> bool {
     if own.at(address).is_some() {
         return false;
@@ -314,7 +318,7 @@ fn is_fit(address: &Address, uid: u32, own: &OwnSockets) -> bool {
     };
     let ips = match host.parse::<IpAddr>() {
         Ok(ip) => vec![ip.to_canonical()],
-        // It is local: the one name that is.
+        // The address is local, so this is the name `localhost`.
         Err(_) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
     };
     let owners = ips
@@ -323,15 +327,15 @@ fn is_fit(address: &Address, uid: u32, own: &OwnSockets) -> bool {
     owners.flatten().flatten().all(|owner| owner == uid)
 }
 
-/// Where the backend's workers are registered, if it is one for workers.
+/// The registry of the backend's workers, if the backend has `to = "gate"`.
 fn registry(state: &ProxyState, backend: &str) -> Result<Arc<Registry>, GateRefusal> {
     let config = state.config.load();
     let backend = config.backends.get(backend).ok_or(GateRefusal::Unknown)?;
     backend.registry().cloned().ok_or(GateRefusal::Forbidden)
 }
 
-/// Tells those who wait for connections of the backend, and watch it, if it is none for workers;
-/// whether it is none.
+/// Refuses the workers that wait for the backend, and ends its watchers, if it no longer has `to =
+/// "gate"`. Returns whether that is so.
 pub(crate) fn send_away(state: &ProxyState, backend: &str) -> bool {
     let Err(refusal) = registry(state, backend) else {
         return false;
@@ -342,14 +346,14 @@ pub(crate) fn send_away(state: &ProxyState, backend: &str) -> bool {
     true
 }
 
-/// Resolves all that waits at the rendezvous as drained, and sends the waiting workers away.
+/// Resolves all that waits at the rendezvous as drained, and refuses the waiting workers.
 pub(crate) fn dismiss(rendezvous: &Rendezvous<Claimer>) {
     for claimer in rendezvous.drain() {
         refuse(untold(claimer), GateRefusal::Draining);
     }
 }
 
-/// `Err` is who is to be told no, and why.
+/// An error has the refusal, and the socket to send it to.
 type Answered = Result<(), (GateRefusal, Option<StdUnixStream>)>;
 
 /// Takes the socket off this thread's reactor. `None` when the runtime is shutting down.
@@ -364,25 +368,26 @@ fn untold(claimer: Claimer) -> Option<StdUnixStream> {
     }
 }
 
-/// Says no and closes, without waiting for anything.
+/// Sends the refusal and closes, without waiting.
 fn refuse(client: Option<StdUnixStream>, refusal: GateRefusal) {
     let Some(mut client) = client else {
         return;
     };
     debug!(%refusal, "gate client refused");
-    // The first bytes on a socket with room for far more; if they fail the client is gone.
+    // These are the first bytes on a socket with much more room; if the write fails, the client is
+    // gone.
     let _ = client.write_all(refusal.line().as_bytes());
-    // What the client had sent is read: closing over it would be a reset to the client.
+    // Read what the client has sent: a close with unread bytes would be a reset for the client.
     let _ = client.read(&mut [0; 4096]);
 }
 
-/// What a client has for its line, from connect on.
+/// How long a client may take for its line, from the connect on.
 const LINE_BUDGET: Duration = Duration::from_secs(5);
 
-/// How long a claimer that is gone may keep its place, and the reserve may be spent.
+/// How long a claimer that is gone may keep its slot, and how long the reserve may stay spent.
 const TIDY_UP_EVERY: Duration = Duration::from_secs(1);
 
-/// A few workers that come at the same moment are no flood.
+/// A few workers that come at the same moment must fit.
 const LEAST_BACKLOG: i32 = 128;
 
 const BACK_OFF: Duration = Duration::from_millis(50);

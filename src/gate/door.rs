@@ -1,5 +1,5 @@
-//! Who comes in at the gate, decided in its accept loop: who is turned away costs a few system calls and
-//! no task, or a user who may not come could keep those out who may.
+//! Decides in the gate's accept loop who is admitted. A refusal costs a few system calls and no task,
+//! so that users who are not allowed cannot keep others out.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -17,14 +17,14 @@ use crate::limits::Slot;
 use crate::rendezvous::wire::GateRefusal;
 use crate::sys::process;
 
-/// A client that may say its line.
+/// A client that was admitted and may send its line.
 pub(super) struct Guest {
     pub uid: u32,
     pub place: Slot,
 }
 
 impl Gate {
-    /// `Err` says why the client may not come in, if anybody can be told.
+    /// `Err` is the refusal to send, or `None` if nobody can be told.
     pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<GateRefusal>> {
         let peer = client.peer_cred().map_err(|_| None)?;
         if !self.settings.admits(client, &peer) {
@@ -53,7 +53,7 @@ impl GateSettings {
     }
 
     fn admits_a_group_of(&self, client: &UnixStream, peer: &UCred) -> bool {
-        // A process of another PID namespace, as of another container, has no id here.
+        // A process of another PID namespace, as in another container, has no process id here.
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok());
         let pid = pid.filter(|pid| *pid != 0);
         match pid.and_then(|pid| process::groups(pid, peer.uid(), peer.gid())) {
@@ -63,8 +63,8 @@ impl GateSettings {
     }
 }
 
-/// Whether the kernel lets only those connect whom the socket's file names: then it has looked at the
-/// groups of this one, and they are among the allowed ones.
+/// Whether the file's permissions keep other users out. Then the kernel has checked the groups of this
+/// client at its connect, and one of the allowed groups is among them.
 fn is_kept_by_file(client: &UnixStream) -> bool {
     let address = client.local_addr().ok();
     let path = address.as_ref().and_then(|it| it.as_pathname());
@@ -72,26 +72,29 @@ fn is_kept_by_file(client: &UnixStream) -> bool {
     found.is_some_and(|found| found.mode() & WRITABLE_BY_OTHERS == 0)
 }
 
-/// To connect takes the right to write (unix(7)).
+/// A connect needs write permission (unix(7)).
 const WRITABLE_BY_OTHERS: u32 = 0o002;
 
-/// Those who were told no. Their sockets stay open for a moment: a client that writes its line into a
-/// closed socket would get a signal and not the answer.
+/// Clients that were refused. Their sockets stay open for a moment: a client that writes its line into
+/// a closed socket would get SIGPIPE and not the answer.
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     sockets: VecDeque<StdUnixStream>,
-    /// How many have come since the last tick.
+    /// How many were added since the last tick.
     fresh: usize,
 }
 
 impl Leaving {
-    /// Says no, and that nothing follows. The oldest goes when there are too many.
+    /// Sends the refusal and closes the sending side. If there are too many sockets, the oldest is
+    /// closed.
     pub(super) fn tell(&mut self, client: UnixStream, refusal: GateRefusal) {
-        // Off the reactor: nothing is waited for. `None` when the runtime is shutting down.
+        // Taken off the reactor, because nothing is waited for. Fails when the runtime is shutting
+        // down.
         let Ok(mut client) = client.into_std() else {
             return;
         };
-        // The first bytes on a socket with room for far more; if they fail the client is gone.
+        // These are the first bytes on a socket with much more room; if the write fails, the client is
+        // gone.
         if client.write_all(refusal.line().as_bytes()).is_err() {
             return;
         }
@@ -105,7 +108,7 @@ impl Leaving {
         self.fresh = (self.fresh + 1).min(MOST_LEAVING);
     }
 
-    /// Closes those who were here at the last tick.
+    /// Closes the sockets that were here at the last tick.
     pub(super) fn tick(&mut self) {
         let old = self.sockets.len() - self.fresh;
         self.sockets.drain(..old).for_each(close);
@@ -113,7 +116,8 @@ impl Leaving {
     }
 }
 
-/// What the client had sent is read: closing over it would be a reset to the client.
+/// Reads what the client has sent before the close: a close with unread bytes would be a reset for the
+/// client.
 fn close(mut client: StdUnixStream) {
     let _ = client.read(&mut [0; 4096]);
 }
@@ -134,7 +138,7 @@ mod tests {
             clients.push(theirs.into_std().expect("a socket"));
         }
         assert_eq!(leaving.sockets.len(), MOST_LEAVING);
-        // The first ones are closed, the others may still say their line.
+        // The first ones are closed; the others may still send their line.
         for (index, client) in clients.iter_mut().enumerate() {
             let mut answer = [0; 64];
             let read = client.read(&mut answer).expect("an answer");

@@ -1,4 +1,4 @@
-//! One line from a client, and not a byte more.
+//! Reads one line from a client, and no byte after it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,15 +9,15 @@ use tokio::net::UnixStream;
 
 use crate::rendezvous::wire::LONGEST_LINE;
 
-/// Reads up to the first `\n`, which is taken and not returned. `None` when there is none within
-/// [`LONGEST_LINE`] bytes.
+/// Reads up to the first `\n` and returns the line without it. `None` if there is no `\n`
+/// within [`LONGEST_LINE`] bytes.
 ///
-/// It looks before it takes, so that what follows the line stays in the socket: that is stream
-/// data of a connection, and the socket goes on to whoever relays it.
+/// It peeks before it takes, so that the bytes after the line stay in the socket: they are stream data
+/// of the connection, and the socket goes to the relay.
 ///
 /// # Errors
 ///
-/// The client closed or failed before its line was whole.
+/// The client closed or failed before the end of its line.
 pub(crate) async fn read(client: &UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     loop {
@@ -32,7 +32,7 @@ pub(crate) async fn read(client: &UnixStream) -> io::Result<Option<Vec<u8>>> {
         };
         let end = room[..seen].iter().position(|byte| *byte == b'\n');
         let wanted = end.map_or(seen, |end| end + 1);
-        // What was seen is there: taking it does not wait, and is never short.
+        // The bytes that were seen are there: this receive does not block and is not short.
         receive(client, &mut room[..wanted], RecvFlags::empty())?;
         match end {
             Some(end) => {

@@ -1,4 +1,5 @@
-//! A client that watches a backend: a line for each event, until it, the backend or the proxy ends.
+//! Serves a client that watches a backend: one line for each event, until the client, the backend or
+//! the proxy ends.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::proxy_state::ProxyState;
 use crate::rendezvous::Event;
 use crate::sys::socket::hung_up;
 
-/// Sends what waits now, then what happens.
+/// Sends what waits now, and then each event.
 ///
-/// A client that does not keep up is dropped: the table drops one that is [`CAPACITY`] events
-/// behind, and this one that takes nothing for [`PATIENCE`].
+/// A client that does not keep up is dropped: the rendezvous drops it when it is [`CAPACITY`] events
+/// behind, and this function when it takes nothing for [`PATIENCE`].
 pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream) {
     let (mut reader, mut writer) = client.into_split();
     let (waiting, mut events) = state.rendezvous.watch(backend, CAPACITY);
@@ -29,8 +30,8 @@ pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream)
         }
         tell(&mut events, &mut writer, is_over).await
     };
-    // What a watcher says means nothing; only a read can tell that it has failed. One that closed
-    // its sending side may still listen, until it has closed whole.
+    // The bytes of a watcher have no meaning, but only a read shows that its connection has failed. A
+    // watcher that closed its sending side may still listen, until it has closed completely.
     let listen = async {
         let mut chunk = [0; 256];
         loop {
@@ -56,8 +57,8 @@ pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream)
     }
 }
 
-/// Ends with the proxy or the backend, or as timed out when the table has dropped the watcher for
-/// being behind.
+/// Returns `Ok` when the proxy or the backend ends, and a timeout error when the watcher is too far
+/// behind, or takes nothing.
 async fn tell(
     events: &mut mpsc::Receiver<Event>,
     writer: &mut (impl AsyncWriteExt + Unpin),
@@ -73,7 +74,8 @@ async fn tell(
                 continue;
             }
         };
-        // What is left in a channel that the table has let go of is old, and has a gap behind it.
+        // The rendezvous has closed the channel of a slow watcher. The events that are left are old,
+        // and those after them are missing.
         if events.is_closed() && !is_over() {
             return Err(io::ErrorKind::TimedOut.into());
         }
@@ -94,10 +96,10 @@ async fn send(writer: &mut (impl AsyncWriteExt + Unpin), line: &str) -> io::Resu
     written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Events that a watcher may be behind, beside what its socket holds.
+/// How many events a watcher may be behind, in addition to what its socket holds.
 const CAPACITY: usize = 1024;
 
-/// How long a watcher may take nothing while something is to be told.
+/// How long a watcher may take nothing while there is an event for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const PING_EVERY: Duration = Duration::from_secs(15);
