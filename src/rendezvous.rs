@@ -1,13 +1,12 @@
-//! Where a connection waits under its id until exactly one claimer has it.
+//! The rendezvous: a connection waits under its id until exactly one claimer gets it.
 //!
 //! ```text
 //! announce(facts) ─► Ticket ── redeem ─► the claimer's stream
-//!                      ▲  └── expired, withdrawn, dropped, drained ─► nobody's
-//! claim(id, stream) ───┘ one gets it, every other has its stream back
+//!                      ▲  └── expired, withdrawn, dropped, drained ─► no claimer gets it
+//! claim(id, stream) ───┘ one claimer gets it, every other gets its stream back
 //! ```
 //!
-//! One lock decides (see [`table`]): whether a claim or the deadline came first has one answer,
-//! and there is no moment at which both or neither have happened.
+//! One lock (see [`table`]) decides between a claim and the deadline: exactly one of them comes first.
 
 mod table;
 #[cfg(test)]
@@ -26,10 +25,10 @@ use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::id::Id;
 
-/// A table of connections that wait for somebody to serve them.
+/// A table of connections that wait for a claimer.
 ///
-/// Vestibule's gate is built on one; a program that terminates TLS itself can use it alone.
-/// Cloning gives another handle to the same table.
+/// Vestibule's gate uses one. A program that terminates TLS itself can use it alone. A clone is another
+/// handle to the same table. The number of connections is not limited: the caller bounds it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -53,14 +52,14 @@ pub struct Rendezvous<S> {
     confirm: Confirm<S>,
 }
 
-/// Tells a claimer that the connection is its own, and gives the claimer back if that failed.
+/// Tells a claimer that it has the connection. Gives the claimer back if that fails.
 ///
-/// Called with the table locked, so that being told and having it are one event: it must not
-/// block, and must not use the rendezvous.
+/// It is called with the table locked, so that the claimer is told and gets the connection in one step.
+/// It must not block, and must not use the rendezvous.
 pub(crate) type Confirm<S> = fn(S, &Facts) -> Result<S, S>;
 
 impl<S> Rendezvous<S> {
-    /// An empty table.
+    /// Makes an empty table.
     pub fn new() -> Self {
         Self::confirmed_by(|stream, _| Ok(stream))
     }
@@ -72,12 +71,13 @@ impl<S> Rendezvous<S> {
         }
     }
 
-    /// Lets a connection wait under `facts.id` for a claimer.
+    /// Makes a connection wait under `facts.id` for a claimer. If the id is already in use, or the
+    /// table is drained, [`Ticket::redeem`] says so.
     pub fn announce(&self, facts: Facts) -> Ticket<S> {
         self.announce_again(std::sync::Arc::new(facts), None)
     }
 
-    /// As [`Rendezvous::announce`], in the place of an earlier announcement if there was one.
+    /// As [`Rendezvous::announce`], but at the place of an earlier announcement if one is given.
     pub(crate) fn announce_again(
         &self,
         facts: std::sync::Arc<Facts>,
@@ -97,8 +97,8 @@ impl<S> Rendezvous<S> {
     ///
     /// # Errors
     ///
-    /// Gives the stream back when nothing waits under `id`: it never did, was claimed by another,
-    /// or is no longer wanted.
+    /// No connection waits under `id`: it never did, another claimer has it, or it has expired or was
+    /// withdrawn. The error gives the stream back.
     pub fn claim(&self, id: impl Into<Id>, stream: S) -> Result<(), Unclaimed<S>> {
         let claimed = self.lock().claim(id.into(), stream, self.confirm);
         match claimed {
@@ -110,7 +110,7 @@ impl<S> Rendezvous<S> {
         }
     }
 
-    /// Takes the oldest waiting connection of `backend`, or queues the claimer for the next one.
+    /// Claims the oldest waiting connection of `backend`, or queues the claimer for the next one.
     pub(crate) fn accept(&self, backend: &str, claimer: S) -> Accepted<S> {
         let accepted = self.lock().accept(backend, claimer, self.confirm);
         if let Accepted::Matched(Some(waker)) = &accepted {
@@ -119,9 +119,9 @@ impl<S> Rendezvous<S> {
         accepted
     }
 
-    /// What waits for `backend` now, and every event from now on.
+    /// Returns the connections that wait for `backend` now, and a channel for every event from now on.
     ///
-    /// A receiver that falls `capacity` events behind is dropped from the list: its channel ends.
+    /// A receiver that is `capacity` events behind is dropped: its channel ends.
     pub(crate) fn watch(
         &self,
         backend: &str,
@@ -131,18 +131,18 @@ impl<S> Rendezvous<S> {
         (self.lock().watch(backend, sender), receiver)
     }
 
-    /// Drops the queued claimers that are not alive any more.
+    /// Drops the queued claimers that are no longer alive.
     pub(crate) fn prune(&self, alive: impl FnMut(&S) -> bool) {
         let dead = self.lock().prune(alive);
         drop(dead);
     }
 
-    /// Lets the watchers of `backend` go, and returns the claimers that are queued for it.
+    /// Drops the watchers of `backend`, and returns its queued claimers.
     pub(crate) fn dismiss(&self, backend: &str) -> Vec<S> {
         self.lock().dismiss(backend)
     }
 
-    /// Resolves all that waits as drained and lets nothing wait from now on. Returns the queued
+    /// Resolves all waiting connections as drained, and refuses all later ones. Returns the queued
     /// claimers.
     pub(crate) fn drain(&self) -> Vec<S> {
         let (wakers, claimers) = self.lock().drain();
@@ -150,19 +150,19 @@ impl<S> Rendezvous<S> {
         claimers
     }
 
-    /// How many connections wait, or were claimed and not yet redeemed.
+    /// The number of connections that wait, or that were claimed but not redeemed yet.
     pub fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// Whether nothing waits.
+    /// Whether no connection waits, and none was claimed but not redeemed yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<S>> {
-        // A panic under the lock could only come from a bug here; the table is consistent at
-        // every point where one could happen, and one connection's panic must not end the others.
+        // Only a bug here could panic under the lock. The table is consistent wherever that could
+        // happen, and a panic in one connection must not end the others.
         self.table
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -192,32 +192,32 @@ impl<S> fmt::Debug for Rendezvous<S> {
     }
 }
 
-/// A connection's place at the rendezvous.
+/// The handle of a waiting connection.
 ///
-/// Dropping the ticket withdraws the announcement, as one whose client is gone; a later claim gets its
-/// stream back.
+/// Dropping the ticket withdraws the announcement, as for a client that has left. A later claim gets
+/// its stream back.
 #[must_use = "dropping the ticket withdraws the announcement"]
 pub struct Ticket<S> {
     rendezvous: Rendezvous<S>,
     id: Id,
     place: Option<Place>,
-    /// Set once nothing waits for this ticket: it was refused, or has been resolved. The id may
-    /// then be that of another ticket, whose place this one must not touch.
+    /// Set when nothing waits for this ticket any more: it was refused or resolved. From then on the id
+    /// may belong to another ticket, which this one must not touch.
     over: Option<Unredeemed>,
 }
 
 impl<S> Ticket<S> {
-    /// Waits until the connection is claimed, at most until `deadline`.
+    /// Waits until the connection is claimed, at most until `deadline`. Returns the claimer's stream.
     ///
-    /// A claim that came before the deadline is honoured, even if this is polled after it.
+    /// A claim that came before the deadline counts, even if the future is polled only later.
     ///
     /// # Errors
     ///
-    /// Says why nobody has the connection. It can then not be claimed any more.
+    /// The reason why no claimer has the connection. It cannot be claimed any more.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the ticket, which withdraws the announcement.
+    /// Not cancel safe: dropping the future drops the ticket, which withdraws the announcement.
     pub async fn redeem(mut self, deadline: impl Into<Deadline>) -> Result<S, Unredeemed> {
         match deadline.into().bound(self.wait()).await {
             Ok(resolved) => resolved,
@@ -227,12 +227,12 @@ impl<S> Ticket<S> {
         }
     }
 
-    /// Where in the queue of its backend it waits, or waited.
+    /// The place in the queue of its backend, now or when it waited.
     pub(crate) fn place(&self) -> Option<Place> {
         self.place
     }
 
-    /// Waits for a claim without giving the place up when cancelled.
+    /// Waits for a claim. If the future is dropped, the ticket keeps its place.
     pub(crate) async fn wait(&mut self) -> Result<S, Unredeemed> {
         if let Some(over) = self.over {
             return Err(over);
@@ -242,7 +242,7 @@ impl<S> Ticket<S> {
         resolved
     }
 
-    /// Ends the waiting, unless a claim came first: then the claimer's stream is returned.
+    /// Ends the waiting. If a claim came first, returns the claimer's stream.
     pub(crate) fn withdraw(mut self, resolution: Resolution) -> Option<S> {
         match self.over.replace(Unredeemed::Expired) {
             None => self.rendezvous.lock().withdraw(self.id, resolution),
@@ -271,11 +271,11 @@ impl<S> fmt::Debug for Ticket<S> {
     }
 }
 
-/// Why a ticket could not be redeemed.
+/// Why a ticket was not redeemed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unredeemed {
-    /// Nobody claimed the connection before the deadline.
+    /// No claimer came before the deadline.
     #[error("nobody claimed the connection in time")]
     Expired,
     /// The rendezvous is being drained.
@@ -286,13 +286,13 @@ pub enum Unredeemed {
     Duplicate,
 }
 
-/// A claim of an id under which nothing waits. Holds the claimer's stream.
+/// The error of a claim: no connection waits under the id. Holds the claimer's stream.
 #[derive(PartialEq, Eq, thiserror::Error)]
 #[error("no connection with this id is waiting")]
 pub struct Unclaimed<S>(S);
 
 impl<S> Unclaimed<S> {
-    /// The stream that was offered.
+    /// The claimer's stream.
     pub fn into_stream(self) -> S {
         self.0
     }
@@ -304,7 +304,7 @@ impl<S> fmt::Debug for Unclaimed<S> {
     }
 }
 
-/// The lock that the model checker can watch.
+/// Synchronization types; loom's when loom checks the models.
 mod sync {
     #[cfg(vestibule_loom)]
     pub(super) use loom::sync::{Arc, Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! The rendezvous as plain data: every operation is one step, taken under one lock.
+//! The rendezvous as plain data: every operation is one step under one lock.
 //!
 //! ```text
 //!          announce               claim, accept
@@ -6,8 +6,8 @@
 //!                      └── withdraw, drain ─► (nothing)
 //! ```
 //!
-//! An offer is resolved when it leaves `Waiting`, and only these arrows leave it. Nothing here
-//! waits or wakes: what is to be woken or dropped is returned, for after the lock.
+//! An offer is resolved when it leaves `Waiting`, and only by these arrows. No operation waits, wakes
+//! or drops a stream: it returns what the caller has to wake or drop after it has released the lock.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::id::Id;
 pub(super) struct Table<S> {
     offers: HashMap<Id, Offer<S>>,
     queues: HashMap<String, Queue<S>>,
-    /// Grows with every announcement: the order of waiting.
+    /// Grows with every announcement, and so gives the order of waiting.
     next_place: u64,
     drained: bool,
 }
@@ -39,11 +39,11 @@ enum State<S> {
     Claimed(S),
 }
 
-/// What belongs to one backend.
+/// The offers, claimers and watchers of one backend.
 struct Queue<S> {
     /// The offers in the state `Waiting`, oldest first.
     waiting: BTreeMap<Place, Id>,
-    /// The claimers that wait for any offer; empty while an offer waits.
+    /// The claimers that wait for any offer of the backend. Empty while an offer waits.
     claimers: VecDeque<S>,
     watchers: Vec<mpsc::Sender<Event>>,
 }
@@ -97,7 +97,7 @@ impl<S> Table<S> {
         Ok(place)
     }
 
-    /// Hands the offer to the claimer, or gives the claimer back.
+    /// Gives the offer to the claimer, or gives the claimer back.
     pub(super) fn claim(
         &mut self,
         id: Id,
@@ -151,12 +151,12 @@ impl<S> Table<S> {
                 Poll::Pending
             }
             Some(State::Claimed(_)) => Poll::Ready(self.remove(id).ok_or(Unredeemed::Drained)),
-            // Nothing but its own ticket and a drain takes an offer away.
+            // Only its own ticket and a drain remove an offer.
             None => Poll::Ready(Err(Unredeemed::Drained)),
         }
     }
 
-    /// Ends the waiting, or returns the claimer that came first. Harmless when repeated.
+    /// Ends the waiting. Returns the claimer if there was a claim first. A repeated call does nothing.
     pub(super) fn withdraw(&mut self, id: Id, resolution: Resolution) -> Option<S> {
         let offer = self.offers.get(&id)?;
         if let State::Waiting(_) = offer.state {
@@ -170,7 +170,7 @@ impl<S> Table<S> {
     pub(super) fn watch(&mut self, backend: &str, watcher: mpsc::Sender<Event>) -> Vec<Arc<Facts>> {
         let queue = queue(&mut self.queues, backend);
         queue.watchers.retain(|watcher| !watcher.is_closed());
-        // After a drain nothing happens any more: the channel ends at once.
+        // After a drain there are no more events, so the channel ends at once.
         if !self.drained {
             queue.watchers.push(watcher);
         }
@@ -215,7 +215,7 @@ impl<S> Table<S> {
                     wakers.extend(waker);
                 }
             }
-            // The channels end, and with them the WATCH clients' streams.
+            // This ends the channels, and with them the WATCH clients.
             queue.watchers.clear();
         }
         (wakers, claimers)
@@ -234,7 +234,7 @@ impl<S> Table<S> {
 }
 
 impl<S> Queue<S> {
-    /// The first claimer that can still be told that the offer is its own.
+    /// The first claimer that can still be told that it has the offer.
     fn next_alive(&mut self, facts: &Facts, confirm: Confirm<S>) -> Option<S> {
         while let Some(claimer) = self.claimers.pop_front() {
             if let Ok(claimer) = confirm(claimer, facts) {
@@ -244,8 +244,8 @@ impl<S> Queue<S> {
         None
     }
 
-    /// Under the lock, so that every watcher sees one order of events. A watcher that is behind
-    /// by its whole channel is dropped: it delays nobody, and its channel ends.
+    /// Called under the lock, so that every watcher sees the events in the same order. A watcher whose
+    /// channel is full is dropped: it delays nobody, and its channel ends.
     fn tell(&mut self, event: &Event) {
         self.watchers
             .retain(|watcher| watcher.try_send(event.clone()).is_ok());
@@ -253,7 +253,8 @@ impl<S> Queue<S> {
 }
 
 fn queue<'a, S>(queues: &'a mut HashMap<String, Queue<S>>, backend: &str) -> &'a mut Queue<S> {
-    // Not `entry`: it would allocate the name each time, and backends are few and stay.
+    // Not `entry`, which would allocate the name each time. There are few backends, and their queues
+    // stay.
     if !queues.contains_key(backend) {
         let queue = Queue {
             waiting: BTreeMap::new(),
@@ -265,39 +266,39 @@ fn queue<'a, S>(queues: &'a mut HashMap<String, Queue<S>>, backend: &str) -> &'a
     queues.get_mut(backend).expect("inserted above")
 }
 
-/// A place in the order of waiting. Given to one announcement, and to the same again if its
-/// claimer turns out to be dead.
+/// A place in the order of waiting. If the claimer of an offer turns out to be dead, the next
+/// announcement of the same connection gets the same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(u64);
 
-/// What became of a claimer that takes any offer of its backend.
+/// The result for a claimer that takes any offer of its backend.
 #[derive(Debug)]
 pub(crate) enum Accepted<S> {
-    /// It has the oldest one; the waker is that of the ticket.
+    /// It has the oldest offer. The waker is that of the offer's ticket.
     Matched(Option<Waker>),
-    /// Nothing waited; it will be told.
+    /// No offer waits. It will be told when one comes.
     Queued,
     /// It was gone before it could be told.
     Gone(S),
-    /// Nothing is handed over any more.
+    /// The rendezvous is drained.
     Drained(S),
 }
 
-/// What a watcher is told.
+/// An event for a watcher.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Offer(Arc<Facts>),
     Gone(Id, Resolution),
 }
 
-/// The single end of waiting.
+/// How the waiting of a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resolution {
     Claimed,
     Dialled,
     Expired,
     ClientGone,
-    /// The client is there, and may not be any more.
+    /// The client is still there, but no longer admitted.
     Refused,
     Drained,
 }

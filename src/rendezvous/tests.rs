@@ -1,8 +1,8 @@
-//! The promises of the table, by example and, under `--cfg vestibule_loom`, in every interleaving.
+//! Tests of the table: examples, and loom models (`--cfg vestibule_loom`) of every interleaving.
 
 use super::*;
 
-/// A claimer that can be told, or is gone.
+/// A claimer that can be told, or one that is gone.
 #[derive(Debug, PartialEq, Eq)]
 enum Claimer {
     Alive(u32),

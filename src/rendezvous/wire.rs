@@ -1,31 +1,31 @@
-//! The gate's protocol: one ASCII line each way, then the stream.
+//! The gate's protocol: one ASCII line in each direction, then the stream.
 
 use crate::address::Address;
 use crate::facts::Facts;
 use crate::id::Id;
 
-/// The most bytes of a request, its `\n` included.
+/// The longest request in bytes, with its `\n`.
 pub(crate) const LONGEST_LINE: usize = 256;
 
-/// What a client of the gate asks for.
+/// A request of a client of the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// The connection with this id.
+    /// Claim the connection with this id.
     Claim(Id),
-    /// The next connection of this backend.
+    /// Claim the next connection of this backend.
     Accept(String),
-    /// The events of this backend.
+    /// Watch the events of this backend.
     Watch(String),
-    /// To serve this backend at an address while the client stays.
+    /// Serve this backend at an address as long as the client stays connected.
     Register(String, Address),
 }
 
 impl Request {
-    /// Reads a line without its `\n`.
+    /// Parses a line without its `\n`.
     ///
     /// # Errors
     ///
-    /// A line that is not, byte for byte, of one of the four forms is [`GateRefusal::Malformed`].
+    /// [`GateRefusal::Malformed`] if the line has none of the four forms, byte for byte.
     pub(crate) fn parse(line: &[u8]) -> Result<Self, GateRefusal> {
         let text = std::str::from_utf8(line).map_err(|_| GateRefusal::Malformed)?;
         if !text
@@ -54,34 +54,34 @@ impl Request {
     }
 }
 
-/// Why a client of the gate is sent away.
+/// Why a client of the gate is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GateRefusal {
-    /// The line is not of the protocol, or did not come in time.
+    /// The line does not follow the protocol, or did not arrive in time.
     #[error("malformed")]
     Malformed,
-    /// No such connection waits, or no longer; or there is no such backend.
+    /// No such connection waits, or it no longer waits, or there is no such backend.
     #[error("unknown")]
     Unknown,
     /// The peer's credentials, or the backend's kind, do not allow it.
     #[error("forbidden")]
     Forbidden,
-    /// The gate has as many clients as it may.
+    /// The gate has as many clients as it may have.
     #[error("busy")]
     Busy,
-    /// Vestibule is about to end.
+    /// Vestibule is draining.
     #[error("draining")]
     Draining,
 }
 
 impl GateRefusal {
-    /// The answer, with its line's end.
+    /// The answer, with its line end.
     pub(crate) fn line(self) -> String {
         format!("NO {self}\n")
     }
 }
 
-/// The answer that makes the socket the connection's plaintext.
+/// The answer after which the socket carries the connection's plaintext.
 pub(crate) fn ok_line(facts: &Facts) -> String {
     format!("OK {}\n", facts.to_json())
 }
