@@ -1,4 +1,4 @@
-//! Keeps a proxy running: reloads its configuration, drains it, and does what it is told to.
+//! Keeps a proxy running: reloads its configuration, drains it, and executes commands.
 //!
 //! ```text
 //! signals, an admin socket, a program ─► SupervisorHandle ─ commands ─┐
@@ -30,8 +30,9 @@ use crate::proxy_state::ProxyState;
 
 /// Keeps a proxy running until it has drained.
 ///
-/// It reads its configuration again when one of its files changes or when it is told to, and puts it in
-/// place whole or not at all. Whoever has its handle may steer it: `vestibule run` does so with signals.
+/// It reloads its configuration when one of its files changes, or on request. A reload is applied
+/// completely or not at all. Its [`SupervisorHandle`] steers it; `vestibule run` calls the handle for
+/// signals.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -60,7 +61,7 @@ pub struct Supervisor {
     handle: SupervisorHandle,
 }
 
-/// Steers a [`Supervisor`]. Clones steer the same one.
+/// Steers a [`Supervisor`]. Clones steer the same one, from any thread.
 #[derive(Clone, Debug)]
 pub struct SupervisorHandle {
     reloads: mpsc::Sender<Reload>,
@@ -68,10 +69,10 @@ pub struct SupervisorHandle {
     entrance: Entrance,
 }
 
-/// A reload that was asked for, and where its answer goes.
+/// A requested reload: the channel for its answer.
 type Reload = oneshot::Sender<Result<Reloaded, ReloadFailure>>;
 
-/// How far the end has come.
+/// The stages of a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Serving,
@@ -86,22 +87,22 @@ pub enum ReloadFailure {
     /// The configuration cannot be read, or has problems.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It cannot be put in place.
+    /// The configuration cannot be applied.
     #[error(transparent)]
     Reload(#[from] ReloadError),
-    /// The proxy drains, or has ended.
+    /// The proxy is draining, or has ended.
     #[error("no reload during a drain")]
     Draining,
 }
 
 impl Supervisor {
-    /// Begins to accept. `source` is where the proxy's configuration was read.
+    /// Starts to accept connections. `source` is where the proxy's configuration came from.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
     pub fn start(proxy: Proxy, source: ConfigSource) -> Self {
-        // Before clients can take all descriptors.
+        // Opens inotify before clients can use up all descriptors.
         let followed = Followed::new(proxy.files());
         let running = proxy.start();
         let (reload, reloads) = mpsc::channel(RELOADS);
@@ -119,22 +120,22 @@ impl Supervisor {
         }
     }
 
-    /// What is running.
+    /// The running proxy.
     pub fn running(&self) -> &Running {
         &self.running
     }
 
-    /// Steers this supervisor from anywhere.
+    /// A handle that steers this supervisor.
     pub fn handle(&self) -> SupervisorHandle {
         self.handle.clone()
     }
 
-    /// Serves until a drain was asked for, and drains within `timeouts.drain` of the configuration that
-    /// is served by then.
+    /// Serves until a drain is requested. Then drains, for at most `timeouts.drain` of the
+    /// configuration that is active at that time.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes every connection at once.
+    /// Not cancel safe: dropping the future closes every connection at once.
     pub async fn run(mut self) -> Drained {
         let mut stage = self.handle.stage.subscribe();
         loop {
@@ -157,27 +158,27 @@ impl Supervisor {
                 );
             }
             if let Some(asked) = asked {
-                // Who has stopped to wait does not want to know.
+                // The send fails if the caller no longer waits.
                 let _ = asked.send(reloaded);
             }
         }
         self.drain(stage).await
     }
 
-    /// Reads the configuration anew and puts it in place; `None` when a drain was asked for before it
-    /// was read, for which the reading is given up.
+    /// Reads the configuration again and applies it. `None` if a drain was requested during the read;
+    /// then the read is given up.
     async fn reload(
         &mut self,
         stage: &mut watch::Receiver<Stage>,
     ) -> Option<Result<Reloaded, ReloadFailure>> {
-        // First, so that what comes between is a change.
+        // Taken before the read, so that a change during the read is noticed as a change.
         let served = self.followed.served();
         let again = tokio::select! {
             biased;
             () = reached(stage, Stage::Draining) => return None,
             again = read(&self.source) => again,
         };
-        // Whole, since half of it in place would be neither configuration.
+        // Not cancelled by a drain: a partly applied reload would be neither configuration.
         Some(match again {
             Ok(config) => {
                 let files = config.files().to_vec();
@@ -200,7 +201,7 @@ impl Supervisor {
         })
     }
 
-    /// Lets connections end; a cut, or the time that is up, closes what is left.
+    /// Lets connections end. Closes those that are left when a cut is requested or the time is up.
     async fn drain(self, mut stage: watch::Receiver<Stage>) -> Drained {
         let Self {
             running,
@@ -209,7 +210,8 @@ impl Supervisor {
         } = self;
         let timeout = running.drain_timeout();
         let open = running.statistics().open;
-        // Not before it is true: who reads it may rely on it that nothing new is taken.
+        // Logged after the drain has started: a reader of the line may rely on it that no connection is
+        // accepted any more.
         let say = async {
             match timeout {
                 Some(it) => info!(
@@ -230,7 +232,7 @@ impl Supervisor {
         let drained = tokio::select! {
             biased;
             drained = &mut drain => drained,
-            // Nobody asks any more.
+            // All handles were dropped.
             () = refuse => drain.await,
         };
         match drained.cut {
@@ -242,44 +244,44 @@ impl Supervisor {
 }
 
 impl SupervisorHandle {
-    /// Reads the configuration again and puts it in place: all of it, or on an error none. See
+    /// Reads the configuration again and applies it: either all of it or, on an error, nothing. See
     /// [`Running::reload`].
     ///
     /// # Errors
     ///
-    /// Why nothing has changed.
+    /// The reason why nothing has changed.
     ///
     /// # Cancel safety
     ///
-    /// Safe: once it was asked for the reload is done, whether or not somebody waits for the answer.
+    /// Cancel safe. If the future is dropped after the request was queued, the reload still happens.
     pub async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
         let (asked, answer) = oneshot::channel();
         match self.reloads.send(asked).await {
-            // It is dropped with the supervisor, or for a drain that has begun meanwhile.
+            // The request is dropped when a drain begins, or with the supervisor.
             Ok(()) => answer.await.unwrap_or(Err(ReloadFailure::Draining)),
             Err(_) => Err(ReloadFailure::Draining),
         }
     }
 
-    /// Asks for a reload and does not wait for it: what came of it is in the log. Where enough of them are
-    /// asked for already, one of those reads the configuration later than now.
+    /// Requests a reload without waiting for it. The result is logged. If four reloads are queued
+    /// already, it adds none: one of those will read the current configuration.
     pub fn request_reload(&self) {
         let (asked, _) = oneshot::channel();
         let _ = self.reloads.try_send(asked);
     }
 
-    /// Begins to drain: nothing new is accepted, and what is open may end. A reload that is only being
-    /// read is given up. Later calls change nothing.
+    /// Starts to drain: accepts no new connections, and lets open ones end. If a reload is reading its
+    /// configuration, the reload is given up. Later calls change nothing.
     pub fn drain(&self) {
         self.advance(Stage::Draining);
     }
 
-    /// Drains, and closes what is open at once.
+    /// Drains, and closes the open connections at once.
     pub fn cut(&self) {
         self.advance(Stage::Cut);
     }
 
-    /// Whether a drain was asked for.
+    /// Whether a drain was requested.
     pub fn is_draining(&self) -> bool {
         *self.stage.borrow() >= Stage::Draining
     }
@@ -299,7 +301,7 @@ impl SupervisorHandle {
         self.state().ledger.kill(filter)
     }
 
-    /// See [`Running::serve`].
+    /// Serves a connection that the program has accepted itself. See [`Running::serve`].
     ///
     /// # Errors
     ///
@@ -307,7 +309,7 @@ impl SupervisorHandle {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection at once, as [`Outcome::Aborted`].
+    /// Not cancel safe: dropping the future closes the connection at once, as [`Outcome::Aborted`].
     pub fn serve<IO, P>(
         &self,
         listener: &str,
@@ -336,23 +338,23 @@ impl SupervisorHandle {
     }
 }
 
-/// Waits until the end is so far.
+/// Waits until the supervisor has reached this stage.
 ///
 /// # Cancel safety
 ///
-/// Safe.
+/// Cancel safe.
 async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
     if stage.wait_for(|now| *now >= wanted).await.is_err() {
-        // The supervisor has a handle of its own.
+        // Cannot happen: the supervisor itself has a handle.
         std::future::pending().await
     }
 }
 
-/// Thousands of certificates take their time, and the gate may be served on this thread.
+/// Reads on a blocking thread: thousands of certificates take time, and this thread may serve the gate.
 ///
 /// # Cancel safety
 ///
-/// Safe: the reading goes on, for nobody.
+/// Cancel safe: the read continues, and its result is dropped.
 async fn read(source: &ConfigSource) -> Result<Config, ReadError> {
     let source = source.clone();
     let read = tokio::task::spawn_blocking(move || source.read());
@@ -365,5 +367,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// Reloads that may be asked for while one is done; more wait where they are asked for.
+/// How many reloads may be queued during a reload. Further callers of `reload` wait, and
+/// `request_reload` adds none.
 const RELOADS: usize = 4;

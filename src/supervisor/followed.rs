@@ -1,14 +1,15 @@
-//! Which files are watched: those of the configuration that is served, and those of one that was refused.
+//! Decides which files are watched: those of the active configuration, and those of one that was
+//! refused.
 
 use std::path::{Path, PathBuf};
 
 use crate::watch::{FileState, Watch};
 
-/// The files whose change is worth a reload.
+/// The files whose change causes a reload.
 #[derive(Debug)]
 pub(super) struct Followed {
     watch: Watch,
-    /// Of the configuration that is served.
+    /// The files of the active configuration.
     served: Vec<PathBuf>,
 }
 
@@ -22,19 +23,19 @@ impl Followed {
         followed
     }
 
-    /// The files of the configuration that is served, as they are now.
+    /// The files of the active configuration, in their current state.
     pub(super) fn served(&self) -> Vec<FileState> {
         self.served.iter().map(FileState::of).collect()
     }
 
-    /// These are the files of the configuration that is served now.
+    /// Watches the files of a configuration that is active now.
     pub(super) fn serve(&mut self, files: &[FileState]) {
         self.served = files.iter().map(|file| file.path().to_owned()).collect();
         self.follow(files);
     }
 
-    /// A configuration with these files was refused. What is wrong may be put right in one of them,
-    /// or by going back to those of the one that is `served`.
+    /// Watches the files of a configuration that was refused, too: the operator may correct one of
+    /// them, or restore a file of the active configuration. `served` are the files of the active one.
     pub(super) fn refuse(&mut self, files: &[FileState], served: Vec<FileState>) {
         let named = |path: &Path| files.iter().any(|file| file.path() == path);
         let others = served.into_iter().filter(|file| !named(file.path()));

@@ -1,4 +1,4 @@
-//! Where a configuration comes from, again at each reload.
+//! The source of a configuration, which is read again at each reload.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,9 +10,9 @@ use crate::config::{Config, ConfigError, Problem, Sidecar, SidecarError};
 use crate::printable;
 use crate::watch::FileState;
 
-/// Where a configuration comes from: a file, or code.
+/// The source of a configuration: a file, or code.
 ///
-/// Clones are the same source.
+/// A clone is the same source.
 #[derive(Clone)]
 pub struct ConfigSource(Kind);
 
@@ -20,42 +20,41 @@ pub struct ConfigSource(Kind);
 enum Kind {
     File {
         path: PathBuf,
-        /// What its relative paths are relative to, once that was found.
+        /// The directory for its relative paths, once it was found.
         base: Arc<OnceLock<PathBuf>>,
     },
     Code(Arc<dyn Fn() -> Result<Config, ReadError> + Send + Sync>),
 }
 
-/// Why there is no configuration.
+/// Why a configuration cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// It has problems.
+    /// The configuration has problems.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// What was given for a sidecar is wrong.
+    /// The settings of a sidecar are wrong.
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
-    /// The reading has panicked.
+    /// The code that reads the configuration panicked.
     #[error("reading the configuration panicked")]
     Panicked,
 }
 
 impl ReadError {
-    /// The files that were read, or were not there to be read: once one of them changes it may be
-    /// worth trying again.
+    /// The files that were read, or that are missing. A change of one of them is worth another attempt.
     pub(super) fn files(&self) -> &[FileState] {
         match self {
             Self::Config(error) => error.files(),
-            // The same ones each time.
+            // The settings are the same at each attempt.
             Self::Sidecar(_) | Self::Panicked => &[],
         }
     }
 }
 
 impl ConfigSource {
-    /// A configuration file, as [`Config::from_file`] reads it. What its relative paths are relative to
-    /// is found at the first read.
+    /// A configuration file, as [`Config::from_file`] reads it. The directory for its relative paths is
+    /// found at the first read, and stays.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Kind::File {
             path: path.into(),
@@ -63,21 +62,21 @@ impl ConfigSource {
         })
     }
 
-    /// As [`Config::sidecar`] makes it.
+    /// A configuration as [`Config::sidecar`] makes it.
     pub fn sidecar(sidecar: Sidecar) -> Self {
         Self::code(move || Ok(Config::sidecar(&sidecar)?))
     }
 
-    /// Code that makes a configuration. It may block: it runs on a thread for that.
+    /// Code that makes a configuration. It may block: the supervisor calls it on a blocking thread.
     pub fn code(make: impl Fn() -> Result<Config, ReadError> + Send + Sync + 'static) -> Self {
         Self(Kind::Code(Arc::new(make)))
     }
 
-    /// Reads the configuration as it is now.
+    /// Reads the current configuration. Blocks on the file system.
     ///
     /// # Errors
     ///
-    /// Every problem of it.
+    /// Every problem of the configuration.
     pub fn read(&self) -> Result<Config, ReadError> {
         let (path, base) = match &self.0 {
             Kind::File { path, base } => (path, base),
@@ -91,7 +90,7 @@ impl ConfigSource {
         Ok(config)
     }
 
-    /// Logs what an operator will have to see to: [`Config::expired`] and [`Config::warnings`].
+    /// Logs the warnings of a configuration: [`Config::expired`] and [`Config::warnings`].
     pub fn warn(&self, config: &Config) {
         for problem in config.expired().iter().chain(config.warnings()) {
             let Problem {

@@ -18,7 +18,7 @@ const CONFIG: &str = r#"
     to = "echo"
 "#;
 
-/// A supervisor that runs on this runtime, and where its listener is.
+/// A supervisor on this runtime, and the address of its listener.
 struct Supervised {
     handle: SupervisorHandle,
     address: String,
@@ -26,7 +26,7 @@ struct Supervised {
 }
 
 impl Supervised {
-    /// `again` makes the configuration of each reload, from their number.
+    /// `again` makes the configuration of each reload, from the number of the reload.
     async fn start(
         again: impl Fn(usize) -> Result<Config, ReadError> + Send + Sync + 'static,
     ) -> Self {
@@ -49,7 +49,7 @@ impl Supervised {
         }
     }
 
-    /// A connection that is relayed.
+    /// Opens a connection and waits until it is relayed.
     async fn connect(&self) -> TcpStream {
         let mut client = TcpStream::connect(&self.address).await.expect("a listener");
         client.write_all(b"x").await.expect("room");
@@ -64,7 +64,7 @@ impl Supervised {
 }
 
 fn config(text: &str) -> Result<Config, ReadError> {
-    // On port 0 there is nothing that a reload would have to keep.
+    // With port 0, a reload has no fixed address to keep.
     Ok(text.parse::<Config>()?)
 }
 
@@ -120,7 +120,7 @@ async fn connections_are_listed_and_killed_by_whoever_has_the_handle() {
     assert_eq!((connection.bytes_in, connection.bytes_out), (1, 1));
     let filter = ConnectionFilter::all().id(connection.facts.id);
     assert_eq!((handle.kill(&filter), handle.kill(&filter)), (1, 0));
-    // Without TLS a kill is a reset: an end would look like one of the backend's.
+    // Without TLS a kill is a reset: a clean end could come from the backend.
     let ended = timeout(LONG, one.read(&mut [0])).await.expect("an end");
     assert!(ended.is_err());
     other.write_all(b"y").await.expect("room");
@@ -146,7 +146,7 @@ async fn a_cut_closes_what_a_drain_waits_for() {
         Err(ReloadFailure::Draining)
     ));
     handle.cut();
-    // A drain is no way back.
+    // A later drain does not undo the cut.
     handle.drain();
     assert_eq!(supervised.ended().await.cut, 1);
     assert!(matches!(
@@ -162,7 +162,7 @@ async fn a_reading_that_hangs_is_given_up_for_a_drain() {
     let disk = std::sync::Mutex::new(disk);
     let supervised = Supervised::start(move |_| {
         started.send(()).expect("a test that waits");
-        // An error is a test that has failed.
+        // An error means that the test has failed.
         let _ = disk.lock().expect("no panic").recv_timeout(LONG);
         config(CONFIG)
     })
@@ -179,5 +179,5 @@ async fn a_reading_that_hangs_is_given_up_for_a_drain() {
     data.send(()).expect("a read that hangs still");
 }
 
-/// Only a test that fails takes so long.
+/// Only a failing test takes this long.
 const LONG: Duration = Duration::from_secs(60);
