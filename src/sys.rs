@@ -1,4 +1,4 @@
-//! What the kernel offers, in the shape that the rest of the crate wants it.
+//! Wrappers around the kernel's interfaces.
 
 pub(crate) mod descriptors;
 pub(crate) mod directory;

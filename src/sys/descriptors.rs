@@ -1,4 +1,4 @@
-//! File descriptors: how many there may be, and what to do when there are no more.
+//! File descriptors: their limit, and what to do when none is free.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit to the hard one and returns the limit then in force; `None` is unlimited.
+/// Raises the soft limit to the hard limit. Returns the limit that applies then; `None` is unlimited.
 pub(crate) fn raise_limit() -> Option<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current == maximum {
@@ -21,24 +21,24 @@ pub(crate) fn raise_limit() -> Option<u64> {
         },
     ) {
         Ok(()) => maximum,
-        // The limit in force is what is shown to the operator, so nothing is hidden.
+        // The operator sees the limit that applies.
         Err(_) => current,
     }
 }
 
-/// Whether the process or the system is out of descriptors, or of memory for sockets: nothing
-/// that a peer did, and nothing that trying again at once would change.
+/// Whether the process or the system has no free descriptors, or no memory for sockets. No peer is at
+/// fault, and an immediate retry does not help.
 pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
     Errno::from_io_error(error).is_some_and(|errno| exhausted.contains(&errno))
 }
 
-/// As the kernel says it of a process.
+/// The kernel's error for a process without free descriptors.
 pub(crate) fn exhausted() -> io::Error {
     Errno::MFILE.into()
 }
 
-/// One descriptor kept back, to be spent when there is none left and something must be answered.
+/// One descriptor in reserve, for an answer that needs one when no other is free.
 #[derive(Debug)]
 pub(crate) struct Reserve(Mutex<Option<File>>);
 
@@ -47,25 +47,26 @@ impl Reserve {
         Ok(Self(Mutex::new(Some(File::open("/dev/null")?))))
     }
 
-    /// Gives the descriptor up, so that one `accept` can succeed. False when it is spent already.
+    /// Closes the descriptor, so that one `accept` can succeed. Returns false if it was closed already.
     pub(crate) fn spend(&self) -> bool {
         self.lock().take().is_some()
     }
 
-    /// Takes a descriptor back if it was spent and there is one to be had.
+    /// Opens the descriptor again, if it was spent and one is free.
     pub(crate) fn refill(&self) {
         Self::hold(&mut self.lock());
     }
 
-    /// Does `work` while the descriptor is kept back, which the work can then not take. `None` while
-    /// there is none to keep.
+    /// Runs `work` while the reserve holds its descriptor, so that `work` cannot use it. `None`,
+    /// without running it, if the reserve has no descriptor.
     pub(crate) fn beside<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let mut held = self.lock();
         Self::hold(&mut held);
         held.is_some().then(work)
     }
 
-    /// Does `work` with the descriptor, which is kept back again when nothing is left of the work.
+    /// Frees the descriptor for `work`, and takes one again after it. Does nothing if the reserve is
+    /// spent.
     pub(crate) fn instead(&self, work: impl FnOnce()) {
         let mut held = self.lock();
         if held.take().is_some() {

@@ -1,4 +1,4 @@
-//! The directory of sockets that nobody else can put anything into.
+//! Directories for sockets, which other users cannot change.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Metadata};
@@ -6,9 +6,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
-/// A directory in which no other user can make, replace or remove a file.
+/// A directory in which no other user can create, replace or remove a file.
 ///
-/// Dropping a fresh one removes it, if it is empty by then; a named one stays.
+/// Dropping a fresh one removes it, if it is empty. A named one stays.
 #[derive(Debug)]
 pub(crate) struct PrivateDirectory {
     path: PathBuf,
@@ -22,14 +22,14 @@ enum Kind {
 }
 
 impl PrivateDirectory {
-    /// Uses `path`, and makes it with `mode` if it is not there.
+    /// Uses `path`, and creates it with `mode` if it does not exist.
     ///
     /// # Errors
     ///
     /// As [`ensure_private`].
     pub(crate) fn named(path: &Path, mode: u32) -> io::Result<Self> {
         match ensure_private(path) {
-            // All that is there of the way to it is good.
+            // The directories that exist on the path are good.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().recursive(true).mode(mode).create(path)?;
                 ensure_private(path)?;
@@ -42,7 +42,7 @@ impl PrivateDirectory {
         })
     }
 
-    /// Makes a new one under the system's directory for temporary files.
+    /// Creates a new one in the system's directory for temporary files.
     pub(crate) fn fresh() -> io::Result<Self> {
         let name = format!("vestibule-{}", crate::id::Id::random());
         let path = std::env::temp_dir().join(name);
@@ -63,20 +63,19 @@ impl PrivateDirectory {
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
         if self.kind == Kind::Fresh {
-            // Fails when somebody put a file there, which is theirs to remove.
+            // Fails if another program put a file there; then that program has to remove it.
             let _ = fs::remove_dir(&self.path);
         }
     }
 }
 
-/// Fails unless only this user and root can exchange what is in `path`, or `path` itself: whoever
-/// can rename one of the directories above it can put another in its place, and answer those who
-/// connect there.
+/// Checks that only this user and root can change or replace `path` and what it contains. A user who
+/// can rename a directory above it could put another one in its place, and answer the clients there.
 ///
 /// # Errors
 ///
-/// Names the directory that others can change. [`io::ErrorKind::NotFound`] if one is missing and all
-/// above it are good.
+/// Names the directory that others can change. [`io::ErrorKind::NotFound`] if a directory is missing
+/// and all above it are good.
 pub(crate) fn ensure_private(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let mut here = PathBuf::from("/");
@@ -85,7 +84,7 @@ pub(crate) fn ensure_private(path: &Path) -> io::Result<()> {
     ensure_ours(&here, &path, &fs::metadata(&here)?)?;
     while let Some(name) = rest.pop() {
         if name == ".." {
-            // `here` has no links in it, so this is the directory that the kernel would go to.
+            // `here` contains no links, so this is the directory where the kernel would go.
             here.pop();
             continue;
         }
@@ -117,7 +116,7 @@ pub(crate) fn ensure_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The names on the way, the last one first.
+/// The components of a path, the last one first.
 fn names(path: &Path) -> Vec<OsString> {
     let names = path
         .components()
@@ -134,7 +133,7 @@ fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-/// Its owner can change it whatever its mode is.
+/// Checks the owner: an owner can change a directory whatever its mode is.
 fn ensure_ours(directory: &Path, of: &Path, metadata: &Metadata) -> io::Result<()> {
     match metadata.uid() {
         uid if is_trusted(uid) => Ok(()),
@@ -146,8 +145,8 @@ fn ensure_ours(directory: &Path, of: &Path, metadata: &Metadata) -> io::Result<(
     }
 }
 
-/// Fails unless an entry stays in its directory. Where others can write, the sticky bit keeps the
-/// entries that are not theirs.
+/// Checks that others cannot rename or remove an entry. In a directory that others can write to, the
+/// sticky bit protects the entries of trusted users.
 fn ensure_kept(directory: &Path, of: &Path, entry: &Metadata) -> io::Result<()> {
     let metadata = fs::metadata(directory)?;
     let is_kept = metadata.mode() & 0o1000 != 0 && is_trusted(entry.uid());
@@ -157,12 +156,13 @@ fn ensure_kept(directory: &Path, of: &Path, entry: &Metadata) -> io::Result<()> 
     }
 }
 
-/// Whether others can write to it. The mode says so too where an access control list does.
+/// Whether others can write to it. With an access control list, the group bits of the mode show its
+/// mask.
 fn is_shared(metadata: &Metadata) -> bool {
     metadata.mode() & 0o022 != 0
 }
 
-/// No mode is recommended as a whole: it could lock out those who may enter.
+/// The message recommends no complete mode: it could lock out users who may enter.
 fn shared(directory: &Path, of: &Path, metadata: &Metadata) -> io::Error {
     let mode = metadata.mode() & 0o7777;
     let what_to_do = match mode & 0o1000 {
@@ -170,7 +170,7 @@ fn shared(directory: &Path, of: &Path, metadata: &Metadata) -> io::Error {
             "run `chmod go-w {}`, or choose another directory",
             directory.display()
         ),
-        // Such as /tmp, which is as it should be.
+        // A directory such as /tmp, whose mode is as intended.
         _ => "choose another directory, such as a private one inside it".into(),
     };
     let what = match directory == of {
@@ -194,7 +194,7 @@ fn denied(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
-/// As many as the kernel follows (path_resolution(7)).
+/// The kernel's limit (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
 #[cfg(test)]
@@ -266,7 +266,7 @@ mod tests {
         assert!(refusal(&parent.path().join("loop")).contains("too many symbolic links"));
     }
 
-    /// Nobody's on most systems; these tests run as root.
+    /// The user nobody on most systems. These tests run as root.
     const STRANGER: u32 = 65_534;
 
     #[test]

@@ -1,4 +1,4 @@
-//! Keeps the memory of the process, in which there are keys, out of dumps and debuggers.
+//! Keeps the memory of the process, which contains keys, out of core dumps and debuggers.
 
 use std::io;
 
@@ -6,15 +6,15 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
-/// From now on the kernel writes no core dump of the process, and no other process of its user may read
-/// its memory (PR_SET_DUMPABLE(2const)).
+/// From now on the kernel writes no core dump of this process, and other processes of its user may not
+/// read its memory (PR_SET_DUMPABLE(2const)).
 ///
 /// # Errors
 ///
-/// The kernel's; what could be done has been done.
+/// The kernel's error. As much as possible was forbidden.
 pub(crate) fn forbid() -> io::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Core);
-    // The hard limit stays: a successor may be configured to have dumps.
+    // The hard limit stays: a successor may be configured to write dumps.
     let none = Rlimit {
         current: Some(0),
         maximum,

@@ -1,6 +1,6 @@
-//! Reading and writing of an enum whose variants are all streams.
+//! Reading and writing for an enum whose variants are all streams.
 
-/// Implements `AsyncRead` and `AsyncWrite` by handing every call to the variant's stream.
+/// Implements `AsyncRead` and `AsyncWrite` by passing every call to the stream of the variant.
 macro_rules! one_of_streams {
     ($name:ident { $($variant:ident),+ }) => {
         impl tokio::io::AsyncRead for $name {

@@ -1,4 +1,4 @@
-//! Reads a file that an operator names, whatever turns out to be at the path.
+//! Reads a file that an operator has named, and refuses what is not a regular file.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -7,18 +7,19 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// All of a regular file.
+/// Reads a regular file completely. Blocks on the file system.
 ///
 /// # Errors
 ///
-/// As [`fs::read`]; and what is no regular file, since opening a FIFO waits for whoever writes and
-/// a device may have no end; and more than 64 MiB.
+/// As [`fs::read`]. Also if it is not a regular file (opening a FIFO waits for a writer, and a device
+/// may have no end), or if it is larger than 64 MiB.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // First, since opening is itself felt by a device, and by who waits to write into a FIFO.
+    // Checked before the open, because an open has an effect on a device, and on a program that waits
+    // to write into a FIFO.
     regular(&fs::metadata(path)?)?;
     let file = OpenOptions::new()
         .read(true)
-        // By now there may be a FIFO after all.
+        // Meanwhile the file may have been replaced by a FIFO.
         .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)?;
     regular(&file.metadata()?)?;
@@ -30,17 +31,17 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// As [`read`], for a text.
+/// As [`read`], for UTF-8 text.
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let content = read(path)?;
     String::from_utf8(content).map_err(|_| refused("stream did not contain valid UTF-8"))
 }
 
-/// What to say of a private key that users can read who need not.
+/// A warning about a private key that too many users can read.
 pub(crate) fn exposed(path: &Path) -> Option<String> {
     let found = fs::metadata(path).ok()?;
     let mode = found.mode() & 0o777;
-    // Of another owner's file the group is how this process reads it.
+    // If the file has another owner, this process may be able to read it only through the group.
     let is_ours = found.uid() == rustix::process::geteuid().as_raw();
     let who = match mode {
         mode if mode & 0o004 != 0 => "every user of this machine",
@@ -65,6 +66,6 @@ fn refused(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-// Without a limit a file that grows without end takes all memory. The largest that anybody has is a
-// revocation list, of some 40 bytes an entry.
+// Without a limit, a file that grows without end would use all memory. The largest files in use are
+// revocation lists, with about 40 bytes for each entry.
 const LIMIT: u64 = 64 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Tells that something has happened in directories (inotify(7)).
+//! Reports that something has changed in directories (inotify(7)).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,7 +9,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The directories that are watched. What happened is not asked: whoever watches looks for himself.
+/// The watched directories. An event does not say what has changed: the caller looks at the files.
 #[derive(Debug)]
 pub(crate) struct Inotify {
     descriptor: AsyncFd<OwnedFd>,
@@ -17,11 +17,12 @@ pub(crate) struct Inotify {
 }
 
 impl Inotify {
-    /// One that watches nothing yet.
+    /// Makes an instance that watches nothing yet.
     ///
     /// # Errors
     ///
-    /// The user has too many of them (fs.inotify.max_user_instances), or the process too many descriptors.
+    /// The user has too many instances (fs.inotify.max_user_instances), or the process has too many
+    /// descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         #[expect(
@@ -39,7 +40,7 @@ impl Inotify {
     ///
     /// # Errors
     ///
-    /// The first of those that cannot be watched, with the reason; the others are.
+    /// The first directory that cannot be watched, with the reason. The others are watched.
     pub(crate) fn follow(
         &mut self,
         directories: &BTreeSet<PathBuf>,
@@ -47,35 +48,37 @@ impl Inotify {
         let mut result = Ok(());
         let mut watches = BTreeSet::new();
         for directory in directories {
-            // There may be another one behind the path than there was; one that is watched stays so.
+            // The path may lead to another directory than before. A directory that is watched already
+            // keeps its watch.
             match inotify::add_watch(&self.descriptor, directory, EVENTS) {
                 Ok(watch) => _ = watches.insert(watch),
-                // It has gone since the look, and the next will find what is there instead.
+                // The directory was removed after the look. The next look finds what is there instead.
                 Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {}
                 Err(error) => result = result.and(Err((directory.clone(), error.into()))),
             }
         }
         for old in self.watches.difference(&watches) {
-            // It has ended by itself if its directory is gone.
+            // Fails if the watch has ended because its directory was removed.
             let _ = inotify::remove_watch(&self.descriptor, *old);
         }
         self.watches = watches;
         result
     }
 
-    /// Waits until something happens in one of the directories.
+    /// Waits for an event in one of the directories.
     ///
     /// # Errors
     ///
-    /// The kernel's; nothing more will be told.
+    /// The kernel's error. There will be no more events.
     ///
     /// # Cancel safety
     ///
-    /// Safe: what is not told is told the next time.
+    /// Cancel safe: an event that was not returned is returned by the next call.
     pub(crate) async fn event(&self) -> io::Result<()> {
         self.descriptor
             .async_io(Interest::READABLE, |descriptor| {
-                // A part of the events leaves the descriptor ready: the rest is told again.
+                // If more events are left, the descriptor stays ready, and the next call returns at
+                // once.
                 match rustix::io::read(descriptor, &mut [0; 4096]) {
                     Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                     Ok(_) => Ok(()),
@@ -86,7 +89,7 @@ impl Inotify {
     }
 }
 
-/// Whoever opens a file to read it changes nothing, and we are one of them.
+/// Opening and reading a file are not among the events: they change nothing, and we do both ourselves.
 const EVENTS: WatchFlags = WatchFlags::ONLYDIR
     .union(WatchFlags::MODIFY)
     .union(WatchFlags::ATTRIB)

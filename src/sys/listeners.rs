@@ -1,4 +1,4 @@
-//! Who listens on a TCP port or at a path of this machine, as the kernel lists it in /proc/net (proc(5)).
+//! Finds out who listens on a TCP port or at a path of this machine, from /proc/net (proc(5)).
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The user whose socket takes connections to the address.
+/// The user whose socket receives connections to the address.
 ///
-/// The most specific one does, and the kernel lets nobody bind a more specific one beside that of
-/// another user.
+/// That is the socket with the most specific address. The kernel lets no user bind a more specific
+/// address beside a socket of another user.
 ///
 /// # Errors
 ///
@@ -18,7 +18,7 @@ pub(crate) fn owner(address: SocketAddr) -> io::Result<Option<u32>> {
     Ok(find(address)?.map(|entry| entry.uid))
 }
 
-/// The user of a connection's end that was accepted at `here` from `there`.
+/// The user of the connection that was accepted at `here` from `there`.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub(crate) fn owner_of_accepted(here: SocketAddr, there: SocketAddr) -> io::Resu
     Ok(None)
 }
 
-/// A process that takes connections to the port, and its user, as far as we may know.
+/// A process that receives connections to the port, and its user, as far as this process may know.
 pub(crate) fn holder(address: SocketAddr) -> Option<Holder> {
     let entry = match address.ip().is_unspecified() {
         true => on_port(address.port()).ok()?.into_iter().next()?,
@@ -51,13 +51,13 @@ pub(crate) fn holder(address: SocketAddr) -> Option<Holder> {
     })
 }
 
-/// Who has a port.
+/// The process that listens on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    /// Where it listens: all addresses, it may be.
+    /// The address where it listens; may be the unspecified address.
     pub local: SocketAddr,
     pub uid: u32,
-    /// Of other users' processes only root can see which sockets they have.
+    /// `None` for processes of other users, unless this process is root.
     pub pid: Option<u32>,
 }
 
@@ -67,7 +67,7 @@ fn find(address: SocketAddr) -> io::Result<Option<Entry>> {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    // Last: one for IPv6 that takes IPv4 too, beside which there can be none for IPv4.
+    // The last one is an IPv6 socket that also accepts IPv4. There can be no IPv4 socket beside it.
     let places = [address.ip(), any, Ipv6Addr::UNSPECIFIED.into()];
     let at = |ip: IpAddr| {
         let is_there = move |entry: &&Entry| canonical(entry.local).ip() == ip;
@@ -82,7 +82,7 @@ fn on_port(port: u16) -> io::Result<Vec<Entry>> {
     for table in TABLES {
         for entry in entries(table)? {
             let entry = entry?;
-            // They come first, and there may be very many connections behind them.
+            // The kernel lists listening sockets first, and possibly very many connections after them.
             if entry.state != LISTEN {
                 break;
             }
@@ -119,7 +119,7 @@ struct Entry {
 fn entries(table: &str) -> io::Result<Box<dyn Iterator<Item = io::Result<Entry>>>> {
     let file = match File::open(table) {
         Ok(file) => file,
-        // A kernel without IPv6 has no table of it.
+        // A kernel without IPv6 does not have this table.
         Err(error) if error.kind() == io::ErrorKind::NotFound && table.ends_with('6') => {
             return Ok(Box::new(std::iter::empty()));
         }
@@ -145,7 +145,7 @@ fn parse(line: &str) -> Option<Entry> {
     })
 }
 
-/// The bytes of an address in the network's order, printed as words in the machine's.
+/// Parses an address: its bytes are in network order, but printed as words in the machine's byte order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words: Option<Vec<[u8; 4]>> = (0..ip.len())
@@ -171,15 +171,15 @@ const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 const LISTEN: u8 = 0x0a;
 
-/// What a Unix socket that is not connected is there for.
+/// The state of a Unix socket that is not connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnixState {
     Bound,
     Listening,
 }
 
-/// Whether there is such a socket at this path. One that was accepted there has the path too, and is
-/// connected.
+/// Whether there is such a socket at this path. Sockets that were accepted there have the same path,
+/// but they are connected and do not count.
 pub(crate) fn is_bound(path: &Path, state: UnixState) -> bool {
     // __SO_ACCEPTCON (linux/net.h).
     let flags = match state {
@@ -187,7 +187,8 @@ pub(crate) fn is_bound(path: &Path, state: UnixState) -> bool {
         UnixState::Listening => "00010000",
     };
     let is_it = |line: &[u8]| {
-        // Num, RefCount, Protocol, Flags, Type, St, Inode and Path, if it has one.
+        // The fields are Num, RefCount, Protocol, Flags, Type, St, Inode and, for a socket that has
+        // one, Path.
         let at = line.iter().position(|byte| *byte == b'/');
         let (fields, its_path) = line.split_at(at.unwrap_or(line.len()));
         let fields = String::from_utf8_lossy(fields);

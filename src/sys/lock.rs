@@ -1,4 +1,4 @@
-//! A claim on a path that the kernel gives up for us, however the process ends.
+//! A lock on a path, which the kernel releases when the process ends in any way.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// The exclusive right to a path, held through a locked file beside it (`PATH.lock`).
+/// The exclusive right to a path, held with a locked file beside it (`PATH.lock`).
 ///
-/// Dropping it removes the lock file and gives up the right. A killed process leaves the file
-/// and not the lock.
+/// Dropping it removes the lock file and releases the lock. A killed process leaves the file, but not
+/// the lock.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct PathLock {
@@ -19,7 +19,7 @@ pub(crate) struct PathLock {
 }
 
 impl PathLock {
-    /// Takes the right to `path`, or says who has it.
+    /// Locks `path`, or says which process has it.
     pub(crate) fn acquire(path: &Path) -> Result<Self, LockError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
@@ -31,8 +31,8 @@ impl PathLock {
                 Err(TryLockError::WouldBlock) => return Err(LockError::Held(holder(&mut file))),
                 Err(TryLockError::Error(error)) => return Err(error.into()),
             }
-            // The last holder may have removed the file between the two steps; a lock on a file
-            // without a name would exclude nobody.
+            // The last holder may have removed the file between the two steps. A lock on a file without
+            // a name would exclude nobody.
             if is_still_at(&file, &path)? {
                 file.set_len(0)?;
                 writeln!(file, "{}", std::process::id())?;
@@ -43,8 +43,9 @@ impl PathLock {
     }
 }
 
-/// Opens the lock file, or makes it. In a directory that others can write to, one of theirs may be
-/// there: it would be theirs to hold for ever, or a link to a file that is then emptied.
+/// Opens or creates the lock file. If others can write to the directory, they may have put a file
+/// there: they could hold its lock for ever, or it could be a link to a file that would then be
+/// emptied.
 fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .read(true)
@@ -52,7 +53,8 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // A link would lead to a file that is never the one at the path, and a FIFO would wait.
+        // Without NOFOLLOW, a link would open a file that is never the one at the path. Without
+        // NONBLOCK, a FIFO would block.
         .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
         .open(path);
     let file = file.map_err(|error| match fs::symlink_metadata(path) {
@@ -65,7 +67,7 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Why a file is not to be trusted as a lock. The owner of the directory may do anything in it.
+/// Why a file cannot be trusted as a lock file. The owner of the directory is trusted.
 fn foreign(path: &Path, there: &Metadata) -> Option<io::Error> {
     let directory = path.parent().and_then(|it| fs::metadata(it).ok());
     let owner = directory.map_or(0, |it| it.uid());
@@ -88,8 +90,8 @@ fn foreign(path: &Path, there: &Metadata) -> Option<io::Error> {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // While the lock is held nobody else removes or replaces the file. If it cannot be
-        // removed it stays unlocked, which harms nobody.
+        // While the lock is held, nobody else removes or replaces the file. If it cannot be removed, it
+        // stays without a lock, which does no harm.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -103,10 +105,10 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Each round but the last is lost to a holder that ended between two steps of ours.
+/// A round fails only if a holder ends between two of our steps.
 const ROUNDS: usize = 100;
 
-/// The process id that the holder wrote; `None` if it has not come to that yet.
+/// The process id that the holder wrote. `None` if it has not written it yet.
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
@@ -116,7 +118,7 @@ fn holder(file: &mut File) -> Option<u32> {
 /// Why a path could not be locked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LockError {
-    /// A live process has it.
+    /// A live process has the lock. Its process id, if it is known.
     #[error("held by {}", .0.map_or("another process".into(), |pid| format!("process {pid}")))]
     Held(Option<u32>),
     #[error(transparent)]

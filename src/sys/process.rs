@@ -1,15 +1,15 @@
-//! What /proc tells of another process.
+//! Reads facts about other processes from /proc.
 
 use std::fs;
 
-/// What a process is called, for messages.
+/// The name of a process, for messages.
 pub(crate) fn name(pid: u32) -> Option<String> {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    // It has chosen its name itself.
+    // Escaped, because a process chooses its own name.
     Some(name.trim_end().escape_debug().to_string())
 }
 
-/// A process, with its name where there is one to be had.
+/// A process id for messages, with the name if it is known.
 pub(crate) fn shown(pid: u32) -> String {
     match name(pid) {
         Some(name) => format!("process {pid} ({name})"),
@@ -17,13 +17,13 @@ pub(crate) fn shown(pid: u32) -> String {
     }
 }
 
-/// The supplementary groups of the process that has connected with this user and primary group; `None`
-/// where that process cannot be seen.
+/// The supplementary groups of the process that has connected with this user and primary group. `None`
+/// if that process cannot be seen.
 ///
-/// SO_PEERGROUPS would tell those of the moment of the connect; nothing offers it without unsafe code.
-/// By now the process may have ended, and another may have its id. That one counts only if it has the
-/// same user and group: who can have it start has its groups anyway. The file is opened once, and what is
-/// read through it stays about one process (proc(5)).
+/// SO_PEERGROUPS would return the groups at the time of the connect, but no crate offers it without
+/// unsafe code. The process may have ended meanwhile, and another may have its id. That one counts only
+/// if it has the same user and group: a user who can start it has its groups anyway. The file is opened
+/// once, so all that is read from it is about one process (proc(5)).
 pub(crate) fn groups(pid: u32, uid: u32, gid: u32) -> Option<Vec<u32>> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let ids = |key: &str| -> Vec<u32> {
@@ -31,7 +31,8 @@ pub(crate) fn groups(pid: u32, uid: u32, gid: u32) -> Option<Vec<u32>> {
         let words = line.unwrap_or_default().split_whitespace();
         words.filter_map(|word| word.parse().ok()).collect()
     };
-    // Real, effective, saved and of the file system; the effective one is what the kernel has told.
+    // The fields are the real, effective, saved and file system id. The kernel reported the effective
+    // one.
     let is_effective = |key, id| ids(key).get(1) == Some(&id);
     let is_it = is_effective("Uid:", uid) && is_effective("Gid:", gid);
     is_it.then(|| ids("Groups:"))

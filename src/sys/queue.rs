@@ -1,4 +1,4 @@
-//! What a socket has still to deliver of the bytes that it was given.
+//! How much of its bytes a socket still has to deliver.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,10 +9,10 @@ use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 
 use crate::wire::Transmission;
 
-/// What a TCP socket has still to deliver; `None` where the kernel does not say.
+/// The state of a TCP socket's delivery. `None` if the kernel does not report it.
 ///
-/// SIOCOUTQ would tell the first of it, and not what tells a peer that is gone from one that does not
-/// read.
+/// SIOCOUTQ would report only the number of bytes. It does not distinguish a peer that has vanished
+/// from one that does not read.
 pub(crate) fn of_tcp(socket: &impl AsFd) -> Option<Transmission> {
     let info = Info(TcpInfo.get(socket).ok()?);
     // A connection that was reset delivers nothing any more, whatever its counters say.
@@ -23,27 +23,27 @@ pub(crate) fn of_tcp(socket: &impl AsFd) -> Option<Transmission> {
     Some(Transmission {
         is_unacknowledged: unacknowledged > 0 || info.word(NOTSENT_BYTES) > 0,
         acknowledged: info.long(BYTES_ACKED),
-        // A question whether there is room, which the peer has not answered, is a probe.
+        // A zero-window probe without an answer counts, too.
         is_due: unacknowledged > 0 || info.0[PROBES] > 0,
         silent_for: Duration::from_millis(info.word(LAST_ACK_RECV).into()),
     })
 }
 
-/// How much memory of a socket its peer has not read yet, if that is a Unix socket; `None` where the
-/// kernel does not say.
+/// How much memory of a Unix socket holds bytes that its peer has not read yet. `None` if the kernel
+/// does not report it.
 pub(crate) fn unread(socket: &impl AsFd) -> Option<u32> {
     let words = MemInfo.get(socket).ok()?;
     Some(words[WMEM_ALLOC])
 }
 
-/// Lets every later peek at a Unix socket begin so many bytes behind what would be read next. It is
-/// kept so when bytes are read or peeked at (socket(7)).
+/// Makes every later peek at a Unix socket start `offset` bytes after the next byte to read. The kernel
+/// moves the offset with each read and peek (socket(7)).
 pub(crate) fn peek_from(socket: &impl AsFd, offset: i32) -> io::Result<()> {
     Ok(PeekOffset.set(socket, &offset)?)
 }
 
-/// The start of `struct tcp_info` (linux/tcp.h). Kernels only ever append to it: 4.6 and later have
-/// these fields.
+/// The start of `struct tcp_info` (linux/tcp.h). Kernels only append to it; these fields exist since
+/// 4.6.
 struct Info([u8; INFO]);
 
 impl Info {
@@ -58,17 +58,17 @@ impl Info {
 
 const STATE: usize = 0;
 const TCP_CLOSE: u8 = 7;
-/// Window probes without an answer.
+/// The number of window probes without an answer.
 const PROBES: usize = 3;
-/// Segments, an end included.
+/// The number of unacknowledged segments, including the FIN.
 const UNACKED: usize = 24;
-/// Milliseconds.
+/// In milliseconds.
 const LAST_ACK_RECV: usize = 56;
 const BYTES_ACKED: usize = 120;
 const NOTSENT_BYTES: usize = 144;
 const INFO: usize = 148;
 
-/// Of `enum` SK_MEMINFO (linux/sock_diag.h).
+/// An index of the `SK_MEMINFO` enum (linux/sock_diag.h).
 const WMEM_ALLOC: usize = 2;
 const MEM_INFO: usize = 9;
 
@@ -145,7 +145,7 @@ mod tests {
         let (mut ours, theirs) = pair();
         ours.set_nonblocking(true).expect("a socket");
         while ours.write(&[0; 1 << 16]).is_ok() {}
-        // Closed over what it has not read.
+        // Closed with unread bytes.
         drop(theirs);
         while of_tcp(&ours).is_some() {
             std::thread::yield_now();

@@ -1,4 +1,4 @@
-//! Whether another user or group can get to a file, as far as its directories say so.
+//! Checks whether another user or group can reach a file through its directories.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use super::users;
 
-/// Who is to get there.
+/// The user or group that wants to reach the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
     User(u32),
-    /// Anybody who is in it, but for root and us.
+    /// Every member of the group, except root and our own user.
     Group(u32),
 }
 
-/// A directory above a file that somebody cannot enter.
+/// A directory above a file that the user or group cannot enter.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Obstacle {
     pub directory: PathBuf,
@@ -22,8 +22,8 @@ pub(crate) struct Obstacle {
     pub owner: u32,
 }
 
-/// The first directory on the way to `path` that keeps them out for certain: where groups decide, and a
-/// user's are not known, it is taken for open.
+/// The first directory on the path that certainly denies access. If groups decide and the user's groups
+/// are not known, the directory counts as open.
 pub(crate) fn obstacle(path: &Path, who: Who) -> Option<Obstacle> {
     let directory = fs::canonicalize(path.parent()?).ok()?;
     let groups = match who {
@@ -41,7 +41,7 @@ pub(crate) fn obstacle(path: &Path, who: Who) -> Option<Obstacle> {
         };
         let is_owner = match who {
             Who::User(uid) => metadata.uid() == uid,
-            // Another user may be in the group, and the directory that user's own.
+            // The owner may be another user who is in the group.
             Who::Group(_) => ![0, rustix::process::geteuid().as_raw()].contains(&metadata.uid()),
         };
         let enters = who == Who::User(0)
@@ -58,13 +58,13 @@ pub(crate) fn obstacle(path: &Path, who: Who) -> Option<Obstacle> {
     })
 }
 
-/// What the directory's access control list says of them, if it has one that names somebody: those whom it
-/// does not name are taken for let in, since groups may decide.
+/// What the directory's access control list says of the user or group; `None` without such a list.
+/// Those that the list does not name count as admitted, because their groups may decide.
 fn listed(directory: &Path, who: Who) -> Option<bool> {
     let mut list = [0; 4096];
     let length = rustix::fs::getxattr(directory, "system.posix_acl_access", &mut list[..]).ok()?;
     let entries = list.get(4..length)?.chunks_exact(8);
-    // Tag, permissions and id (linux/posix_acl_xattr.h).
+    // An entry has a tag, permissions and an id (linux/posix_acl_xattr.h).
     let (tag, id) = match who {
         Who::User(uid) => (USER, uid),
         Who::Group(gid) => (GROUP, gid),
@@ -103,7 +103,7 @@ mod tests {
         ] {
             mode(parent.path(), above);
             mode(&run, below);
-            // In /etc/passwd of every system, and in no group of ours.
+            // Every system has this user in /etc/passwd, and it is in none of our groups.
             for who in [
                 Who::User(users::user("nobody").expect("nobody")),
                 Who::Group(64_999),

@@ -1,4 +1,4 @@
-//! A connected stream socket, TCP or Unix: the two have one face here and differ only at the end.
+//! A connected stream socket, TCP or Unix, with one interface for both.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,24 +27,25 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Closes so that the peer can tell it from an end.
+    /// Closes so that the peer does not take it for a clean end.
     ///
     /// TCP sends a reset and drops what was not sent. The peer of a Unix socket sees a reset only if
-    /// bytes of its own are unread here, and an end otherwise: see [`UnixStream::reset_on_close`].
+    /// this side has unread bytes, and a clean end otherwise; see [`UnixStream::reset_on_close`].
     pub(crate) fn reset(self) {
         if let Self::Tcp(stream) = &self {
-            // Fails only where the peer has reset the connection already.
+            // Fails only if the peer has reset the connection already.
             let _ = stream.set_zero_linger();
         }
     }
 
-    /// Waits for the first byte, or the end; it stays in the socket.
+    /// Waits for the first byte, or the end, without taking it.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is taken.
+    /// Cancel safe: no byte is taken.
     pub(crate) async fn first_byte(&self) -> io::Result<()> {
-        // The runtime takes a new socket for readable until somebody has found that it is not.
+        // The runtime assumes that a new socket is readable, until a read finds that it is not. So read
+        // first.
         match self.receive(&mut [0], RecvFlags::PEEK) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await,
             result => result.map(drop),
@@ -58,11 +59,11 @@ impl Socket {
         }
     }
 
-    /// Waits for bytes and looks at them; they stay in the socket. 0 is the end.
+    /// Waits for bytes and copies them without taking them. Returns their number; 0 is the end.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is taken.
+    /// Cancel safe: no byte is taken.
     pub(crate) async fn peek(&self, room: &mut [u8]) -> io::Result<usize> {
         loop {
             self.readable().await?;
@@ -73,7 +74,7 @@ impl Socket {
         }
     }
 
-    /// Takes bytes that are there, after [`Socket::peek`] has seen them.
+    /// Takes bytes that [`Socket::peek`] has seen.
     pub(crate) fn take(&self, room: &mut [u8]) -> io::Result<usize> {
         self.receive(room, RecvFlags::empty())
     }
@@ -86,7 +87,7 @@ impl Socket {
         }
     }
 
-    /// Reads into one place after the other; 0 is the end.
+    /// Reads into the places, one after the other. Returns the number of bytes; 0 is the end.
     pub(crate) fn poll_read_vectored(
         &self,
         cx: &mut Context<'_>,
@@ -96,8 +97,9 @@ impl Socket {
         loop {
             let mut rest = None;
             let mut read = |fd: BorrowedFd<'_>| match readv(fd, &mut places.all())? {
-                // The socket is empty now. Said as tokio's own reads do it: so the next one waits
-                // for more, and does not ask only to hear that there is none.
+                // A short read: the socket is empty now. WouldBlock tells tokio so, as tokio's own
+                // reads do. Then the next read waits for more bytes instead of a system call that finds
+                // none.
                 read if 0 < read && read < room => {
                     rest = Some(read);
                     Err(io::ErrorKind::WouldBlock.into())
@@ -122,8 +124,8 @@ impl Socket {
         }
     }
 
-    /// Writes bytes that TCP sends in one segment with those that follow, or with its FIN, or alone
-    /// after a fifth of a second (`MSG_MORE`, send(2)).
+    /// Writes bytes that TCP sends in one segment with those that follow, or with its FIN, or after 200
+    /// ms at the latest (`MSG_MORE`, send(2)).
     pub(crate) fn poll_write_more(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,8 +145,8 @@ impl Socket {
         }
     }
 
-    /// What was sent and has not arrived. A Unix socket has delivered all that it took; it says whether
-    /// a claimer reads at all.
+    /// What was sent and not yet acknowledged. A Unix socket has delivered all that it accepted; it
+    /// reports only whether a claimer reads at all.
     pub(crate) fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Tcp(stream) => queue::of_tcp(stream),
@@ -152,7 +154,7 @@ impl Socket {
         }
     }
 
-    /// Whether a reset or an error waits to be reported.
+    /// Whether the socket has an error to report, such as a reset.
     pub(crate) fn has_failed(&self) -> bool {
         match self {
             Self::Tcp(stream) => condition(stream).contains(PollFlags::ERR),
@@ -160,9 +162,10 @@ impl Socket {
         }
     }
 
-    /// Whether a peer that is gone had read all that it was sent.
+    /// Whether a peer that has left had read everything that was sent to it.
     ///
-    /// A Unix socket knows: it has an error pending if not. TCP does not, and says no.
+    /// A Unix socket knows: otherwise it has a pending error. TCP does not know, so the answer is
+    /// false.
     pub(crate) fn was_read_out(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
@@ -209,21 +212,21 @@ impl Wire for Socket {
     }
 }
 
-/// Whether the peer of a Unix stream has closed it whole; one that closed its writing side alone
-/// still listens.
+/// Whether the peer of a Unix stream has closed it completely. A peer that closed only its writing side
+/// may still read.
 pub(crate) fn is_hung_up(stream: impl AsFd) -> bool {
     condition(stream).contains(PollFlags::HUP)
 }
 
-/// Resolves when the peer of a Unix stream has closed it whole. That is no event that can be waited
-/// for beside others: it is looked for.
+/// Completes when the peer of a Unix stream has closed it completely. tokio has no separate event for
+/// that, so this polls every second.
 pub(crate) async fn hung_up(stream: &net::UnixStream) {
     while !is_hung_up(stream) {
         sleep(LOOK_EVERY).await;
     }
 }
 
-/// What is the matter with a socket, reported whether or not it is asked for (poll(2)).
+/// The conditions of a socket that poll(2) reports always.
 fn condition(socket: impl AsFd) -> PollFlags {
     let mut fds = [PollFd::new(&socket, PollFlags::empty())];
     let now = Timespec {

@@ -1,4 +1,4 @@
-//! TCP listeners, one a worker on the same port, and the options that every connection inherits.
+//! TCP listeners, one for each worker on the same port, and the options that their connections inherit.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +8,10 @@ use std::{fs, io};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tracing::warn;
 
-/// Why nothing was bound, and which address could not be.
+/// Why nothing was bound, and the address that could not be bound.
 #[derive(Debug)]
 pub(crate) struct Unbound {
-    /// `None` where the host has none.
+    /// `None` if the host has no address.
     pub address: Option<SocketAddr>,
     pub error: io::Error,
 }
@@ -19,16 +19,16 @@ pub(crate) struct Unbound {
 /// An address with its listeners.
 type Sockets = (SocketAddr, Vec<TcpListener>);
 
-/// Binds `count` listeners to each address of the host, all to the same port, IPv4 first; the kernel
-/// spreads the connections over them.
+/// Binds `count` listeners to each address of the host, all on the same port, IPv4 first. The kernel
+/// spreads connections over the listeners of an address.
 ///
-/// The first is bound without SO_REUSEPORT, which is set afterwards for the others: otherwise a
-/// second Vestibule of the same user would share the port unnoticed instead of failing.
+/// The first listener is bound without SO_REUSEPORT, and the option is set afterwards for the others.
+/// Otherwise a second Vestibule of the same user would share the port unnoticed, instead of failing.
 ///
 /// # Errors
 ///
-/// The name does not resolve, or one of its addresses cannot be bound. One that this machine has not is
-/// left out, if it has another.
+/// The name does not resolve, or one of its addresses cannot be bound. An address that this machine
+/// does not have is left out if the host has another one.
 pub(crate) fn bind(
     host: &str,
     port: u16,
@@ -43,7 +43,7 @@ pub(crate) fn bind(
     loop {
         let bound = bind_each(&addresses, count, unacknowledged);
         match bound {
-            // The port that the system chose for one address may be taken at the other.
+            // The port that the system chose for one address may be in use at another.
             Err(Unbound { error, .. })
                 if port == 0
                     && error.kind() == io::ErrorKind::AddrInUse
@@ -53,10 +53,10 @@ pub(crate) fn bind(
     }
 }
 
-/// All that a host stands for, IPv4 first. Looks up names.
+/// All addresses of a host, IPv4 first. Resolves names.
 pub(crate) fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let mut addresses: Vec<SocketAddr> = match host {
-        // Both, whatever the machine's list says (RFC 6761 §6.3): clients try either.
+        // Both families, whatever /etc/hosts says (RFC 6761 §6.3): clients try either.
         "localhost" => vec![
             (Ipv4Addr::LOCALHOST, port).into(),
             (Ipv6Addr::LOCALHOST, port).into(),
@@ -68,7 +68,7 @@ pub(crate) fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addresses)
 }
 
-/// Where a host is.
+/// Whether a host is this machine.
 #[derive(Debug)]
 pub(crate) enum Whereabouts {
     Here,
@@ -76,7 +76,7 @@ pub(crate) enum Whereabouts {
     Unknown(io::Error),
 }
 
-/// Whether this machine could listen at the host, on a port that is free. Looks up names.
+/// Whether this machine can listen on an address of the host. Resolves names.
 pub(crate) fn whereabouts(host: &str) -> Whereabouts {
     let addresses = match addresses(host, 0) {
         Ok(addresses) => addresses,
@@ -93,7 +93,7 @@ pub(crate) fn whereabouts(host: &str) -> Whereabouts {
     }
 }
 
-/// What to do about a name without an address.
+/// The message for a name without an address.
 pub(crate) fn unknown_name(host: &str) -> String {
     format!(
         "the name {host:?} has no address; correct it, add it to /etc/hosts or the DNS, or give an \
@@ -136,7 +136,7 @@ fn bind_each(
     }
 }
 
-/// Whether the machine has no such address, or none of its family.
+/// Whether this machine does not have the address, or its address family.
 fn is_not_here(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
         || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
@@ -150,7 +150,7 @@ fn bind_all(
     let first = listener(address, unacknowledged)?;
     first.bind(&address.into())?;
     first.set_reuse_port(true)?;
-    // With port 0 the others follow the first one's choice.
+    // With port 0, the other listeners use the port of the first one.
     let bound = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
@@ -168,7 +168,8 @@ fn bind_all(
     Ok((bound, listening?))
 }
 
-/// Sets what accepted sockets inherit on Linux, so that it costs no system call a connection.
+/// Makes a listener with the options that accepted sockets inherit on Linux, so that they cost no
+/// system call for each connection.
 fn listener(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -178,20 +179,20 @@ fn listener(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `[::]` serves IPv4 as well, whatever the machine's default is.
+        // `[::]` serves IPv4 as well, whatever the system's default is.
         socket.set_only_v6(false)?;
     }
     tune(&SockRef::from(&socket), unacknowledged);
     Ok(socket)
 }
 
-/// What every TCP connection has: no delay of small writes, and an end when the peer of a quiet connection
-/// is silently gone.
+/// Sets the options of every TCP connection: no delay of small writes, and keepalive, which ends a
+/// quiet connection whose peer has vanished.
 ///
-/// While bytes are on their way the relay looks at their acknowledgements itself (src/relay/quiet.rs):
-/// TCP_USER_TIMEOUT would also cut a peer that is there and does not read.
+/// While bytes are in transit, the relay checks their acknowledgements itself
+/// (src/relay/idle_timer.rs): TCP_USER_TIMEOUT would also cut a peer that is alive and does not read.
 ///
-/// None of it is worth a connection. What the kernel refuses is said once and left.
+/// Connections work without these options. If the kernel refuses one, this logs it once and continues.
 pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE);
     let keepalive = match unacknowledged {
@@ -215,39 +216,39 @@ pub(crate) fn tune(socket: &SockRef<'_>, unacknowledged: Option<Duration>) {
 
 static IS_SAID: AtomicBool = AtomicBool::new(false);
 
-/// Below it a port is privileged.
+/// The first port that needs no privilege.
 pub(crate) fn first_unprivileged() -> u16 {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let port = text.ok().and_then(|it| it.trim().parse().ok());
     port.unwrap_or(1024)
 }
 
-/// Whether this process has what a privileged port takes.
+/// Whether this process may bind the port, as far as privileges are concerned.
 pub(crate) fn may_bind(port: u16) -> bool {
     port == 0 || port >= first_unprivileged() || {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-        // Where nothing is known the bind will tell.
+        // If the capabilities cannot be read, the bind will show it.
         line.and_then(|it| u64::from_str_radix(it.trim(), 16).ok())
             .is_none_or(|effective| effective & CAP_NET_BIND_SERVICE != 0)
     }
 }
 
-/// capabilities(7).
+/// From capabilities(7).
 const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 
-/// For a port that is free at all addresses of a name.
+/// Attempts to find a port that is free at all addresses of a name.
 const ATTEMPTS: usize = 16;
 
-/// The kernel lowers it to net.core.somaxconn.
+/// The kernel lowers this to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// A dead peer of a quiet connection is noticed a minute and `unacknowledged` after it went.
+/// A vanished peer of a quiet connection is noticed after a minute plus `unacknowledged`.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_PROBES: u32 = 3;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What the kernel takes: whole seconds, 32,767 of them at most (tcp(7)).
+/// The kernel's bounds: whole seconds, at most 32,767 (tcp(7)).
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST_INTERVAL: Duration = Duration::from_secs(32_767);
 
@@ -281,10 +282,10 @@ mod tests {
 
     #[test]
     fn what_the_kernel_refuses_costs_no_connection() {
-        // No option of TCP is one of a Unix socket.
+        // A Unix socket has no TCP options.
         let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         tune(&SockRef::from(&socket), TIMEOUT);
-        // More seconds than the kernel takes.
+        // More seconds than the kernel accepts.
         let years = Some(Duration::from_secs(100_000_000));
         let bound = bind("127.0.0.1", 0, 1, years).expect("a listener");
         let set = SockRef::from(&bound[0].1[0]).tcp_keepalive_interval();
@@ -316,7 +317,7 @@ mod tests {
         for address in [four, six] {
             TcpStream::connect(address).expect("a connection");
         }
-        // Who has the port at one of them has the name.
+        // Another instance cannot have the name if one of its addresses is in use.
         let second = bind("localhost", six.port(), 1, TIMEOUT).expect_err("taken");
         assert_eq!(second.error.kind(), io::ErrorKind::AddrInUse);
     }

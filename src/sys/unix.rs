@@ -1,12 +1,12 @@
-//! Unix listeners that come to their path without a gap and never take a live one's place.
+//! Unix listeners that appear at their path ready for use, and that never replace a live socket.
 //!
 //! ```text
 //! lock PATH.lock ─► does anybody answer? ─► remove a stale PATH ─► bind ─► owner, mode, ACL ─► listen
 //! ```
 //!
-//! The lock keeps other Vestibules out, whatever they are about to do. Other programs take no lock:
-//! they are asked by connecting. Whoever else binds the path in between makes the bind fail, and
-//! nobody can connect before the mode is set, because the socket does not listen before.
+//! The lock excludes other Vestibules. Other programs take no lock, so a connect finds out whether one
+//! listens. If a program binds the path between the steps, our bind fails. Nobody can connect before
+//! the mode is set, because the socket listens only after that.
 
 mod access;
 #[cfg(test)]
@@ -28,7 +28,7 @@ pub(crate) use self::access::{Access, Admission};
 use super::listeners::{UnixState, is_bound};
 use super::lock::{LockError, PathLock};
 
-/// A listening Unix socket and the right to its path.
+/// A listening Unix socket, and the right to its path.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub listener: UnixListener,
@@ -36,7 +36,7 @@ pub(crate) struct Bound {
     pub admission: Admission,
 }
 
-/// A socket's file. Dropping it removes the file, if it is still ours, and gives up the path.
+/// The file of a socket. Dropping it removes the file if it is still ours, and releases the path.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct SocketFile {
@@ -50,13 +50,14 @@ impl SocketFile {
         &self.path
     }
 
-    /// Lets these connect, and nobody else but root.
+    /// Lets these users connect, and no others except root.
     ///
-    /// By a descriptor of the very file: in a directory of others the path may lead elsewhere by now.
+    /// It works on a descriptor of the file itself: in a directory of other users, the path may lead to
+    /// another file by now.
     ///
     /// # Errors
     ///
-    /// Says which part of it the system refuses.
+    /// Says which change the system refuses.
     pub(crate) fn open_to(&self, access: &Access) -> io::Result<Admission> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::File::from(open(&self.path, flags, Mode::empty())?);
@@ -64,7 +65,7 @@ impl SocketFile {
         if identity(&there) != self.identity {
             return Err(io::Error::other("another file has taken its place"));
         }
-        // A descriptor of this kind can be changed by its name in /proc alone.
+        // An O_PATH descriptor can be changed only by its name in /proc.
         let name = format!("/proc/self/fd/{}", file.as_raw_fd());
         let owner = access.owner.filter(|it| *it != there.uid());
         let group = access.group.filter(|it| *it != there.gid());
@@ -141,26 +142,26 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let there = fs::symlink_metadata(&self.path);
         if there.is_ok_and(|there| identity(&there) == self.identity) {
-            // Already gone is as good; anything else leaves a stale file that the next start
-            // takes over.
+            // If this fails, the file was removed already, or it stays as a stale file and the next
+            // start takes it over.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Binds `path`, and lets those of `access` connect, `backlog` of whom may wait to be accepted.
+/// Binds `path`, lets the users of `access` connect, and listens with this backlog.
 ///
 /// # Errors
 ///
-/// [`LockError::Held`] when a live process has the path. A path at which something other than a
-/// socket stands is refused, not replaced.
+/// [`LockError::Held`] if a live process has the path. A file at the path that is not a socket is
+/// refused, and not replaced.
 pub(crate) fn bind(path: &Path, access: &Access, backlog: i32) -> Result<Bound, LockError> {
     let address = SocketAddrUnix::new(path).map_err(io::Error::from)?;
     let lock = PathLock::acquire(path)?;
     remove_stale(path, &address)?;
-    // Not std's `UnixListener::bind`: it listens at once, before the mode could be set.
+    // std's `UnixListener::bind` listens at once, before the mode can be set.
     let socket = stream_socket()?;
-    // The file begins with it, less the umask: it is never open to more than it may be.
+    // The file is created with this mode, less the umask. So its permissions are never too wide.
     fchmod(&socket, Mode::from_raw_mode(0o600)).map_err(io::Error::from)?;
     rustix::net::bind(&socket, &address).map_err(io::Error::from)?;
     let there = fs::symlink_metadata(path)?;
@@ -188,7 +189,7 @@ fn stream_socket() -> io::Result<rustix::fd::OwnedFd> {
     Ok(socket)
 }
 
-/// Removes what a process that is gone has left.
+/// Removes the socket of a process that has ended.
 fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), LockError> {
     match fs::symlink_metadata(path) {
         Ok(there) if there.file_type().is_socket() => {
@@ -206,18 +207,19 @@ fn remove_stale(path: &Path, address: &SocketAddrUnix) -> Result<(), LockError> 
     }
 }
 
-/// Who has a socket open there, if anybody has: the process, where the kernel tells.
+/// Whether a process has a socket open at the path. Returns its process id too, if the kernel reports
+/// it.
 fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<u32>>> {
     let socket = stream_socket()?;
     match rustix::net::connect(&socket, address) {
         Ok(()) => Ok(Some(peer(socket.into()))),
-        // Nobody has it open any more, or is about to listen.
+        // No process has it open any more, or one has bound it and is about to listen.
         Err(Errno::CONNREFUSED | Errno::NOENT) => {
             Ok(is_bound(path, UnixState::Bound).then_some(None))
         }
-        // Another user's, who keeps us out.
+        // Another user's socket, whose permissions keep us out.
         Err(Errno::ACCESS | Errno::PERM) if is_bound(path, UnixState::Listening) => Ok(Some(None)),
-        // Its queue is full; or it is a socket of another type, and open.
+        // Its backlog is full, or it is an open socket of another type.
         Err(Errno::AGAIN | Errno::PROTOTYPE) => Ok(Some(None)),
         Err(error) => Err(refused(
             error,
@@ -226,7 +228,8 @@ fn listening(path: &Path, address: &SocketAddrUnix) -> io::Result<Option<Option<
     }
 }
 
-/// tokio's way to ask, since rustix has no process id for a process of another namespace.
+/// Uses tokio, because rustix cannot represent the missing process id of a process in another
+/// namespace.
 fn peer(socket: std::os::unix::net::UnixStream) -> Option<u32> {
     tokio::runtime::Handle::try_current().ok()?;
     let socket = tokio::net::UnixStream::from_std(socket).ok()?;
@@ -238,5 +241,5 @@ fn identity(there: &Metadata) -> (u64, u64) {
     (there.dev(), there.ino())
 }
 
-/// The kernel lowers it to net.core.somaxconn.
+/// The kernel lowers this to net.core.somaxconn.
 pub(crate) const BACKLOG: i32 = 4096;

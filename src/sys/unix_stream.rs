@@ -1,5 +1,4 @@
-//! A Unix stream, whose first write need not wait for the runtime, and which can be closed so that its
-//! peer can tell it from an end.
+//! A Unix stream whose first write does not wait for the runtime, and whose close can be a reset.
 
 use std::io::{self, IoSliceMut};
 use std::mem;
@@ -17,35 +16,37 @@ use tokio::net;
 use super::queue;
 use crate::wire::Transmission;
 
-/// A Unix stream; what is not here is as tokio has it.
+/// A Unix stream. Everything else behaves as in tokio.
 #[derive(Debug)]
 pub(crate) struct UnixStream {
     stream: net::UnixStream,
-    /// Nothing was written yet, and the runtime may not know that there is room.
+    /// Nothing was written yet, and the runtime may not know yet that there is room.
     is_new: bool,
     peer: Peer,
 }
 
-/// What is minded about the peer.
+/// What this side expects of the peer.
 #[derive(Clone, Copy, Debug)]
 enum Peer {
     Any,
-    /// It may be hung: it has read nothing yet, and at the last look so much waited for it.
+    /// It may hang: it has read nothing yet. At the last look, this much memory held unread bytes.
     Unproven {
         unread: u32,
     },
-    /// A close is to be a reset for it, and so many bytes that were read are still in the socket.
+    /// A close has to be a reset for the peer. For that, `withheld` bytes that were read already are
+    /// left in the socket.
     ///
-    /// The kernel resets a Unix stream that is closed with unread bytes: its peer reads what it was sent,
-    /// and then `ECONNRESET` in place of the end. Nothing else says that a stream was cut short.
+    /// If a Unix stream is closed with unread bytes, the kernel resets it: the peer reads what was sent
+    /// to it, and then gets `ECONNRESET` instead of the end. There is no other way to signal that a
+    /// stream was cut short.
     Warned {
         withheld: u32,
     },
 }
 
 impl UnixStream {
-    /// One that this runtime has only begun to watch. It has room, of which the runtime hears with its
-    /// next turn; tokio would let the first words wait until then.
+    /// A stream that this runtime has just begun to watch. It has room for a write, but the runtime
+    /// learns that only in its next turn, and tokio would delay the first write until then.
     pub(crate) fn fresh(stream: net::UnixStream) -> Self {
         Self {
             is_new: true,
@@ -53,8 +54,8 @@ impl UnixStream {
         }
     }
 
-    /// One of a worker that has to show that it reads: until it has, [`Self::transmission`] says for how
-    /// long it has not.
+    /// A stream of a worker that has to prove that it reads. Until it does, [`Self::transmission`]
+    /// reports whether bytes wait for it.
     pub(crate) fn claimed(stream: net::UnixStream) -> Self {
         Self {
             peer: Peer::Unproven { unread: 0 },
@@ -62,27 +63,28 @@ impl UnixStream {
         }
     }
 
-    /// From now on a close resets the stream, if the peer has said anything since, until
-    /// [`Self::poll_shutdown`] has told it the end.
+    /// From now on a close resets the stream, until [`Self::poll_shutdown`] has told the peer the end.
+    /// This works only if the peer has sent bytes since this call.
     ///
     /// # Errors
     ///
-    /// The kernel is older than Linux 3.4, or forbids it: a close is an end then.
+    /// The kernel is older than Linux 3.4, or forbids it. Then a close is a clean end.
     pub(crate) fn reset_on_close(&mut self) -> io::Result<()> {
         queue::peek_from(&self.stream, 0)?;
         self.peer = Peer::Warned { withheld: 0 };
         Ok(())
     }
 
-    /// Whether a close would be a reset: then it is read by [`AsyncRead`] alone, which leaves a byte.
+    /// Whether a close would be a reset. Then only [`AsyncRead`] may read, because it leaves a byte in
+    /// the socket.
     pub(crate) fn resets_on_close(&self) -> bool {
         matches!(self.peer, Peer::Warned { .. })
     }
 
-    /// Reads, and leaves the last byte in the socket, behind what is `withheld`.
+    /// Reads, and leaves the last byte in the socket, after the bytes that are `withheld`.
     ///
-    /// It costs a second system call and a second copy. The byte keeps the buffer alive in which it came, of
-    /// those that the kernel grants to the peer.
+    /// It costs a second system call and a second copy. The withheld byte keeps its kernel buffer
+    /// alive, which counts against the peer's send buffer.
     fn poll_read_withholding(
         &mut self,
         cx: &mut Context<'_>,
@@ -92,7 +94,7 @@ impl UnixStream {
         let room = buf.initialize_unfilled();
         let read = loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            // Each peek begins where the last one ended.
+            // Each peek starts where the last one ended.
             let peek = || Ok(recv(self.stream.as_fd(), &mut *room, RecvFlags::PEEK)?.1);
             match self.stream.try_io(Interest::READABLE, peek) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -100,7 +102,7 @@ impl UnixStream {
             }
         };
         if read > 0 {
-            // The same bytes into the same place.
+            // Reads the same bytes into the same place.
             let (mut stale, fresh) = ([0], &mut room[..read - 1]);
             let stale = IoSliceMut::new(&mut stale[..withheld.min(1) as usize]);
             let taken = readv(self.stream.as_fd(), &mut [stale, IoSliceMut::new(fresh)])?;
@@ -111,7 +113,7 @@ impl UnixStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Leaves nothing in the socket that was read, so that a close is an end again.
+    /// Takes the withheld bytes out of the socket, so that a close is a clean end again.
     fn release(&mut self) {
         if let Peer::Warned { mut withheld } = mem::replace(&mut self.peer, Peer::Any) {
             let mut room = [0; 16];
@@ -124,7 +126,7 @@ impl UnixStream {
         }
     }
 
-    /// Says of a peer that has yet to read its first byte whether bytes wait for it.
+    /// Whether bytes wait for a peer that has not read its first byte yet.
     pub(crate) fn transmission(&mut self) -> Option<Transmission> {
         let Peer::Unproven { unread: before } = self.peer else {
             return None;
@@ -136,7 +138,7 @@ impl UnixStream {
         }
         self.peer = Peer::Unproven { unread };
         Some(Transmission {
-            // A close destroys nothing of it.
+            // A close destroys none of the bytes.
             is_unacknowledged: false,
             acknowledged: 0,
             is_due: unread > 0,
@@ -188,7 +190,7 @@ impl AsyncWrite for UnixStream {
     ) -> Poll<io::Result<usize>> {
         let is_new = mem::take(&mut self.is_new);
         match self.inner().poll_write(cx, buf) {
-            // Whoever waits is woken by the event that is still to come, should there be no room.
+            // If there is no room, the task is woken by the event that is still to come.
             Poll::Pending if is_new => match send(self.as_fd(), buf, SendFlags::NOSIGNAL) {
                 Err(rustix::io::Errno::AGAIN) => Poll::Pending,
                 sent => Poll::Ready(Ok(sent?)),
@@ -215,7 +217,7 @@ impl AsyncWrite for UnixStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.inner().poll_shutdown(cx))?;
-        // The peer was told the end: a reset would be a lie.
+        // The peer was told the end, so a close must not reset any more.
         self.release();
         Poll::Ready(Ok(()))
     }
@@ -231,7 +233,7 @@ mod tests {
 
     use super::*;
 
-    /// Both ends; the runtime has had no turn since.
+    /// Both ends. The runtime has had no turn since.
     fn pair() -> (UnixStream, Plain) {
         let (ours, theirs) = Plain::pair().expect("a pair");
         ours.set_nonblocking(true).expect("a socket");
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
-    /// Both ends, of which ours resets when it is closed.
+    /// Both ends. Ours resets when it is closed.
     fn resetting() -> (UnixStream, Plain) {
         let (mut ours, theirs) = pair();
         ours.reset_on_close().expect("a kernel that can");
@@ -341,7 +343,7 @@ mod tests {
             assert!(matches!(ours.peer, Peer::Warned { withheld: 1 }));
         }
         assert!(heard == words, "{} bytes", heard.len());
-        // The end comes again and again, and the last byte is still to be reset by.
+        // The end is read again and again, and the last byte is still withheld for the reset.
         assert_eq!(ours.read(&mut room).await.expect("the end"), 0);
         assert!(matches!(ours.peer, Peer::Warned { withheld: 1 }));
         drop(writer.join().expect("no panic"));

@@ -1,5 +1,5 @@
-//! Users and groups by name, as /etc/passwd and /etc/group have them: there is no other way to the C
-//! library's lists without unsafe code.
+//! Users and groups by name, from /etc/passwd and /etc/group. The C library's functions would need
+//! unsafe code.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ pub(crate) fn group(name: &str) -> Option<u32> {
     id(&read(GROUP), name)
 }
 
-/// The groups of a user; `None` where the files do not have the user, as one of a directory service.
+/// The groups of a user. `None` if the files do not have the user, as with a directory service.
 pub(crate) fn groups_of(uid: u32) -> Option<Vec<u32>> {
     groups_in(&read(PASSWD), &read(GROUP), uid)
 }
@@ -23,7 +23,7 @@ fn read(file: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// `name:password:id:…` in both files.
+/// Lines of both files begin with `name:password:id:…`.
 fn id(text: &str, name: &str) -> Option<u32> {
     let fields = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let of_name = fields.into_iter().find(|fields| fields[0] == name)?;

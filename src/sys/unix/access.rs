@@ -1,27 +1,28 @@
-//! Who may connect to a Unix socket, as a mode and as an access control list.
+//! The users and groups that may connect to a Unix socket, as a mode and as an access control list.
 
-/// Who may connect: whoever may write to the socket's file (unix(7)).
+/// The permissions of a socket's file. A connect needs write permission (unix(7)).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     pub mode: u32,
     pub owner: Option<u32>,
     pub group: Option<u32>,
-    /// Beyond what a mode can say, by an access control list.
+    /// Users and groups for the access control list, beyond what a mode can express.
     pub users: Vec<u32>,
     pub groups: Vec<u32>,
 }
 
-/// Who keeps the others out.
+/// What keeps other users out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// The kernel: they cannot connect.
+    /// The kernel: other users cannot connect.
     ByFile,
-    /// The file system has no access control lists. Everybody can connect, and must be asked.
+    /// The file system has no access control lists. Every user can connect, and credentials must be
+    /// checked.
     AtConnect,
 }
 
 impl Access {
-    /// Nobody but its owner and root.
+    /// Only the owner and root.
     pub(crate) const PRIVATE: Self = Self {
         mode: 0o600,
         owner: None,
@@ -34,8 +35,8 @@ impl Access {
         !self.users.is_empty() || !self.groups.is_empty()
     }
 
-    /// The list as the kernel takes it (linux/posix_acl_xattr.h): a version, then entries of tag,
-    /// permissions and id in the order of their tags, then of their ids.
+    /// The list in the kernel's format (linux/posix_acl_xattr.h): a version, and then entries of tag,
+    /// permissions and id. Entries are sorted by tag, and then by id.
     pub(super) fn list(&self) -> Vec<u8> {
         const NO_ID: u32 = u32::MAX;
         let sorted = |ids: &[u32]| {

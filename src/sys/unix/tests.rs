@@ -1,4 +1,4 @@
-//! A path is taken from nobody who has it, and left as it was found.
+//! A live socket keeps its path, and files that are not ours stay untouched.
 
 use std::os::unix::net::UnixStream;
 
@@ -42,7 +42,7 @@ fn the_socket_has_its_mode_and_leaves_nothing_behind() {
 fn a_live_socket_is_respected_and_a_stale_one_taken_over() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("gate.sock");
-    // What a killed process leaves: the files, without the lock.
+    // A killed process leaves the files without the lock.
     drop(UnixListener::bind(&path).expect("a socket"));
     fs::write(directory.path().join("gate.sock.lock"), "1\n").expect("a file");
     let bound = bind(&path, &Access::PRIVATE, BACKLOG).expect("the stale path");
