@@ -1,7 +1,7 @@
-//! What the fuzz targets run, and the replay of their seeds as plain tests.
+//! The functions that the fuzz targets run, and tests that replay their seeds.
 //!
-//! A target of fuzz/ hands its input to the function of the same name here. An input that once
-//! failed is a file below tests/seeds, and so a test for every toolchain.
+//! A target of fuzz/ passes its input to the function of the same name here. An input that once failed
+//! is a file below tests/seeds, and so a test for every toolchain.
 
 mod config;
 mod front;
@@ -17,10 +17,10 @@ pub use self::proxy_protocol::proxy_protocol;
 pub use self::record::record;
 pub use self::rendezvous::rendezvous;
 
-/// Splits an input into the pieces in which it is to be sent.
+/// Splits an input into the pieces in which it is sent.
 ///
-/// The first byte says how many pieces come before the last one, and as many bytes after it say
-/// how long these are. So an input that starts with a zero is one piece: all that follows.
+/// The first byte is the number of pieces before the last one, and the same number of bytes after it
+/// are their lengths. So an input that starts with a zero is one piece: all the bytes after it.
 fn pieces(data: &[u8]) -> Vec<&[u8]> {
     let Some((&count, rest)) = data.split_first() else {
         return Vec::new();
@@ -41,7 +41,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Runs every file of `tests/seeds/<target>` and says which one it was that failed.
+    /// Runs every file of `tests/seeds/<target>`, and prints which one failed.
     fn replay(target: &str, run: fn(&[u8])) {
         let seeds = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/seeds")
@@ -50,7 +50,7 @@ mod tests {
         for entry in fs::read_dir(&seeds).expect("a folder of seeds") {
             let path = entry.expect("an entry").path();
             let data = fs::read(&path).expect("a seed");
-            // Shown only when the test fails: the last one is the culprit.
+            // Shown only if the test fails: the last one printed is the one that failed.
             println!("{}", path.display());
             run(&data);
             count += 1;

@@ -1,21 +1,21 @@
-//! Any text as a configuration: no panic, and every problem somewhere in the text.
+//! Any text as a configuration: no panic, and every problem has a place in the text.
 
 use crate::config::{Config, ConfigError};
 
-/// Reads the input as a configuration, twice.
+/// Parses the input as a configuration, twice.
 ///
-/// It is the text itself or, after a byte that no text starts with, numbers of [`HEADS`],
-/// [`KEYS`] and [`VALUES`], from which a text is made that is nearly right.
+/// The input is the text itself. After a byte that no UTF-8 text starts with, it is indices into
+/// [`HEADS`], [`KEYS`] and [`VALUES`], from which a nearly valid text is composed.
 ///
 /// # Panics
 ///
-/// A problem has no place in the text, or more than a line, or the two readings differ.
+/// A problem has no place in the text, or more than one line, or the two results differ.
 pub fn config(data: &[u8]) {
     let text = match data.split_first() {
         Some((&COMPOSED, numbers)) => compose(numbers),
         _ => String::from_utf8_lossy(data).into_owned(),
     };
-    // A certificate may be any file; reading some of these never ends.
+    // The input may name any file as a certificate, and a read of some of these files never ends.
     if text.contains("/dev") || text.contains("/proc") {
         return;
     }
@@ -35,7 +35,7 @@ fn check(text: &str, error: &ConfigError) {
     assert!(!problems.is_empty(), "refused without a reason");
     for problem in problems {
         assert!((1..=lines.len()).contains(&problem.line), "{problem:?}");
-        // The end of a line is a place too.
+        // The end of a line is a valid place, too.
         let columns = lines[problem.line - 1].chars().count() + 1;
         assert!((1..=columns).contains(&problem.column), "{problem:?}");
         assert!(!problem.message.contains(char::is_control), "{problem:?}");
@@ -47,7 +47,7 @@ fn check(text: &str, error: &ConfigError) {
     assert_eq!(error.to_string().lines().count(), problems.len());
 }
 
-/// All of it in an order that does not change from one run to the next.
+/// The whole configuration, in an order that is the same in every run.
 fn shown(mut config: Config) -> String {
     let gate = config.gate.take().map(|gate| {
         let sorted = |ids: std::collections::HashSet<u32>| {
@@ -61,7 +61,7 @@ fn shown(mut config: Config) -> String {
     format!("{gate:?} {config:?}")
 }
 
-/// Two bytes a line.
+/// Each line is composed from two bytes.
 fn compose(numbers: &[u8]) -> String {
     let pick = |words: &[&'static str], number: u8| words[usize::from(number) % words.len()];
     let mut text = String::new();
@@ -78,7 +78,7 @@ fn compose(numbers: &[u8]) -> String {
     text
 }
 
-/// No UTF-8 has this byte.
+/// This byte does not occur in UTF-8.
 const COMPOSED: u8 = 0xff;
 
 const HEADS: &[&str] = &[

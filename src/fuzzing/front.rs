@@ -1,4 +1,4 @@
-//! Any bytes, in any pieces, at the TLS front of a listener, whichever engine it has.
+//! Any bytes, in any pieces, at a TLS listener, with both engines.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use crate::tls::{AcceptorSettings, Alpn, Engine, HandshakeError, Hello, TlsAccep
 
 /// Performs a handshake with a client that the input describes, once with each engine.
 ///
-/// The first byte has a bit for each manner below, and the rest is cut by [`pieces`]; for a
-/// genuine client it is three bytes for each byte of the client's stream that is to be changed:
-/// its offset, and what to XOR it with.
+/// The bits of the first byte select the behaviours below. The rest is split by [`pieces`]. For a
+/// genuine client, the rest has three bytes for each byte of the client's stream to change: its offset,
+/// and the value to XOR it with.
 ///
 /// # Panics
 ///
-/// A promise of the front is broken, or the engines disagree.
+/// The listener does not keep a promise, or the engines disagree.
 pub fn front(data: &[u8]) {
     let (&manner, rest) = data.split_first().unwrap_or((&0, &[]));
     let [record, stream] = [&RECORD, &STREAM].map(|acceptor| {
@@ -34,27 +34,28 @@ pub fn front(data: &[u8]) {
         RUNTIME.with(|runtime| runtime.block_on(meet(acceptor, manner, rest)))
     });
     if manner & GENUINE != 0 && !rest.is_empty() {
-        // What its random bytes are where a changed length leads to them is up to chance.
+        // If a changed length makes random bytes part of a field, the details depend on chance.
         assert_eq!(record.ended.is_ok(), stream.ended.is_ok());
     } else {
         agree(&record, &stream);
     }
 }
 
-/// What does not depend on the engine.
+/// The results that must not depend on the engine.
 struct Met {
-    /// What the listener made of the client.
+    /// The result of the handshake at the listener.
     ended: Result<TlsFacts, HandshakeError<(), ()>>,
-    /// What a genuine client made of the listener.
+    /// The error of a genuine client.
     failure: Option<Error>,
-    /// The type of each record of the answer, and what it says if it is an alert in the clear.
+    /// The type of each record of the answer, with its content if it is a plaintext alert.
     answer: Vec<(u8, Option<[u8; 2]>)>,
 }
 
 fn agree(record: &Met, stream: &Met) {
     use HandshakeError::{Failed, Gone, TimedOut};
     if let (Err(Failed(..)), Err(Gone | TimedOut)) = (&record.ended, &stream.ended) {
-        // What comes with a ClientHello the stream looks at only together with what follows it.
+        // The stream engine processes data that arrives with a ClientHello only together with the data
+        // after it.
         assert!(record.answer.starts_with(&stream.answer));
         return;
     }
@@ -64,15 +65,15 @@ fn agree(record: &Met, stream: &Met) {
     assert_eq!(record.failure, stream.failure);
 }
 
-/// The client says nothing more, and does not close.
+/// The client sends nothing more, and does not close.
 const SILENT: u8 = 1;
 /// No route admits the client.
 const REFUSED: u8 = 2;
-/// What the client says it says over and over.
+/// The client sends its bytes over and over.
 const REPEATED: u8 = 4;
-/// The client is a real one, with a disturbance on its line.
+/// The client is a real TLS client, and some bytes of its stream are changed.
 const GENUINE: u8 = 8;
-/// The genuine client knows TLS 1.2 at most.
+/// The genuine client supports TLS 1.2 at most.
 const OLD: u8 = 16;
 
 async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
@@ -82,7 +83,7 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
     let server = async {
         let admit = |_: &Hello<'_>| if is(REFUSED) { Err(()) } else { Ok(None) };
         let accepted = acceptor.accept(ours, Deadline::after(BUDGET), admit).await;
-        // Whatever stream there is ends here.
+        // The stream of a successful handshake is dropped here.
         accepted
             .map(|secured| secured.facts)
             .map_err(|error| match error {
@@ -106,7 +107,7 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
         (said, answer, None)
     };
     let meeting = async { tokio::join!(server, client) };
-    // The clock moves only while everybody waits.
+    // The clock moves only while all tasks wait.
     let (ended, (said, answer, failure)) = Deadline::after(2 * BUDGET)
         .bound(meeting)
         .await
@@ -139,11 +140,11 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
     }
 }
 
-/// What the client could say before the front had enough.
+/// How much the client could send before the listener stopped reading.
 #[derive(Debug, Default)]
 struct Said {
     bytes: usize,
-    /// Whether it said all, and then closed.
+    /// Whether it sent everything and then closed.
     closed: bool,
 }
 
@@ -165,13 +166,12 @@ async fn send(manner: u8, pieces: &[&[u8]], mut to_us: impl AsyncWrite + Unpin) 
     said
 }
 
-/// Whether that is what the client does.
+/// Whether the client closes.
 async fn close(manner: u8, to_us: &mut (impl AsyncWrite + Unpin)) -> bool {
     manner & SILENT == 0 && to_us.shutdown().await.is_ok()
 }
 
-/// As [`send`], with the client's part of a handshake; also what was answered, and why that did not
-/// please the client.
+/// As [`send`], with a genuine client. Also returns the answer, and the client's error.
 async fn converse(
     manner: u8,
     changes: &[u8],
@@ -216,7 +216,7 @@ fn understand(client: &mut ClientConnection, mut received: &[u8]) -> Result<(), 
     Ok(())
 }
 
-/// Applies the changes that fall into the bytes which start at `offset` of the stream.
+/// Applies the changes to the bytes that start at `offset` of the stream.
 fn disturb(flight: &mut [u8], offset: usize, changes: &[u8]) {
     for change in changes.chunks_exact(3) {
         let place = usize::from(u16::from_be_bytes([change[0], change[1]]));
@@ -241,7 +241,7 @@ fn client(manner: u8) -> ClientConnection {
     ClientConnection::new(Arc::new(config), name).expect("a client")
 }
 
-/// The records in what was written to a client (RFC 8446 §5.1), each with its type.
+/// The records that were sent to a client (RFC 8446 §5.1), each with its type.
 fn records(mut answer: &[u8]) -> Vec<(u8, &[u8])> {
     let mut records = Vec::new();
     while let [kind, 3, 0..=4, high, low, rest @ ..] = answer {
@@ -263,16 +263,16 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-/// With what encryption may add (RFC 5246 §6.2.3).
+/// Includes what encryption may add (RFC 5246 §6.2.3).
 const LARGEST_RECORD: usize = (1 << 14) + 2048;
 
-/// The clock is virtual.
+/// In virtual time.
 const BUDGET: Duration = Duration::from_secs(10);
 
-/// The room in a pipe, each way.
+/// The capacity of a pipe in each direction.
 const PIPE: usize = 4096;
 
-/// A handshake message has at most 64 KiB, and a client without a certificate sends three.
+/// A handshake message has at most 64 KiB, and a client without a certificate sends three of them.
 const MOST_TAKEN: usize = 256 * 1024;
 
 thread_local! {

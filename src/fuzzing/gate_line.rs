@@ -1,4 +1,5 @@
-//! The line of a gate's client, in any pieces: what is taken, what is left, and what it says.
+//! The line of a gate client, in any pieces: what is read, what stays in the socket, and what is
+//! parsed.
 
 use std::io;
 
@@ -11,11 +12,11 @@ use super::pieces;
 use crate::gate::line;
 use crate::rendezvous::wire::Request;
 
-/// Sends the input, cut by [`pieces`], to the gate's reader.
+/// Sends the input, split by [`pieces`], to the gate's reader.
 ///
 /// # Panics
 ///
-/// A promise of the gate's line is broken.
+/// The reader does not keep a promise.
 pub fn gate_line(data: &[u8]) {
     let pieces = pieces(data);
     let sent = pieces.concat();
@@ -46,7 +47,7 @@ pub fn gate_line(data: &[u8]) {
     }
 }
 
-/// What the reader made of the pieces, and what it left in the socket.
+/// The result of the reader, and the bytes that it left in the socket.
 async fn read(pieces: &[&[u8]]) -> io::Result<(io::Result<Option<Vec<u8>>>, Vec<u8>)> {
     let (mut ours, mut theirs) = UnixStream::pair()?;
     let reader = async {
@@ -65,7 +66,7 @@ async fn read(pieces: &[&[u8]]) -> io::Result<(io::Result<Option<Vec<u8>>>, Vec<
     tokio::try_join!(reader, writer).map(|(read, ())| read)
 }
 
-/// Written out again, a request is the same request.
+/// A request that is written out again parses to the same request.
 fn parse(line: &[u8]) {
     let Ok(request) = Request::parse(line) else {
         return;
@@ -79,7 +80,7 @@ fn parse(line: &[u8]) {
     assert_eq!(Request::parse(written.as_bytes()), Ok(request), "{written}");
 }
 
-/// As the contract says it, not as the code does.
+/// The documented value, independent of the code.
 const LONGEST: usize = 256;
 
 thread_local! {

@@ -1,18 +1,19 @@
-//! The header of the PROXY protocol, in any pieces: where it ends, what it says, and what is left.
+//! The PROXY protocol header, in any pieces: its end, its meaning, and the bytes after it.
 
 use crate::facts::Facts;
 use crate::proxy_protocol::{LONGEST, Origin, ProxyProtocol, extent, header, parse};
 
-/// Looks for a header at the beginning of the input, as it grows byte by byte.
+/// Parses a header at the start of the input, while the input grows byte by byte.
 ///
 /// # Panics
 ///
-/// A promise of the header is broken.
+/// The parser does not keep a promise.
 pub fn proxy_protocol(data: &[u8]) {
     let whole = extent(data);
     for length in 0..data.len() {
         match (extent(&data[..length]), &whole) {
-            // More is wanted up to the header's end, or until it shows that there is none.
+            // More bytes are requested only up to the end of the header, or until it is clear that
+            // there is none.
             (Ok(None), Ok(Some(end))) => assert!(length < *end, "asked for too much"),
             (Ok(None), Ok(None) | Err(_)) => assert!(length < LONGEST, "asked for too much"),
             (Ok(Some(end)), _) => assert_eq!(whole, Ok(Some(end)), "ends where it ends"),
@@ -28,7 +29,7 @@ pub fn proxy_protocol(data: &[u8]) {
     }
 }
 
-/// What a header said is what a backend is told, where both ends have an IP address.
+/// The addresses of a received header are those of the sent one, if both ends have an IP address.
 fn again(origin: &Origin) {
     let Origin::Client {
         source,

@@ -1,9 +1,9 @@
-//! The record layer and rustls: the same bytes, the same plaintext or the same refusal.
+//! Compares the record layer with rustls: for the same bytes, the same plaintext or the same refusal.
 //!
 //! ```text
-//! program ─► client's records ──┬─► Records ─► backend          the same bytes, the same end
-//!            (sealed by Half)   └─► rustls's server
-//!            rustls's client  ◄──── Records ◄─      backend     the bytes that it said
+//! program ─► client's records ──┬─► Records ─► backend           the same bytes, the same end
+//!            (RecordCipher)     └─► rustls's server
+//!            rustls's client  ◄──── Records ◄─      backend      the bytes that it sent
 //! ```
 
 mod half;
@@ -21,19 +21,19 @@ use tokio::runtime::{Builder, Runtime};
 use self::program::Program;
 use self::world::World;
 
-/// Does to a connection what the input says, see [`program`].
+/// Runs the operations of the input on a connection; see [`program`].
 ///
 /// # Panics
 ///
-/// The record layer and rustls disagree where they should not: what is intended is said in
-/// [`reference`]. Or what the record layer sends is not what it should.
+/// The record layer and rustls disagree, other than intended ([`reference`] lists the intended
+/// differences). Or the record layer sends wrong records.
 pub fn record(data: &[u8]) {
     RUNTIME.with(|runtime| {
-        // For timers, which never fire here.
+        // Timers need a runtime. They never fire here.
         let _context = runtime.enter();
         let mut program = Program(data);
         let setup = program.setup();
-        // Shown only when a test fails.
+        // Shown only if a test fails.
         #[cfg(test)]
         println!("{setup:?}");
         let mut world = World::new(&setup);
@@ -46,7 +46,7 @@ pub fn record(data: &[u8]) {
     });
 }
 
-/// More show nothing that these do not.
+/// Longer programs find nothing that these do not.
 const MOST_OPERATIONS: usize = 128;
 
 thread_local! {

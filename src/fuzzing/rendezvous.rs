@@ -1,4 +1,4 @@
-//! Sequences of operations on the rendezvous, each answer compared with that of a simple model.
+//! Sequences of operations on the rendezvous. Each answer is compared with that of a simple model.
 
 mod model;
 mod operation;
@@ -20,7 +20,7 @@ use crate::facts::Facts;
 use crate::id::Id;
 use crate::rendezvous::{Accepted, Event, Rendezvous, Ticket};
 
-/// Carries out the operations that the input says, two bytes each, and then lets everybody go.
+/// Performs the operations of the input, two bytes each, and then closes everything.
 ///
 /// # Panics
 ///
@@ -60,14 +60,14 @@ fn compare(model: &mut Model, world: &mut World, operation: &Operation) {
     assert_eq!(woken, model.woken, "the tasks: {operation:?}");
 }
 
-/// The rendezvous, and those who use it.
+/// The rendezvous and its users.
 struct World {
     rendezvous: Rendezvous<Claimer>,
     ledger: Rc<RefCell<Ledger>>,
-    /// Those of all claimers.
+    /// The states of all claimers.
     lives: Vec<Rc<Cell<Life>>>,
     tickets: Vec<Option<Ticket<Claimer>>>,
-    /// Two for each ticket, as of two tasks that poll it in turn.
+    /// Two for each ticket, for two tasks that poll it in turn.
     bells: Vec<Arc<Bell>>,
     watchers: Vec<Option<mpsc::Receiver<Event>>>,
 }
@@ -134,7 +134,7 @@ impl World {
             }
             Operation::Drain => {
                 let mut claimers = self.rendezvous.drain();
-                // The order of the backends among each other is nobody's promise.
+                // The order between backends is not specified.
                 claimers.sort_by_key(|claimer| claimer.backend);
                 Answer::Drained(claimers.iter().map(|claimer| claimer.number).collect())
             }
@@ -203,7 +203,7 @@ fn number_of(id: Id) -> usize {
 
 struct Claimer {
     number: usize,
-    /// Where it waits, if it does.
+    /// The backend for which it waits, if it does.
     backend: usize,
     life: Rc<Cell<Life>>,
     ledger: Rc<RefCell<Ledger>>,
@@ -226,10 +226,10 @@ impl Drop for Claimer {
     }
 }
 
-/// What happened to the claimers.
+/// The history of the claimers.
 #[derive(Default)]
 struct Ledger {
-    /// Who was told, and of which id.
+    /// Each claimer that was told, with the id.
     told: Vec<(usize, usize)>,
     dropped: Vec<usize>,
 }
@@ -256,5 +256,5 @@ impl Wake for Bell {
     }
 }
 
-/// More show nothing that these do not, and comparing takes its time.
+/// Longer programs find nothing that these do not, and each comparison takes time.
 const MOST_OPERATIONS: usize = 256;

@@ -1,4 +1,4 @@
-//! The records of one direction, sealed and opened without the code that is tested.
+//! Seals and opens the records of one direction, independently of the code under test.
 
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
@@ -18,12 +18,12 @@ pub(super) struct Half {
     key: LessSafeKey,
     iv: [u8; 12],
     sequence: u64,
-    /// In TLS 1.3.
+    /// The traffic secret, in TLS 1.3.
     secret: Vec<u8>,
 }
 
 impl Half {
-    /// In the place of whom rustls gave these keys to.
+    /// Takes the place of the owner of these keys.
     pub(super) fn new(
         version: Version,
         (sequence, keys): &(u64, ConnectionTrafficSecrets),
@@ -45,17 +45,17 @@ impl Half {
         }
     }
 
-    /// How many records the key has had.
+    /// The number of records that were sealed or opened with the key.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// As if `count` records had been lost.
+    /// Skips `count` records, as if they had been lost.
     pub(super) fn skip(&mut self, count: u64) {
         self.sequence += count;
     }
 
-    /// The keys that follow these (RFC 8446 §7.2).
+    /// Derives the next keys (RFC 8446 §7.2).
     pub(super) fn update(&mut self) {
         self.secret = self.expand("traffic upd", self.secret.len());
         self.key = key_of(
@@ -66,7 +66,7 @@ impl Half {
         self.sequence = 0;
     }
 
-    /// One record with `content`, which in TLS 1.3 is padded.
+    /// Seals one record with `content`. In TLS 1.3 it is padded.
     pub(super) fn seal(&mut self, kind: u8, content: &[u8], padding: usize) -> Vec<u8> {
         match self.version {
             Version::Tls12 => self.seal_inner(kind, content.to_vec()),
@@ -79,9 +79,9 @@ impl Half {
         }
     }
 
-    /// One record of the outer type `kind`, with `inner` as it is.
+    /// Seals one record of the outer type `kind`, with `inner` as its plaintext.
     pub(super) fn seal_inner(&mut self, kind: u8, mut inner: Vec<u8>) -> Vec<u8> {
-        // Any value will do that does not come twice.
+        // Any value works that is not used twice.
         let explicit = self.sequence.wrapping_mul(ODD).to_be_bytes();
         let explicit = &explicit[..self.explicit_nonce()];
         let header = header(kind, explicit.len() + inner.len() + TAG);
@@ -94,7 +94,7 @@ impl Half {
         [&header[..], explicit, &inner, tag.as_ref()].concat()
     }
 
-    /// The content type and the content of a whole record; `None` when it is forged.
+    /// Opens a whole record. Returns its content type and content, or `None` if it is forged.
     pub(super) fn open(&mut self, record: &[u8]) -> Option<(u8, Vec<u8>)> {
         let (header, body) = record.split_at(HEADER);
         let (explicit, body) = body.split_at_checked(self.explicit_nonce())?;
@@ -117,7 +117,7 @@ impl Half {
         Some((inner.pop().unwrap_or(0), inner))
     }
 
-    /// How long it is: AES-GCM in TLS 1.2 has one (RFC 5288 §3).
+    /// The length of the explicit nonce: AES-GCM in TLS 1.2 has one (RFC 5288 §3).
     fn explicit_nonce(&self) -> usize {
         match self.version {
             Version::Tls12 if self.algorithm != &CHACHA20_POLY1305 => 8,
@@ -146,12 +146,12 @@ impl Half {
                 let length = (length as u16).to_be_bytes();
                 [&self.sequence.to_be_bytes()[..], &header[..3], &length].concat()
             }
-            // The version is 0x0303, whatever the record says that it is (RFC 8446 §5.1, §5.2).
+            // The version is 0x0303, even if the record has another one (RFC 8446 §5.1, §5.2).
             Version::Tls13 => [header[0], 3, 3, header[3], header[4]].to_vec(),
         }
     }
 
-    /// HKDF-Expand-Label (RFC 8446 §7.1), which is never more than one block here.
+    /// HKDF-Expand-Label (RFC 8446 §7.1). Here, one block is always enough.
     fn expand(&self, label: &str, length: usize) -> Vec<u8> {
         let hash = match self.secret.len() {
             48 => HMAC_SHA384,
@@ -178,7 +178,7 @@ fn key_of(algorithm: &'static Algorithm, key: &[u8]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(algorithm, key).expect("a key of the algorithm"))
 }
 
-/// How long the record at the start of `bytes` is, as soon as it says so.
+/// The length of the record at the start of `bytes`, if its header is complete.
 pub(super) fn record_length(bytes: &[u8]) -> Option<usize> {
     let &[_, _, _, high, low] = bytes.first_chunk::<HEADER>()?;
     Some(HEADER + usize::from(u16::from_be_bytes([high, low])))

@@ -1,4 +1,5 @@
-//! A record stream that is run only when it was woken, and can go to another process meanwhile.
+//! The record stream under test. It runs only after it was woken, and can be exported and imported in
+//! between.
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,15 +17,15 @@ use crate::relay::{End, Exported, Heard, InactivityTimeouts, Joint, Records, Rel
 use crate::traffic::Traffic;
 
 pub(super) struct Ours {
-    /// Until it begins.
+    /// The keys, until the stream begins.
     keys: Option<Keys>,
     stream: Option<Client>,
     client: Pipe,
     backend: Pipe,
     pub traffic: Traffic,
-    /// How much is to be heard before there is a backend; nothing once it was.
+    /// How many bytes to read before there is a backend. `None` once they were read.
     pub hear: Option<usize>,
-    /// How it has, if it has.
+    /// How it ended, if it has ended.
     pub ended: Option<Ended>,
     limit: Option<u64>,
     role: Role,
@@ -37,9 +38,9 @@ type Keys = (ExtractedSecrets, Option<TrafficSecrets>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Client and backend were joined.
+    /// Client and backend were joined, and the relay ended.
     Joined(End),
-    /// There was nothing to join.
+    /// The client left without sending anything.
     Unheard,
 }
 
@@ -72,8 +73,8 @@ impl Ours {
         ours
     }
 
-    /// Begins, if it has not, with bytes that came with the end of the handshake; what it was not
-    /// handed over is given back.
+    /// Begins, if it has not begun, with bytes that arrived together with the end of the handshake.
+    /// Returns the bytes that it did not take.
     pub(super) fn begin<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Some((extracted, secrets)) = self.keys.take() else {
             return bytes;
@@ -111,7 +112,7 @@ impl Ours {
         }
     }
 
-    /// The futures are made anew each time: all that matters is in the stream.
+    /// The futures are made anew for each poll: the whole state is in the stream.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let Some(stream) = &mut self.stream else {
             return Poll::Pending;
@@ -134,7 +135,8 @@ impl Ours {
         joined.poll(cx).map(Ended::Joined)
     }
 
-    /// As a connection that outlives its process: everything goes through bytes.
+    /// Exports and imports the connection, as in a hand-over to another process: the whole state goes
+    /// through bytes.
     pub(super) fn go_elsewhere(&mut self) {
         if self.ended.is_some() {
             return;
@@ -147,7 +149,7 @@ impl Ours {
         }
     }
 
-    /// Takes leave of the client.
+    /// Closes the client's side.
     pub(super) fn close(&mut self) {
         self.begin(&[]);
         let stream = self.stream.as_mut().expect("it has begun");
@@ -180,5 +182,5 @@ impl Wake for Bell {
     }
 }
 
-/// A handshake leaves no more behind than it reads at a time, and that is less.
+/// A handshake reads at most this much at a time, so it leaves no more behind.
 const MOST_HANDED_OVER: usize = 16384;

@@ -1,4 +1,4 @@
-//! A socket in memory whose far end is the program.
+//! A socket in memory. The program controls its other end.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -11,14 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::wire::{Peer, Places, Wire, scatter};
 
-/// A task is woken only as a socket would wake it, so that what forgets to wait is left behind.
+/// Wakes a task only when a socket would. So a stream that forgets to register its waker makes no
+/// progress.
 #[derive(Clone)]
 pub(super) struct Pipe(Rc<RefCell<Socket>>);
 
 struct Socket {
     unread: VecDeque<u8>,
     ended: bool,
-    /// How much one read gives at most.
+    /// How many bytes one read returns at most.
     grain: usize,
     reader: Option<Waker>,
     written: Vec<u8>,
@@ -53,7 +54,7 @@ impl Pipe {
         wake(&mut socket.reader);
     }
 
-    /// How much it takes from now on.
+    /// Sets how many bytes it accepts from now on.
     pub(super) fn make_room(&self, room: usize) {
         let mut socket = self.0.borrow_mut();
         socket.room = room;

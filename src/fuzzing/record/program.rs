@@ -1,4 +1,4 @@
-//! What the bytes of an input say: how a connection is set up, and what happens to it.
+//! Decodes the bytes of an input: the set-up of a connection, and the operations on it.
 
 use super::half::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE};
 use super::reference::{CLIENT_HELLO, CLOSE_NOTIFY, KEY_UPDATE, WARNING};
@@ -8,22 +8,23 @@ use crate::record::Role;
 #[derive(Debug)]
 pub(super) struct Setup {
     pub suite: usize,
-    /// Whose place we have.
+    /// The role of the stream under test.
     pub role: Role,
-    /// How much a read gives at most.
+    /// How many bytes one read returns at most.
     pub grain: usize,
-    /// After so many records keys are changed.
+    /// Keys are updated after this many records.
     pub limit: Option<u64>,
-    /// How much is heard before there is a backend.
+    /// How many bytes are read before there is a backend.
     pub hear: Option<usize>,
-    /// What comes first came with the end of the handshake.
+    /// The first bytes arrive together with the end of the handshake.
     pub handed_over: bool,
     /// Every record is delivered at once.
     pub prompt: bool,
 }
 
 impl Setup {
-    /// How much is sent each way: eight full reads of a relay, or not too many of a small one.
+    /// How many bytes are sent in each direction: eight full reads of a relay, or a limited number of
+    /// small reads.
     pub(super) fn most(&self) -> usize {
         self.grain.saturating_mul(4096).min(1 << 20)
     }
@@ -31,49 +32,49 @@ impl Setup {
 
 #[derive(Clone, Debug)]
 pub(super) enum Operation {
-    /// The client seals a record.
+    /// The client sends a sealed record.
     Seal(Sealed),
-    /// The same once more, so many times.
+    /// The last operation is repeated this many times.
     Again(usize),
-    /// The client seals a handshake message, in records with at most `most` bytes of it each.
+    /// The client sends a handshake message, in records with at most `most` bytes of it each.
     Message {
         bytes: Message,
         most: usize,
     },
-    /// The client goes on with its next keys without saying so.
+    /// The client switches to its next keys without a KeyUpdate.
     Rekey,
-    /// Records that never come.
+    /// This many records are lost.
     Skip(u64),
-    /// The last record comes twice.
+    /// The last record is sent twice.
     Replay,
-    /// The client sends a record that nobody has sealed.
+    /// The client sends a record that is not sealed.
     Plain {
         kind: u8,
         length: usize,
     },
-    /// A byte that is to be delivered is changed, counted from the last one.
+    /// A byte that is not delivered yet is changed. `place` counts from the last one.
     Flip {
         place: usize,
         change: u8,
     },
-    /// The last bytes that are to be delivered are lost.
+    /// This many of the last bytes that are not delivered yet are lost.
     Cut(usize),
-    /// A byte of the last record's header is changed.
+    /// A byte in the header of the last record is changed.
     Header {
         place: usize,
         value: u8,
     },
-    /// So much of what was sent arrives.
+    /// This many of the sent bytes arrive.
     Deliver(usize),
     /// The client's stream ends.
     End,
-    /// The backend speaks, or ends.
+    /// The backend sends bytes.
     Say(usize),
     BackendEnds,
-    /// So much is taken from now on.
+    /// This much is accepted from now on.
     ClientTakes(usize),
     BackendTakes(usize),
-    /// The connection goes to another process.
+    /// The connection is exported and imported.
     Move,
 }
 
@@ -88,21 +89,21 @@ pub(super) enum Sealed {
         content: Vec<u8>,
         padding: usize,
     },
-    /// With no content type.
+    /// Only zeros: a record without a content type.
     Zeros(usize),
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Message {
-    /// With what it asks for.
+    /// With its request_update field.
     KeyUpdate(u8),
-    /// A genuine one, with one byte of it changed and its end missing.
+    /// A genuine ClientHello, with one byte changed and some bytes cut off at its end.
     Hello {
         place: usize,
         change: u8,
         cut: usize,
     },
-    /// With the length that it says it has and the one that it has.
+    /// With the length in its header, and its real length.
     Other { kind: u8, says: usize, has: usize },
 }
 
@@ -157,7 +158,7 @@ impl Program<'_> {
         (0..length).map(|_| self.byte()).collect()
     }
 
-    /// All of it, when there is none.
+    /// 0 to 63: no limit.
     fn most(&mut self) -> usize {
         match self.number() {
             0..64 => usize::MAX,
@@ -235,7 +236,7 @@ impl Iterator for Program<'_> {
 }
 
 impl Program<'_> {
-    /// A record of any kind.
+    /// A record of any type.
     fn other(&mut self) -> Sealed {
         Sealed::Other {
             kind: match self.byte() {
@@ -250,7 +251,7 @@ impl Program<'_> {
         }
     }
 
-    /// A message of the handshake's protocol: of one of three kinds.
+    /// A handshake message of one of three kinds.
     fn message(&mut self, kind: u8) -> Operation {
         let bytes = match kind {
             2 => Message::KeyUpdate([0, 1, 0, 1, 0, 1, 2, 255][self.number() % 8]),
@@ -283,8 +284,8 @@ impl Program<'_> {
     }
 }
 
-/// Those around the longest payload (2^14), the longest records (2^14 + 256 and 2^14 + 2048) less
-/// what sealing adds, and a few to pass the time.
+/// Lengths around the longest payload (2^14) and around the longest records (2^14 + 256 and 2^14 +
+/// 2048, less the overhead of sealing), and a few others.
 #[rustfmt::skip]
 const LENGTHS: [usize; 16] = [
     256, 1024, 4096, 16382, 16383, 16384, 16385, 16386, 16623, 16624, 16625, 18407, 18408, 18416,

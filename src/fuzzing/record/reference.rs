@@ -1,4 +1,5 @@
-//! What rustls makes of the peer's records, and where we mean to be stricter.
+//! The results of rustls for the peer's records, and the cases where our record layer is stricter on
+//! purpose.
 
 mod stricter;
 
@@ -12,40 +13,41 @@ use super::half::{
 };
 use crate::record::Role;
 
-/// What is to come of a connection, after so many records of its client.
+/// The expected state of a connection after the records so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Open,
-    /// The client has said `close_notify`.
+    /// The client has sent `close_notify`.
     Closed,
-    /// With an alert, if one is due.
+    /// Refused, with an alert if one has to be sent.
     Refused(Option<u8>),
-    /// rustls cannot say.
+    /// rustls cannot decide.
     Unknown,
 }
 
-/// A rustls connection in our place that gets every record alone, so that none is withheld for the fault of another.
+/// A rustls connection in the place of the stream under test. It gets each record separately, so that a
+/// bad record does not hide the good ones before it.
 pub(super) struct Reference {
     rustls: Connection,
     role: Role,
     version: Version,
     upwards: Half,
     downwards: Half,
-    /// Not a whole record yet.
+    /// The start of an incomplete record.
     received: Vec<u8>,
-    /// Not a whole handshake message yet.
+    /// The start of an incomplete handshake message.
     message: Vec<u8>,
     pub plaintext: Vec<u8>,
     pub verdict: Verdict,
-    /// How many KeyUpdates have asked for one of ours.
+    /// How many KeyUpdates have requested one from us.
     pub asked: usize,
     /// How many renegotiations were declined.
     pub declined: usize,
-    /// What came since there was data.
+    /// The records without progress since the last data.
     idle: Idle,
 }
 
-/// Records that move nothing.
+/// Records without payload.
 #[derive(Default)]
 struct Idle {
     empty: usize,
@@ -53,14 +55,14 @@ struct Idle {
     tickets: usize,
 }
 
-/// How rustls took a record.
+/// How rustls handled a record.
 #[derive(Debug)]
 enum Taken {
-    /// It may have been the last one.
+    /// It accepted the record. The connection may be closed now.
     Well(Verdict),
-    /// With the alert that it sent.
+    /// It refused the record, and sent this alert.
     Badly(Error, Option<u8>),
-    /// It has no room for it behind the handshake records that it holds.
+    /// It has no room for the record after the handshake records that it holds.
     No,
 }
 
@@ -107,9 +109,9 @@ impl Reference {
         }
     }
 
-    /// Intended: a header is judged as soon as it is there, and is what the RFCs say. rustls takes
-    /// any type in TLS 1.3, any minor version in TLS 1.2 too, and what is authentic though too long; what it
-    /// refuses here it calls `decode_error` (RFC 8446 §5, §5.2; RFC 5246 §6.2.1, §6.2.3).
+    /// Intended: we check a header as soon as it is complete, as the RFCs require. rustls accepts any
+    /// type in TLS 1.3, any minor version in TLS 1.2 too, and authentic records that are too long. If
+    /// it refuses a header here, it sends `decode_error` (RFC 8446 §5, §5.2; RFC 5246 §6.2.1, §6.2.3).
     fn refused_by_header(&self, length: usize) -> Option<u8> {
         let (kinds, longest) = match self.version {
             Version::Tls12 => (CHANGE_CIPHER_SPEC..=APPLICATION_DATA, 16384 + 2048),
@@ -126,7 +128,7 @@ impl Reference {
         }
     }
 
-    /// In TLS 1.3 the minor version is to be ignored (RFC 8446 §5.1).
+    /// In TLS 1.3, the minor version must be ignored (RFC 8446 §5.1).
     fn is_known_version(&self) -> bool {
         match (self.version, &self.received[1..3]) {
             (Version::Tls13, version) => version[0] == 3,
@@ -143,7 +145,7 @@ impl Reference {
             self.drop_tickets();
         }
         let stricter = match self.version {
-            // Of what is too long nothing else matters.
+            // A record that is too long is refused for that reason alone.
             Version::Tls13 if record.len() > HEADER + 16384 + 1 + 16 => None,
             Version::Tls13 => self
                 .stricter_without_data(opened.as_ref())
@@ -166,7 +168,8 @@ impl Reference {
                 self.follow();
                 verdict
             }
-            // Intended: we skip a ClientHello and a ticket that nobody waits for, whatever is in it.
+            // Intended: we skip a ClientHello, and a ticket that nobody waits for, without looking at
+            // its content.
             Taken::Badly(Error::InvalidMessage(_) | Error::PeerMisbehaved(_), _)
                 if is_handshake && self.skips() =>
             {
@@ -174,7 +177,7 @@ impl Reference {
             }
             Taken::Badly(_, Some(alert)) => Verdict::Refused(Some(alert)),
             Taken::Badly(Error::AlertReceived(_), None) => Verdict::Refused(None),
-            // Intended: rustls leaves without a word, we say why (RFC 8446 §5.1, §5.4).
+            // Intended: rustls closes without an alert; we send one (RFC 8446 §5.1, §5.4).
             Taken::Badly(Error::PeerMisbehaved(why), None) => {
                 assert!(is_known(&why), "{why:?}");
                 Verdict::Refused(Some(UNEXPECTED_MESSAGE))
@@ -196,7 +199,7 @@ impl Reference {
                 Err(_) => return Taken::No,
             }
             match self.rustls.process_new_packets() {
-                // It is not asked again: with an empty handshake record behind it, it would panic.
+                // rustls is not called again: it would panic if an empty handshake record followed.
                 Ok(state) if state.peer_has_closed() => taken = Taken::Well(Verdict::Closed),
                 Ok(_) => {}
                 Err(error) => taken = Taken::Badly(error, None),
@@ -205,7 +208,7 @@ impl Reference {
                 break;
             }
         }
-        // At the end there is an error, which says no more than the verdict.
+        // The error at the end says no more than the verdict.
         let _ = self.rustls.reader().read_to_end(&mut self.plaintext);
         let alert = self.said();
         match taken {
@@ -214,7 +217,7 @@ impl Reference {
         }
     }
 
-    /// The alert that rustls sends, if it is fatal.
+    /// The fatal alert that rustls sends, if there is one.
     fn said(&mut self) -> Option<u8> {
         let mut sent = Vec::new();
         while self.rustls.wants_write() {
@@ -234,7 +237,7 @@ impl Reference {
         alert
     }
 
-    /// What the messages that rustls took mean for those that follow.
+    /// Applies the effect of the messages that rustls accepted.
     fn follow(&mut self) {
         match (self.version, &self.message[..]) {
             (Version::Tls13, [KEY_UPDATE, _, _, _, request]) => {
@@ -256,7 +259,7 @@ impl Reference {
     }
 }
 
-/// Of which rustls says nothing to the peer.
+/// Errors for which rustls sends no alert.
 fn is_known(why: &PeerMisbehaved) -> bool {
     matches!(
         why,
@@ -269,13 +272,13 @@ fn is_known(why: &PeerMisbehaved) -> bool {
     )
 }
 
-/// Of empty records, and of KeyUpdates.
+/// The limit for empty records, and for KeyUpdates.
 const MOST_WITHOUT_DATA: usize = 32;
 
-/// As many are declined before the client is refused.
+/// How many renegotiations are declined before the client is refused.
 const RENEGOTIATIONS: usize = 1;
 
-/// RFC 8446 §6 and §4.
+/// Values from RFC 8446 §6 and §4.
 pub(super) const WARNING: u8 = 1;
 pub(super) const FATAL: u8 = 2;
 pub(super) const CLOSE_NOTIFY: u8 = 0;

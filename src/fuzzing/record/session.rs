@@ -1,7 +1,7 @@
-//! A handshake that is the same every time, and so are its keys.
+//! A deterministic handshake, with the same keys every time.
 //!
-//! rustls's connections cannot be copied. But when nothing in a handshake is random the same
-//! handshake can be had once more: one server goes on, the other gives its keys away.
+//! rustls's connections cannot be cloned. But if nothing in a handshake is random, the same handshake
+//! can be repeated: one connection continues, and the other one gives its keys away.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,18 +28,18 @@ use tokio_rustls::rustls::{
 use super::half::{HEADER, Half, Version};
 use crate::record::Role;
 
-/// The ends of one connection, past its handshake.
+/// The ends of one connection after its handshake.
 pub(super) struct Session {
     pub version: Version,
     pub role: Role,
-    /// Who has the other place, and sends.
+    /// The other end, which sends.
     pub peer: Connection,
     pub reference: Connection,
-    /// What the reference has too.
+    /// The keys that the reference has, too.
     pub extracted: ExtractedSecrets,
-    /// In TLS 1.3; empty otherwise.
+    /// Empty in TLS 1.2.
     pub secrets: Secrets,
-    /// A message that the peer may send after its handshake, without a record around it.
+    /// A message that the peer may send after its handshake, without a record header.
     pub message: Vec<u8>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Secrets {
 }
 
 impl Session {
-    /// One of [`SUITES`], in either place.
+    /// A session with one of [`SUITES`], in either role.
     pub(super) fn new(suite: usize, role: Role) -> Self {
         CONFIGURATIONS.with(|configurations| {
             let (version, client, server) = &configurations[suite % SUITES];
@@ -118,7 +118,7 @@ impl Session {
         }
     }
 
-    /// What the peer sends.
+    /// The cipher for the records of the peer.
     pub(super) fn upwards(&self) -> Half {
         Half::new(
             self.version,
@@ -127,7 +127,7 @@ impl Session {
         )
     }
 
-    /// What we send.
+    /// The cipher for our records.
     pub(super) fn downwards(&self) -> Half {
         Half::new(self.version, &self.extracted.tx, self.secrets.of(self.role))
     }
@@ -141,7 +141,7 @@ impl Session {
 }
 
 impl Secrets {
-    /// What the side in this place seals with.
+    /// The secret with which the side in this role seals.
     fn of(&self, role: Role) -> &[u8] {
         match role {
             Role::Server => &self.server,
@@ -150,7 +150,7 @@ impl Secrets {
     }
 }
 
-/// What a connection has to send.
+/// The bytes that a connection has to send.
 fn said(connection: &mut Connection) -> Vec<u8> {
     let mut said = Vec::new();
     while connection.wants_write() {
@@ -166,10 +166,10 @@ fn give(connection: &mut Connection, mut bytes: &[u8]) {
     }
 }
 
-/// RFC 5246 §7.4.1.1.
+/// HelloRequest (RFC 5246 §7.4.1.1).
 const HELLO_REQUEST: [u8; 4] = [0, 0, 0, 0];
 
-/// A lifetime, an age, a nonce, a ticket and no extensions (RFC 8446 §4.6.1).
+/// NewSessionTicket (RFC 8446 §4.6.1): a lifetime, an age, a nonce, a ticket and no extensions.
 const TICKET: [u8; 20] = [
     4, 0, 0, 16, 0, 0, 28, 32, 1, 2, 3, 4, 1, 0, 0, 2, 7, 7, 0, 0,
 ];
@@ -247,7 +247,7 @@ fn protocol(version: Version) -> &'static SupportedProtocolVersion {
     }
 }
 
-/// In the place of everything that would be random, or take its time.
+/// Replaces everything that would be random or slow.
 #[derive(Clone, Copy, Debug)]
 struct Fixed;
 

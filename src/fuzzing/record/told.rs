@@ -1,4 +1,4 @@
-//! What the peer is told: by whoever has its keys, and by rustls.
+//! Checks what the peer receives, with its keys and with rustls.
 
 use std::io::Read;
 
@@ -12,24 +12,24 @@ pub(super) struct Told {
     peer: Connection,
     version: Version,
     downwards: Half,
-    /// What one key may seal.
+    /// How many records one key may seal.
     limit: u64,
-    /// Not a whole record yet.
+    /// The start of an incomplete record.
     received: Vec<u8>,
-    /// How many of the backend's bytes came.
+    /// How many bytes of the backend have arrived.
     pub heard: usize,
-    /// KeyUpdates that ask for nothing.
+    /// KeyUpdates that request none in return.
     pub answers: usize,
-    /// Warnings of `no_renegotiation`.
+    /// Warning alerts `no_renegotiation`.
     pub declined: usize,
     pub end: Option<End>,
-    /// KeyUpdates since there was data.
+    /// KeyUpdates since the last data.
     updates: usize,
-    /// rustls still listens.
+    /// Whether rustls has not given up yet.
     is_patient: bool,
 }
 
-/// The last word.
+/// The last alert of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Closed,
@@ -77,7 +77,8 @@ impl Told {
         self.received.is_empty()
     }
 
-    /// So far that what is sealed at a time and a last word might be too many.
+    /// Whether the key is so far used that the next batch of records and a last alert may exceed its
+    /// limit.
     pub(super) fn is_nearly_spent(&self) -> bool {
         self.downwards.sequence().saturating_add(21) > self.limit
     }
@@ -118,10 +119,10 @@ impl Told {
             }
         };
         assert_eq!(end, self.end);
-        // At the end there is an error, which says no more.
+        // The error at the end adds nothing.
         let _ = self.peer.reader().read_to_end(&mut bytes);
         assert!(bytes == pattern(self.heard - bytes.len(), bytes.len()));
-        // Its own answers are not sent: what the client says is the program's.
+        // rustls's own answers are not sent: the program decides what the client sends.
         while self.peer.wants_write() {
             let written = self.peer.write_tls(&mut std::io::sink());
             written.expect("a sink takes all");
@@ -129,5 +130,5 @@ impl Told {
     }
 }
 
-/// rustls bears no more of them without data.
+/// rustls tolerates no more KeyUpdates without data.
 const MOST_UPDATES: usize = 32;

@@ -1,4 +1,4 @@
-//! What the client has sent and the network has not delivered.
+//! The bytes that the client has sent and the network has not delivered.
 
 use super::half::{APPLICATION_DATA, HANDSHAKE, HEADER, Half, Version, header};
 use super::program::{Message, Operation, Sealed};
@@ -9,17 +9,17 @@ pub(super) struct Wire {
     upwards: Half,
     hello: Vec<u8>,
     undelivered: Vec<u8>,
-    /// Where in `undelivered` the last record begins.
+    /// Where the last record begins in `undelivered`.
     last: usize,
     repeated: Option<Operation>,
-    /// How many bytes of data there were.
+    /// How many bytes of data were sealed.
     position: usize,
-    /// How much the client may still send.
+    /// How many bytes the client may still send.
     budget: usize,
 }
 
 impl Wire {
-    /// `hello` is one that the client could send, and it sends no more bytes than its `budget`.
+    /// `hello` is a message that the client could send. The client sends at most `budget` bytes.
     pub(super) fn new(version: Version, upwards: Half, hello: Vec<u8>, budget: usize) -> Self {
         Self {
             version,
@@ -106,7 +106,7 @@ impl Wire {
         self.send(&[&header(kind, length)[..], &vec![1; length]].concat());
     }
 
-    /// Of the byte at `place` from the end.
+    /// Changes the byte at `place`, counted from the end.
     pub(super) fn flip(&mut self, place: usize, change: u8) {
         if let Some(byte) = self.undelivered.iter_mut().rev().nth(place) {
             *byte ^= change;
@@ -135,7 +135,7 @@ impl Wire {
     }
 }
 
-/// Bytes `from` a place of a stream in which neighbours differ, and so do blocks.
+/// The bytes of a test pattern, starting at `from`. Neighbouring bytes differ, and so do blocks.
 pub(super) fn pattern(from: usize, length: usize) -> Vec<u8> {
     (from..from + length)
         .map(|place| (place ^ (place >> 8)) as u8)

@@ -1,4 +1,4 @@
-//! A connection, its client, its backend, and rustls beside it.
+//! A connection with its client and its backend, and rustls for comparison.
 
 use super::half::Version;
 use super::ours::{Ended, Ours};
@@ -21,17 +21,17 @@ pub(super) struct World {
     ours: Ours,
     client: Pipe,
     backend: Pipe,
-    /// What the backend was given.
+    /// The bytes that the backend received.
     plaintext: Vec<u8>,
-    /// How much the backend has said, of the most that it may.
+    /// How many bytes the backend has sent. `most` limits it.
     said: usize,
     client_has_ended: bool,
     backend_has_ended: bool,
     client_is_slow: bool,
     backend_is_slow: bool,
-    /// It ever was.
+    /// Whether the backend ever was slow.
     backend_was_slow: bool,
-    /// What had been asked for and answered when it was last looked at.
+    /// The numbers of requested and answered KeyUpdates at the last comparison.
     asked: usize,
     answered: usize,
 }
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// Lets happen what can, and looks at it.
+    /// Runs everything that can make progress, and checks the result.
     fn settle(&mut self) {
         self.ours.run();
         self.told.receive(&self.client.take_written());
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Everything that was sent has arrived, and what ours had to say to it.
+    /// Compares with rustls. All bytes that were sent have arrived.
     fn compare(&mut self) {
         let (theirs, verdict) = (&self.reference.plaintext, self.reference.verdict);
         if verdict == Verdict::Unknown {
@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Whatever was heard: nobody was there to be given it.
+    /// No backend existed to receive the bytes.
     fn compare_unheard(&self) {
         assert!(self.plaintext.is_empty());
         assert!(match self.reference.verdict {
@@ -218,14 +218,14 @@ impl World {
         if last.is_none() {
             assert_eq!(self.told.declined, self.reference.declined);
             let (asked, answers) = (self.reference.asked, self.told.answers);
-            // One answers for all that come while it is not sent (RFC 8446 §4.6.3).
+            // One answer is enough for all requests before it is sent (RFC 8446 §4.6.3).
             assert!(asked == self.asked || answers > self.answered);
             assert!(answers <= asked || self.is_limited);
             (self.asked, self.answered) = (asked, answers);
         }
     }
 
-    /// Lets everything arrive, and then takes leave.
+    /// Delivers everything, and then closes.
     pub(super) fn close(mut self) {
         self.client_is_slow = false;
         self.client.make_room(usize::MAX);
@@ -233,12 +233,12 @@ impl World {
         self.backend.make_room(usize::MAX);
         self.deliver(usize::MAX);
         self.settle();
-        // Then nothing more was heard.
+        // In this case, nothing more was read.
         let was_spent = self.ours.ended == Some(Ended::Joined(relay::End::KeysSpent));
         self.ours.close();
         self.told.receive(&self.client.take_written());
         assert!(self.told.is_between_records());
-        // The client may not have taken it before it was refused.
+        // The client may have been slow to accept the end before it was refused.
         let was_closed = self.backend_has_ended && self.told.end == Some(End::Closed);
         let end = match self.reference.verdict {
             Verdict::Unknown => return,

@@ -1,11 +1,11 @@
-//! The rendezvous as it would be if nothing had to be fast: lists, searched from the front.
+//! A simple, slow model of the rendezvous: lists that are searched from the front.
 
 use std::collections::VecDeque;
 
 use super::operation::{Answer, BACKENDS, Heard, Life, Operation};
 use crate::rendezvous::{Resolution, Unredeemed};
 
-/// What a ticket is withdrawn for.
+/// The reasons for which tickets are withdrawn.
 const REASONS: [Resolution; 3] = [
     Resolution::Expired,
     Resolution::Dialled,
@@ -15,14 +15,14 @@ const REASONS: [Resolution; 3] = [
 #[derive(Default)]
 pub(super) struct Model {
     ids: usize,
-    /// In the order of their announcement.
+    /// In the order of announcement.
     tickets: Vec<Ticket>,
     claimers: Vec<Life>,
-    /// Claimers that wait, and for which backend, in the order in which they came.
+    /// The waiting claimers and their backends, in the order of arrival.
     queue: Vec<(usize, usize)>,
     watchers: Vec<Watcher>,
     drained: bool,
-    /// Every claimer that was told, and of which id.
+    /// Every claimer that was told, with the id.
     pub told: Vec<(usize, usize)>,
     /// How often each of the two tasks of each ticket was woken.
     pub woken: Vec<usize>,
@@ -48,13 +48,13 @@ struct Watcher {
     backend: usize,
     capacity: usize,
     unread: VecDeque<Heard>,
-    /// Whether it is told what happens from now on.
+    /// Whether it gets further events.
     open: bool,
     held: bool,
 }
 
 impl Model {
-    /// What two bytes say, or nothing when there is nobody whom it could be about.
+    /// Decodes two bytes. `None` if the operation would have no subject.
     pub(super) fn decode(&self, kind: u8, detail: u8) -> Option<Operation> {
         let detail = usize::from(detail);
         let (low, high) = (detail % 2, detail / 2);
@@ -101,7 +101,7 @@ impl Model {
                 watcher: watcher(high)?,
                 most: 1 + low,
             },
-            // A drain makes the rest dull, so it is rare.
+            // After a drain little can happen, so it is rare.
             _ if detail == 255 => Operation::Drain,
             _ => Operation::Leave {
                 watcher: watcher(detail)?,
@@ -109,7 +109,7 @@ impl Model {
         })
     }
 
-    /// What ends everything.
+    /// The operations that end everything.
     pub(super) fn closing(&self) -> Vec<Operation> {
         let tickets = (0..self.tickets.len()).filter(|ticket| self.tickets[*ticket].held);
         let watchers = (0..self.watchers.len()).filter(|watcher| self.watchers[*watcher].held);
@@ -182,13 +182,13 @@ impl Model {
         }
     }
 
-    /// How many offers wait, or were claimed and not yet redeemed.
+    /// The number of offers that wait, or that were claimed and not redeemed yet.
     pub(super) fn len(&self) -> usize {
         let is_there = |ticket: &&Ticket| !matches!(ticket.state, State::Over(_));
         self.tickets.iter().filter(is_there).count()
     }
 
-    /// The claimers that the rendezvous does not have any more.
+    /// The claimers that the rendezvous no longer holds.
     pub(super) fn ended(&self) -> Vec<usize> {
         let is_held = |claimer: usize| {
             let claimed = State::Claimed(claimer);
@@ -224,7 +224,7 @@ impl Model {
         Answer::Done
     }
 
-    /// The first of the queue has it; who is found dead is dropped.
+    /// The first living claimer of the queue gets the offer. Dead ones before it are dropped.
     fn offer(&mut self, ticket: usize) {
         let backend = self.tickets[ticket].backend;
         while let Some(first) = self.queue.iter().position(|(for_, _)| *for_ == backend) {
@@ -301,7 +301,7 @@ impl Model {
         self.claimers.len() - 1
     }
 
-    /// The tickets that wait, oldest first.
+    /// The waiting tickets of a backend, oldest first.
     fn waiting(&self, backend: usize) -> Vec<usize> {
         let waits = |ticket: &Ticket| ticket.backend == backend && ticket.state == State::Waiting;
         let tickets = 0..self.tickets.len();

@@ -1,10 +1,10 @@
-//! What can be done with a rendezvous, and what comes of it.
+//! The operations on a rendezvous, and their results.
 
 use crate::rendezvous::{Resolution, Unredeemed};
 
 pub(super) const BACKENDS: [&str; 2] = ["a", "b"];
 
-/// One step. Whom it is about is a number: tickets, ids, claimers and watchers are counted from 0.
+/// One operation. Tickets, ids, claimers and watchers are numbered from 0.
 #[derive(Debug)]
 pub(super) enum Operation {
     Announce { backend: usize, id: usize },
@@ -27,7 +27,7 @@ pub(super) enum Life {
     Dead,
 }
 
-/// What an operation comes to; the numbers are those of claimers.
+/// The result of an operation. The numbers are those of claimers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
@@ -39,14 +39,14 @@ pub(super) enum Answer {
     Redeemed(usize),
     Unredeemed(Unredeemed),
     Withdrawn(Option<usize>),
-    /// The ids of what waits.
+    /// The ids of the waiting offers.
     Waiting(Vec<usize>),
     Heard(Vec<Heard>),
     /// By backend, and in their order.
     Drained(Vec<usize>),
 }
 
-/// What a watcher gets; the numbers are those of ids.
+/// An event of a watcher. The numbers are those of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Offer(usize),

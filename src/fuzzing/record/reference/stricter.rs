@@ -1,4 +1,4 @@
-//! Where we are stricter than rustls, or say it in other words.
+//! The cases where our record layer is stricter than rustls, or sends another alert.
 
 use super::super::half::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Version};
 use super::{
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::record::Role;
 
-/// A record that we refuse by intention, with this alert, and what rustls is known to make of it.
+/// A record that we refuse on purpose, with our alert, and the known behaviour of rustls.
 pub(super) struct Stricter {
     pub ours: Option<u8>,
     pub rustls: Rustls,
@@ -16,9 +16,9 @@ pub(super) struct Stricter {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rustls {
-    /// It takes the record, or waits for more of the message.
+    /// It accepts the record, or waits for more of the message.
     MayTakeIt,
-    /// It says something else.
+    /// It refuses the record with another alert.
     RefusesToo,
 }
 
@@ -35,8 +35,9 @@ impl Stricter {
 }
 
 impl Reference {
-    /// Only data makes up for what comes without any. For rustls an empty record of data does for
-    /// KeyUpdates, and any other record for empty ones: by turns it takes both for ever.
+    /// Only data resets our counters. In rustls, an empty data record resets the counter of KeyUpdates,
+    /// and any other record resets the counter of empty ones: it accepts an endless alternation of
+    /// both.
     pub(super) fn stricter_without_data(
         &mut self,
         opened: Option<&(u8, Vec<u8>)>,
@@ -67,30 +68,32 @@ impl Reference {
         begun: bool,
     ) -> Option<Stricter> {
         match opened.map(|(kind, content)| (*kind, &content[..]))? {
-            // An empty message; rustls takes it for an empty record (RFC 8446 §5.4).
+            // An empty message. rustls treats it as an empty record (RFC 8446 §5.4).
             (HANDSHAKE, []) if !begun => Stricter::than_rustls(UNEXPECTED_MESSAGE),
-            // It was whole, and so were those before it.
+            // The message was complete, and so were those before it.
             (HANDSHAKE, _) if self.message.is_empty() => None,
             (HANDSHAKE, _) if self.has_ticket() => match self.message[..] {
                 [_, high, _, _, ..] if high > 0 => Stricter::than_rustls(DECODE_ERROR),
                 _ => None,
             },
-            // Of a message its first bytes say whether it can be one that a client may send; rustls
-            // waits for the rest.
+            // The first bytes of a message show whether a client may send it. rustls waits for the
+            // rest.
             (HANDSHAKE, _) => match self.message[..] {
                 [kind, ..] if kind != KEY_UPDATE => Stricter::than_rustls(UNEXPECTED_MESSAGE),
                 [_, a, b, c, ..] if [a, b, c] != [0, 0, 1] => Stricter::than_rustls(DECODE_ERROR),
-                // Nothing may follow it with its keys (RFC 8446 §5.1); rustls looks at what does.
+                // No message may follow it with the same keys (RFC 8446 §5.1). rustls looks at the
+                // message that follows.
                 [_, _, _, _, _, _, ..] => Stricter::in_other_words(Some(UNEXPECTED_MESSAGE)),
                 _ => None,
             },
-            // All alerts but two are errors whatever their level, and end it all (RFC 8446 §6).
+            // All alerts except two are errors, whatever their level, and end the connection (RFC 8446
+            // §6).
             (ALERT, &[WARNING, description])
                 if !begun && ![CLOSE_NOTIFY, USER_CANCELED].contains(&description) =>
             {
                 Stricter::in_other_words(None)
             }
-            // An unexpected type is an unexpected message (RFC 8446 §5); zero is none.
+            // An unexpected type is an unexpected message (RFC 8446 §5). Zero is no valid type.
             (kind, _) if !(CHANGE_CIPHER_SPEC..=APPLICATION_DATA).contains(&kind) => {
                 Stricter::in_other_words(Some(UNEXPECTED_MESSAGE))
             }
@@ -105,8 +108,8 @@ impl Reference {
     ) -> Option<Stricter> {
         let length = record.len() - HEADER;
         match opened {
-            // rustls takes these for plaintext, which they cannot be, and the last for too long,
-            // which it is not.
+            // rustls treats these records as plaintext, although they cannot be, and the last one as
+            // too long, although it is not.
             _ if record[0] == CHANGE_CIPHER_SPEC
                 || (length == 0 && record[0] != APPLICATION_DATA)
                 || length == 16384 + 2048 =>
@@ -136,14 +139,14 @@ impl Reference {
             rest = body[3..].get(length as usize..)?;
             asked += 1;
             if asked > RENEGOTIATIONS {
-                // Before anything that may be wrong with it, or follows it.
+                // Refused before it is checked any further.
                 return Stricter::in_other_words(Some(UNEXPECTED_MESSAGE));
             }
         }
         None
     }
 
-    /// What asks for a new handshake.
+    /// The type of the message that requests a new handshake.
     fn renegotiation(&self) -> u8 {
         match self.role {
             Role::Server => CLIENT_HELLO,
@@ -155,7 +158,7 @@ impl Reference {
         self.version == Version::Tls12 || self.role == Role::Client
     }
 
-    /// A ticket has begun, which we skip and rustls reads.
+    /// Whether a ticket has begun. We skip tickets; rustls reads them.
     fn has_ticket(&self) -> bool {
         let is_allowed = self.role == Role::Client && self.version == Version::Tls13;
         is_allowed && self.message.first() == Some(&NEW_SESSION_TICKET)
