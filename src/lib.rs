@@ -1,5 +1,4 @@
-//! Terminates TLS at the door and hands each connection, as a plain socket, to whoever is to
-//! serve it.
+//! Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
 //!
 //! ```text
 //! client ══ TLS ══► Vestibule ── waits under its UUID ──► dialled backend (unix:, tcp:)
@@ -7,11 +6,11 @@
 //!                                                         handler in this process
 //! ```
 //!
-//! [`Proxy`] is the whole of it: built from a [`Config`], bound, started, drained. Its
-//! [`Backend`] accepts [`Connection`]s in this process. [`Rendezvous`] is the hand-over alone,
-//! for programs that terminate TLS themselves.
+//! [`Proxy`] is the complete proxy: build it from a [`Config`], bind it, start it, drain it. Its
+//! [`Backend`] accepts [`Connection`]s in this process. [`Supervisor`] adds reloads. [`Rendezvous`] is
+//! the hand-over alone, for programs that terminate TLS themselves.
 
-// Words: what everything else talks about.
+// Words: the types that everything else uses.
 mod address;
 mod atomic_watch;
 mod deadline;
@@ -25,10 +24,10 @@ mod residue;
 mod traffic;
 mod wire;
 
-// Codecs: what several mechanisms speak, without IO.
+// Codecs: formats that several mechanisms use, without IO.
 mod record;
 
-// Mechanisms: each knows the words and codecs, and nothing of the others.
+// Mechanisms: each uses the words and codecs, and no other mechanism.
 mod drain;
 mod limits;
 mod proxy_protocol;
@@ -41,7 +40,7 @@ mod tls;
 // Observers.
 mod ledger;
 
-// Flow: the life of a connection.
+// Flow: a connection from accept to its end.
 mod active_config;
 mod backend;
 mod client;
@@ -50,7 +49,7 @@ mod listener;
 mod proxy_state;
 mod worker;
 
-// Control: what puts the flow together and steers it.
+// Control: builds the flow and steers it.
 mod config;
 mod gate;
 mod handler;
@@ -58,18 +57,18 @@ mod proxy;
 mod supervisor;
 mod watch;
 
-// What fuzz/ runs.
+// The fuzz targets in fuzz/ run this.
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
-// For the command line, which has a filter from its environment, and errors to print, too.
+// For the command line: it also reads a log filter from its environment, and prints errors.
 #[doc(hidden)]
 pub mod log_filter;
 #[doc(hidden)]
 pub mod printable;
 
-// What benches/ measure.
+// The benchmarks in benches/ measure this.
 #[doc(hidden)]
 #[cfg(feature = "_bench")]
 pub mod bench;

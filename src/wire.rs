@@ -1,4 +1,4 @@
-//! A peer's stream and the socket under it, as far as TLS and the relay care.
+//! The stream of a peer and the socket under it, as TLS and the relay use them.
 
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A peer of a relay. What is asked here is asked of the socket under its stream; the defaults are those
-/// of a stream that has none.
+/// A peer of a relay. The methods ask the socket under the stream. The defaults are for streams without
+/// a socket.
 pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
     /// Whether the connection is known to have failed, without reading from it.
     fn has_failed(&self) -> bool {
         false
     }
 
-    /// What was sent and has not arrived. `None` where a close destroys nothing that was sent.
+    /// What was sent and not yet acknowledged. `None` if a close destroys no bytes that were sent.
     fn transmission(&mut self) -> Option<Transmission> {
         None
     }
 
-    /// Reads into one place after the other in a single step: how many bytes, and 0 is the end. A stream that
-    /// cannot do it fills the first place alone.
+    /// Reads into the places, one after the other, in a single call. Returns the number of bytes; 0 is
+    /// the end of the stream. The default fills only the first place.
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -30,15 +30,15 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         poll_read_first(self, cx, places)
     }
 
-    /// Reads and drops what the socket still says after the end of the stream; ready when the socket
-    /// has ended as well.
+    /// Reads and drops what the socket still delivers after the end of the stream. Ready when the
+    /// socket has ended as well.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())
     }
 }
 
-/// Fills the first place alone.
+/// Fills only the first place.
 pub(crate) fn poll_read_first<S: AsyncRead + Unpin + ?Sized>(
     stream: &mut S,
     cx: &mut Context<'_>,
@@ -51,20 +51,20 @@ pub(crate) fn poll_read_first<S: AsyncRead + Unpin + ?Sized>(
 
 /// Where one read puts its bytes: places of the same length in a buffer, with gaps between them.
 ///
-/// Most reads find a socket without bytes: the list for the system is made when there are some.
+/// Most attempts to read find no bytes in the socket, so the list for readv(2) is made only when there are some.
 #[derive(Debug)]
 pub(crate) struct Places<'a> {
-    /// No longer than the places and their gaps.
+    /// Exactly as long as the places and their gaps.
     buffer: &'a mut [u8],
     /// Bytes before each place.
     before: usize,
     length: usize,
-    /// Before one place and the next one begins.
+    /// Bytes from the start of one place to the start of the next.
     stride: usize,
 }
 
 impl<'a> Places<'a> {
-    /// As many places of `length` bytes as fit, [`MOST_PLACES`] at most, each with so many bytes before and
+    /// As many places of `length` bytes as fit, at most [`MOST_PLACES`], each with this many bytes before and
     /// after it.
     pub(crate) fn new(buffer: &'a mut [u8], before: usize, length: usize, after: usize) -> Self {
         let stride = before + length + after;
@@ -82,7 +82,7 @@ impl<'a> Places<'a> {
         &mut self.buffer[self.before..][..self.length]
     }
 
-    /// How many bytes there is room for.
+    /// The bytes that all places together can take.
     pub(crate) fn room(&self) -> usize {
         self.buffer.len() / self.stride * self.length
     }
@@ -97,29 +97,29 @@ impl<'a> Places<'a> {
     }
 }
 
-/// How many records are filled in one read.
+/// The number of records that one read can fill.
 pub(crate) const MOST_PLACES: usize = 8;
 
-/// How far a socket is with what it was given to send.
+/// The state of the bytes that a socket was given to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transmission {
-    /// Some of it, or the end, is not acknowledged.
+    /// Some bytes, or the end, are not acknowledged.
     pub is_unacknowledged: bool,
-    /// How many bytes are.
+    /// The number of acknowledged bytes.
     pub acknowledged: u64,
-    /// The peer owes an answer: to bytes, or to the question whether it has room for some.
+    /// The peer owes an acknowledgement: of bytes, or of a window probe.
     pub is_due: bool,
-    /// Since the peer acknowledged something.
+    /// Time since the last acknowledgement.
     pub silent_for: Duration,
 }
 
-/// What TLS asks of the stream under it.
+/// What TLS needs from the stream under it.
 pub(crate) trait Wire: Peer {
-    /// Whether a peer that is gone had read all that it was sent.
+    /// Whether a peer that has left had read everything that was sent to it.
     fn was_read_out(&self) -> bool;
 
-    /// Writes bytes that may wait for those that follow, or for the end, to go in one segment with
-    /// them; a fifth of a second at most.
+    /// Writes bytes that may wait for those that follow, or for the end, to leave in one segment with
+    /// them. They wait for 200 ms at most.
     fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(cx, bytes)
     }
@@ -134,7 +134,7 @@ impl Wire for tokio::io::DuplexStream {
     }
 }
 
-/// Fills one place after the other, for streams that are not the system's.
+/// Copies bytes into the places, one after the other, for streams that are not sockets.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn scatter(mut bytes: &[u8], mut places: Places<'_>) {
     for mut place in places.all() {
