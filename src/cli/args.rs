@@ -237,12 +237,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn claps_definition_is_valid() {
         Args::command().debug_assert();
     }
 
     #[test]
-    fn the_short_form_needs_its_four_parts() {
+    fn the_flags_of_a_sidecar_require_each_other() {
         let parse = |line: &str| Args::try_parse_from(line.split(' '));
         assert!(parse("vestibule run --listen :0").is_err());
         assert!(parse("vestibule run --listen a:1 --cert c --key k").is_err());

@@ -11,18 +11,18 @@ use super::args::CheckArgs;
 use super::{Exit, Failure};
 
 pub(super) fn check(args: &CheckArgs) -> Result<Exit, Failure> {
-    let (report, exit) = match Config::from_file(&args.config) {
+    let (text, exit) = match Config::from_file(&args.config) {
         Ok(config) => match [config.expired(), config.unready()].concat() {
-            problems if problems.is_empty() => (well(args, &config)?, Exit::Clean),
+            problems if problems.is_empty() => (report(args, &config)?, Exit::Clean),
             problems => (lines(args, "", &problems), Exit::Usage),
         },
         Err(problems) => (format!("{problems}\n"), Exit::Usage),
     };
-    write!(stdout(), "{report}").context("cannot write to stdout")?;
+    write!(stdout(), "{text}").context("cannot write to stdout")?;
     Ok(exit)
 }
 
-fn well(args: &CheckArgs, config: &Config) -> Result<String, Failure> {
+fn report(args: &CheckArgs, config: &Config) -> Result<String, Failure> {
     let warnings = lines(args, "warning: ", config.warnings());
     if !args.explain {
         let file = args.config.display();

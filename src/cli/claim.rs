@@ -65,10 +65,10 @@ pub(super) fn claim(args: &ClaimArgs) -> Result<Exit, Failure> {
 
 /// Serves connections. Returns when it has to give up.
 async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> Failure {
-    let places = Arc::new(Semaphore::new(args.max.get()));
+    let permits = Arc::new(Semaphore::new(args.max.get()));
     let mut pause = SHORTEST_PAUSE;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return anyhow!("the semaphore was closed").into();
         };
         match accept(args).await {
@@ -81,11 +81,11 @@ async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> F
                             format!("{:?} of connection {}", args.command[0], short_id(&facts));
                         running.spawn(async move {
                             report(&what, ended.await.ok());
-                            drop(place);
+                            drop(permit);
                         });
                     }
                     // This connection is lost. The next one may succeed.
-                    Err(error) if is_for_now(&error) => {
+                    Err(error) if is_temporary(&error) => {
                         stderr::say(&format_args!(
                             "vestibule: cannot run {:?}: {error}; trying again",
                             args.command[0]
@@ -100,7 +100,7 @@ async fn work(args: &ClaimArgs, running: &TaskTracker, children: &Children) -> F
                 }
             }
             Err(NotAccepted::Final(failure)) => return failure,
-            Err(NotAccepted::ForNow(reason)) => {
+            Err(NotAccepted::Temporary(reason)) => {
                 if pause == SHORTEST_PAUSE {
                     stderr::say(&format_args!("vestibule: {reason}; trying again"));
                 }
@@ -144,7 +144,7 @@ fn ensure_runnable(command: &OsStr) -> Result<(), Failure> {
 }
 
 /// Whether the process could not be started only because resources are short at the moment.
-fn is_for_now(error: &io::Error) -> bool {
+fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{OutOfMemory, ResourceBusy, WouldBlock};
     const EMFILE: i32 = 24;
     matches!(error.kind(), OutOfMemory | ResourceBusy | WouldBlock)
@@ -154,23 +154,23 @@ fn is_for_now(error: &io::Error) -> bool {
 /// Why there is no connection.
 enum NotAccepted {
     /// The gate is away, full or draining. Try again later.
-    ForNow(String),
+    Temporary(String),
     Final(Failure),
 }
 
 /// Waits at the gate for a connection.
 async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted> {
     let gate = args.gate.display();
-    let mut stream = connect(&args.gate)
-        .await
-        .map_err(|error| NotAccepted::ForNow(format!("cannot reach the gate {gate}: {error}")))?;
+    let mut stream = connect(&args.gate).await.map_err(|error| {
+        NotAccepted::Temporary(format!("cannot reach the gate {gate}: {error}"))
+    })?;
     let request = format!("ACCEPT {}\n", args.backend);
     // The gate may have refused and closed already. Then the write fails, and the answer can still be
     // read.
     let _ = stream.write_all(request.as_bytes()).await;
     let answer = answer(&stream).await;
     let answer = answer.map_err(|error| {
-        NotAccepted::ForNow(format!(
+        NotAccepted::Temporary(format!(
             "the connection to the gate {gate} \
          failed: {error}"
         ))
@@ -184,9 +184,9 @@ async fn accept(args: &ClaimArgs) -> Result<(StdUnixStream, Value), NotAccepted>
                 (Err(error), _) | (_, Err(error)) => Err(NotAccepted::Final(error.into())),
             }
         }
-        Some(("NO", reason @ ("busy" | "draining"))) => {
-            Err(NotAccepted::ForNow(format!("the gate {gate} is {reason}")))
-        }
+        Some(("NO", reason @ ("busy" | "draining"))) => Err(NotAccepted::Temporary(format!(
+            "the gate {gate} is {reason}"
+        ))),
         _ => {
             let why = match answer.as_str() {
                 "NO unknown" => "no backend has this name; choose one with `to = \"gate\"`".into(),
@@ -215,7 +215,7 @@ async fn connect(gate: &Path) -> io::Result<UnixStream> {
             connected => return connected,
         }
         let gate = gate.to_owned();
-        match spawn_blocking(move || queue(&gate)).await? {
+        match spawn_blocking(move || connect_blocking(&gate)).await? {
             // Blocks for `CONNECT_TIMEOUT` at most: the exit of this worker waits for the blocking
             // call.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -224,10 +224,10 @@ async fn connect(gate: &Path) -> io::Result<UnixStream> {
     }
 }
 
-fn queue(gate: &Path) -> io::Result<StdUnixStream> {
+fn connect_blocking(gate: &Path) -> io::Result<StdUnixStream> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A Unix connect blocks as long as a write may (unix(7)).
-    socket.set_write_timeout(Some(IN_THE_QUEUE))?;
+    socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
     socket.connect(&SockAddr::unix(gate)?)?;
     socket.set_write_timeout(None)?;
     socket.set_nonblocking(true)?;
@@ -280,7 +280,7 @@ fn spawn(args: &ClaimArgs, stream: StdUnixStream, facts: &Value) -> io::Result<C
         .spawn()
 }
 
-const IN_THE_QUEUE: Duration = Duration::from_millis(100);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(100);
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Directive;
 use vestibule::{LogFormat, log_filter};
 
-use super::stderr::{self, ABOUT_THE_LOG, PANIC, START, Stderr};
+use super::stderr::{self, LOG_HEALTH, PANIC, START, Stderr};
 
 /// Sets logging up for the rest of the process. RUST_LOG wins over the configuration.
 pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
@@ -18,7 +18,7 @@ pub(super) fn set_up(filter: Option<&str>, format: LogFormat) -> Result<()> {
     };
     let filter = filter
         .add_directive(directive(START, "info")?)
-        .add_directive(directive(ABOUT_THE_LOG, "warn")?)
+        .add_directive(directive(LOG_HEALTH, "warn")?)
         .add_directive(directive(PANIC, "error")?);
     stderr::start().context("cannot start the thread that writes the log")?;
     let subscriber = tracing_subscriber::fmt()

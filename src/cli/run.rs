@@ -20,7 +20,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         (None, Some(listen)) => {
             let to = args.to.clone();
             if args.cert.is_none() && !to.iter().any(|to| to.starts_with("tls:")) {
-                return Err(Failure::usage(anyhow::anyhow!(IN_THE_CLEAR)));
+                return Err(Failure::usage(anyhow::anyhow!(NEEDS_CERTIFICATE)));
             }
             ConfigSource::sidecar(Sidecar {
                 listen: listen.clone(),
@@ -91,5 +91,5 @@ pub(super) fn control<T>(work: impl Future<Output = Result<T, Failure>>) -> Resu
 
 const NOTHING_TO_RUN: &str = "run needs -c FILE, or --listen, --cert, --key and --to";
 
-const IN_THE_CLEAR: &str = "--listen needs --cert and --key; clients may connect without TLS only \
+const NEEDS_CERTIFICATE: &str = "--listen needs --cert and --key; clients may connect without TLS only \
  with `--to tls:HOST:PORT`";

@@ -29,7 +29,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use self::queue::{Queue, Room};
 
 /// Targets of the count of lost lines, and of panics. No filter hides them.
-pub(super) const ABOUT_THE_LOG: &str = "vestibule::log";
+pub(super) const LOG_HEALTH: &str = "vestibule::log";
 pub(super) const PANIC: &str = "vestibule::panic";
 /// Target of start-up lines, and of the reason why the process ends. They are never dropped, since
 /// scripts read them.
@@ -91,7 +91,7 @@ impl<'a> MakeWriter<'a> for Stderr {
 
     fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Line {
         Line(match metadata.target() {
-            START | ABOUT_THE_LOG => Room::Needed,
+            START | LOG_HEALTH => Room::Needed,
             _ => Room::Bounded,
         })
     }
@@ -116,7 +116,7 @@ impl Write for Line {
 fn report(dropped: u64) {
     STANDS_FOR.set(dropped);
     if has_log() {
-        warn!(target: ABOUT_THE_LOG, dropped, "log lines were dropped: stderr was not read in time");
+        warn!(target: LOG_HEALTH, dropped, "log lines were dropped: stderr was not read in time");
     } else {
         let text =
             format!("vestibule: {dropped} lines were dropped: stderr was not read in time\n");
@@ -140,7 +140,7 @@ fn say_panic(panic: &PanicHookInfo<'_>) {
             "vestibule: panicked at {location}: {message}"
         ));
     }
-    QUEUE.flush(PATIENCE_OF_A_PANIC, PATIENCE_OF_A_PANIC);
+    QUEUE.flush(PANIC_PATIENCE, PANIC_PATIENCE);
 }
 
 /// Writes all bytes, however long that takes, also if another process made stderr non-blocking.
@@ -186,4 +186,4 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long an exit waits for a slow reader.
 const LONGEST_FLUSH: Duration = Duration::from_secs(3);
 /// Short, because the connections of the worker that panicked wait meanwhile.
-const PATIENCE_OF_A_PANIC: Duration = Duration::from_millis(100);
+const PANIC_PATIENCE: Duration = Duration::from_millis(100);

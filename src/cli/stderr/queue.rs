@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_dropped_and_the_number_stands_where_the_gap_is() {
+    fn lines_without_room_are_dropped_and_counted_at_the_gap() {
         let queue = Queue::new();
         let line = "x".repeat(1023);
         for _ in 0..MOST / 1024 + 7 {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_never_dropped() {
+    fn needed_lines_are_never_dropped() {
         let queue = Queue::new();
         let line = "x".repeat(MOST);
         queue.push(line.as_bytes(), Room::Needed, 1);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn when_nobody_reads_little_is_kept() {
+    fn little_is_kept_while_nobody_reads() {
         let queue = Queue::new();
         say(&queue, "first");
         drop(queue.next());
