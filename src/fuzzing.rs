@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seeds_of_record_hold_in_the_other_place_too() {
+    fn the_seeds_of_record_hold_in_the_other_role_too() {
         replay("record", |data| {
             let mut data = data.to_vec();
             if let Some(manner) = data.get_mut(1) {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_cut_where_its_lengths_say() {
+    fn an_input_is_split_at_its_lengths() {
         for (input, pieces) in [
             (&b""[..], &[][..]),
             (b"\0whole", &[&b"whole"[..]]),

@@ -28,12 +28,12 @@ use crate::tls::{AcceptorSettings, Alpn, Engine, HandshakeError, Hello, TlsAccep
 ///
 /// The listener does not keep a promise, or the engines disagree.
 pub fn front(data: &[u8]) {
-    let (&manner, rest) = data.split_first().unwrap_or((&0, &[]));
+    let (&behaviour, rest) = data.split_first().unwrap_or((&0, &[]));
     let [record, stream] = [&RECORD, &STREAM].map(|acceptor| {
         let acceptor = acceptor.with(TlsAcceptor::clone);
-        RUNTIME.with(|runtime| runtime.block_on(meet(acceptor, manner, rest)))
+        RUNTIME.with(|runtime| runtime.block_on(perform(acceptor, behaviour, rest)))
     });
-    if manner & GENUINE != 0 && !rest.is_empty() {
+    if behaviour & GENUINE != 0 && !rest.is_empty() {
         // If a changed length makes random bytes part of a field, the details depend on chance.
         assert_eq!(record.ended.is_ok(), stream.ended.is_ok());
     } else {
@@ -42,7 +42,7 @@ pub fn front(data: &[u8]) {
 }
 
 /// The results that must not depend on the engine.
-struct Met {
+struct HandshakeResult {
     /// The result of the handshake at the listener.
     ended: Result<TlsFacts, HandshakeError<(), ()>>,
     /// The error of a genuine client.
@@ -51,7 +51,7 @@ struct Met {
     answer: Vec<(u8, Option<[u8; 2]>)>,
 }
 
-fn agree(record: &Met, stream: &Met) {
+fn agree(record: &HandshakeResult, stream: &HandshakeResult) {
     use HandshakeError::{Failed, Gone, TimedOut};
     if let (Err(Failed(..)), Err(Gone | TimedOut)) = (&record.ended, &stream.ended) {
         // The stream engine processes data that arrives with a ClientHello only together with the data
@@ -59,7 +59,7 @@ fn agree(record: &Met, stream: &Met) {
         assert!(record.answer.starts_with(&stream.answer));
         return;
     }
-    let ended = |met: &Met| format!("{:?}", met.ended);
+    let ended = |result: &HandshakeResult| format!("{:?}", result.ended);
     assert_eq!(ended(record), ended(stream));
     assert_eq!(record.answer, stream.answer);
     assert_eq!(record.failure, stream.failure);
@@ -76,8 +76,8 @@ const GENUINE: u8 = 8;
 /// The genuine client supports TLS 1.2 at most.
 const OLD: u8 = 16;
 
-async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
-    let is = |bit| manner & bit != 0;
+async fn perform(acceptor: TlsAcceptor, behaviour: u8, rest: &[u8]) -> HandshakeResult {
+    let is = |bit| behaviour & bit != 0;
     let (ours, theirs) = duplex(PIPE);
     let (mut from_us, to_us) = split(theirs);
     let server = async {
@@ -96,24 +96,24 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
     };
     let client = async {
         if is(GENUINE) {
-            return converse(manner, rest, from_us, to_us).await;
+            return converse(behaviour, rest, from_us, to_us).await;
         }
         let (pieces, mut answer) = (pieces(rest), Vec::new());
-        let (said, read) = tokio::join!(
-            send(manner, &pieces, to_us),
+        let (sent, read) = tokio::join!(
+            send(behaviour, &pieces, to_us),
             from_us.read_to_end(&mut answer)
         );
         read.expect("a pipe in memory");
-        (said, answer, None)
+        (sent, answer, None)
     };
     let meeting = async { tokio::join!(server, client) };
     // The clock moves only while all tasks wait.
-    let (ended, (said, answer, failure)) = Deadline::after(2 * BUDGET)
+    let (ended, (sent, answer, failure)) = Deadline::after(2 * BUDGET)
         .bound(meeting)
         .await
         .expect("the front keeps to its deadline");
 
-    assert!(said.bytes <= MOST_TAKEN + PIPE, "too much taken: {said:?}");
+    assert!(sent.bytes <= MOST_TAKEN + PIPE, "too much taken: {sent:?}");
     let records = records(&answer);
     match &ended {
         _ if is(GENUINE) && !is(REFUSED) && rest.is_empty() => assert!(ended.is_ok(), "{ended:?}"),
@@ -128,12 +128,12 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
         // An alert is not answered.
         Err(HandshakeError::Failed(..)) => {}
         Err(HandshakeError::TimedOut) => assert!(is(SILENT) || is(GENUINE)),
-        Err(HandshakeError::Gone) => assert!(said.closed, "it is still there"),
+        Err(HandshakeError::Gone) => assert!(sent.closed, "it is still there"),
     }
     let answer = records
         .into_iter()
         .map(|(kind, content)| (kind, content.try_into().ok().filter(|_| kind == ALERT)));
-    Met {
+    HandshakeResult {
         ended,
         failure,
         answer: answer.collect(),
@@ -142,56 +142,56 @@ async fn meet(acceptor: TlsAcceptor, manner: u8, rest: &[u8]) -> Met {
 
 /// How much the client could send before the listener stopped reading.
 #[derive(Debug, Default)]
-struct Said {
+struct Sent {
     bytes: usize,
     /// Whether it sent everything and then closed.
     closed: bool,
 }
 
-async fn send(manner: u8, pieces: &[&[u8]], mut to_us: impl AsyncWrite + Unpin) -> Said {
+async fn send(behaviour: u8, pieces: &[&[u8]], mut to_us: impl AsyncWrite + Unpin) -> Sent {
     let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let rounds = match manner & REPEATED {
+    let rounds = match behaviour & REPEATED {
         0 => 1,
         _ => (2 * MOST_TAKEN).checked_div(length).unwrap_or(0),
     };
-    let mut said = Said::default();
+    let mut sent = Sent::default();
     for piece in std::iter::repeat_n(pieces, rounds).flatten() {
         if to_us.write_all(piece).await.is_err() {
-            return said;
+            return sent;
         }
-        said.bytes += piece.len();
+        sent.bytes += piece.len();
         yield_now().await;
     }
-    said.closed = close(manner, &mut to_us).await;
-    said
+    sent.closed = close(behaviour, &mut to_us).await;
+    sent
 }
 
 /// Whether the client closes.
-async fn close(manner: u8, to_us: &mut (impl AsyncWrite + Unpin)) -> bool {
-    manner & SILENT == 0 && to_us.shutdown().await.is_ok()
+async fn close(behaviour: u8, to_us: &mut (impl AsyncWrite + Unpin)) -> bool {
+    behaviour & SILENT == 0 && to_us.shutdown().await.is_ok()
 }
 
 /// As [`send`], with a genuine client. Also returns the answer, and the client's error.
 async fn converse(
-    manner: u8,
+    behaviour: u8,
     changes: &[u8],
     mut from_us: impl AsyncRead + Unpin,
     mut to_us: impl AsyncWrite + Unpin,
-) -> (Said, Vec<u8>, Option<Error>) {
-    let mut client = client(manner);
-    let (mut said, mut answer, mut failure) = (Said::default(), Vec::new(), None);
+) -> (Sent, Vec<u8>, Option<Error>) {
+    let mut client = client(behaviour);
+    let (mut sent, mut answer, mut failure) = (Sent::default(), Vec::new(), None);
     loop {
         let mut flight = Vec::new();
         while client.wants_write() {
             client.write_tls(&mut flight).expect("a Vec takes all");
         }
-        disturb(&mut flight, said.bytes, changes);
+        disturb(&mut flight, sent.bytes, changes);
         if to_us.write_all(&flight).await.is_err() {
             break;
         }
-        said.bytes += flight.len();
+        sent.bytes += flight.len();
         if failure.is_some() {
-            said.closed = close(manner, &mut to_us).await;
+            sent.closed = close(behaviour, &mut to_us).await;
             break;
         }
         let mut chunk = [0; 4096];
@@ -204,7 +204,7 @@ async fn converse(
     }
     let read = from_us.read_to_end(&mut answer).await;
     read.expect("a pipe in memory");
-    (said, answer, failure)
+    (sent, answer, failure)
 }
 
 fn understand(client: &mut ClientConnection, mut received: &[u8]) -> Result<(), Error> {
@@ -227,8 +227,8 @@ fn disturb(flight: &mut [u8], offset: usize, changes: &[u8]) {
     }
 }
 
-fn client(manner: u8) -> ClientConnection {
-    let versions = if manner & OLD == 0 { &TLS13 } else { &TLS12 };
+fn client(behaviour: u8) -> ClientConnection {
+    let versions = if behaviour & OLD == 0 { &TLS13 } else { &TLS12 };
     let mut roots = RootCertStore::empty();
     let mut root = &include_bytes!("../../certs/ca.pem")[..];
     roots.add_parsable_certificates(rustls_pemfile::certs(&mut root).filter_map(Result::ok));

@@ -6,13 +6,13 @@
 //!            rustls's client  ◄──── Records ◄─      backend      the bytes that it sent
 //! ```
 
-mod half;
-mod ours;
+mod cipher;
+mod peer_checker;
 mod pipe;
 mod program;
 mod reference;
 mod session;
-mod told;
+mod tested;
 mod wire;
 mod world;
 

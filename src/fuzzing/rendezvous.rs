@@ -15,7 +15,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use uuid::Uuid;
 
 use self::model::Model;
-use self::operation::{Answer, BACKENDS, Heard, Life, Operation};
+use self::operation::{Answer, BACKENDS, Life, Operation, WatcherEvent};
 use crate::facts::Facts;
 use crate::id::Id;
 use crate::rendezvous::{Accepted, Event, Rendezvous, Ticket};
@@ -56,7 +56,7 @@ fn compare(model: &mut Model, world: &mut World, operation: &Operation) {
         .collect();
     assert_eq!(dropped, model.ended(), "the claimers: {operation:?}");
     assert_eq!(world.rendezvous.len(), model.len(), "{operation:?}");
-    let woken: Vec<usize> = world.bells.iter().map(|bell| bell.rung()).collect();
+    let woken: Vec<usize> = world.wakes.iter().map(|wakes| wakes.count()).collect();
     assert_eq!(woken, model.woken, "the tasks: {operation:?}");
 }
 
@@ -68,7 +68,7 @@ struct World {
     lives: Vec<Rc<Cell<Life>>>,
     tickets: Vec<Option<Ticket<Claimer>>>,
     /// Two for each ticket, for two tasks that poll it in turn.
-    bells: Vec<Arc<Bell>>,
+    wakes: Vec<Arc<WakeCounter>>,
     watchers: Vec<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -79,7 +79,7 @@ impl World {
             ledger: Rc::default(),
             lives: Vec::new(),
             tickets: Vec::new(),
-            bells: Vec::new(),
+            wakes: Vec::new(),
             watchers: Vec::new(),
         }
     }
@@ -90,7 +90,7 @@ impl World {
                 let mut facts = Facts::new(BACKENDS[backend]);
                 facts.id = id_of(id);
                 self.tickets.push(Some(self.rendezvous.announce(facts)));
-                self.bells.extend([Arc::default(), Arc::default()]);
+                self.wakes.extend([Arc::default(), Arc::default()]);
                 Answer::Done
             }
             Operation::Claim { id, life } => {
@@ -126,7 +126,7 @@ impl World {
             }
             Operation::Read { watcher, most } => {
                 let events = self.watchers[watcher].as_mut();
-                Answer::Heard(read(events.expect("it has not left"), most))
+                Answer::Events(read(events.expect("it has not left"), most))
             }
             Operation::Leave { watcher } => {
                 self.watchers[watcher] = None;
@@ -152,7 +152,7 @@ impl World {
     }
 
     fn poll(&mut self, ticket: usize, task: usize) -> Answer {
-        let waker = Waker::from(Arc::clone(&self.bells[2 * ticket + task]));
+        let waker = Waker::from(Arc::clone(&self.wakes[2 * ticket + task]));
         let ticket = self.tickets[ticket].as_mut().expect("it is held");
         match pin!(ticket.wait()).poll(&mut Context::from_waker(&waker)) {
             Poll::Pending => Answer::Pending,
@@ -177,16 +177,16 @@ impl World {
     }
 }
 
-fn read(events: &mut mpsc::Receiver<Event>, most: usize) -> Vec<Heard> {
+fn read(events: &mut mpsc::Receiver<Event>, most: usize) -> Vec<WatcherEvent> {
     let mut heard = Vec::new();
     while heard.len() < most {
         heard.push(match events.try_recv() {
-            Ok(Event::Offer(facts)) => Heard::Offer(number_of(facts.id)),
-            Ok(Event::Gone(id, why)) => Heard::Gone(number_of(id), why),
-            Err(TryRecvError::Empty) => Heard::Nothing,
-            Err(TryRecvError::Disconnected) => Heard::End,
+            Ok(Event::Offer(facts)) => WatcherEvent::Offer(number_of(facts.id)),
+            Ok(Event::Gone(id, why)) => WatcherEvent::Gone(number_of(id), why),
+            Err(TryRecvError::Empty) => WatcherEvent::Nothing,
+            Err(TryRecvError::Disconnected) => WatcherEvent::End,
         });
-        if let Some(Heard::Nothing | Heard::End) = heard.last() {
+        if let Some(WatcherEvent::Nothing | WatcherEvent::End) = heard.last() {
             break;
         }
     }
@@ -242,15 +242,15 @@ impl Ledger {
 
 /// Counts how often a task was woken.
 #[derive(Default)]
-struct Bell(AtomicUsize);
+struct WakeCounter(AtomicUsize);
 
-impl Bell {
-    fn rung(&self) -> usize {
+impl WakeCounter {
+    fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeCounter {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }

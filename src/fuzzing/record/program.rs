@@ -1,6 +1,6 @@
 //! Decodes the bytes of an input: the set-up of a connection, and the operations on it.
 
-use super::half::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE};
+use super::cipher::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE};
 use super::reference::{CLIENT_HELLO, CLOSE_NOTIFY, KEY_UPDATE, WARNING};
 use super::session::SUITES;
 use crate::record::Role;

@@ -8,8 +8,9 @@ use std::io::Read;
 use tokio_rustls::rustls::{Connection, Error, InvalidMessage, PeerMisbehaved};
 
 use self::stricter::{Rustls, Stricter};
-use super::half::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Half, Version, record_length,
+use super::cipher::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, RecordCipher, Version,
+    record_length,
 };
 use crate::record::Role;
 
@@ -31,8 +32,8 @@ pub(super) struct Reference {
     rustls: Connection,
     role: Role,
     version: Version,
-    upwards: Half,
-    downwards: Half,
+    upwards: RecordCipher,
+    downwards: RecordCipher,
     /// The start of an incomplete record.
     received: Vec<u8>,
     /// The start of an incomplete handshake message.
@@ -71,8 +72,8 @@ impl Reference {
         version: Version,
         role: Role,
         rustls: Connection,
-        upwards: Half,
-        downwards: Half,
+        upwards: RecordCipher,
+        downwards: RecordCipher,
     ) -> Self {
         Self {
             rustls,

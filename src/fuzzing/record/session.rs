@@ -25,7 +25,7 @@ use tokio_rustls::rustls::{
     SupportedCipherSuite, SupportedProtocolVersion,
 };
 
-use super::half::{HEADER, Half, Version};
+use super::cipher::{HEADER, RecordCipher, Version};
 use crate::record::Role;
 
 /// The ends of one connection after its handshake.
@@ -119,8 +119,8 @@ impl Session {
     }
 
     /// The cipher for the records of the peer.
-    pub(super) fn upwards(&self) -> Half {
-        Half::new(
+    pub(super) fn upwards(&self) -> RecordCipher {
+        RecordCipher::new(
             self.version,
             &self.extracted.rx,
             self.secrets.of(self.other()),
@@ -128,8 +128,8 @@ impl Session {
     }
 
     /// The cipher for our records.
-    pub(super) fn downwards(&self) -> Half {
-        Half::new(self.version, &self.extracted.tx, self.secrets.of(self.role))
+    pub(super) fn downwards(&self) -> RecordCipher {
+        RecordCipher::new(self.version, &self.extracted.tx, self.secrets.of(self.role))
     }
 
     fn other(&self) -> Role {

@@ -1,12 +1,12 @@
 //! The bytes that the client has sent and the network has not delivered.
 
-use super::half::{APPLICATION_DATA, HANDSHAKE, HEADER, Half, Version, header};
+use super::cipher::{APPLICATION_DATA, HANDSHAKE, HEADER, RecordCipher, Version, header};
 use super::program::{Message, Operation, Sealed};
 use super::reference::KEY_UPDATE;
 
 pub(super) struct Wire {
     version: Version,
-    upwards: Half,
+    upwards: RecordCipher,
     hello: Vec<u8>,
     undelivered: Vec<u8>,
     /// Where the last record begins in `undelivered`.
@@ -20,7 +20,12 @@ pub(super) struct Wire {
 
 impl Wire {
     /// `hello` is a message that the client could send. The client sends at most `budget` bytes.
-    pub(super) fn new(version: Version, upwards: Half, hello: Vec<u8>, budget: usize) -> Self {
+    pub(super) fn new(
+        version: Version,
+        upwards: RecordCipher,
+        hello: Vec<u8>,
+        budget: usize,
+    ) -> Self {
         Self {
             version,
             upwards,

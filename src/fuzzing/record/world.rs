@@ -1,12 +1,12 @@
 //! A connection with its client and its backend, and rustls for comparison.
 
-use super::half::Version;
-use super::ours::{Ended, Ours};
+use super::cipher::Version;
+use super::peer_checker::{End, PeerChecker};
 use super::pipe::Pipe;
 use super::program::{Operation, Setup};
 use super::reference::{Reference, Verdict};
 use super::session::Session;
-use super::told::{End, Told};
+use super::tested::{Ended, TestedStream};
 use super::wire::{Wire, pattern};
 use crate::relay;
 
@@ -17,8 +17,8 @@ pub(super) struct World {
     version: Version,
     wire: Wire,
     reference: Reference,
-    told: Told,
-    ours: Ours,
+    peer: PeerChecker,
+    ours: TestedStream,
     client: Pipe,
     backend: Pipe,
     /// The bytes that the backend received.
@@ -44,7 +44,7 @@ impl World {
         let wire = Wire::new(version, upwards(), message, setup.most());
         let (mirrored, answers, read) = (upwards(), downwards(), downwards());
         let (client, backend) = (Pipe::new(setup.grain), Pipe::new(setup.grain));
-        let ours = Ours::new(
+        let ours = TestedStream::new(
             setup,
             (client.clone(), backend.clone()),
             (session.extracted, session.secrets),
@@ -56,7 +56,7 @@ impl World {
             version,
             wire,
             reference: Reference::new(version, session.role, session.reference, mirrored, answers),
-            told: Told::new(version, session.peer, read, setup.limit),
+            peer: PeerChecker::new(version, session.peer, read, setup.limit),
             ours,
             client,
             backend,
@@ -118,7 +118,7 @@ impl World {
                 self.backend_was_slow |= self.backend_is_slow;
                 self.backend.make_room(*room);
             }
-            Operation::Move => self.ours.go_elsewhere(),
+            Operation::Move => self.ours.move_process(),
         }
     }
 
@@ -142,9 +142,9 @@ impl World {
     /// Runs everything that can make progress, and checks the result.
     fn settle(&mut self) {
         self.ours.run();
-        self.told.receive(&self.client.take_written());
+        self.peer.receive(&self.client.take_written());
         self.plaintext.extend(self.backend.take_written());
-        assert!(self.told.heard <= self.said);
+        assert!(self.peer.received_payload <= self.said);
         if self.ours.has_begun() && !self.client_is_slow && !self.backend_is_slow {
             self.compare();
         }
@@ -163,11 +163,11 @@ impl World {
         match (self.ours.ended, self.ours.hear) {
             (None, Some(enough)) => {
                 assert!(verdict == Verdict::Open && !self.client_has_ended);
-                assert!(theirs.len() < enough, "enough was heard");
+                assert!(theirs.len() < enough, "enough was read");
             }
-            (Some(Ended::Unheard), _) => self.compare_unheard(),
+            (Some(Ended::NothingRead), _) => self.compare_nothing_read(),
             (Some(Ended::Joined(relay::End::KeysSpent)), _) => {
-                assert!(self.version == Version::Tls12 && self.told.is_nearly_spent());
+                assert!(self.version == Version::Tls12 && self.peer.is_nearly_spent());
             }
             (Some(Ended::Joined(end)), _) => self.compare_joined(Some(end)),
             (None, None) => self.compare_joined(None),
@@ -175,7 +175,7 @@ impl World {
     }
 
     /// No backend existed to receive the bytes.
-    fn compare_unheard(&self) {
+    fn compare_nothing_read(&self) {
         assert!(self.plaintext.is_empty());
         assert!(match self.reference.verdict {
             Verdict::Open => self.client_has_ended,
@@ -208,16 +208,16 @@ impl World {
         let client_has_closed = self.reference.verdict == Verdict::Closed;
         assert_eq!(self.backend.is_shut(), client_has_closed);
         assert_eq!(self.client.is_shut(), self.backend_has_ended);
-        assert!(self.told.is_between_records());
-        assert_eq!(self.told.heard, self.said);
+        assert!(self.peer.is_between_records());
+        assert_eq!(self.peer.received_payload, self.said);
         let traffic = &self.ours.traffic;
         assert_eq!(traffic.from_client.get(), self.plaintext.len() as u64);
         assert_eq!(traffic.to_client.get(), self.said as u64);
         let last = self.backend_has_ended.then_some(End::Closed);
-        assert_eq!(self.told.end, last);
+        assert_eq!(self.peer.end, last);
         if last.is_none() {
-            assert_eq!(self.told.declined, self.reference.declined);
-            let (asked, answers) = (self.reference.asked, self.told.answers);
+            assert_eq!(self.peer.declined, self.reference.declined);
+            let (asked, answers) = (self.reference.asked, self.peer.answers);
             // One answer is enough for all requests before it is sent (RFC 8446 §4.6.3).
             assert!(asked == self.asked || answers > self.answered);
             assert!(answers <= asked || self.is_limited);
@@ -236,15 +236,15 @@ impl World {
         // In this case, nothing more was read.
         let was_spent = self.ours.ended == Some(Ended::Joined(relay::End::KeysSpent));
         self.ours.close();
-        self.told.receive(&self.client.take_written());
-        assert!(self.told.is_between_records());
+        self.peer.receive(&self.client.take_written());
+        assert!(self.peer.is_between_records());
         // The client may have been slow to accept the end before it was refused.
-        let was_closed = self.backend_has_ended && self.told.end == Some(End::Closed);
+        let was_closed = self.backend_has_ended && self.peer.end == Some(End::Closed);
         let end = match self.reference.verdict {
             Verdict::Unknown => return,
             Verdict::Refused(alert) if !was_closed && !was_spent => alert.map(End::Fatal),
             _ => Some(End::Closed),
         };
-        assert_eq!(self.told.end, end, "{:?}", self.reference.verdict);
+        assert_eq!(self.peer.end, end, "{:?}", self.reference.verdict);
     }
 }

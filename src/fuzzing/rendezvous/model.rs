@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::operation::{Answer, BACKENDS, Heard, Life, Operation};
+use super::operation::{Answer, BACKENDS, Life, Operation, WatcherEvent};
 use crate::rendezvous::{Resolution, Unredeemed};
 
 /// The reasons for which tickets are withdrawn.
@@ -47,7 +47,7 @@ enum State {
 struct Watcher {
     backend: usize,
     capacity: usize,
-    unread: VecDeque<Heard>,
+    unread: VecDeque<WatcherEvent>,
     /// Whether it gets further events.
     open: bool,
     held: bool,
@@ -172,7 +172,7 @@ impl Model {
                 let waiting = self.waiting(backend).into_iter();
                 Answer::Waiting(waiting.map(|ticket| self.tickets[ticket].id).collect())
             }
-            Operation::Read { watcher, most } => Answer::Heard(self.watchers[watcher].read(most)),
+            Operation::Read { watcher, most } => Answer::Events(self.watchers[watcher].read(most)),
             Operation::Leave { watcher } => {
                 self.watchers[watcher].open = false;
                 self.watchers[watcher].held = false;
@@ -218,7 +218,7 @@ impl Model {
             held: true,
         });
         if state == State::Waiting {
-            self.happen(backend, Heard::Offer(id));
+            self.happen(backend, WatcherEvent::Offer(id));
             self.offer(self.tickets.len() - 1);
         }
         Answer::Done
@@ -240,7 +240,7 @@ impl Model {
         let Ticket { id, backend, .. } = self.tickets[ticket];
         self.tickets[ticket].state = State::Claimed(claimer);
         self.told.push((claimer, id));
-        self.happen(backend, Heard::Gone(id, Resolution::Claimed));
+        self.happen(backend, WatcherEvent::Gone(id, Resolution::Claimed));
         self.wake(ticket);
         Answer::Told
     }
@@ -272,7 +272,7 @@ impl Model {
         match state {
             State::Claimed(claimer) => Some(claimer),
             _ => {
-                self.happen(backend, Heard::Gone(id, why));
+                self.happen(backend, WatcherEvent::Gone(id, why));
                 None
             }
         }
@@ -284,7 +284,7 @@ impl Model {
             for ticket in self.waiting(backend) {
                 let id = self.tickets[ticket].id;
                 self.tickets[ticket].state = State::Over(Unredeemed::Drained);
-                self.happen(backend, Heard::Gone(id, Resolution::Drained));
+                self.happen(backend, WatcherEvent::Gone(id, Resolution::Drained));
                 self.wake(ticket);
             }
         }
@@ -308,7 +308,7 @@ impl Model {
         tickets.filter(|nth| waits(&self.tickets[*nth])).collect()
     }
 
-    fn happen(&mut self, backend: usize, event: Heard) {
+    fn happen(&mut self, backend: usize, event: WatcherEvent) {
         for watcher in &mut self.watchers {
             if watcher.open && watcher.backend == backend {
                 if watcher.unread.len() < watcher.capacity {
@@ -328,13 +328,13 @@ impl Model {
 }
 
 impl Watcher {
-    fn read(&mut self, most: usize) -> Vec<Heard> {
+    fn read(&mut self, most: usize) -> Vec<WatcherEvent> {
         let mut heard = Vec::new();
         while heard.len() < most {
             match (self.unread.pop_front(), self.open) {
                 (Some(event), _) => heard.push(event),
-                (None, true) => return [heard, vec![Heard::Nothing]].concat(),
-                (None, false) => return [heard, vec![Heard::End]].concat(),
+                (None, true) => return [heard, vec![WatcherEvent::Nothing]].concat(),
+                (None, false) => return [heard, vec![WatcherEvent::End]].concat(),
             }
         }
         heard

@@ -41,14 +41,14 @@ pub(super) enum Answer {
     Withdrawn(Option<usize>),
     /// The ids of the waiting offers.
     Waiting(Vec<usize>),
-    Heard(Vec<Heard>),
+    Events(Vec<WatcherEvent>),
     /// By backend, and in their order.
     Drained(Vec<usize>),
 }
 
 /// An event of a watcher. The numbers are those of ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum WatcherEvent {
     Offer(usize),
     Gone(usize, Resolution),
     Nothing,

@@ -1,6 +1,8 @@
 //! The cases where our record layer is stricter than rustls, or sends another alert.
 
-use super::super::half::{ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Version};
+use super::super::cipher::{
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, HANDSHAKE, HEADER, Version,
+};
 use super::{
     BAD_RECORD_MAC, CLIENT_HELLO, CLOSE_NOTIFY, DECODE_ERROR, HELLO_REQUEST, Idle, KEY_UPDATE,
     MOST_WITHOUT_DATA, NEW_SESSION_TICKET, RECORD_OVERFLOW, RENEGOTIATIONS, Reference,

@@ -4,20 +4,20 @@ use std::io::Read;
 
 use tokio_rustls::rustls::{Connection, Error};
 
-use super::half::{ALERT, APPLICATION_DATA, HANDSHAKE, Half, Version, record_length};
+use super::cipher::{ALERT, APPLICATION_DATA, HANDSHAKE, RecordCipher, Version, record_length};
 use super::reference::{CLOSE_NOTIFY, FATAL, KEY_UPDATE, NO_RENEGOTIATION, WARNING};
 use super::wire::pattern;
 
-pub(super) struct Told {
+pub(super) struct PeerChecker {
     peer: Connection,
     version: Version,
-    downwards: Half,
+    downwards: RecordCipher,
     /// How many records one key may seal.
     limit: u64,
     /// The start of an incomplete record.
     received: Vec<u8>,
     /// How many bytes of the backend have arrived.
-    pub heard: usize,
+    pub received_payload: usize,
     /// KeyUpdates that request none in return.
     pub answers: usize,
     /// Warning alerts `no_renegotiation`.
@@ -26,7 +26,7 @@ pub(super) struct Told {
     /// KeyUpdates since the last data.
     updates: usize,
     /// Whether rustls has not given up yet.
-    is_patient: bool,
+    rustls_accepts: bool,
 }
 
 /// The last alert of a connection.
@@ -36,11 +36,11 @@ pub(super) enum End {
     Fatal(u8),
 }
 
-impl Told {
+impl PeerChecker {
     pub(super) fn new(
         version: Version,
         peer: Connection,
-        downwards: Half,
+        downwards: RecordCipher,
         limit: Option<u64>,
     ) -> Self {
         Self {
@@ -49,12 +49,12 @@ impl Told {
             downwards,
             limit: limit.unwrap_or(u64::MAX),
             received: Vec::new(),
-            heard: 0,
+            received_payload: 0,
             answers: 0,
             declined: 0,
             end: None,
             updates: 0,
-            is_patient: true,
+            rustls_accepts: true,
         }
     }
 
@@ -66,9 +66,9 @@ impl Told {
             let rest = self.received.split_off(length);
             let record = std::mem::replace(&mut self.received, rest);
             self.understand(&record);
-            self.is_patient &= self.updates <= MOST_UPDATES;
-            if self.is_patient {
-                self.tell_rustls(&record);
+            self.rustls_accepts &= self.updates <= MOST_UPDATES;
+            if self.rustls_accepts {
+                self.pass_to_rustls(&record);
             }
         }
     }
@@ -90,8 +90,8 @@ impl Told {
         let (kind, content) = opened.expect("what we seal can be opened");
         match (self.version, kind, &content[..]) {
             (_, APPLICATION_DATA, [_, ..]) => {
-                assert!(content == pattern(self.heard, content.len()));
-                self.heard += content.len();
+                assert!(content == pattern(self.received_payload, content.len()));
+                self.received_payload += content.len();
                 self.updates = 0;
             }
             (_, ALERT, [WARNING, CLOSE_NOTIFY]) => self.end = Some(End::Closed),
@@ -106,7 +106,7 @@ impl Told {
         }
     }
 
-    fn tell_rustls(&mut self, mut record: &[u8]) {
+    fn pass_to_rustls(&mut self, mut record: &[u8]) {
         let mut bytes = Vec::new();
         let end = loop {
             self.peer.read_tls(&mut record).expect("a whole record");
@@ -121,7 +121,7 @@ impl Told {
         assert_eq!(end, self.end);
         // The error at the end adds nothing.
         let _ = self.peer.reader().read_to_end(&mut bytes);
-        assert!(bytes == pattern(self.heard - bytes.len(), bytes.len()));
+        assert!(bytes == pattern(self.received_payload - bytes.len(), bytes.len()));
         // rustls's own answers are not sent: the program decides what the client sends.
         while self.peer.wants_write() {
             let written = self.peer.write_tls(&mut std::io::sink());

@@ -16,7 +16,7 @@ use crate::record::{Role, Secret, Start, TrafficSecrets};
 use crate::relay::{End, Exported, Heard, InactivityTimeouts, Joint, Records, Relay};
 use crate::traffic::Traffic;
 
-pub(super) struct Ours {
+pub(super) struct TestedStream {
     /// The keys, until the stream begins.
     keys: Option<Keys>,
     stream: Option<Client>,
@@ -29,7 +29,7 @@ pub(super) struct Ours {
     pub ended: Option<Ended>,
     limit: Option<u64>,
     role: Role,
-    bell: Arc<Bell>,
+    wake_flag: Arc<WakeFlag>,
 }
 
 type Client = Joint<Records<Pipe>>;
@@ -41,10 +41,10 @@ pub(super) enum Ended {
     /// Client and backend were joined, and the relay ended.
     Joined(End),
     /// The client left without sending anything.
-    Unheard,
+    NothingRead,
 }
 
-impl Ours {
+impl TestedStream {
     pub(super) fn new(
         setup: &Setup,
         (client, backend): (Pipe, Pipe),
@@ -65,7 +65,7 @@ impl Ours {
             ended: None,
             limit: setup.limit,
             role: setup.role,
-            bell: Arc::default(),
+            wake_flag: Arc::default(),
         };
         if !setup.handed_over {
             ours.begin(&[]);
@@ -93,19 +93,19 @@ impl Ours {
         if let Some(limit) = self.limit {
             records.set_limit(limit);
         }
-        self.go_on(Joint::new(records));
+        self.resume(Joint::new(records));
         rest
     }
 
-    fn go_on(&mut self, stream: Client) {
+    fn resume(&mut self, stream: Client) {
         self.stream = Some(stream);
-        self.bell.ring();
+        self.wake_flag.set();
     }
 
     pub(super) fn run(&mut self) {
-        let waker = Waker::from(Arc::clone(&self.bell));
+        let waker = Waker::from(Arc::clone(&self.wake_flag));
         let mut cx = Context::from_waker(&waker);
-        while self.ended.is_none() && self.bell.was_rung() {
+        while self.ended.is_none() && self.wake_flag.take() {
             if let Poll::Ready(ended) = self.poll(&mut cx) {
                 self.ended = Some(ended);
             }
@@ -119,7 +119,7 @@ impl Ours {
         };
         if let Some(enough) = self.hear {
             match ready!(pin!(stream.hear(enough)).poll(cx)) {
-                Heard::Nothing => return Poll::Ready(Ended::Unheard),
+                Heard::Nothing => return Poll::Ready(Ended::NothingRead),
                 Heard::Words => self.hear = None,
             }
         }
@@ -137,7 +137,7 @@ impl Ours {
 
     /// Exports and imports the connection, as in a hand-over to another process: the whole state goes
     /// through bytes.
-    pub(super) fn go_elsewhere(&mut self) {
+    pub(super) fn move_process(&mut self) {
         if self.ended.is_some() {
             return;
         }
@@ -145,7 +145,7 @@ impl Ours {
             let (io, state) = stream.export();
             let bytes = serde_json::to_vec(&state).expect("plain data");
             let state: Exported = serde_json::from_slice(&bytes).expect("what was written");
-            self.go_on(Joint::import(io, state).expect("what was exported"));
+            self.resume(Joint::import(io, state).expect("what was exported"));
         }
     }
 
@@ -164,21 +164,21 @@ impl Ours {
 }
 
 #[derive(Default)]
-struct Bell(AtomicBool);
+struct WakeFlag(AtomicBool);
 
-impl Bell {
-    fn ring(&self) {
+impl WakeFlag {
+    fn set(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn was_rung(&self) -> bool {
+    fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
 }
 
-impl Wake for Bell {
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
-        self.ring();
+        self.set();
     }
 }
 

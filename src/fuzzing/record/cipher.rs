@@ -12,7 +12,7 @@ pub(super) enum Version {
     Tls13,
 }
 
-pub(super) struct Half {
+pub(super) struct RecordCipher {
     version: Version,
     algorithm: &'static Algorithm,
     key: LessSafeKey,
@@ -22,7 +22,7 @@ pub(super) struct Half {
     secret: Vec<u8>,
 }
 
-impl Half {
+impl RecordCipher {
     /// Takes the place of the owner of these keys.
     pub(super) fn new(
         version: Version,
