@@ -1,41 +1,65 @@
-//! The phases of a shutdown: first no new connections, then none at all.
+//! The end of a proxy: first it accepts nothing more, then it closes everything.
 
-use std::sync::Arc;
+use tokio::sync::watch;
 
-use crate::atomic_watch::AtomicWatch;
-
-/// The state of the drain, shared by everything that must react to it. A clone is another handle to
-/// the same drain.
-///
-/// Listeners read it between two connections, so it is an [`AtomicWatch`].
+/// The stage of the end, for everything that has to know it. A clone is a handle to the same drain.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Drain(Arc<AtomicWatch>);
+pub(crate) struct Drain(watch::Sender<Stage>);
 
-/// The phases; 0 means that no drain has begun.
-const STARTED: usize = 1;
-const CUT: usize = 2;
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    #[default]
+    Serving,
+    Draining,
+    Cut,
+}
 
 impl Drain {
-    /// Starts the drain: no new connections are taken, and the open ones may end.
+    /// From now on nothing new is accepted. Open connections may end by themselves.
     pub(crate) fn start(&self) {
-        self.0.change(|stage| stage.max(STARTED));
+        self.advance(Stage::Draining);
     }
 
-    /// Ends the drain: what still runs is closed.
+    /// The time is up: open connections are closed.
     pub(crate) fn cut(&self) {
-        self.0.change(|_| CUT);
+        self.advance(Stage::Cut);
     }
 
     pub(crate) fn is_started(&self) -> bool {
-        self.0.get() >= STARTED
+        *self.0.borrow() >= Stage::Draining
     }
 
+    /// Waits for [`Self::start`] or [`Self::cut`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
     pub(crate) async fn started(&self) {
-        self.0.until(|stage| stage >= STARTED).await;
+        self.reached(Stage::Draining).await;
     }
 
+    /// Waits for [`Self::cut`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
     pub(crate) async fn time_is_up(&self) {
-        self.0.until(|stage| stage >= CUT).await;
+        self.reached(Stage::Cut).await;
+    }
+
+    async fn reached(&self, wanted: Stage) {
+        // Fails only without a sender, and this is one.
+        let _ = self.0.subscribe().wait_for(|stage| *stage >= wanted).await;
+    }
+
+    fn advance(&self, stage: Stage) {
+        self.0.send_if_modified(|now| {
+            let is_later = stage > *now;
+            if is_later {
+                *now = stage;
+            }
+            is_later
+        });
     }
 }
 

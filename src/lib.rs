@@ -12,7 +12,6 @@
 
 // Words: the types that everything else uses.
 mod address;
-mod atomic_watch;
 mod deadline;
 mod facts;
 mod id;

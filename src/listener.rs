@@ -69,6 +69,9 @@ impl Listener {
     pub(crate) async fn run(self, state: Arc<ProxyState>, connections: TaskTracker) {
         let mut are_scarce = false;
         let mut taken: usize = 0;
+        // Made once: each would take shared locks for every connection.
+        let mut draining = pin!(state.drain.started());
+        let mut stopped = pin!(self.stop.token.cancelled());
         loop {
             if taken.is_multiple_of(AT_A_TIME) {
                 // Lets the tasks run for the existing connections and for events that came
@@ -78,8 +81,8 @@ impl Listener {
             taken = taken.wrapping_add(1);
             let arrival = tokio::select! {
                 biased;
-                () = state.drain.started() => break,
-                () = self.stop.token.cancelled() => break,
+                () = &mut draining => break,
+                () = &mut stopped => break,
                 arrival = self.accept(&state, &mut are_scarce) => arrival,
             };
             match arrival {

@@ -11,15 +11,15 @@ mod source;
 mod tests;
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use self::followed::Followed;
 pub use self::source::{ConfigSource, ReadError};
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::{ConnectionFilter, OpenConnection};
 use crate::outcome::Outcome;
@@ -65,20 +65,13 @@ pub struct Supervisor {
 #[derive(Clone, Debug)]
 pub struct SupervisorHandle {
     reloads: mpsc::Sender<Reload>,
-    stage: Arc<watch::Sender<Stage>>,
+    /// What the handles have requested. The proxy drains later, after the end of a reload.
+    requested: Drain,
     entrance: Entrance,
 }
 
 /// A requested reload: the channel for its answer.
 type Reload = oneshot::Sender<Result<Reloaded, ReloadFailure>>;
-
-/// The stages of a supervisor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
-    Serving,
-    Draining,
-    Cut,
-}
 
 /// Why a reload has changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +101,7 @@ impl Supervisor {
         let (reload, reloads) = mpsc::channel(RELOADS);
         let handle = SupervisorHandle {
             reloads: reload,
-            stage: Arc::new(watch::Sender::new(Stage::Serving)),
+            requested: Drain::default(),
             entrance: running.entrance(),
         };
         Self {
@@ -137,18 +130,18 @@ impl Supervisor {
     ///
     /// Not cancel safe: dropping the future closes every connection at once.
     pub async fn run(mut self) -> Drained {
-        let mut stage = self.handle.stage.subscribe();
+        let requested = self.handle.requested.clone();
         loop {
             let asked = tokio::select! {
                 biased;
-                () = reached(&mut stage, Stage::Draining) => break,
+                () = requested.started() => break,
                 Some(asked) = self.reloads.recv() => Some(asked),
                 () = self.followed.changed() => {
                     info!("a file changed: reloading");
                     None
                 }
             };
-            let Some(reloaded) = self.reload(&mut stage).await else {
+            let Some(reloaded) = self.reload(&requested).await else {
                 break;
             };
             if let Err(error) = &reloaded {
@@ -162,20 +155,17 @@ impl Supervisor {
                 let _ = asked.send(reloaded);
             }
         }
-        self.drain(stage).await
+        self.drain(&requested).await
     }
 
     /// Reads the configuration again and applies it. `None` if a drain was requested during the read;
     /// then the read is given up.
-    async fn reload(
-        &mut self,
-        stage: &mut watch::Receiver<Stage>,
-    ) -> Option<Result<Reloaded, ReloadFailure>> {
+    async fn reload(&mut self, requested: &Drain) -> Option<Result<Reloaded, ReloadFailure>> {
         // Taken before the read, so that a change during the read is noticed as a change.
         let served = self.followed.served();
         let again = tokio::select! {
             biased;
-            () = reached(stage, Stage::Draining) => return None,
+            () = requested.started() => return None,
             again = read(&self.source) => again,
         };
         // Not cancelled by a drain: a partly applied reload would be neither configuration.
@@ -202,7 +192,7 @@ impl Supervisor {
     }
 
     /// Lets connections end. Closes those that are left when a cut is requested or the time is up.
-    async fn drain(self, mut stage: watch::Receiver<Stage>) -> Drained {
+    async fn drain(self, requested: &Drain) -> Drained {
         let Self {
             running,
             mut reloads,
@@ -221,7 +211,7 @@ impl Supervisor {
                 None => info!("draining: {open} open; no time limit (timeouts.drain)"),
             }
         };
-        let drain = running.drain_until(timeout, reached(&mut stage, Stage::Cut));
+        let drain = running.drain_until(timeout, requested.time_is_up());
         let refuse = async {
             while let Some(asked) = reloads.recv().await {
                 warn!("reload ignored: {}", ReloadFailure::Draining);
@@ -273,17 +263,17 @@ impl SupervisorHandle {
     /// Starts to drain: accepts no new connections, and lets open ones end. If a reload is reading its
     /// configuration, the reload is given up. Later calls change nothing.
     pub fn drain(&self) {
-        self.advance(Stage::Draining);
+        self.requested.start();
     }
 
     /// Drains, and closes the open connections at once.
     pub fn cut(&self) {
-        self.advance(Stage::Cut);
+        self.requested.cut();
     }
 
     /// Whether a drain was requested.
     pub fn is_draining(&self) -> bool {
-        *self.stage.borrow() >= Stage::Draining
+        self.requested.is_started()
     }
 
     /// See [`Running::statistics`].
@@ -325,28 +315,6 @@ impl SupervisorHandle {
 
     fn state(&self) -> &ProxyState {
         &self.entrance.state
-    }
-
-    fn advance(&self, stage: Stage) {
-        self.stage.send_if_modified(|now| {
-            let is_later = stage > *now;
-            if is_later {
-                *now = stage;
-            }
-            is_later
-        });
-    }
-}
-
-/// Waits until the supervisor has reached this stage.
-///
-/// # Cancel safety
-///
-/// Cancel safe.
-async fn reached(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
-    if stage.wait_for(|now| *now >= wanted).await.is_err() {
-        // Cannot happen: the supervisor itself has a handle.
-        std::future::pending().await
     }
 }
 

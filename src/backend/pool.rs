@@ -110,21 +110,21 @@ impl Pool {
     }
 
     pub(crate) fn has_addresses(&self) -> bool {
-        !self.configured.is_empty() || self.registry.count().get() > 0
+        !self.configured.is_empty() || !self.registry.is_empty()
     }
 
     /// Waits until no registered address is left.
     pub(crate) async fn until_empty(&self) {
-        self.registry.count().until(|count| count == 0).await;
+        self.registry.until_empty().await;
     }
 
     /// Waits until an address is registered.
     pub(crate) async fn until_populated(&self) {
-        self.registry.count().until(|count| count > 0).await;
+        self.registry.until_populated().await;
     }
 
     fn targets(&self) -> Targets {
-        if self.registry.count().get() == 0 {
+        if self.registry.is_empty() {
             return Arc::clone(&self.configured);
         }
         let registered = self.registry.targets();

@@ -65,7 +65,6 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "facts",
             "id",
             "identity",
-            "atomic_watch",
             "log_filter",
             "outcome",
             "pace",

@@ -3,24 +3,22 @@
 //! A reload may replace the backend. Its registry then moves to the new backend of the same name,
 //! so that there is only one list, and a worker is never in the wrong one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
-use crate::atomic_watch::AtomicWatch;
 use crate::pace::Pace;
 
-/// The addresses, and their number.
+/// The addresses that workers have registered.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    /// Each connection that is dialled reads it, only for the time to clone an `Arc`. A
-    /// registration or its end writes it.
-    targets: RwLock<Targets>,
-    count: AtomicWatch,
+    /// A dial holds its lock only to count a reference.
+    targets: watch::Sender<Targets>,
     closed: CancellationToken,
     /// Whether the latest log line said that no worker takes connections.
     is_deserted: AtomicBool,
@@ -105,24 +103,31 @@ impl Registry {
         }
     }
 
-    pub(super) fn count(&self) -> &AtomicWatch {
-        &self.count
+    pub(super) fn is_empty(&self) -> bool {
+        self.targets.borrow().is_empty()
+    }
+
+    /// Waits until no address is registered.
+    pub(super) async fn until_empty(&self) {
+        // Fails only without a sender, and this has one. Here and below.
+        let _ = self.targets.subscribe().wait_for(|it| it.is_empty()).await;
+    }
+
+    /// Waits until an address is registered.
+    pub(super) async fn until_populated(&self) {
+        let _ = self.targets.subscribe().wait_for(|it| !it.is_empty()).await;
     }
 
     pub(super) fn targets(&self) -> Targets {
-        let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&targets)
+        Arc::clone(&self.targets.borrow())
     }
 
     fn change(&self, change: impl FnOnce(&mut Vec<Arc<Target>>)) {
-        let mut targets = self.targets.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next = targets.to_vec();
-        change(&mut next);
-        let count = next.len();
-        *targets = next.into();
-        // Sent under the lock, so that the count of the last change is the last one sent. No woken
-        // task runs inside the lock.
-        self.count.change(|_| count);
+        self.targets.send_modify(|targets| {
+            let mut next = targets.to_vec();
+            change(&mut next);
+            *targets = next.into();
+        });
     }
 }
 
