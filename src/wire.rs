@@ -118,6 +118,21 @@ pub(crate) trait Wire: Peer {
     /// Whether a peer that has left had read everything that was sent to it.
     fn was_read_out(&self) -> bool;
 
+    /// Whether the write of a `close_notify` failed only because the peer had read everything and then
+    /// closed. A Unix socket refuses the `close_notify` with a broken pipe; TCP would have accepted it.
+    fn is_close_notify_refused(&self, error: &io::Error) -> bool {
+        error.kind() == io::ErrorKind::BrokenPipe && self.was_read_out()
+    }
+
+    /// The error of a TLS shutdown. `NotConnected` if [`Self::is_close_notify_refused`], so that the
+    /// relay does not take it for a peer that has left bytes unread.
+    fn shutdown_error(&self, error: io::Error) -> io::Error {
+        match self.is_close_notify_refused(&error) {
+            true => io::ErrorKind::NotConnected.into(),
+            false => error,
+        }
+    }
+
     /// Writes bytes that may wait for those that follow, or for the end, to leave in one segment with
     /// them. They wait for 200 ms at most.
     fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

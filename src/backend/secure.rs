@@ -20,6 +20,7 @@ use crate::sys::socket::Socket;
 use crate::tls::connect_error::{is_refusal, refusal};
 use crate::tls::connector::{Connected, ConnectorSettings, TlsConnector};
 use crate::tls::{self, Keyed};
+use crate::wire::Wire;
 
 /// What all TLS connections of one backend share.
 #[derive(Debug)]
@@ -199,16 +200,7 @@ impl AsyncWrite for SecureStream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.stream().poll_shutdown(cx)) {
-            // The backend has read everything and closed. A Unix socket then refuses our
-            // close_notify; TCP would accept it.
-            Err(error)
-                if error.kind() == io::ErrorKind::BrokenPipe
-                    && self.stream.get_ref().0.was_read_out() =>
-            {
-                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-            }
-            closed => Poll::Ready(closed),
-        }
+        let closed = ready!(self.stream().poll_shutdown(cx));
+        Poll::Ready(closed.map_err(|error| self.stream.get_ref().0.shutdown_error(error)))
     }
 }

@@ -151,15 +151,6 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.as_mut();
         let closed = delegate!(this, stream => stream.poll_shutdown(cx));
-        match ready!(closed) {
-            // It took everything and left; what a Unix socket refuses is our close_notify alone.
-            // TCP would have taken that as well.
-            Err(error)
-                if error.kind() == io::ErrorKind::BrokenPipe && self.transport().was_read_out() =>
-            {
-                Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-            }
-            closed => Poll::Ready(closed),
-        }
+        Poll::Ready(ready!(closed).map_err(|error| self.transport().shutdown_error(error)))
     }
 }

@@ -169,13 +169,7 @@ impl<IO: Wire> Records<IO> {
             false => self.sealed.poll_write(cx, &mut self.io, |_| {}),
         };
         let sent = match sent {
-            // The peer has read everything and closed. A Unix socket then refuses our close_notify;
-            // TCP would accept it.
-            Poll::Ready(Err(error))
-                if is_last
-                    && error.kind() == io::ErrorKind::BrokenPipe
-                    && self.io.was_read_out() =>
-            {
+            Poll::Ready(Err(error)) if is_last && self.io.is_close_notify_refused(&error) => {
                 self.sealed.clear();
                 Poll::Ready(())
             }
@@ -187,8 +181,8 @@ impl<IO: Wire> Records<IO> {
         Poll::Ready(Ok(()))
     }
 
-    /// Counts what is owed no more, also of records that the socket takes bit by bit: a peer that reads slowly
-    /// is not idle. No more payload is owed than there are bytes left.
+    /// Counts the payload that was sent, also of records that the socket takes in small parts: a peer that reads slowly
+    /// is not idle. The payload that is not sent yet is at most as long as the bytes that are left.
     fn count(&mut self, counter: &Counter) {
         let owed = self.owed.min(self.sealed.len());
         if owed < self.owed {
