@@ -15,6 +15,19 @@ use tokio::task::JoinSet;
 
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"gate\"\n";
 
+/// Connects a client that sends `bytes`. Returns it, and the id under which it is offered.
+async fn offered(
+    vestibule: &Vestibule,
+    watch: &mut Watch,
+    bytes: &[u8],
+) -> (client::Client, String) {
+    let connected = client::connect(&vestibule.tcp()).await;
+    let mut client = connected.expect("a handshake");
+    client.write_all(bytes).await.expect("an open connection");
+    let facts = watch.offer().await;
+    (client, facts["id"].as_str().expect("an id").to_owned())
+}
+
 #[tokio::test]
 async fn the_facts_at_the_hand_over_describe_the_connection() {
     let vestibule = Vestibule::start(APP).await;
@@ -87,17 +100,8 @@ async fn without_a_worker_the_client_gets_an_orderly_end() {
         let vestibule =
             Vestibule::start_over(relay, &format!("[timeouts]\nbackend = \"300ms\"\n{APP}")).await;
         let mut watch = Watch::new(&vestibule.gate(), "app").await;
-        let mut client = client::connect(&vestibule.tcp())
-            .await
-            .expect("a handshake");
-        client
-            .write_all(b"GET / HTTP/1.1\r\n\r\n")
-            .await
-            .expect("an open connection");
-        let id = watch.offer().await["id"]
-            .as_str()
-            .expect("an id")
-            .to_owned();
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        let (mut client, id) = offered(&vestibule, &mut watch, request).await;
         let mut answer = Vec::new();
         let read = soon("an end", client.read_to_end(&mut answer)).await;
         assert_eq!(read.expect("close_notify, not a truncation"), 0);
@@ -154,12 +158,8 @@ async fn a_connection_whose_lifetime_ends_while_it_waits_is_reported_as_expired(
     let config = format!("[timeouts]\nlifetime = \"2s\"\n{APP}");
     let vestibule = Vestibule::start(&config).await;
     let mut watch = Watch::new(&vestibule.gate(), "app").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    let id = watch.offer().await["id"].clone();
+    let (mut client, id) = offered(&vestibule, &mut watch, b"").await;
     let event = soon("an event", watch.next()).await.expect("an event");
-    let id = id.as_str().expect("an id");
     assert_eq!(event, format!("GONE {id} expired"));
     let read = soon("an end", client.read(&mut [0])).await;
     assert_eq!(read.expect("close_notify, not a truncation"), 0);
@@ -171,13 +171,8 @@ async fn a_client_that_leaves_while_waiting_withdraws_its_offer() {
     for relay in RELAYS {
         let vestibule = Vestibule::start_over(relay, APP).await;
         let mut watch = Watch::new(&vestibule.gate(), "app").await;
-        let address = vestibule.tcp();
         for manner in ["truncated", "reset", "closed without a word"] {
-            let mut client = client::connect(&address).await.expect("a handshake");
-            let id = watch.offer().await["id"]
-                .as_str()
-                .expect("an id")
-                .to_owned();
+            let (mut client, id) = offered(&vestibule, &mut watch, b"").await;
             match manner {
                 "truncated" => drop(client),
                 "reset" => client::reset(client),
@@ -199,18 +194,8 @@ async fn a_client_that_asked_and_closed_its_side_is_still_served() {
     for relay in RELAYS {
         let vestibule = Vestibule::start_over(relay, APP).await;
         let mut watch = Watch::new(&vestibule.gate(), "app").await;
-        let mut client = client::connect(&vestibule.tcp())
-            .await
-            .expect("a handshake");
-        client
-            .write_all(b"question")
-            .await
-            .expect("an open connection");
+        let (mut client, id) = offered(&vestibule, &mut watch, b"question").await;
         client.shutdown().await.expect("an open connection");
-        let id = watch.offer().await["id"]
-            .as_str()
-            .expect("an id")
-            .to_owned();
         let Answer::Ok(_, mut socket) = gate::claim(&vestibule.gate(), &id).await else {
             panic!("it was withdrawn");
         };

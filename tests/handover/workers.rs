@@ -123,17 +123,7 @@ async fn a_worker_killed_between_claim_and_ok_leaves_the_connection_to_another()
     let vestibule = Vestibule::start(APP).await;
     let path = vestibule.gate();
     let mut watch = Watch::new(&path, "app").await;
-    let mut client = client::connect(&vestibule.tcp())
-        .await
-        .expect("a handshake");
-    client
-        .write_all(b"hello")
-        .await
-        .expect("an open connection");
-    let id = watch.offer().await["id"]
-        .as_str()
-        .expect("an id")
-        .to_owned();
+    let (_client, id) = offered(&vestibule, &mut watch, b"hello").await;
 
     // One worker gets its answer and dies without reading it: the connection is offered again.
     for line in [format!("CLAIM {id}"), "ACCEPT app".into()] {
@@ -165,12 +155,8 @@ async fn dead_waiting_workers_are_skipped_and_the_others_served_in_turn() {
     let mut waiting = Vec::new();
     for number in 0..6 {
         let worker = gate::send(&path, "ACCEPT app").await;
-        // Each one waits before the next one connects: by then the gate has read its line.
-        let mut probe = gate::send(&path, "CLAIM 00000000-0000-4000-8000-000000000000").await;
-        assert_eq!(
-            gate::line(&mut probe).await.expect("an answer"),
-            "NO unknown"
-        );
+        // Each one waits before the next one connects.
+        gate::until_in_place(&path).await;
         if number % 2 == 0 {
             drop(worker);
         } else {
