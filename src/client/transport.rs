@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_was_only_looked_at_is_read_first() {
+    async fn peeked_bytes_are_read_first() {
         let (ours, mut theirs) = duplex(64);
         let mut transport = Transport::stream(ours);
         theirs.write_all(b"header and bytes").await.expect("room");

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_what_counting_from_the_start_finds() {
+    fn a_place_is_the_same_as_counted_from_the_start() {
         for text in [
             "",
             "a",

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_said_fourteen_days_before_or_a_third_of_the_lifetime() {
+    fn expiry_is_announced_14_days_or_a_third_of_the_lifetime_before() {
         const HOUR: u64 = 60 * 60;
         const DAYS: u64 = 24 * HOUR;
         for (lifetime, left, is_soon) in [

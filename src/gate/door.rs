@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn those_who_leave_are_bounded_and_go_at_the_second_tick() {
+    async fn refused_clients_are_bounded_and_closed_at_the_second_tick() {
         let mut leaving = Leaving::default();
         let mut clients = Vec::new();
         for _ in 0..MOST_LEAVING + 3 {

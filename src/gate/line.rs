@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_follows_the_line_is_left_in_the_socket() {
+    async fn bytes_after_the_line_stay_in_the_socket() {
         let (line, rest) = after(b"CLAIM x\nGET / HTTP/1.1\n\n").await;
         assert_eq!(line.expect("a line"), Some(b"CLAIM x".to_vec()));
         assert_eq!(rest, b"GET / HTTP/1.1\n\n");

@@ -71,7 +71,7 @@ mod examples {
     }
 
     #[tokio::test]
-    async fn a_dropped_ticket_withdraws_and_drops_what_was_claimed() {
+    async fn a_dropped_ticket_withdraws_its_offer_and_drops_its_claimer() {
         let rendezvous = rendezvous();
         let (id, ticket) = announce(&rendezvous);
         drop(ticket);
@@ -171,7 +171,7 @@ mod examples {
     }
 
     #[tokio::test]
-    async fn a_drain_resolves_what_waits_and_lets_nothing_wait() {
+    async fn a_drain_resolves_waiting_offers_and_refuses_new_ones() {
         let rendezvous = rendezvous();
         let (_, mut events) = rendezvous.watch("app", 8);
         let (claimed_id, claimed) = announce(&rendezvous);
@@ -293,7 +293,7 @@ mod loom_models {
     }
 
     #[test]
-    fn loom_an_offer_meets_a_waiting_claimer_whoever_comes_first() {
+    fn loom_an_offer_and_a_claimer_meet_in_either_order() {
         loom::model(|| {
             let rendezvous = rendezvous();
             let acceptor = {

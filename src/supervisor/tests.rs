@@ -69,7 +69,7 @@ fn config(text: &str) -> Result<Config, ReadError> {
 }
 
 #[tokio::test]
-async fn a_reload_is_whole_or_changes_nothing_and_the_supervisor_goes_on() {
+async fn a_reload_is_complete_or_changes_nothing_and_the_supervisor_continues() {
     let supervised = Supervised::start(|number| match number {
         1 => config("[limits]\nconections = 5"),
         2 => config(&format!("[runtime]\nworkers = 7\n{CONFIG}")),
@@ -105,7 +105,7 @@ async fn a_reload_is_whole_or_changes_nothing_and_the_supervisor_goes_on() {
 }
 
 #[tokio::test]
-async fn connections_are_listed_and_killed_by_whoever_has_the_handle() {
+async fn the_handle_lists_and_kills_connections() {
     let supervised = Supervised::start(|_| config(CONFIG)).await;
     let (mut one, mut other) = (supervised.connect().await, supervised.connect().await);
     let handle = &supervised.handle;
@@ -135,7 +135,7 @@ async fn connections_are_listed_and_killed_by_whoever_has_the_handle() {
 }
 
 #[tokio::test]
-async fn a_cut_closes_what_a_drain_waits_for() {
+async fn a_cut_closes_connections_that_a_drain_waits_for() {
     let supervised = Supervised::start(|_| config(CONFIG)).await;
     let _client = supervised.connect().await;
     let handle = supervised.handle.clone();

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_of_another_user_or_with_another_name_is_refused_and_left_as_it_is() {
+    fn a_lock_file_of_another_user_or_with_a_second_name_is_refused_and_kept() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("gate.sock");
         let file = directory.path().join("gate.sock.lock");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_no_text_have_locks_of_their_own() {
+    fn paths_that_are_not_utf8_have_separate_locks() {
         let directory = tempfile::tempdir().expect("a directory");
         let names = [&b"gate\xff.sock"[..], b"gate\xfe.sock"];
         let paths = names.map(|name| directory.path().join(OsStr::from_bytes(name)));

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_has_its_groups_only_for_the_user_that_it_is() {
+    fn groups_are_returned_only_if_the_user_and_group_match() {
         let (pid, uid, gid) = (std::process::id(), geteuid().as_raw(), getegid().as_raw());
         let mut expected: Vec<u32> = getgroups()
             .expect("ours")

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn all_has_arrived_when_the_peer_has_acknowledged_it() {
+    fn everything_has_arrived_when_the_peer_has_acknowledged_it() {
         let (mut ours, mut theirs) = pair();
         let before = of_tcp(&ours).expect("an answer");
         assert!(!before.is_unacknowledged && !before.is_due);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_has_no_room_for_has_not_arrived_and_the_peer_owes_nothing() {
+    fn bytes_beyond_the_peers_window_are_unacknowledged_but_not_due() {
         let (mut ours, _theirs) = pair();
         ours.set_nonblocking(true).expect("a socket");
         while ours.write(&[0; 1 << 16]).is_ok() {}
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_peer_has_read_what_no_memory_is_held_for() {
+    fn a_unix_peer_has_read_everything_when_no_memory_is_held() {
         let (mut ours, mut theirs) = UnixStream::pair().expect("a pair");
         assert_eq!(unread(&ours), Some(0));
         ours.write_all(b"words").expect("room");

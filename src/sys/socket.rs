@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_close_is_a_hang_up() {
+    fn a_half_close_is_no_hang_up() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         assert!(!is_hung_up(&ours));
         theirs

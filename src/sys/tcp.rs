@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_costs_no_connection() {
+    fn a_refused_socket_option_costs_no_connection() {
         // A Unix socket has no TCP options.
         let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
         tune(&SockRef::from(&socket), TIMEOUT);

@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_words_do_not_wait_for_the_runtime() {
+    async fn the_first_write_does_not_wait_for_the_runtime() {
         let (mut ours, _theirs) = pair();
         assert!(matches!(write(&mut ours), Poll::Ready(Ok(5))));
         assert!(write(&mut ours).is_pending(), "the next ones do");
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_words_without_room_wait_for_it() {
+    async fn a_first_write_without_room_waits() {
         let (mut ours, theirs) = pair();
         let filled = std::iter::repeat_with(|| send(ours.as_fd(), &[0; 1024], SendFlags::DONTWAIT));
         let filled: usize = filled.map_while(Result::ok).sum();
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn first_words_to_nobody_are_a_broken_pipe() {
+    async fn a_first_write_to_a_closed_peer_is_a_broken_pipe() {
         let (mut ours, theirs) = pair();
         drop(theirs);
         let Poll::Ready(Err(error)) = write(&mut ours) else {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_close_that_is_no_end_is_a_reset_behind_what_was_written() {
+    async fn a_close_without_an_end_is_a_reset_after_the_written_bytes() {
         let (mut ours, mut theirs) = resetting();
         theirs.write_all(b"a request").expect("room");
         assert_eq!(read(&mut ours).await, b"a request");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_close_behind_the_end_is_none() {
+    async fn a_close_after_the_end_is_no_reset() {
         let (mut ours, mut theirs) = resetting();
         theirs.write_all(b"a request").expect("room");
         assert_eq!(read(&mut ours).await, b"a request");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_byte_is_read_once_however_it_comes() {
+    async fn every_byte_is_read_once_at_any_chunk_size() {
         let (mut ours, theirs) = resetting();
         let words: Vec<u8> = (0..300_000_u32).map(|index| (index % 251) as u8).collect();
         let said = words.clone();

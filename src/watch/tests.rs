@@ -34,7 +34,7 @@ fn link(target: &str, at: &Path) {
 }
 
 #[tokio::test]
-async fn a_directory_above_whose_link_is_swapped_is_noticed() {
+async fn a_swapped_link_to_a_parent_directory_is_noticed() {
     let (_site, at) = site();
     for release in ["r1", "r2", "r3"] {
         create_dir_all(at.join(release).join("certs")).unwrap();
@@ -50,7 +50,7 @@ async fn a_directory_above_whose_link_is_swapped_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_file_is_noticed_whose_directories_are_removed_and_made_again_one_by_one() {
+async fn a_file_is_noticed_after_its_directories_are_removed_and_made_again() {
     let (_site, at) = site();
     let (outer, inner) = (at.join("site"), at.join("site/certs"));
     let file = inner.join("srv.pem");
@@ -94,7 +94,7 @@ fn deaf(file: &Path) -> Watch {
 }
 
 #[tokio::test]
-async fn a_change_that_the_kernel_does_not_tell_of_is_noticed() {
+async fn a_change_that_the_kernel_does_not_report_is_noticed() {
     let (_site, at) = site();
     let (_other, elsewhere) = site_of("mounted by itself");
     // Written through a hard link in another directory, which is not watched.
@@ -124,7 +124,7 @@ async fn a_watch_that_has_lost_the_kernel_goes_on() {
 }
 
 #[test]
-fn a_file_that_is_read_is_as_it_was() {
+fn reading_a_file_does_not_change_its_state() {
     let (_site, at) = site();
     let file = at.join("srv.pem");
     write(&file, "one").unwrap();

@@ -95,7 +95,7 @@ fn each_setter_writes_its_key_as_a_file_has_it() {
 }
 
 #[test]
-fn options_mean_what_a_file_means() {
+fn options_have_the_same_meaning_as_a_file() {
     let ca = || [DataSource::file("certs/ca.pem")];
     let tls = secure()
         .client_auth(ClientAuthMode::Required)
@@ -168,7 +168,7 @@ tls = { ca = "certs/ca.pem", allow = "dns:api.internal" }
 "#;
 
 #[test]
-fn what_is_not_set_has_its_default() {
+fn options_that_are_not_set_have_their_defaults() {
     let bare = with(front()).expect("a configuration");
     let unset = Config::builder()
         .runtime(RuntimeOptions::default())
@@ -249,7 +249,7 @@ fn add_keys(path: &str, keys: &toml::Table, all: &mut BTreeMap<String, BTreeSet<
 }
 
 #[test]
-fn every_duration_arrives_as_it_is() {
+fn every_duration_is_written_exactly() {
     for duration in [
         Duration::from_nanos(1),
         Duration::new(1, 999_999_999),

@@ -62,7 +62,7 @@ fn paths_are_relative_to_the_file() {
 }
 
 #[test]
-fn paths_of_which_none_is_beside_the_file_and_all_are_here_are_relative_to_here() {
+fn paths_that_exist_only_in_the_working_directory_are_relative_to_it() {
     // Tests run in the project's root directory.
     let directory = directory("certs/server.pem", "certs/server-key.pem");
     let config = load(directory.path()).expect("a configuration");
@@ -87,7 +87,7 @@ fn paths_of_which_none_is_beside_the_file_and_all_are_here_are_relative_to_here(
 }
 
 #[test]
-fn a_file_read_again_has_its_paths_where_they_were() {
+fn a_file_that_is_read_again_keeps_its_base() {
     let directory = directory("certs/server.pem", "certs/server-key.pem");
     let (file, beside) = (directory.path().join("vestibule.toml"), directory.path());
     let error = Config::from_file_in(&file, beside).expect_err("nothing is there");
@@ -101,7 +101,7 @@ fn symlink_beside(directory: &TempDir, name: &str) {
 }
 
 #[test]
-fn absolute_paths_stay_what_they_are() {
+fn absolute_paths_are_kept() {
     let chain = format!("{CERTS}/server.pem");
     let directory = directory(&chain, &format!("{CERTS}/server-key.pem"));
     assert!(load(directory.path()).is_ok());
@@ -157,7 +157,7 @@ fn chain_of_two() -> (String, String, String) {
 
 /// Even if webpki would refuse it: that is decided by the peer.
 #[test]
-fn a_certificate_of_ours_is_served_whatever_it_has() {
+fn a_certificate_that_peers_may_refuse_is_served_all_the_same() {
     let directory = directory("chain.pem", "key.pem");
     let path = directory.path();
     let long: String = (0..5000)

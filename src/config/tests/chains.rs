@@ -88,7 +88,7 @@ impl Chain {
 }
 
 #[test]
-fn a_chain_that_is_right_is_not_complained_of() {
+fn a_valid_chain_gets_no_warning() {
     let chain = Chain::new();
     for names in [&["own"][..], &["own", "good"], &["own", "good", "root"]] {
         chain.says(names, &[], &[]);
@@ -294,7 +294,7 @@ fn a_second_certificate_of_an_authority_by_another_root_belongs_there() {
 }
 
 #[test]
-fn a_chain_that_ends_before_an_unknown_authority_says_what_that_may_mean() {
+fn a_chain_that_ends_before_an_unknown_authority_is_explained() {
     let chain = Chain::new();
     let summary = |names: &[&str]| chain.load(names).summary().to_string();
     let hint = "the last certificate of the chain is signed by CN=good: clients must trust this authority; if it is an intermediate authority, append its certificate to this file";

@@ -94,7 +94,7 @@ fn unknown_keys_are_told_in_every_table() {
 }
 
 #[test]
-fn what_is_not_there_is_asked_for() {
+fn missing_keys_and_tables_are_reported() {
     const NO_LISTENER: &str = "1:1: there is no `[[listener]]`; add one with `name` and `address`";
     const NO_BACKEND: &str = "1:1: there is no `[[backend]]`; add one with `name` and `to`";
     assert_eq!(problems(""), [NO_BACKEND, NO_LISTENER]);
@@ -118,7 +118,7 @@ fn what_is_not_there_is_asked_for() {
 }
 
 #[test]
-fn a_wrong_type_is_one_problem_and_not_the_lack_of_it_too() {
+fn a_wrong_type_is_reported_once_and_not_as_missing_too() {
     for (text, expected) in [
         (
             format!("limits = 5\n{LISTENER}{BACKEND}"),
@@ -150,7 +150,7 @@ fn a_name_has_at_most_64_bytes() {
 }
 
 #[test]
-fn what_is_not_toml_is_said_with_its_place() {
+fn invalid_toml_is_reported_with_its_place() {
     for (text, place) in [
         ("[limits]\nconnections = \n", "2:15: not TOML: "),
         ("[limits\n", "1:8: not TOML: "),
@@ -203,7 +203,7 @@ fn a_file_that_cannot_be_read_is_one_problem() {
 
 /// Each way to name a file, and each kind of file that may be there instead.
 #[test]
-fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
+fn irregular_and_endless_files_are_problems() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name);
     let fifo = path("fifo");
@@ -238,7 +238,7 @@ fn what_is_no_regular_file_or_has_no_end_is_a_problem() {
 const MIB: u64 = 1024 * 1024;
 
 #[test]
-fn a_file_that_ends_anywhere_is_read_or_refused_with_a_word() {
+fn a_truncated_file_is_read_or_refused_with_a_message() {
     let whole = meaning::EVERYTHING;
     assert_eq!(problems(whole), [""; 0]);
     let mut refused = 0;
@@ -249,7 +249,7 @@ fn a_file_that_ends_anywhere_is_read_or_refused_with_a_word() {
 }
 
 #[test]
-fn a_file_with_any_one_character_changed_is_read_or_refused_with_a_word() {
+fn a_file_with_one_changed_character_is_read_or_refused_with_a_message() {
     let whole = meaning::EVERYTHING;
     for (index, c) in whole.char_indices() {
         for other in ['"', '[', '\n', 'ü'] {
@@ -293,7 +293,7 @@ fn the_examples_are_valid_and_the_reference_shows_the_defaults() {
 }
 
 #[test]
-fn what_a_refused_file_has_named_is_known_also_where_it_is_missing() {
+fn the_files_of_a_refused_configuration_are_known_even_if_missing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("vestibule.toml");
     let refused = || Config::from_file(&path).expect_err("refused");

@@ -14,7 +14,7 @@ fn unready(address: &str, directory: &std::path::Path) -> Vec<String> {
 }
 
 #[test]
-fn what_stands_in_the_way_of_a_socket_is_found() {
+fn obstacles_for_a_socket_are_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     fs::write(path.join("file"), "precious").expect("a file");
@@ -85,7 +85,7 @@ fn a_gate_in_a_directory_that_others_can_change_is_found() {
 }
 
 #[test]
-fn an_address_that_this_machine_has_not_and_a_name_that_none_has_are_found() {
+fn an_address_of_another_machine_and_an_unknown_name_are_found() {
     for (address, expected) in [
         ("tcp:127.0.0.1:0", None),
         ("tcp:localhost:0", None),
@@ -107,7 +107,7 @@ fn an_address_that_this_machine_has_not_and_a_name_that_none_has_are_found() {
 }
 
 #[test]
-fn two_listeners_at_one_path_by_way_of_a_link_are_found() {
+fn two_listeners_at_one_path_through_a_link_are_found() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
     fs::create_dir(path.join("real")).expect("a directory");

@@ -216,7 +216,7 @@ fn every_route_arrives() {
 
 /// Client addresses are converted to IPv4 in the same way.
 #[test]
-fn an_ipv4_network_written_in_ipv6_is_that_ipv4_network() {
+fn an_ipv4_mapped_network_is_that_ipv4_network() {
     let network = |text: &str| -> ipnet::IpNet { text.parse().expect("a network") };
     for (written, meant) in [
         ("::ffff:127.0.0.0/104", "127.0.0.0/8"),

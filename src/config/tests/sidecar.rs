@@ -53,7 +53,7 @@ fn a_sidecar_is_one_listener_and_one_backend() {
 }
 
 #[test]
-fn what_is_wrong_with_the_flags_of_a_sidecar_is_said() {
+fn wrong_flags_of_a_sidecar_are_reported() {
     assert_eq!(
         problem_of(&sidecar("9000")),
         "backend \"9000\": the port is missing; write `127.0.0.1:8443`, or `unix:/path` for a Unix socket; or write gate, hello or echo"
@@ -108,7 +108,7 @@ fn what_is_wrong_with_the_flags_of_a_sidecar_is_said() {
 
 /// The flags `--client-ca` and `--allow`.
 #[test]
-fn the_short_form_says_whom_to_let_in() {
+fn flags_select_the_clients_to_allow() {
     let sidecar = |ca: Option<&str>, allow: &[&str], to: &str| Sidecar {
         client_ca: ca.map(PathBuf::from),
         allow: allow.iter().map(|rule| (*rule).to_owned()).collect(),
@@ -171,7 +171,7 @@ fn the_short_form_says_whom_to_let_in() {
 
 /// As with a file, and also for the certificate that a backend gets.
 #[test]
-fn the_short_form_says_when_a_certificate_expires() {
+fn certificates_of_flags_are_checked_for_expiry() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let directory = tempfile::tempdir().expect("a directory");
     let write = |name: &str, from, until| certify(directory.path(), name, from, until);

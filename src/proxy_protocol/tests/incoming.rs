@@ -140,14 +140,14 @@ fn checksummed() -> Vec<u8> {
 const CHECKSUM: [u8; 4] = [0x33, 0x4A, 0x0C, 0x09];
 
 #[test]
-fn a_header_says_whose_the_connection_is() {
+fn a_header_names_the_client_of_a_connection() {
     for (header, origin) in right() {
         assert_eq!(parse(&header), Ok(origin), "{}", header.escape_ascii());
     }
 }
 
 #[test]
-fn a_part_of_a_header_and_one_with_more_behind_it_are_none() {
+fn a_partial_header_and_one_with_more_bytes_after_it_are_refused() {
     for (header, _) in right() {
         let text = header.escape_ascii().to_string();
         for length in 0..header.len() {
@@ -158,7 +158,7 @@ fn a_part_of_a_header_and_one_with_more_behind_it_are_none() {
 }
 
 #[test]
-fn a_header_ends_where_it_ends_whatever_follows_it() {
+fn the_end_of_a_header_does_not_depend_on_the_bytes_after_it() {
     for (header, _) in right() {
         for length in 0..header.len() {
             let part = &header[..length];
@@ -172,7 +172,7 @@ fn a_header_ends_where_it_ends_whatever_follows_it() {
 }
 
 #[test]
-fn what_is_no_header_is_refused_with_the_first_byte_that_shows_it() {
+fn bytes_that_cannot_be_a_header_are_refused_at_the_first_wrong_byte() {
     for (bytes, error) in [
         (&b"\x16"[..], HeaderError::Missing),
         (b"G", HeaderError::Missing),
@@ -192,7 +192,7 @@ fn what_is_no_header_is_refused_with_the_first_byte_that_shows_it() {
 }
 
 #[test]
-fn one_byte_too_long_is_too_long() {
+fn a_header_that_is_one_byte_too_long_is_refused() {
     let line = v1(&format!("PROXY UNKNOWN {:x<92}", ""));
     assert_eq!(line.len(), 108);
     for length in 0..107 {
@@ -213,7 +213,7 @@ fn one_byte_too_long_is_too_long() {
 }
 
 #[test]
-fn what_breaks_the_specification_is_refused() {
+fn headers_that_violate_the_specification_are_refused() {
     let lines = [
         "PROXY ",
         "PROXY TCP4",

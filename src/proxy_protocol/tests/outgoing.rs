@@ -68,7 +68,7 @@ fn version_1_is_a_line_with_the_addresses() {
 }
 
 #[test]
-fn version_2_has_the_addresses_and_what_is_known() {
+fn version_2_has_the_addresses_and_the_facts() {
     let mut facts = facts(tcp("[::ffff:192.0.2.7]:51234"), tcp("198.51.100.1:443"));
     let id = vector(0x05, facts.id.as_bytes());
     let plain = v2(0x21, 0x11, &[IPV4, &id].concat());
@@ -98,7 +98,7 @@ fn version_2_has_the_addresses_and_what_is_known() {
 }
 
 #[test]
-fn a_client_without_an_address_is_local_and_the_rest_is_said() {
+fn a_client_without_an_address_gets_a_local_header_with_tlvs() {
     let mut facts = facts(None, Some(Endpoint::Unix("/run/front.sock".into())));
     facts.tls = Some(tls());
     let header = header(ProxyProtocol::V2, &facts);
@@ -108,7 +108,7 @@ fn a_client_without_an_address_is_local_and_the_rest_is_said() {
 }
 
 #[test]
-fn what_we_write_we_take() {
+fn our_own_headers_are_accepted() {
     let addresses = [
         ("192.0.2.7:51234", "198.51.100.1:443"),
         ("[2001:db8::7]:1", "[2001:db8::1]:65535"),
@@ -130,7 +130,7 @@ fn what_we_write_we_take() {
 }
 
 #[test]
-fn a_header_is_never_longer_than_we_take_one() {
+fn our_headers_never_exceed_our_own_limit() {
     let mut facts = facts(tcp("[2001:db8::7]:1"), tcp("[2001:db8::1]:2"));
     facts.identity = Some(Arc::new(Identity {
         cn: Some("é".repeat(64)),
@@ -149,7 +149,7 @@ fn a_header_is_never_longer_than_we_take_one() {
 }
 
 #[test]
-fn a_name_that_is_too_long_is_left_out_and_not_cut() {
+fn a_name_that_is_too_long_is_left_out_and_not_truncated() {
     let mut facts = facts(None, None);
     facts.tls = Some(tls());
     facts.identity = Some(Arc::new(Identity {

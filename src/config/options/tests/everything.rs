@@ -200,7 +200,7 @@ fn api() -> BackendOptions {
 
 /// The words that the document above does not contain.
 #[test]
-fn each_word_of_a_listener_is_the_one_of_its_variant() {
+fn each_variant_of_a_listener_option_writes_its_word() {
     let tls = |tls: ListenerTlsOptions| front().tls(tls);
     let words = [
         (
@@ -246,7 +246,7 @@ fn each_word_of_a_listener_is_the_one_of_its_variant() {
 }
 
 #[test]
-fn each_word_of_a_backend_is_the_one_of_its_variant() {
+fn each_variant_of_a_backend_option_writes_its_word() {
     let hello = || BackendOptions::new("app", BackendTarget::Hello);
     let words = [
         (hello(), "to", "hello"),
@@ -281,7 +281,7 @@ fn each_word_of_a_backend_is_the_one_of_its_variant() {
 }
 
 #[test]
-fn each_word_of_the_runtime_is_the_one_of_its_variant() {
+fn each_variant_of_a_runtime_option_writes_its_word() {
     let runtime = RuntimeOptions::default()
         .log_format(LogFormat::Text)
         .relay(RelayMode::Auto);

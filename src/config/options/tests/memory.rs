@@ -17,7 +17,7 @@ fn server() -> CertificateOptions {
 }
 
 #[test]
-fn bytes_in_memory_are_as_good_as_files() {
+fn bytes_in_memory_work_like_files() {
     let tls = ListenerTlsOptions::new(server())
         .client_auth(ClientAuthMode::Required)
         .client_ca([ca()])
@@ -83,7 +83,7 @@ fn wrong_bytes_are_reported_by_their_key() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named_with_its_key() {
+fn a_missing_file_is_reported_with_its_key() {
     let tls = ListenerTlsOptions::new(CertificateOptions::from_files("nowhere.pem", KEY));
     assert_eq!(
         problems(with(front().tls(tls))),
@@ -108,7 +108,7 @@ fn debug_shows_no_key() {
 
 /// The string that represents bytes in memory has no meaning in a file.
 #[test]
-fn a_file_cannot_name_what_is_in_memory() {
+fn a_file_cannot_name_bytes_in_memory() {
     let text = text_of(
         Config::builder()
             .listener(front().tls(ListenerTlsOptions::new(server())))

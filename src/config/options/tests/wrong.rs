@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 
 #[test]
-fn a_wrong_value_names_its_key_and_what_has_it() {
+fn a_wrong_value_is_reported_with_its_key_and_its_part() {
     let built = Config::builder()
         .limits(LimitOptions::default().connections(0).pending(usize::MAX))
         .timeouts(TimeoutOptions::default().idle(Duration::ZERO))
@@ -39,7 +39,7 @@ fn a_wrong_value_names_its_key_and_what_has_it() {
 }
 
 #[test]
-fn what_is_missing_belongs_to_no_part() {
+fn missing_parts_are_reported_without_a_part() {
     assert_eq!(
         problems(Config::builder().build()),
         [

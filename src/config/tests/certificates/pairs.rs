@@ -67,7 +67,7 @@ fn the_file_at_fault_is_pointed_at() {
 }
 
 #[test]
-fn of_several_keys_in_a_file_the_one_that_fits_counts() {
+fn the_matching_key_of_several_in_a_file_is_used() {
     let directory = directory("chain.pem", "key.pem");
     let path = directory.path();
     let key = read("server-key.pem");
@@ -139,7 +139,7 @@ fn a_chain_in_the_wrong_order_says_which_certificate_comes_first() {
 }
 
 #[test]
-fn a_key_that_takes_a_password_says_how_to_take_it_off() {
+fn an_encrypted_key_is_refused_with_the_command_that_decrypts_it() {
     let directory = directory("chain.pem", "key.pem");
     let path = directory.path();
     let (own, _, key) = chain_of_two();
@@ -175,7 +175,7 @@ fn no_private_key_is_in_a_message() {
 }
 
 #[test]
-fn what_is_missing_in_an_entry_is_said() {
+fn missing_keys_of_a_certificate_entry_are_reported() {
     let entry = |entry: &str| format!("{LISTENER}[listener.tls]\n{entry}\n{BACKEND}");
     let one = "{ chain = \"certs/server.pem\", key = \"certs/server-key.pem\" }";
     for (text, expected) in [

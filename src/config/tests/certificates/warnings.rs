@@ -21,7 +21,7 @@ fn with_own_key() -> (Signers, tempfile::TempDir) {
 }
 
 #[test]
-fn what_every_client_will_refuse_is_said() {
+fn certificates_that_every_client_refuses_are_reported() {
     let (signers, directory) = with_own_key();
     let path = directory.path();
     for (chain, warning, error) in [
@@ -72,7 +72,7 @@ fn what_every_client_will_refuse_is_said() {
 }
 
 #[test]
-fn what_every_backend_will_refuse_is_said_and_that_its_authority_has_expired() {
+fn certificates_that_every_backend_refuses_and_expired_authorities_are_reported() {
     let (signers, directory) = with_own_key();
     let path = directory.path();
     let text = format!(

@@ -19,7 +19,7 @@ fn names_are_unique_among_their_kind() {
 }
 
 #[test]
-fn a_rule_about_identities_that_nobody_has_is_warned_of() {
+fn an_identity_rule_without_client_certificates_gets_a_warning() {
     let listener = |name: &str, client_auth: &str| {
         format!(
             "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\n\
@@ -52,7 +52,7 @@ fn a_rule_about_identities_that_nobody_has_is_warned_of() {
 }
 
 #[test]
-fn a_route_behind_one_that_takes_everything_is_warned_of() {
+fn a_route_after_one_that_matches_everything_gets_a_warning() {
     for (earlier, later, expected) in [
         ("", "", true),
         ("", "sni = \"a.example\"", true),

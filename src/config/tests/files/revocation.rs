@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_otherwise() {
+fn client_ca_and_crl_without_client_auth_get_a_warning() {
     let directory = tempfile::tempdir().expect("a directory");
     let list = directory.path().join("crl.pem");
     fs::write(&list, revocation_list()).expect("a file");
@@ -34,7 +34,7 @@ fn what_is_only_read_while_clients_are_asked_for_certificates_is_warned_of_other
 }
 
 #[test]
-fn authorities_that_cannot_be_read_do_not_hide_what_is_wrong_with_a_revocation_list() {
+fn problems_of_authorities_do_not_hide_those_of_a_revocation_list() {
     let text = asking("certs/none.pem", "certs/ca.pem");
     let problems = problems(&text);
     let [bundle, list] = &problems[..] else {

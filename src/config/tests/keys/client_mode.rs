@@ -152,7 +152,7 @@ fn every_value_of_backend_tls_arrives() {
 }
 
 #[test]
-fn tls_of_the_short_form_in_a_file_says_where_it_belongs() {
+fn a_tls_prefix_in_a_file_is_reported_with_the_right_table() {
     let text = format!("{LISTENER}[[backend]]\nname = \"app\"\nto = \"tls:db.internal:5433\"\n");
     let expected = "6:6: `backend.to`: \"tls:db.internal:5433\": for TLS to the backend, write `to = \"tcp:host:port\"` and a table `[backend.tls]`";
     assert_eq!(problems(&text), [expected]);

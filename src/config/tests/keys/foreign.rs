@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_key_of_another_program_or_table_is_answered_with_what_to_write() {
+fn a_key_of_another_program_or_table_is_reported_with_the_right_one() {
     for (section, line, answer) in [
         ("limits", "idle = \"5s\"", "belongs under `[timeouts]`"),
         ("timeouts", "pending = 5", "belongs under `[limits]`"),
@@ -54,7 +54,7 @@ fn a_key_of_another_program_or_table_is_answered_with_what_to_write() {
 }
 
 #[test]
-fn a_key_that_is_only_looked_for_is_what_another_is_close_to() {
+fn a_misspelled_key_is_recognized_even_if_the_right_one_was_only_looked_for() {
     for (section, line, meant) in [
         ("backend.tls", "alow = [\"cn:x\"]", "allow"),
         ("backend.tls", "serber_name = \"a\"", "server_name"),
@@ -74,7 +74,7 @@ fn a_key_that_is_only_looked_for_is_what_another_is_close_to() {
 }
 
 #[test]
-fn a_value_in_another_form_is_answered_with_the_form() {
+fn a_value_in_another_form_is_reported_with_the_right_form() {
     for (section, line, column, message) in [
         (
             "limits",
@@ -114,7 +114,7 @@ fn a_value_in_another_form_is_answered_with_the_form() {
 }
 
 #[test]
-fn a_protocol_that_no_client_offers_is_answered_with_the_one_that_is_meant() {
+fn a_misspelled_protocol_is_reported_with_the_right_one() {
     for (written, meant) in [
         ("HTTP/1.1", "http/1.1"),
         ("H2", "h2"),
