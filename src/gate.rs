@@ -8,7 +8,7 @@
 //! The bytes after the line stay in the socket: they belong to the connection's stream, and move with
 //! the socket.
 
-mod door;
+mod admission;
 pub(crate) mod line;
 mod watch;
 
@@ -26,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use self::door::{Guest, Leaving};
+use self::admission::{AdmittedClient, RefusedClients};
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets::OwnSockets;
@@ -101,16 +101,16 @@ impl GateSettings {
 pub(crate) struct Gate {
     settings: GateSettings,
     state: Arc<ProxyState>,
-    places: Gauge,
+    slots: Gauge,
 }
 
 impl Gate {
     pub(crate) fn new(settings: GateSettings, state: Arc<ProxyState>) -> Self {
-        let places = Gauge::new(settings.max_clients);
+        let slots = Gauge::new(settings.max_clients);
         Self {
             settings,
             state,
-            places,
+            slots,
         }
     }
 
@@ -119,7 +119,7 @@ impl Gate {
     pub(crate) async fn run(self, listener: UnixListener) {
         let gate = Arc::new(self);
         let clients = TaskTracker::new();
-        let mut leaving = Leaving::default();
+        let mut refused = RefusedClients::default();
         let mut tick = interval(TIDY_UP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -128,13 +128,13 @@ impl Gate {
                 () = gate.state.drain.started() => break,
                 _ = tick.tick() => {
                     gate.tidy_up();
-                    leaving.tick();
+                    refused.tick();
                 }
                 client = gate.accept(&listener) => {
                     let Some(client) = client else { continue };
                     match gate.admit(&client) {
-                        Ok(guest) => drop(clients.spawn(Arc::clone(&gate).serve(client, guest))),
-                        Err(Some(refusal)) => leaving.tell(client, refusal),
+                        Ok(admitted) => drop(clients.spawn(Arc::clone(&gate).serve(client, admitted))),
+                        Err(Some(refusal)) => refused.tell(client, refusal),
                         Err(None) => {}
                     }
                 }
@@ -144,7 +144,7 @@ impl Gate {
         let late = async {
             loop {
                 if let Some(client) = gate.accept(&listener).await {
-                    leaving.tell(client, GateRefusal::Draining);
+                    refused.tell(client, GateRefusal::Draining);
                 }
             }
         };
@@ -182,8 +182,8 @@ impl Gate {
         }
     }
 
-    async fn serve(self: Arc<Self>, mut client: UnixStream, guest: Guest) {
-        let Guest { uid, place } = guest;
+    async fn serve(self: Arc<Self>, mut client: UnixStream, admitted: AdmittedClient) {
+        let AdmittedClient { uid, slot } = admitted;
         let line = tokio::select! {
             line = Deadline::after(LINE_BUDGET).bound(line::read(&client)) => line,
             () = self.state.drain.time_is_up() => return,
@@ -194,8 +194,8 @@ impl Gate {
             Ok(Ok(None) | Err(_)) | Err(_) => Err(GateRefusal::Malformed),
         };
         let refused = match request {
-            Ok(Request::Claim(id)) => self.claim(id, client, place),
-            Ok(Request::Accept(backend)) => self.wait(&backend, client, place),
+            Ok(Request::Claim(id)) => self.claim(id, client, slot),
+            Ok(Request::Accept(backend)) => self.wait(&backend, client, slot),
             Ok(Request::Watch(backend)) => match self.watchable(&backend) {
                 Ok(()) => return watch::serve(&self.state, &backend, client).await,
                 Err(refusal) => Err((refusal, detach(client))),
@@ -213,14 +213,14 @@ impl Gate {
         }
     }
 
-    fn claim(&self, id: Id, client: UnixStream, place: Slot) -> Answered {
+    fn claim(&self, id: Id, client: UnixStream, slot: Slot) -> Answered {
         let Some(stream) = detach(client) else {
             return Ok(());
         };
         match self
             .state
             .rendezvous
-            .claim(id, Claimer::Worker(stream, place))
+            .claim(id, Claimer::Worker(stream, slot))
         {
             Ok(()) => Ok(()),
             Err(unclaimed) => {
@@ -233,7 +233,7 @@ impl Gate {
         }
     }
 
-    fn wait(&self, backend: &str, client: UnixStream, place: Slot) -> Answered {
+    fn wait(&self, backend: &str, client: UnixStream, slot: Slot) -> Answered {
         let Some(stream) = detach(client) else {
             return Ok(());
         };
@@ -243,7 +243,7 @@ impl Gate {
         match self
             .state
             .rendezvous
-            .accept(backend, Claimer::Worker(stream, place))
+            .accept(backend, Claimer::Worker(stream, slot))
         {
             Accepted::Matched(_) => Ok(()),
             Accepted::Queued => {

@@ -187,7 +187,7 @@ impl Proxy {
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
-        let spoken = speak(&tasks, &state);
+        let refusal_log = log_refusals(&tasks, &state);
         let gate = assembly.gate.map(|gate| gate.open(&state, &tasks));
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {
@@ -207,8 +207,8 @@ impl Proxy {
             workers,
             served,
             tasks,
-            spoken,
-            doors: assembly.doors,
+            refusal_log,
+            senders: assembly.senders,
             fixed: assembly.fixed,
             listeners: assembly.listeners,
             gate,
@@ -218,7 +218,7 @@ impl Proxy {
 
 /// Spawns the task that logs which clients are not served, and why. It ends when the token is
 /// cancelled.
-fn speak(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
+fn log_refusals(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
     let (end, state) = (CancellationToken::new(), Arc::clone(state));
     let ended = end.clone();
     tasks.spawn(async move { state.ledger.refusals.speak(ended.cancelled()).await });

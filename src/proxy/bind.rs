@@ -44,7 +44,7 @@ pub(super) struct Assembly {
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
     pub gate: Option<BoundGate>,
-    pub doors: Vec<ListenerSender>,
+    pub senders: Vec<ListenerSender>,
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
     pub limits: EffectiveLimits,
@@ -108,7 +108,7 @@ pub(super) async fn assemble(
         listeners.insert(listener.name.clone(), open);
     }
     let path = gate.as_ref().map(|gate| gate.file.path());
-    let own = doors(&listeners, path);
+    let own = listening_sockets(&listeners, path);
     ensure_no_loop(&config, &own)?;
     state.own.replace(own);
 
@@ -116,27 +116,27 @@ pub(super) async fn assemble(
         worker: None,
         threads: Vec::new(),
         gate,
-        doors: Vec::new(),
+        senders: Vec::new(),
         listeners,
         fixed: Fixed::of(&config),
         limits,
     };
     for (index, sockets) in bound.into_iter().enumerate() {
-        let door = match threads {
+        let sender = match threads {
             Threads::Callers => {
                 let worker = Worker::new(sockets, Arc::clone(&state));
-                let (worker, door) = worker.map_err(BindError::Worker)?;
+                let (worker, sender) = worker.map_err(BindError::Worker)?;
                 assembly.worker = Some(worker);
-                door
+                sender
             }
             Threads::Own => {
                 let thread = WorkerThread::spawn(index, sockets, Arc::clone(&state)).await;
-                let (thread, door) = thread.map_err(BindError::Worker)?;
+                let (thread, sender) = thread.map_err(BindError::Worker)?;
                 assembly.threads.push(thread);
-                door
+                sender
             }
         };
-        assembly.doors.push(door);
+        assembly.senders.push(sender);
     }
     Ok((state, assembly))
 }
@@ -161,16 +161,16 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
 }
 
 /// All sockets that the proxy listens on.
-pub(super) fn doors<'a>(
+pub(super) fn listening_sockets<'a>(
     listeners: impl IntoIterator<Item = (&'a String, &'a Open)>,
     gate: Option<&Path>,
 ) -> Vec<own_sockets::OwnSocket> {
     let listeners = listeners.into_iter().flat_map(|(name, open)| {
-        let door = move |endpoint: &Endpoint| own_sockets::OwnSocket {
+        let socket = move |endpoint: &Endpoint| own_sockets::OwnSocket {
             endpoint: endpoint.clone(),
             name: format!("the listener {name:?}"),
         };
-        open.endpoints.iter().map(door)
+        open.endpoints.iter().map(socket)
     });
     let gate = gate.map(|path| own_sockets::OwnSocket {
         endpoint: Endpoint::Unix(PathBuf::from(path)),
@@ -183,18 +183,18 @@ pub(super) fn doors<'a>(
 /// symbolic link, so the configuration could not check it.
 pub(super) fn ensure_no_loop(
     config: &Config,
-    doors: &[own_sockets::OwnSocket],
+    own: &[own_sockets::OwnSocket],
 ) -> Result<(), BindError> {
     for backend in &config.backends {
         let To::Dialled(addresses) = &backend.to else {
             continue;
         };
         for address in addresses {
-            if let Some(door) = doors.iter().find(|door| door.is_at(address)) {
+            if let Some(socket) = own.iter().find(|socket| socket.is_at(address)) {
                 return Err(BindError::LeadsBack {
                     backend: backend.name.clone(),
                     address: address.clone(),
-                    holder: door.name.clone(),
+                    holder: socket.name.clone(),
                 });
             }
         }

@@ -56,12 +56,12 @@ impl Running {
             Some(_) => None,
             None => bind_gate(&config)?,
         };
-        let doors = self.doors_with(&config, &added, gate.as_ref());
-        bind::ensure_no_loop(&config, &doors)?;
+        let own = self.sockets_with(&config, &added, gate.as_ref());
+        bind::ensure_no_loop(&config, &own)?;
         self.change_access(&config)?;
 
         self.state.limits.change(&config.limits);
-        self.state.own.replace(doors);
+        self.state.own.replace(own);
         if let Some(gate) = gate {
             self.gate = Some(gate.open(&self.state, &self.tasks));
         }
@@ -70,11 +70,11 @@ impl Running {
         send_workers_away(&self.state, &before);
         drop(before);
         for (name, open, sockets) in added {
-            for (door, sockets) in self.doors.iter().zip(sockets) {
+            for (sender, sockets) in self.senders.iter().zip(sockets) {
                 for socket in sockets {
                     // Fails if the worker is draining. Then nothing is accepted, and the socket is
                     // closed.
-                    let _ = door.send(socket).await;
+                    let _ = sender.send(socket).await;
                 }
             }
             open.announce(&name);
@@ -124,7 +124,7 @@ impl Running {
         listeners
             .filter(|listener| self.kept(listener).is_none())
             .map(|listener| {
-                let (open, sockets) = bind_listener(listener, config, self.doors.len())?;
+                let (open, sockets) = bind_listener(listener, config, self.senders.len())?;
                 Ok((listener.name.clone(), open, sockets))
             })
             .collect()
@@ -137,7 +137,7 @@ impl Running {
     }
 
     /// All sockets that the proxy listens on with this configuration.
-    fn doors_with(
+    fn sockets_with(
         &self,
         config: &Config,
         added: &[Added],
@@ -147,7 +147,7 @@ impl Running {
         let kept = kept.filter_map(|it| Some((&it.name, self.kept(it)?)));
         let added = added.iter().map(|(name, open, _)| (name, open));
         let open = self.gate.as_ref().map(|gate| gate.file.path());
-        bind::doors(
+        bind::listening_sockets(
             kept.chain(added),
             open.or(gate.map(|gate| gate.file.path())),
         )

@@ -32,8 +32,8 @@ pub struct Running {
     pub(super) served: TaskTracker,
     pub(super) tasks: TaskTracker,
     /// Ends the task that logs which clients were not served.
-    pub(super) spoken: CancellationToken,
-    pub(super) doors: Vec<ListenerSender>,
+    pub(super) refusal_log: CancellationToken,
+    pub(super) senders: Vec<ListenerSender>,
     pub(super) fixed: Fixed,
     pub(super) listeners: HashMap<String, Open>,
     pub(super) gate: Option<OpenGate>,
@@ -126,7 +126,7 @@ impl Running {
         // The futures of `serve` may not be polled any more, or not before this has ended.
         let _ = Deadline::after(MOST_TO_END).bound(self.served.wait()).await;
         // All connections have ended, so nothing more can be logged.
-        self.spoken.cancel();
+        self.refusal_log.cancel();
         self.tasks.wait().await;
         Drained { cut }
     }
@@ -147,7 +147,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.start_drain();
         self.cut();
-        self.spoken.cancel();
+        self.refusal_log.cancel();
     }
 }
 

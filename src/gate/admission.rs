@@ -18,14 +18,14 @@ use crate::rendezvous::wire::GateRefusal;
 use crate::sys::process;
 
 /// A client that was admitted and may send its line.
-pub(super) struct Guest {
+pub(super) struct AdmittedClient {
     pub uid: u32,
-    pub place: Slot,
+    pub slot: Slot,
 }
 
 impl Gate {
     /// `Err` is the refusal to send, or `None` if nobody can be told.
-    pub(super) fn admit(&self, client: &UnixStream) -> Result<Guest, Option<GateRefusal>> {
+    pub(super) fn admit(&self, client: &UnixStream) -> Result<AdmittedClient, Option<GateRefusal>> {
         let peer = client.peer_cred().map_err(|_| None)?;
         if !self.settings.admits(client, &peer) {
             debug!(
@@ -36,9 +36,9 @@ impl Gate {
             );
             return Err(Some(GateRefusal::Forbidden));
         }
-        let place = self.places.take().ok_or(Some(GateRefusal::Busy))?;
+        let slot = self.slots.take().ok_or(Some(GateRefusal::Busy))?;
         let uid = peer.uid();
-        Ok(Guest { uid, place })
+        Ok(AdmittedClient { uid, slot })
     }
 }
 
@@ -78,13 +78,13 @@ const WRITABLE_BY_OTHERS: u32 = 0o002;
 /// Clients that were refused. Their sockets stay open for a moment: a client that writes its line into
 /// a closed socket would get SIGPIPE and not the answer.
 #[derive(Debug, Default)]
-pub(super) struct Leaving {
+pub(super) struct RefusedClients {
     sockets: VecDeque<StdUnixStream>,
     /// How many were added since the last tick.
     fresh: usize,
 }
 
-impl Leaving {
+impl RefusedClients {
     /// Sends the refusal and closes the sending side. If there are too many sockets, the oldest is
     /// closed.
     pub(super) fn tell(&mut self, client: UnixStream, refusal: GateRefusal) {
@@ -99,13 +99,13 @@ impl Leaving {
             return;
         }
         let _ = client.shutdown(Shutdown::Write);
-        if self.sockets.len() == MOST_LEAVING
+        if self.sockets.len() == MOST_REFUSED
             && let Some(oldest) = self.sockets.pop_front()
         {
             close(oldest);
         }
         self.sockets.push_back(client);
-        self.fresh = (self.fresh + 1).min(MOST_LEAVING);
+        self.fresh = (self.fresh + 1).min(MOST_REFUSED);
     }
 
     /// Closes the sockets that were here at the last tick.
@@ -122,7 +122,7 @@ fn close(mut client: StdUnixStream) {
     let _ = client.read(&mut [0; 4096]);
 }
 
-const MOST_LEAVING: usize = 64;
+const MOST_REFUSED: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -130,14 +130,14 @@ mod tests {
 
     #[tokio::test]
     async fn refused_clients_are_bounded_and_closed_at_the_second_tick() {
-        let mut leaving = Leaving::default();
+        let mut refused = RefusedClients::default();
         let mut clients = Vec::new();
-        for _ in 0..MOST_LEAVING + 3 {
+        for _ in 0..MOST_REFUSED + 3 {
             let (ours, theirs) = UnixStream::pair().expect("a pair");
-            leaving.tell(ours, GateRefusal::Forbidden);
+            refused.tell(ours, GateRefusal::Forbidden);
             clients.push(theirs.into_std().expect("a socket"));
         }
-        assert_eq!(leaving.sockets.len(), MOST_LEAVING);
+        assert_eq!(refused.sockets.len(), MOST_REFUSED);
         // The first ones are closed; the others may still send their line.
         for (index, client) in clients.iter_mut().enumerate() {
             let mut answer = [0; 64];
@@ -146,9 +146,9 @@ mod tests {
             assert_eq!(client.read(&mut answer).expect("an end"), 0);
             assert_eq!(client.write(b"CLAIM x\n").is_ok(), index >= 3, "{index}");
         }
-        leaving.tick();
-        assert_eq!(leaving.sockets.len(), MOST_LEAVING);
-        leaving.tick();
-        assert_eq!(leaving.sockets.len(), 0);
+        refused.tick();
+        assert_eq!(refused.sockets.len(), MOST_REFUSED);
+        refused.tick();
+        assert_eq!(refused.sockets.len(), 0);
     }
 }
