@@ -194,7 +194,10 @@ impl Layer {
                         break Then::KeysSpent;
                     }
                 }
-                Ok(None) => break Then::More,
+                Ok(None) => match self.ask_for_new_keys(answers) {
+                    Ok(()) => break Then::More,
+                    Err(Exhausted) => break Then::KeysSpent,
+                },
                 Err(refusal) => {
                     self.refuse(refusal, answers);
                     break Then::Refused(refusal);
@@ -257,19 +260,24 @@ impl Layer {
         self.is_mute = true;
     }
 
-    /// Updates our keys near the end of their limit, and asks the peer to update its own, because
-    /// many never do so themselves. Call this before every [`Self::seal`].
-    #[inline]
-    pub(crate) fn keep_keys_fresh(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+    /// Asks the peer for new keys when its present ones have sealed as many records as they may: many peers never
+    /// change them by themselves.
+    fn ask_for_new_keys(&mut self, answers: &mut Vec<u8>) -> Result<(), Exhausted> {
         let has_next = self.outbound.keys.suite.version == Version::Tls13;
         let received = self.inbound.keys.cipher.sequence();
-        if has_next && received >= self.outbound.limit && !self.asked {
-            self.asked = true;
-            self.update_keys(Answer::Requested, out)
-        } else if self.outbound.must_update() {
-            self.update_keys(Answer::NotRequested, out)
-        } else {
-            Ok(())
+        if received < self.outbound.limit || !has_next || self.asked || self.is_mute {
+            return Ok(());
+        }
+        self.asked = true;
+        self.update_keys(Answer::Requested, answers)
+    }
+
+    /// Changes our own keys when they are near the end of what they may seal.
+    #[inline]
+    fn keep_keys_fresh(&mut self, out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        match self.outbound.must_update() {
+            true => self.update_keys(Answer::NotRequested, out),
+            false => Ok(()),
         }
     }
 
@@ -285,14 +293,22 @@ impl Layer {
         self.updating = false;
     }
 
-    /// Seals payloads in place. Returns the length of the records, which start at the beginning of
-    /// `buffer`.
-    pub(crate) fn seal(&mut self, pieces: &Pieces, buffer: &mut [u8]) -> Result<usize, Exhausted> {
+    /// Seals payloads in place. The records then lie at the start of `buffer`; returns their length. A KeyUpdate that
+    /// has to be sent before them is appended to `first`.
+    pub(crate) fn seal(
+        &mut self,
+        pieces: &Pieces,
+        buffer: &mut [u8],
+        first: &mut Vec<u8>,
+    ) -> Result<usize, Exhausted> {
+        self.keep_keys_fresh(first)?;
         self.outbound.data(pieces, buffer)
     }
 
-    /// Seals a payload from another buffer. It must fit into the places of [`Self::layout`].
+    /// Seals a payload that lies elsewhere, and appends the records to `out`. It may be at most as long as the room in
+    /// the places of [`Self::layout`].
     pub(crate) fn seal_copy(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), Exhausted> {
+        self.keep_keys_fresh(out)?;
         self.outbound.copy(payload, out)
     }
 

@@ -38,11 +38,6 @@ pub(crate) trait Endpoint {
     /// The size of the scratch for a read of about `bytes` bytes.
     fn room(&self, bytes: usize) -> usize;
 
-    /// Prepares for [`Self::send`]. What must be sent before the payload becomes part of the rest.
-    fn prepare(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
     /// Sends the payloads in the scratch. What is not accepted is kept here or in `rest`.
     fn send(
         &mut self,

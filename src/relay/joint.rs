@@ -228,7 +228,6 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {
-        self.writer.prepare()?;
         if self.writer.owes() {
             return Poll::Ready(Ok(()));
         }

@@ -223,11 +223,6 @@ impl<IO: Wire> Endpoint for Records<IO> {
         self.held.len() + self.layer.longest()
     }
 
-    fn prepare(&mut self) -> Result<(), Fault> {
-        let fresh = self.layer.keep_keys_fresh(self.sealed.bytes());
-        fresh.map_err(keys_spent)
-    }
-
     fn send(
         &mut self,
         cx: &mut Context<'_>,
@@ -235,12 +230,16 @@ impl<IO: Wire> Endpoint for Records<IO> {
         pieces: &Pieces,
         rest: &mut Rest<'_>,
     ) -> Result<(), Fault> {
-        let length = self.layer.seal(pieces, scratch).map_err(keys_spent)?;
-        let sealed = &scratch[..length];
-        let taken = match Pin::new(&mut self.io).poll_write(cx, sealed) {
-            Poll::Ready(Ok(taken)) => taken,
-            Poll::Ready(Err(error)) => return Err(Fault::write(error)),
-            Poll::Pending => 0,
+        let length = self.layer.seal(pieces, scratch, self.sealed.bytes());
+        let sealed = &scratch[..length.map_err(keys_spent)?];
+        let taken = match self.sealed.is_empty() {
+            true => match Pin::new(&mut self.io).poll_write(cx, sealed) {
+                Poll::Ready(Ok(taken)) => taken,
+                Poll::Ready(Err(error)) => return Err(Fault::write(error)),
+                Poll::Pending => 0,
+            },
+            // A KeyUpdate goes first; the records follow it.
+            false => 0,
         };
         *rest.unflushed |= taken > 0;
         match &sealed[taken..] {
@@ -264,7 +263,6 @@ impl<IO: Wire> Endpoint for Records<IO> {
             return Poll::Ready(Ok(()));
         }
         // Payload that was read before this side existed to send it to.
-        self.prepare()?;
         let heard = rest.unsent.as_slice();
         let sealed = self.layer.seal_copy(heard, self.sealed.bytes());
         sealed.map_err(keys_spent)?;

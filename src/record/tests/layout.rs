@@ -26,7 +26,7 @@ fn passed_on(from: Suite, to: Suite, lengths: &[usize]) -> (Vec<u8>, usize) {
         let opened = reader.open(&mut scratch[..end], headroom, &mut pieces, &mut answers);
         assert_eq!(opened.then, Then::More);
         wire.drain(..opened.rest - headroom);
-        let length = writer.seal(&pieces, &mut scratch);
+        let length = writer.seal(&pieces, &mut scratch, &mut answers);
         heard
             .unread
             .extend(&scratch[..length.expect("a fresh key")]);
