@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -40,7 +40,7 @@ pub(super) struct IdleTimer<'a> {
     since: Instant,
     /// Present while a peer may leave bytes unacknowledged.
     watch: Option<Box<Watch>>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
 }
 
 impl<'a> IdleTimer<'a> {
@@ -85,8 +85,8 @@ impl<'a> IdleTimer<'a> {
             let Some(due) = earlier(end, watched) else {
                 return Poll::Pending;
             };
-            let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            ready!(timer.as_mut().poll(cx));
+            let timer = this.timer.get_or_insert_with(|| Timer::new(due));
+            ready!(timer.poll(cx));
             let now = Instant::now();
             if let Some(watch) = this.watch.as_mut().filter(|watch| watch.next <= now) {
                 match watch.look(now, &mut look) {
@@ -103,10 +103,44 @@ impl<'a> IdleTimer<'a> {
             }
             let watched = this.watch.as_ref().map(|watch| watch.next);
             match (earlier(end, watched), &mut this.timer) {
-                (Some(due), Some(timer)) => timer.as_mut().reset(due),
+                (Some(due), Some(timer)) => timer.reset(due),
                 _ => this.timer = None,
             }
         }
+    }
+}
+
+/// A timer that costs almost nothing to ask again: most turns of a relay move bytes, and change nothing here.
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// The one that the timer wakes when it fires.
+    waker: Option<Waker>,
+}
+
+impl Timer {
+    fn new(due: Instant) -> Self {
+        Self {
+            sleep: Box::pin(sleep_until(due)),
+            waker: None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let is_told = (self.waker.as_ref()).is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_told && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let fired = self.sleep.as_mut().poll(cx);
+        self.waker = match fired {
+            Poll::Ready(()) => None,
+            Poll::Pending => Some(cx.waker().clone()),
+        };
+        fired
+    }
+
+    fn reset(&mut self, due: Instant) {
+        self.sleep.as_mut().reset(due);
+        self.waker = None;
     }
 }
 
