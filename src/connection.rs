@@ -25,7 +25,7 @@ use self::admission::admit;
 use self::teardown::{Remains, Unfinished, dismiss, interrupt, part};
 use self::termination::Termination;
 use crate::active_config::Timeouts;
-use crate::backend::{ActiveBackend, Lease, Served, Service};
+use crate::backend::{ActiveBackend, Lease, Served, Service, Upstream};
 use crate::client::{Client, Relaying};
 use crate::deadline::{Deadline, Elapsed};
 use crate::ledger::LedgerRecord;
@@ -50,8 +50,8 @@ struct Admitted {
 ///
 /// Nothing in it depends on the source of the connection, or on the configuration that admitted it.
 struct Established {
-    client: Client,
-    backend: Unfinished,
+    client: Unfinished<Client>,
+    backend: Unfinished<Upstream>,
     /// A built-in backend, which must run beside the relay.
     service: Option<Service>,
     timeouts: InactivityTimeouts,
@@ -147,7 +147,7 @@ impl Admitted {
         let mut record = self.record;
         record.reached(stream.side_name(), identity);
         Established {
-            client: self.client,
+            client: Unfinished::new(self.client),
             backend: Unfinished::new(stream),
             service,
             timeouts: self.timeouts.relay,
@@ -177,7 +177,7 @@ impl Established {
             settings: timeouts,
             traffic: record.traffic(),
         };
-        let relay = beside(service.take(), client.relay(backend.stream(), relay));
+        let relay = beside(service.take(), client.side().relay(backend.side(), relay));
         let end = tokio::select! {
             biased;
             end = within(*lifetime, relay) => end.map_err(|Elapsed| Interruption::Lifetime),
@@ -197,6 +197,7 @@ impl Established {
             ..
         } = *self;
         record.closing();
+        let client = client.finish();
         let termination = match end {
             Ok(end) => {
                 let termination = ended(end, &mut backend);
@@ -248,9 +249,9 @@ fn close(record: LedgerRecord, reserved: Reserved, termination: &Termination) ->
 
 /// In TLS 1.3 a backend refuses our certificate after the handshake, possibly after the first bytes
 /// of payload.
-fn ended(end: End, backend: &mut Unfinished) -> Termination {
+fn ended(end: End, backend: &mut Unfinished<Upstream>) -> Termination {
     match end {
-        End::BackendReset(Answer::Broken) if backend.stream().has_refused_us() => {
+        End::BackendReset(Answer::Broken) if backend.side().has_refused_us() => {
             Termination::BackendRefused
         }
         end => Termination::Relayed(end),

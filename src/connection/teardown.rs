@@ -19,30 +19,48 @@ pub(super) enum Remains {
     Client(Client),
 }
 
-/// The backend of a connection that has not ended yet. When it is dropped, its stream is reset: the backend may
-/// have only half of a request. That is also what happens when the task of the connection panics or is dropped.
+/// One side of a connection that has not ended yet. When it is dropped, the side is told that the connection
+/// failed: it may have only half of a request or of an answer. That is also what happens when the task of the
+/// connection panics or is dropped.
 #[derive(Debug)]
-pub(super) struct Unfinished(Option<Upstream>);
+pub(super) struct Unfinished<S: Abort>(Option<S>);
 
-impl Unfinished {
-    pub(super) fn new(stream: Upstream) -> Self {
-        Self(Some(stream))
+/// A side that can be told that the connection failed.
+pub(super) trait Abort {
+    fn abort(self);
+}
+
+impl Abort for Upstream {
+    fn abort(self) {
+        self.reset();
+    }
+}
+
+impl Abort for Client {
+    fn abort(self) {
+        self.reset();
+    }
+}
+
+impl<S: Abort> Unfinished<S> {
+    pub(super) fn new(side: S) -> Self {
+        Self(Some(side))
     }
 
-    pub(super) fn stream(&mut self) -> &mut Upstream {
+    pub(super) fn side(&mut self) -> &mut S {
         self.0.as_mut().expect("only `finish` and `drop` take it")
     }
 
-    /// The backend was told the end, or there is nothing to tell it.
-    fn finish(mut self) -> Upstream {
+    /// The side was told the end, or there is nothing to tell it, or the caller does so.
+    pub(super) fn finish(mut self) -> S {
         self.0.take().expect("only `finish` and `drop` take it")
     }
 }
 
-impl Drop for Unfinished {
+impl<S: Abort> Drop for Unfinished<S> {
     fn drop(&mut self) {
-        if let Some(stream) = self.0.take() {
-            stream.reset();
+        if let Some(side) = self.0.take() {
+            side.abort();
         }
     }
 }
@@ -63,7 +81,7 @@ pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
 
 /// Ends both sides, and tells each what happened to the other. All bytes that were read from one
 /// side have been delivered to the other by now.
-pub(super) async fn part(client: Client, backend: Unfinished, end: End) {
+pub(super) async fn part(client: Client, backend: Unfinished<Upstream>, end: End) {
     match end {
         End::Done => drop(backend.finish()),
         // If Vestibule itself gave up on the client, this gives the alert with the reason time to
@@ -93,25 +111,25 @@ pub(super) async fn part(client: Client, backend: Unfinished, end: End) {
 /// connection is ended from outside meanwhile, at most [`HURRY`] is left.
 pub(super) async fn interrupt(
     mut client: Client,
-    mut backend: Unfinished,
+    mut backend: Unfinished<Upstream>,
     record: &LedgerRecord,
     patience: Option<Duration>,
 ) {
     let traffic = record.traffic();
     let is_hurried = tokio::select! {
         biased;
-        () = client.stop(backend.stream(), traffic, patience) => false,
+        () = client.stop(backend.side(), traffic, patience) => false,
         _ = record.ended() => true,
     };
     if is_hurried {
-        client.stop(backend.stream(), traffic, Some(HURRY)).await;
+        client.stop(backend.side(), traffic, Some(HURRY)).await;
     }
     cut(client, backend).await;
 }
 
 /// Ends a connection on which nothing moves. The backend must not take half a request for a
 /// complete one.
-async fn cut(client: Client, backend: Unfinished) {
+async fn cut(client: Client, backend: Unfinished<Upstream>) {
     match client.has_ended() {
         true => backend.finish().close().await,
         false => drop(backend),
@@ -121,3 +139,43 @@ async fn cut(client: Client, backend: Unfinished) {
 
 /// How long bytes may take to arrive on a connection that must end now.
 const HURRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::sys::socket::Socket;
+
+    async fn client_and_far_end() -> (Client, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let near = Socket::Tcp(near.expect("a connection").0);
+        (
+            Client::plain(Transport::Socket(near)),
+            far.expect("a connection"),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_client_of_a_connection_that_is_dropped_reads_a_reset() {
+        let (client, mut far) = client_and_far_end().await;
+        drop(Unfinished::new(client));
+        let read = far.read(&mut [0]).await;
+        assert_eq!(
+            read.map_err(|error| error.kind()),
+            Err(ErrorKind::ConnectionReset)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_finished_is_not_reset() {
+        let (client, mut far) = client_and_far_end().await;
+        drop(Unfinished::new(client).finish());
+        assert_eq!(far.read(&mut [0]).await.expect("an end"), 0);
+    }
+}
