@@ -44,6 +44,7 @@ use crate::active_config::Timeouts;
 use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
+use crate::ledger::AccessLog;
 use crate::proxy_protocol::Trusted;
 use crate::route::{Action, Routes, Rule};
 use crate::sys::file;
@@ -104,6 +105,7 @@ pub(crate) struct Runtime {
     pub directory: Option<PathBuf>,
     pub log: Option<String>,
     pub log_format: LogFormat,
+    pub access_log: AccessLog,
     /// Who processes TLS records, for all listeners and backends with TLS.
     pub engine: Engine,
     /// Whether core dumps are allowed; they contain the private keys.

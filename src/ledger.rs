@@ -5,24 +5,29 @@
 //!          └─ Entry, shared: facts, state, bytes; found by id and by name; ended with a cause
 //! ```
 
+mod access_log;
 mod entry;
 mod filter;
 mod index;
+mod minute;
 mod record;
 mod refusals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use tracing::debug;
+use tracing::{debug, info};
 
+pub use self::access_log::AccessLog;
+use self::access_log::ClosingLog;
 pub use self::entry::ConnectionState;
 pub(crate) use self::entry::Entry;
 pub use self::filter::{ConnectionFilter, OpenConnection};
 use self::index::Index;
-pub(crate) use self::record::{Detail, LedgerRecord, Via};
+use self::minute::Totals;
+pub(crate) use self::record::{LedgerRecord, Via};
 use self::refusals::Origin;
-pub(crate) use self::refusals::{Reason, Refusals};
+pub(crate) use self::refusals::{Detail, Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
 use crate::outcome::{EndCause, Outcome};
 
@@ -35,12 +40,21 @@ pub(crate) struct Ledger {
     index: Index,
     /// Whether every connection must end, including those that open from now on.
     is_cut: AtomicBool,
+    closing_log: ClosingLog,
+    totals: Totals,
 }
 
 impl Ledger {
+    /// Logs the ends of these connections.
+    pub(crate) fn with_log_of(mut self, connections: AccessLog) -> Self {
+        self.closing_log = ClosingLog::new(connections);
+        self
+    }
+
     /// Opens the record of a connection that was admitted.
     pub(crate) fn open(self: &Arc<Self>, facts: Facts, via: Via) -> LedgerRecord {
-        self.open.fetch_add(1, Ordering::Relaxed);
+        let others = self.open.fetch_add(1, Ordering::Relaxed);
+        self.totals.opened(others + 1);
         let entry = Arc::new(Entry::new(facts));
         self.index.insert(&entry);
         // [`Ledger::cut`] sets the flag before it visits the entries, so a new entry is either
@@ -102,7 +116,14 @@ impl Ledger {
         };
         self.refusals.note(Reason::OverLimit(limit), origin, None);
         let (listener, peer) = (&**listener, peer.map(tracing::field::display));
-        debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+        match self.closing_log.is_complete() {
+            true => {
+                info!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+            }
+            false => {
+                debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+            }
+        }
     }
 
     /// Records a connection from a peer that is not a trusted proxy, and closes the record.
@@ -124,6 +145,12 @@ impl Ledger {
 
     pub(crate) fn ended(&self, outcome: Outcome) -> u64 {
         self.ended[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    /// The number of connections that were accepted so far, with those that were closed at a limit.
+    pub(crate) fn accepted(&self) -> u64 {
+        let ended: u64 = self.ended.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+        ended + self.open_connections() as u64
     }
 
     fn close_one(&self, outcome: Outcome) {

@@ -216,12 +216,14 @@ impl Proxy {
     }
 }
 
-/// Spawns the task that logs which clients are not served, and why. It ends when the token is
-/// cancelled.
+/// Spawns the tasks that log which clients are not served, and why, and what moves in a minute. They end
+/// when the token is cancelled.
 fn log_refusals(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
-    let (end, state) = (CancellationToken::new(), Arc::clone(state));
-    let ended = end.clone();
-    tasks.spawn(async move { state.ledger.refusals.speak(ended.cancelled()).await });
+    let end = CancellationToken::new();
+    let (ended, ledger) = (end.clone(), Arc::clone(&state.ledger));
+    tasks.spawn(async move { ledger.refusals.speak(ended.cancelled()).await });
+    let (ended, ledger) = (end.clone(), Arc::clone(&state.ledger));
+    tasks.spawn(async move { ledger.log_minutes(ended.cancelled()).await });
     end
 }
 

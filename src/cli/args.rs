@@ -202,7 +202,7 @@ Examples:
 SIGHUP, or a change of a file, reloads the configuration. If it has a mistake, nothing changes.
 SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones have time to end (timeouts.drain,
 30 s by default). A second signal cuts all connections at once.
-RUST_LOG=debug logs the end of every connection.";
+`access_log = \"connections\"` under [runtime] logs the end of every connection.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:

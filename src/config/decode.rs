@@ -21,6 +21,7 @@ use super::{forecast, foreign};
 use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::To;
+use crate::ledger::AccessLog;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
@@ -123,6 +124,12 @@ impl Decoder<'_> {
             log_format: table
                 .read("log_format", |value| {
                     value.word(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+                })
+                .unwrap_or_default(),
+            access_log: table
+                .read("access_log", |value| {
+                    let (failures, connections) = (AccessLog::Failures, AccessLog::Connections);
+                    value.word(&[("failures", failures), ("connections", connections)])
                 })
                 .unwrap_or_default(),
             engine: table

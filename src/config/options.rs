@@ -52,6 +52,7 @@ use super::files::Files;
 use super::problem::{ConfigError, UNNAMED};
 use super::{Config, decode};
 pub use crate::backend::pool::Balance;
+pub use crate::ledger::AccessLog;
 pub use crate::tls::MinVersion;
 pub use crate::tls::hosts::UnknownSni;
 

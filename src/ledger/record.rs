@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tracing::field::{Empty, display};
-use tracing::{Span, debug, debug_span};
+use tracing::{Span, debug_span};
 
 use super::Ledger;
+use super::access_log::Closed;
 use super::entry::{ConnectionState, Ended, Entry};
 use super::index::Name;
-use super::refusals::{Origin, Reason};
+use super::refusals::{Detail, Origin, Reason};
 use crate::facts::{Endpoint, Facts, TlsFacts};
 use crate::identity::Identity;
 use crate::outcome::Outcome;
@@ -37,14 +38,6 @@ pub(crate) struct LedgerRecord {
     outcome: Outcome,
     /// Boxed, because every connection holds its record for its whole life.
     detail: Option<Box<Detail>>,
-}
-
-/// Why a client was not served, in more detail than the outcome.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Detail {
-    pub reason: Option<Reason>,
-    /// The cause in words.
-    pub cause: Option<Box<str>>,
 }
 
 impl LedgerRecord {
@@ -122,6 +115,7 @@ impl LedgerRecord {
 
     /// The handshake is done.
     pub(crate) fn secured(&mut self, tls: TlsFacts) {
+        self.ledger.totals.secured(tls.resumed);
         self.entry.learn(|facts| facts.tls = Some(tls));
     }
 
@@ -172,12 +166,12 @@ impl LedgerRecord {
 
     /// Counts a refusal only if the outcome says that the client was not served: the connection may
     /// have ended for another cause than `detail` has.
-    fn note_refusal(&mut self, facts: &Facts) {
+    fn note_refusal(&self, facts: &Facts, detail: Detail) {
         let bytes = self.traffic().to_client.get();
         let Some(usual) = Reason::of(self.outcome, bytes) else {
             return;
         };
-        let Detail { reason, cause } = self.detail.take().map_or_else(Detail::default, |it| *it);
+        let Detail { reason, cause } = detail;
         let origin = Origin {
             listener: facts.listener.clone().unwrap_or_default(),
             peer: facts.peer.clone(),
@@ -191,15 +185,18 @@ impl Drop for LedgerRecord {
     fn drop(&mut self) {
         let facts = self.facts();
         self.ledger.index.remove(&self.entry);
+        self.ledger.totals.closed(self.traffic());
         self.ledger.close_one(self.outcome);
-        self.note_refusal(&facts);
-        let _entered = self.span.enter();
-        debug!(
-            outcome = %self.outcome,
-            bytes_in = self.traffic().from_client.get(),
-            bytes_out = self.traffic().to_client.get(),
-            seconds = self.entry.age().as_secs_f64(),
-            "connection closed"
-        );
+        let detail = self.detail.take().map_or_else(Detail::default, |it| *it);
+        let closed = Closed {
+            facts: &facts,
+            outcome: self.outcome,
+            detail: &detail,
+            traffic: self.traffic(),
+            age: self.entry.age(),
+        };
+        let log = &self.ledger.closing_log;
+        self.span.in_scope(|| log.write(&closed));
+        self.note_refusal(&facts, detail);
     }
 }

@@ -48,6 +48,14 @@ pub(crate) enum Reason {
     BackendReset,
 }
 
+/// Why a client was not served, in more detail than the outcome.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Detail {
+    pub reason: Option<Reason>,
+    /// The cause in words.
+    pub cause: Option<Box<str>>,
+}
+
 /// Who has to act.
 enum Whose {
     Clients,
@@ -184,11 +192,14 @@ pub(crate) struct Refusals {
     /// One entry for each reason, and reasons are few. The lock is held to add one; connections
     /// that are served never take it.
     tallies: Mutex<BTreeMap<Reason, Tally>>,
+    /// The clients since [`Self::take_counts`], by the word of the reason.
+    counts: Mutex<BTreeMap<&'static str, u64>>,
     has_news: Notify,
 }
 
 impl Refusals {
     pub(super) fn note(&self, reason: Reason, last: Origin, cause: Option<Box<str>>) {
+        *self.counts().entry(reason.word()).or_default() += 1;
         let mut tallies = self.tallies();
         let is_news = tallies.is_empty();
         let tally = tallies.entry(reason).or_insert_with(|| Tally {
@@ -225,6 +236,15 @@ impl Refusals {
         for (reason, tally) in tallies {
             tally.say(reason);
         }
+    }
+
+    /// How many clients were not served since the last call, by reason.
+    pub(super) fn take_counts(&self) -> BTreeMap<&'static str, u64> {
+        mem::take(&mut *self.counts())
+    }
+
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tallies(&self) -> MutexGuard<'_, BTreeMap<Reason, Tally>> {

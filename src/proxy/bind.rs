@@ -152,7 +152,7 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
         limits: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
-        ledger: Arc::new(Ledger::default()),
+        ledger: Arc::new(Ledger::default().with_log_of(config.runtime.access_log)),
         drain,
         own,
         reserve: Reserve::new().map_err(BindError::Worker)?,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::section::Section;
 use crate::config::LogFormat;
+use crate::ledger::AccessLog;
 
 /// `[runtime]`: threads, the log, and the process.
 ///
@@ -59,6 +60,16 @@ impl RuntimeOptions {
             LogFormat::Json => "json",
         };
         self.0.set("log_format", word);
+        self
+    }
+
+    /// Which connections have a line in the log when they end. Default: [`AccessLog::Failures`].
+    pub fn access_log(mut self, connections: AccessLog) -> Self {
+        let word = match connections {
+            AccessLog::Failures => "failures",
+            AccessLog::Connections => "connections",
+        };
+        self.0.set("access_log", word);
         self
     }
 

@@ -14,6 +14,7 @@ workers = 2
 directory = "/run/vestibule"
 log = "debug"
 log_format = "json"
+access_log = "connections"
 max_memory = "none"
 relay = "stream"
 core_dumps = true
@@ -104,6 +105,7 @@ const fn seconds(seconds: u64) -> Option<Duration> {
 fn every_value_arrives() {
     let config = parse(EVERYTHING);
     assert_eq!(config.runtime.workers, Some(2));
+    assert_eq!(config.runtime.access_log, AccessLog::Connections);
     assert_eq!(config.runtime.directory, Some("/run/vestibule".into()));
     assert_eq!(
         (config.log(), config.log_format()),

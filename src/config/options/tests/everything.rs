@@ -10,6 +10,7 @@ workers = 2
 directory = "/run/vestibule"
 log = "debug"
 log_format = "json"
+access_log = "connections"
 relay = "stream"
 core_dumps = true
 
@@ -130,6 +131,7 @@ fn runtime() -> RuntimeOptions {
         .directory("/run/vestibule")
         .log("debug")
         .log_format(LogFormat::Json)
+        .access_log(AccessLog::Connections)
         .relay(RelayMode::Stream)
         .core_dumps(true)
 }
@@ -284,10 +286,11 @@ fn each_variant_of_a_backend_option_writes_its_word() {
 fn each_variant_of_a_runtime_option_writes_its_word() {
     let runtime = RuntimeOptions::default()
         .log_format(LogFormat::Text)
+        .access_log(AccessLog::Failures)
         .relay(RelayMode::Auto);
     let text = text_of(Config::builder().runtime(runtime));
     assert!(
-        text.contains("log_format = \"text\"\nrelay = \"auto\"\n"),
+        text.contains("access_log = \"failures\"\nlog_format = \"text\"\nrelay = \"auto\"\n"),
         "{text}"
     );
 }

@@ -15,6 +15,8 @@ const RUNTIME_RIGHT: &[&str] = &[
     "log = \"vestibule=debug,info\"",
     "log_format = \"text\"",
     "log_format = \"json\"",
+    "access_log = \"failures\"",
+    "access_log = \"connections\"",
     "max_memory = \"none\"",
     "max_memory = \"unlimited\"",
     "relay = \"auto\"",
@@ -90,6 +92,11 @@ const RUNTIME_WRONG: &[Wrong] = &[
         "relay = \"record\"",
         9,
         "`runtime.relay`: unknown value \"record\"; one of: auto, stream",
+    ),
+    (
+        "access_log = \"all\"",
+        14,
+        "`runtime.access_log`: unknown value \"all\"; one of: failures, connections",
     ),
     (
         "core_dumps = \"none\"",
