@@ -110,6 +110,10 @@ pub(crate) struct Runtime {
     pub engine: Engine,
     /// Whether core dumps are allowed; they contain the private keys.
     pub core_dumps: bool,
+    /// A file to touch while connections are open.
+    pub heartbeat: Option<PathBuf>,
+    /// The time without a connection after which to end.
+    pub idle_exit: Option<Duration>,
 }
 
 /// The format of log lines.

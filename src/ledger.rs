@@ -8,6 +8,7 @@
 mod access_log;
 mod entry;
 mod filter;
+mod idle;
 mod index;
 mod minute;
 mod record;
@@ -23,6 +24,7 @@ use self::access_log::ClosingLog;
 pub use self::entry::ConnectionState;
 pub(crate) use self::entry::Entry;
 pub use self::filter::{ConnectionFilter, OpenConnection};
+use self::idle::LastEnd;
 use self::index::Index;
 use self::minute::Totals;
 pub(crate) use self::record::{LedgerRecord, Via};
@@ -42,6 +44,7 @@ pub(crate) struct Ledger {
     is_cut: AtomicBool,
     closing_log: ClosingLog,
     totals: Totals,
+    last_end: LastEnd,
 }
 
 impl Ledger {
@@ -109,6 +112,7 @@ impl Ledger {
         peer: Option<&Endpoint>,
         limit: &'static str,
     ) {
+        self.last_end.note();
         self.count(Outcome::OverLimit);
         let origin = Origin {
             listener: Arc::clone(listener),
@@ -154,7 +158,8 @@ impl Ledger {
     }
 
     fn close_one(&self, outcome: Outcome) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.last_end.note();
+        self.open.fetch_sub(1, Ordering::Release);
         self.count(outcome);
     }
 

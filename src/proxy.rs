@@ -8,6 +8,7 @@
 
 mod bind;
 mod error;
+mod heartbeat;
 mod limits;
 mod reload;
 mod running;
@@ -188,6 +189,10 @@ impl Proxy {
         info!(target: START, "{}", assembly.limits);
         let tasks = TaskTracker::new();
         let refusal_log = log_refusals(&tasks, &state);
+        if let Some(path) = assembly.fixed.runtime.heartbeat.clone() {
+            let (end, ledger) = (refusal_log.clone(), Arc::clone(&state.ledger));
+            tasks.spawn(end.run_until_cancelled_owned(heartbeat::beat(path, ledger)));
+        }
         let gate = assembly.gate.map(|gate| gate.open(&state, &tasks));
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {

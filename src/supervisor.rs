@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use self::followed::Followed;
 pub use self::source::{ConfigSource, ReadError};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::{ConnectionFilter, OpenConnection};
@@ -123,8 +124,8 @@ impl Supervisor {
         self.handle.clone()
     }
 
-    /// Serves until a drain is requested. Then drains, for at most `timeouts.drain` of the
-    /// configuration that is active at that time.
+    /// Serves until a drain is requested, or until there has been no connection for `runtime.idle_exit`.
+    /// Then drains, for at most `timeouts.drain` of the configuration that is active at that time.
     ///
     /// # Cancel safety
     ///
@@ -136,6 +137,11 @@ impl Supervisor {
                 biased;
                 () = requested.started() => break,
                 Some(asked) = self.reloads.recv() => Some(asked),
+                () = self.running.idle() => {
+                    info!("no connection for the time of runtime.idle_exit: ending");
+                    self.retire(&requested).await;
+                    break;
+                }
                 () = self.followed.changed() => {
                     info!("a file changed: reloading");
                     None
@@ -156,6 +162,19 @@ impl Supervisor {
             }
         }
         self.drain(&requested).await
+    }
+
+    /// Closes the listeners, and serves the clients that came just before. They may take as long as in a
+    /// drain.
+    async fn retire(&self, requested: &Drain) {
+        let deadline = Deadline::after(self.running.drain_timeout());
+        tokio::select! {
+            biased;
+            () = requested.started() => {}
+            () = self.running.close_listeners() => {}
+            () = deadline.passed() => {}
+        }
+        requested.start();
     }
 
     /// Reads the configuration again and applies it. `None` if a drain was requested during the read;

@@ -140,6 +140,15 @@ impl Decoder<'_> {
             core_dumps: table
                 .read("core_dumps", |value| value.boolean())
                 .unwrap_or_default(),
+            heartbeat: table
+                .read("heartbeat", |value| match value.string()? {
+                    "none" => Ok(None),
+                    _ => Ok(Some(self.files.beside(value.path()?))),
+                })
+                .flatten(),
+            idle_exit: table
+                .read("idle_exit", |value| value.or_off(Value::duration))
+                .flatten(),
         };
         table.read("max_memory", |value| value.or_off(Value::unsupported));
         table.finish();

@@ -105,7 +105,7 @@ const KEYS: &[&str] = &[
     "allow_gids", "max_clients", "connections", "connections_per_ip", "connections_per_identity",
     "pending", "handshaking", "handshakes_per_second", "handshakes_per_second_per_ip", "handshake", "idle",
     "half_close", "lifetime", "drain", "unacknowledged", "workers", "directory", "log",
-    "log_format", "max_memory", "relay", "core_dumps", "access_log", "rotate", "keep", "allow_writes_over_tcp",
+    "log_format", "max_memory", "relay", "core_dumps", "access_log", "heartbeat", "idle_exit", "rotate", "keep", "allow_writes_over_tcp",
     "conections", "\"a\\nb\"", "\"\"", "gate.path", "ключ",
 ];
 

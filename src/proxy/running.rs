@@ -91,6 +91,29 @@ impl Running {
         self.state.ledger.kill(filter)
     }
 
+    /// Waits until there has been no connection for `runtime.idle_exit`. Never completes without one.
+    pub(crate) async fn idle(&self) {
+        match self.fixed.runtime.idle_exit {
+            Some(time) => self.state.ledger.idle_for(time).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes the listeners, and waits until the connections that the kernel had queued there have ended.
+    /// They are served as before: also the gate still gives them out.
+    pub(crate) async fn close_listeners(&self) {
+        let config = self.state.config.load_full();
+        for open in self.listeners.values() {
+            open.stop.stop(&config);
+        }
+        // Each listener of a worker holds one until it has taken what was queued.
+        let is_taking = |open: &Open| Arc::strong_count(&open.stop) > 1;
+        while self.listeners.values().any(is_taking) {
+            tokio::time::sleep(LOOK).await;
+        }
+        self.state.ledger.emptied().await;
+    }
+
     /// Stops accepting, refuses what waits at the rendezvous, and waits for the other connections to
     /// end. Connections that are still open after `timeout` are closed. `timeout` is a `Duration`, or
     /// `None` for no limit.
@@ -150,6 +173,9 @@ impl Drop for Running {
         self.refusal_log.cancel();
     }
 }
+
+/// How often to look whether a listener of a worker has ended, which takes milliseconds.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// More than a connection that was cut takes to end (src/connection/teardown.rs, src/client.rs).
 const MOST_TO_END: Duration = Duration::from_secs(5);

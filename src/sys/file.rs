@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 
 /// Reads a regular file completely. Blocks on the file system.
 ///
@@ -35,6 +35,26 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     let content = read(path)?;
     String::from_utf8(content).map_err(|_| refused("stream did not contain valid UTF-8"))
+}
+
+/// Sets the times of a file to now, and creates an empty one if there is none. Blocks on the file system.
+pub(crate) fn touch(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        // The open of a FIFO would wait for a reader.
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .mode(0o644)
+        .open(path)?;
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    Ok(futimens(&file, &times)?)
 }
 
 /// A warning about a private key that too many users can read.

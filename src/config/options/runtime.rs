@@ -1,6 +1,7 @@
 //! `[runtime]` and `[gate]`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::section::Section;
 use crate::config::LogFormat;
@@ -77,6 +78,26 @@ impl RuntimeOptions {
     /// Default: `false`.
     pub fn core_dumps(mut self, allowed: bool) -> Self {
         self.0.set("core_dumps", allowed);
+        self
+    }
+
+    /// A file that is touched while connections are open, at most once in ten seconds, and created if
+    /// there is none. A relative path is relative to the working directory. Default: none.
+    pub fn heartbeat(mut self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        // In a file, `none` means no heartbeat, so a file of that name needs a directory.
+        let path = match path.to_str() {
+            Some("none") => PathBuf::from("./none"),
+            _ => path,
+        };
+        self.0.set("heartbeat", path);
+        self
+    }
+
+    /// The time without a connection after which a [`Supervisor`](crate::Supervisor) drains and ends; it is
+    /// ignored without one. `None`: never. Default: never.
+    pub fn idle_exit(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.0.set_timeout("idle_exit", time.into());
         self
     }
 

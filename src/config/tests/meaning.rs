@@ -18,6 +18,8 @@ access_log = "connections"
 max_memory = "none"
 relay = "stream"
 core_dumps = true
+heartbeat = "/run/vestibule/beat"
+idle_exit = "10m"
 
 [limits]
 connections = 9
@@ -106,6 +108,8 @@ fn every_value_arrives() {
     let config = parse(EVERYTHING);
     assert_eq!(config.runtime.workers, Some(2));
     assert_eq!(config.runtime.access_log, AccessLog::Connections);
+    assert_eq!(config.runtime.heartbeat, Some("/run/vestibule/beat".into()));
+    assert_eq!(config.runtime.idle_exit, Some(Duration::from_secs(600)));
     assert_eq!(config.runtime.directory, Some("/run/vestibule".into()));
     assert_eq!(
         (config.log(), config.log_format()),

@@ -13,6 +13,8 @@ log_format = "json"
 access_log = "connections"
 relay = "stream"
 core_dumps = true
+heartbeat = "/run/vestibule/beat"
+idle_exit = "10m"
 
 [limits]
 connections = 9
@@ -134,6 +136,8 @@ fn runtime() -> RuntimeOptions {
         .access_log(AccessLog::Connections)
         .relay(RelayMode::Stream)
         .core_dumps(true)
+        .heartbeat("/run/vestibule/beat")
+        .idle_exit(Duration::from_secs(600))
 }
 
 fn limits() -> LimitOptions {

@@ -23,6 +23,11 @@ const RUNTIME_RIGHT: &[&str] = &[
     "relay = \"stream\"",
     "core_dumps = false",
     "core_dumps = true",
+    "heartbeat = \"beat\"",
+    "heartbeat = \"none\"",
+    "idle_exit = \"10m\"",
+    "idle_exit = \"none\"",
+    "idle_exit = \"unlimited\"",
 ];
 
 const RUNTIME_WRONG: &[Wrong] = &[
@@ -97,6 +102,16 @@ const RUNTIME_WRONG: &[Wrong] = &[
         "access_log = \"all\"",
         14,
         "`runtime.access_log`: unknown value \"all\"; one of: failures, connections",
+    ),
+    (
+        "heartbeat = \"\"",
+        13,
+        "`runtime.heartbeat`: expected a path, found an empty string",
+    ),
+    (
+        "idle_exit = \"0s\"",
+        13,
+        "`runtime.idle_exit`: 0 is refused; \"unlimited\" turns it off",
     ),
     (
         "core_dumps = \"none\"",
