@@ -111,12 +111,14 @@ impl Entry {
     pub(crate) fn end(&self, cause: EndCause) -> bool {
         let (order, failure) = (Ordering::Release, Ordering::Relaxed);
         let cause = cause.to_u8();
+        // Before the wake-up: the connection may be closing because of this very cause when it returns.
+        let has_ended = self.state() == ConnectionState::Closing;
         let given = self.end.compare_exchange(NONE, cause, order, failure);
         if given.is_ok() {
             let waker = self.waker().take();
             waker.into_iter().for_each(Waker::wake);
         }
-        given.is_ok() && self.state() != ConnectionState::Closing
+        given.is_ok() && !has_ended
     }
 
     fn end_cause(&self) -> Option<EndCause> {
@@ -233,6 +235,28 @@ mod tests {
         entry.end(EndCause::Killed);
         let times = wakers.map(|woken| woken.0.load(Ordering::Relaxed));
         assert_eq!(times, [0, 1]);
+    }
+
+    /// A waker whose connection closes at once, as on another thread.
+    struct Closes(Arc<Entry>);
+
+    impl Wake for Closes {
+        fn wake(self: Arc<Self>) {
+            self.0.set_state(ConnectionState::Closing);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_closes_as_soon_as_it_is_told_was_told() {
+        let entry = Arc::new(entry());
+        let waker = Waker::from(Arc::new(Closes(Arc::clone(&entry))));
+        let mut ended = pin!(entry.ended());
+        let polled = ended.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        assert!(entry.end(EndCause::Killed));
+        let closing = self::entry();
+        closing.set_state(ConnectionState::Closing);
+        assert!(!closing.end(EndCause::Killed));
     }
 
     #[test]
