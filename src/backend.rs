@@ -9,6 +9,7 @@ pub(crate) mod hello;
 pub(crate) mod own_sockets;
 pub(crate) mod pool;
 mod secure;
+mod status;
 pub(crate) mod upstream;
 pub(crate) mod whose;
 

@@ -1,5 +1,6 @@
 //! The configuration: parses and checks TOML, and reports every problem at once.
 
+mod admin;
 mod client_mode;
 mod decode;
 mod document;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use self::admin::{AdminAddress, AdminSettings, Choice, WritesOverTcp};
 use self::document::Document;
 pub use self::explain::{Question, QuestionError};
 use self::files::Files;
@@ -87,6 +89,8 @@ pub struct Config {
     /// How long a TCP peer may leave bytes or keepalives unacknowledged. `None` is unlimited.
     pub(crate) unacknowledged: Option<Duration>,
     pub(crate) gate: Option<gate::GateSettings>,
+    /// `None`: no admin API.
+    pub(crate) admin: Option<AdminSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) backends: Vec<backend::BackendSettings>,
@@ -301,6 +305,7 @@ impl Config {
             drain: Some(DRAIN),
             unacknowledged: Some(UNACKNOWLEDGED),
             gate,
+            admin: Some(AdminSettings::default()),
             listeners: vec![Listener {
                 name,
                 address,

@@ -49,6 +49,7 @@ mod proxy_state;
 mod worker;
 
 // Control: builds the flow and steers it.
+mod admin;
 mod config;
 mod gate;
 mod handler;
@@ -86,8 +87,8 @@ pub use identity::Identity;
 pub use ledger::{ConnectionFilter, ConnectionState, OpenConnection};
 pub use outcome::Outcome;
 pub use proxy::{
-    BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running, ServeError,
-    Statistics,
+    AdminListener, BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running,
+    ServeError, Statistics,
 };
 pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

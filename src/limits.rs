@@ -16,6 +16,7 @@ mod handshakes;
 mod rates;
 mod sharded;
 mod shares;
+mod usage;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

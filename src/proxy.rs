@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+pub use self::bind::AdminListener;
+pub(crate) use self::bind::AdminSocket;
 use self::bind::{Assembly, Open};
 pub use self::error::{BindError, PathError};
 pub use self::reload::{ReloadError, Reloaded};
@@ -32,6 +34,7 @@ pub use self::serve::ServeError;
 pub use self::statistics::Statistics;
 use crate::address::Address;
 use crate::config::Config;
+use crate::facts::Endpoint;
 use crate::handler::Backend;
 use crate::proxy_state::ProxyState;
 use crate::watch::FileState;
@@ -81,6 +84,8 @@ pub struct Proxy {
     drain_timeout: Option<Duration>,
     files: Vec<FileState>,
     addresses: HashMap<String, Address>,
+    /// Where the admin API listens, once the program has taken it.
+    admin: Vec<Endpoint>,
     assembly: Assembly,
 }
 
@@ -90,6 +95,7 @@ pub struct Proxy {
 pub struct Builder {
     config: Config,
     threads: Threads,
+    with_admin: WithAdmin,
 }
 
 /// The threads that serve connections.
@@ -99,12 +105,26 @@ enum Threads {
     Own,
 }
 
+/// Whether the admin API of the configuration is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WithAdmin {
+    No,
+    Yes,
+}
+
 impl Builder {
     /// Serves connections on `runtime.workers` threads of the proxy's own, instead of the caller's
     /// runtime. Also raises the process's soft limit of file descriptors to the hard limit, and turns
     /// core dumps off unless `runtime.core_dumps` is set. The binary does this.
     pub fn on_worker_threads(mut self) -> Self {
         self.threads = Threads::Own;
+        self
+    }
+
+    /// Also opens the admin API at `admin.address`. [`Proxy::take_admin`] returns its sockets, which the
+    /// program serves. The binary does this; without it, `[admin]` has no effect.
+    pub fn with_admin(mut self) -> Self {
+        self.with_admin = WithAdmin::Yes;
         self
     }
 
@@ -120,13 +140,14 @@ impl Builder {
     /// Dropping the future closes what was bound so far.
     pub async fn bind(self) -> Result<Proxy, BindError> {
         let (drain_timeout, files) = (self.config.drain_timeout(), self.config.files().to_vec());
-        let (state, assembly) = bind::assemble(self.config, self.threads).await?;
+        let (state, assembly) = bind::assemble(self.config, self.threads, self.with_admin).await?;
         let addresses = addresses(&assembly.listeners);
         Ok(Proxy {
             state,
             drain_timeout,
             files,
             addresses,
+            admin: Vec::new(),
             assembly,
         })
     }
@@ -138,6 +159,7 @@ impl Proxy {
         Builder {
             config,
             threads: Threads::Callers,
+            with_admin: WithAdmin::No,
         }
     }
 
@@ -145,6 +167,15 @@ impl Proxy {
     /// that the system chose.
     pub fn addresses(&self) -> &HashMap<String, Address> {
         &self.addresses
+    }
+
+    /// The sockets of the admin API, to be served with [`AdminListener::serve`]. `None` if the builder did
+    /// not ask for them, if the configuration switches them off, or at the second call. If they are not
+    /// taken, [`Proxy::start`] closes them.
+    pub fn take_admin(&mut self) -> Option<AdminListener> {
+        let admin = self.assembly.admin.take()?;
+        self.admin.clone_from(&admin.endpoints);
+        Some(admin)
     }
 
     /// The files of the configuration, in the state in which they were read.
@@ -179,6 +210,7 @@ impl Proxy {
             state,
             drain_timeout,
             addresses,
+            admin,
             assembly,
             ..
         } = self;
@@ -217,6 +249,7 @@ impl Proxy {
             fixed: assembly.fixed,
             listeners: assembly.listeners,
             gate,
+            admin,
         }
     }
 }
@@ -256,4 +289,4 @@ fn addresses(listeners: &HashMap<String, Open>) -> HashMap<String, Address> {
 }
 
 /// The target of start-up lines. The binary shows them with any filter.
-const START: &str = "vestibule::start";
+pub(crate) const START: &str = "vestibule::start";

@@ -6,17 +6,21 @@
 //! ```
 
 mod followed;
+mod history;
 mod source;
 #[cfg(test)]
 mod tests;
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use self::followed::Followed;
+use self::history::History;
+pub(crate) use self::history::PastReloads;
 pub use self::source::{ConfigSource, ReadError};
 use crate::config::Config;
 use crate::deadline::Deadline;
@@ -66,13 +70,18 @@ pub struct Supervisor {
 #[derive(Clone, Debug)]
 pub struct SupervisorHandle {
     reloads: mpsc::Sender<Reload>,
+    history: History,
     /// What the handles have requested. The proxy drains later, after the end of a reload.
     requested: Drain,
     entrance: Entrance,
 }
 
-/// A requested reload: the channel for its answer.
-type Reload = oneshot::Sender<Result<Reloaded, ReloadFailure>>;
+/// A requested reload.
+#[derive(Debug)]
+struct Reload {
+    number: u64,
+    answer: oneshot::Sender<Result<Reloaded, ReloadFailure>>,
+}
 
 /// Why a reload has changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +111,7 @@ impl Supervisor {
         let (reload, reloads) = mpsc::channel(RELOADS);
         let handle = SupervisorHandle {
             reloads: reload,
+            history: History::default(),
             requested: Drain::default(),
             entrance: running.entrance(),
         };
@@ -150,15 +160,16 @@ impl Supervisor {
             let Some(reloaded) = self.reload(&requested).await else {
                 break;
             };
-            if let Err(error) = &reloaded {
-                error!(
-                    "reload failed, the old configuration stays: {}",
-                    chain(error)
-                );
+            let problems = reloaded.as_ref().map_err(|error| chain(error));
+            if let Err(problems) = &problems {
+                error!("reload failed, the old configuration stays: {problems}");
             }
+            let result = problems.map(|reloaded| reloaded.revoked);
+            let number = asked.as_ref().map(|asked| asked.number);
+            self.handle.history.record(number, result);
             if let Some(asked) = asked {
                 // The send fails if the caller no longer waits.
-                let _ = asked.send(reloaded);
+                let _ = asked.answer.send(reloaded);
             }
         }
         self.drain(&requested).await
@@ -215,6 +226,7 @@ impl Supervisor {
         let Self {
             running,
             mut reloads,
+            handle: SupervisorHandle { history, .. },
             ..
         } = self;
         let timeout = running.drain_timeout();
@@ -234,7 +246,8 @@ impl Supervisor {
         let refuse = async {
             while let Some(asked) = reloads.recv().await {
                 warn!("reload ignored: {}", ReloadFailure::Draining);
-                let _ = asked.send(Err(ReloadFailure::Draining));
+                history.record(Some(asked.number), Err(ReloadFailure::Draining.to_string()));
+                let _ = asked.answer.send(Err(ReloadFailure::Draining));
             }
         };
         let mut drain = pin!(async { tokio::join!(biased; drain, say).0 });
@@ -264,7 +277,11 @@ impl SupervisorHandle {
     ///
     /// Cancel safe. If the future is dropped after the request was queued, the reload still happens.
     pub async fn reload(&self) -> Result<Reloaded, ReloadFailure> {
-        let (asked, answer) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
+        let asked = Reload {
+            number: self.history.request(|_| true),
+            answer: sender,
+        };
         match self.reloads.send(asked).await {
             // The request is dropped when a drain begins, or with the supervisor.
             Ok(()) => answer.await.unwrap_or(Err(ReloadFailure::Draining)),
@@ -275,8 +292,21 @@ impl SupervisorHandle {
     /// Requests a reload without waiting for it. The result is logged. If four reloads are queued
     /// already, it adds none: one of those will read the current configuration.
     pub fn request_reload(&self) {
-        let (asked, _) = oneshot::channel();
-        let _ = self.reloads.try_send(asked);
+        self.queue_reload();
+    }
+
+    /// As [`Self::request_reload`]. Returns the number of the request, which
+    /// [`PastReloads::answered`] reaches.
+    pub(crate) fn queue_reload(&self) -> u64 {
+        let (answer, _) = oneshot::channel();
+        self.history.request(|number| {
+            let asked = Reload { number, answer };
+            self.reloads.try_send(asked).is_ok()
+        })
+    }
+
+    pub(crate) fn past_reloads(&self) -> PastReloads {
+        self.history.snapshot()
     }
 
     /// Starts to drain: accepts no new connections, and lets open ones end. If a reload is reading its
@@ -332,7 +362,7 @@ impl SupervisorHandle {
         self.entrance.serve(listener, io, peer)
     }
 
-    fn state(&self) -> &ProxyState {
+    pub(crate) fn state(&self) -> &Arc<ProxyState> {
         &self.entrance.state
     }
 }

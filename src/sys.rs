@@ -15,4 +15,5 @@ pub(crate) mod socket;
 pub(crate) mod tcp;
 pub(crate) mod unix;
 pub(crate) mod unix_stream;
+pub(crate) mod usage;
 pub(crate) mod users;

@@ -225,7 +225,7 @@ async fn a_unix_listener_is_open_to_its_user_and_to_configured_users() {
 }
 
 #[tokio::test]
-async fn without_a_claimed_backend_there_is_no_gate_and_no_directory_for_it() {
+async fn without_a_claimed_backend_and_an_admin_api_no_directory_is_needed() {
     let echo = "[[backend]]\nname = \"echo\"\nto = \"echo\"\n";
     // A directory cannot be created inside a file.
     let runtime = "[runtime]\ndirectory = \"{dir}/vestibule.toml/run\"\nlog_format = \"json\"\n";
@@ -233,14 +233,20 @@ async fn without_a_claimed_backend_there_is_no_gate_and_no_directory_for_it() {
     let vestibule = Vestibule::start_in(directory, &format!("{runtime}{echo}")).await;
     let log = format!("{:?}", vestibule.log());
     assert!(!log.contains("gate at"), "{log}");
+    // The default of the admin API does not keep a start from serving.
+    assert!(
+        log.contains("no admin socket: ") && log.contains("/run"),
+        "{log}"
+    );
     assert_eq!(vestibule.terminate().await, Some(0));
 
     // A reload that adds a claimed backend opens the gate.
-    let vestibule = Vestibule::start(echo).await;
+    let no_admin = "[admin]\naddress = \"none\"\n";
+    let vestibule = Vestibule::start(&format!("{no_admin}{echo}")).await;
     assert!(!vestibule.path("run").exists());
     let config = complete(
         &vestibule.directory,
-        &format!("{ECHO_AND_WORKERS}{LISTENERS}"),
+        &format!("{no_admin}{ECHO_AND_WORKERS}{LISTENERS}"),
     );
     fs::write(vestibule.path("vestibule.toml"), config).expect("a file");
     vestibule

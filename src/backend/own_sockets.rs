@@ -20,11 +20,22 @@ pub(crate) struct OwnSockets(ArcSwap<Vec<OwnSocket>>);
 pub(crate) struct OwnSocket {
     pub endpoint: Endpoint,
     pub name: String,
+    /// The listener that it belongs to; `None` for the gate and the admin API.
+    pub listener: Option<String>,
 }
 
 impl OwnSockets {
     pub(crate) fn replace(&self, doors: Vec<OwnSocket>) {
         self.0.store(Arc::new(doors));
+    }
+
+    /// The endpoints of a listener.
+    pub(crate) fn of_listener(&self, name: &str) -> Vec<Endpoint> {
+        let sockets = self.0.load();
+        let own = sockets
+            .iter()
+            .filter(|it| it.listener.as_deref() == Some(name));
+        own.map(|it| it.endpoint.clone()).collect()
     }
 
     /// The name of the own socket at the address, if it can be found without a name server.

@@ -3,6 +3,7 @@
 mod names;
 mod race;
 mod registry;
+mod status;
 mod target;
 mod tour;
 
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use self::names::Resolver;
 use self::race::Race;
 pub(crate) use self::registry::{Registry, Withdrawn};
+pub(crate) use self::status::AddressStatus;
 pub(crate) use self::target::Lease;
 use self::target::{Answered, Target};
 use self::tour::{NO_ANSWER, Tour};

@@ -41,7 +41,7 @@ pub(super) enum Command {
 #[command(override_usage = RUN_USAGE, after_help = RUN_EXAMPLES)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert", "alpn", "log_format"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["listen", "cert", "key", "to", "proxy_protocol", "gate", "client_ca", "allow", "backend_ca", "backend_cert", "alpn", "log_format", "admin"])]
     pub config: Option<PathBuf>,
 
     /// Where clients connect: HOST:PORT, [IPv6]:PORT, :PORT for all addresses of this machine, or
@@ -107,6 +107,11 @@ pub(super) struct RunArgs {
     /// The private key of --backend-cert (PEM).
     #[arg(long, value_name = "KEY.pem", requires_all = ["listen", "backend_cert"])]
     pub backend_key: Option<PathBuf>,
+
+    /// Where the admin API listens: unix:/PATH, 127.0.0.1:PORT, or `none`. Default: admin.sock in the
+    /// runtime directory.
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    pub admin: Option<String>,
 
     /// The format of log lines.
     #[arg(long, value_name = "FORMAT", requires = "listen")]

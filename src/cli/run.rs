@@ -1,5 +1,6 @@
 //! `vestibule run` and the demo: serves from a configuration until the last connection has ended.
 
+use std::future::pending;
 use std::path::{Path, PathBuf, absolute};
 
 use anyhow::Context;
@@ -33,6 +34,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
                 backend_certificate: args.backend_cert.clone().zip(args.backend_key.clone()),
                 proxy_protocol: args.proxy_protocol,
                 gate: args.gate.as_deref().map(absolute_path).transpose()?,
+                admin: args.admin.clone(),
                 log_format: args.log_format.unwrap_or_default(),
             })
         }
@@ -52,12 +54,22 @@ fn serve(source: ConfigSource) -> Result<Exit, Failure> {
     control(async {
         source.warn(&config);
         let signals = Signals::new().context("cannot listen for signals")?;
-        let proxy = Proxy::builder(config).on_worker_threads().bind().await;
-        let supervisor = Supervisor::start(proxy.map_err(not_bound)?, source);
+        let builder = Proxy::builder(config).on_worker_threads().with_admin();
+        let mut proxy = builder.bind().await.map_err(not_bound)?;
+        let admin = proxy.take_admin();
+        let supervisor = Supervisor::start(proxy, source);
         let handle = supervisor.handle();
+        let admin = admin.map(|admin| admin.serve(handle.clone()));
+        let admin = async {
+            match admin {
+                Some(admin) => admin.await,
+                None => pending().await,
+            }
+        };
         let drained = tokio::select! {
             drained = supervisor.run() => drained,
             never = signals.steer(handle) => match never {},
+            never = admin => match never {},
         };
         Ok(match drained.cut {
             0 => Exit::Clean,

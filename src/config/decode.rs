@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::backends::backends;
+use super::admin::{AdminSettings, admin};
 use super::document::{Document, Findings};
 use super::files::Files;
 use super::problem::Problem;
@@ -72,6 +73,10 @@ impl Decoder<'_> {
             None => (Some(gate::GateSettings::default()), None),
         };
         let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
+        let admin = match root.table("admin") {
+            Some(table) => admin(table, runtime.directory.as_deref()),
+            None => Some(AdminSettings::default()),
+        };
         tables_of_later_versions(&mut root);
         let (mut backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
@@ -105,6 +110,7 @@ impl Decoder<'_> {
             drain,
             unacknowledged,
             gate,
+            admin,
             listeners,
             routes,
             backends,
@@ -177,11 +183,6 @@ impl Decoder<'_> {
 
 /// Tables of a later version. They may be present if they switch their feature off.
 fn tables_of_later_versions(root: &mut Table<'_>) {
-    if let Some(mut admin) = root.table("admin") {
-        admin.later("address", Some("none"));
-        admin.later("allow_writes_over_tcp", None);
-        admin.finish();
-    }
     if let Some(mut audit) = root.table("audit") {
         audit.later("path", Some("none"));
         audit.read("rotate", Value::size);

@@ -10,6 +10,7 @@
 //! | [`LimitOptions`] | `[limits]` |
 //! | [`TimeoutOptions`] | `[timeouts]` |
 //! | [`GateOptions`] | `[gate]` |
+//! | [`AdminOptions`] | `[admin]` |
 //! | [`ListenerOptions`], [`ListenerTlsOptions`] | `[[listener]]`, `[listener.tls]` |
 //! | [`CertificateOptions`] | an entry of `listener.tls.certificates`, and `backend.tls.certificate` |
 //! | [`RouteOptions`] | `[[route]]` |
@@ -22,6 +23,7 @@
 //! - Nothing is checked before [`ConfigBuilder::build`], which reports every problem at once, in the
 //!   words of the file.
 
+mod admin;
 mod backend;
 mod backend_tls;
 mod limits;
@@ -35,6 +37,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use self::admin::AdminOptions;
 pub use self::backend::{BackendOptions, BackendTarget, HealthOptions};
 pub use self::backend_tls::BackendTlsOptions;
 pub use self::limits::{LimitOptions, TimeoutOptions};
@@ -97,6 +100,7 @@ pub struct ConfigBuilder {
     limits: Option<Section>,
     timeouts: Option<Section>,
     gate: Option<Section>,
+    admin: Option<Section>,
     listeners: Vec<Section>,
     routes: Vec<Section>,
     backends: Vec<Section>,
@@ -124,6 +128,12 @@ impl ConfigBuilder {
     /// Sets `[gate]`.
     pub fn gate(mut self, gate: GateOptions) -> Self {
         self.gate = Some(gate.0);
+        self
+    }
+
+    /// Sets `[admin]`.
+    pub fn admin(mut self, admin: AdminOptions) -> Self {
+        self.admin = Some(admin.0);
         self
     }
 

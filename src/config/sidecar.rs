@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::admin::AdminSettings;
 use super::document::Findings;
 use super::handshake::MUST_STAPLE;
 use super::lines::Place;
@@ -51,6 +52,8 @@ pub struct Sidecar {
     /// The path of the gate; absolute, or relative to the runtime directory. `None`: the default path
     /// if `to` is `gate`, otherwise no gate.
     pub gate: Option<PathBuf>,
+    /// The address of the admin API, as `admin.address` in a file. `None`: its default.
+    pub admin: Option<String>,
     /// The format of log lines.
     pub log_format: LogFormat,
 }
@@ -83,6 +86,9 @@ pub enum SidecarError {
     /// An entry of `alpn` is not a protocol.
     #[error("{0}")]
     Protocol(String),
+    /// The address of the admin API cannot be used.
+    #[error("--admin: {0}")]
+    Admin(String),
     /// `alpn` is set, but neither side uses TLS.
     #[error("--alpn needs --cert and --key, or `--to tls:HOST:PORT`")]
     AlpnWithoutTls,
@@ -134,6 +140,9 @@ impl Config {
             .map_err(|error| SidecarError::Backend(sidecar.to.join(", "), error.into()))?;
         let mut config = Self::of_one(sidecar.listen.clone(), certificate, to, gate);
         config.runtime.log_format = sidecar.log_format;
+        if let Some(address) = &sidecar.admin {
+            config.admin = AdminSettings::at(address).map_err(SidecarError::Admin)?;
+        }
         if let Some(tls) = config.listeners.iter_mut().find_map(|it| it.tls.as_mut()) {
             tls.client_auth = client_auth;
             if !alpn.is_empty() {

@@ -54,6 +54,11 @@ impl Handshakes {
         self.per_ip.change(share(setting));
     }
 
+    /// `u64::MAX` is unlimited.
+    pub(super) fn most(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+
     pub(super) fn now(&self) -> u64 {
         self.table().now
     }

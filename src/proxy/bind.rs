@@ -1,6 +1,7 @@
 //! Binds all sockets of a configuration, or none.
 
 mod activate;
+mod admin;
 mod advice;
 mod gate;
 mod listener;
@@ -16,15 +17,18 @@ use arc_swap::ArcSwap;
 use tracing::warn;
 
 pub(super) use self::activate::activate;
+pub use self::admin::AdminListener;
+pub(crate) use self::admin::AdminSocket;
+use self::admin::bind_admin;
 pub(super) use self::gate::{BoundGate, bind_gate};
 pub(super) use self::listener::{Open, bind_listener};
-use super::Threads;
 use super::error::BindError;
 use super::limits::EffectiveLimits;
+use super::{Threads, WithAdmin};
 use crate::backend::To;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets;
-use crate::config::{Config, Listener, Runtime};
+use crate::config::{AdminSettings, Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::gate::GateSettings;
@@ -34,6 +38,7 @@ use crate::proxy_state::{Complaint, ProxyState};
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
+use crate::sys::usage::most_descriptors;
 use crate::tls::tickets::TicketSecret;
 use crate::worker::{Bound, ListenerSender, Worker, WorkerThread};
 
@@ -44,6 +49,7 @@ pub(super) struct Assembly {
     pub worker: Option<Worker>,
     pub threads: Vec<WorkerThread>,
     pub gate: Option<BoundGate>,
+    pub admin: Option<AdminListener>,
     pub senders: Vec<ListenerSender>,
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
@@ -55,6 +61,7 @@ pub(super) struct Assembly {
 pub(super) struct Fixed {
     pub runtime: Runtime,
     pub gate: Option<GateSettings>,
+    pub admin: Option<AdminSettings>,
     pub unacknowledged: Option<Duration>,
 }
 
@@ -63,6 +70,7 @@ impl Fixed {
         Self {
             runtime: config.runtime.clone(),
             gate: config.gate.clone(),
+            admin: config.admin.clone(),
             unacknowledged: config.unacknowledged,
         }
     }
@@ -81,13 +89,11 @@ fn forbid_dumps(runtime: &Runtime) {
 pub(super) async fn assemble(
     config: Config,
     threads: Threads,
+    with_admin: WithAdmin,
 ) -> Result<(Arc<ProxyState>, Assembly), BindError> {
     let (descriptors, workers) = match threads {
         Threads::Own => (raise_limit(), config.runtime.workers.unwrap_or_else(cpus)),
-        Threads::Callers => (
-            rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
-            1,
-        ),
+        Threads::Callers => (most_descriptors(), 1),
     };
     let limits = EffectiveLimits::new(&config, descriptors, workers);
     if threads == Threads::Own {
@@ -108,7 +114,12 @@ pub(super) async fn assemble(
         listeners.insert(listener.name.clone(), open);
     }
     let path = gate.as_ref().map(|gate| gate.file.path());
-    let own = listening_sockets(&listeners, path);
+    let admin = match with_admin {
+        WithAdmin::Yes => bind_admin(&config, gate.as_ref())?,
+        WithAdmin::No => None,
+    };
+    let endpoints = admin.as_ref().map(|it| &it.endpoints[..]);
+    let own = listening_sockets(&listeners, path, endpoints.unwrap_or_default());
     ensure_no_loop(&config, &own)?;
     state.own.replace(own);
 
@@ -116,6 +127,7 @@ pub(super) async fn assemble(
         worker: None,
         threads: Vec::new(),
         gate,
+        admin,
         senders: Vec::new(),
         listeners,
         fixed: Fixed::of(&config),
@@ -164,19 +176,27 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
 pub(super) fn listening_sockets<'a>(
     listeners: impl IntoIterator<Item = (&'a String, &'a Open)>,
     gate: Option<&Path>,
+    admin: &[Endpoint],
 ) -> Vec<own_sockets::OwnSocket> {
     let listeners = listeners.into_iter().flat_map(|(name, open)| {
         let socket = move |endpoint: &Endpoint| own_sockets::OwnSocket {
             endpoint: endpoint.clone(),
             name: format!("the listener {name:?}"),
+            listener: Some(name.clone()),
         };
         open.endpoints.iter().map(socket)
     });
     let gate = gate.map(|path| own_sockets::OwnSocket {
         endpoint: Endpoint::Unix(PathBuf::from(path)),
         name: "the gate".into(),
+        listener: None,
     });
-    listeners.chain(gate).collect()
+    let admin = admin.iter().map(|endpoint| own_sockets::OwnSocket {
+        endpoint: endpoint.clone(),
+        name: "the admin API".into(),
+        listener: None,
+    });
+    listeners.chain(gate).chain(admin).collect()
 }
 
 /// Finds backends that lead back to this proxy. Only bound sockets show that, for example through a

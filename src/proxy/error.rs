@@ -29,6 +29,14 @@ pub enum BindError {
         /// The reason.
         source: PathError,
     },
+    /// The admin API cannot be opened.
+    #[error("cannot open the admin API at {address}")]
+    Admin {
+        /// Its address.
+        address: String,
+        /// The reason.
+        source: PathError,
+    },
     /// The runtime directory cannot be used.
     #[error("cannot use the directory {} for the gate", path.display())]
     Directory {
@@ -71,11 +79,17 @@ impl BindError {
         }
     }
 
+    pub(super) fn admin(address: String, source: PathError) -> Self {
+        Self::Admin { address, source }
+    }
+
     /// Whether the address is in use by another process, or by another part of this one. This is an
     /// error of the configuration, and a retry does not help.
     pub fn is_held_by_another(&self) -> bool {
         match self {
-            Self::Listener { source, .. } | Self::Gate { source, .. } => {
+            Self::Listener { source, .. }
+            | Self::Gate { source, .. }
+            | Self::Admin { source, .. } => {
                 matches!(source, PathError::Held(_))
             }
             Self::LeadsBack { .. } => true,

@@ -150,6 +150,7 @@ impl Running {
         bind::listening_sockets(
             kept.chain(added),
             open.or(gate.map(|gate| gate.file.path())),
+            &self.admin,
         )
     }
 
@@ -196,6 +197,7 @@ impl Fixed {
         };
         differs("[runtime]", self.runtime == other.runtime)?;
         differs("[gate]", self.gate == other.gate)?;
+        differs("[admin]", self.admin == other.admin)?;
         differs(
             "timeouts.unacknowledged",
             self.unacknowledged == other.unacknowledged,

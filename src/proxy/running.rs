@@ -13,6 +13,7 @@ use super::bind::{BoundGate, Fixed, Open};
 use super::statistics::Statistics;
 use crate::address::Address;
 use crate::deadline::Deadline;
+use crate::facts::Endpoint;
 use crate::gate::{self, Gate};
 use crate::ledger::{ConnectionFilter, OpenConnection};
 use crate::proxy_state::ProxyState;
@@ -37,13 +38,15 @@ pub struct Running {
     pub(super) fixed: Fixed,
     pub(super) listeners: HashMap<String, Open>,
     pub(super) gate: Option<OpenGate>,
+    /// Where the admin API listens, if it is open.
+    pub(super) admin: Vec<Endpoint>,
 }
 
 /// A gate that is being served. Its file is removed before its directory.
 #[derive(Debug)]
 pub(super) struct OpenGate {
     pub(super) file: SocketFile,
-    _directory: Option<PrivateDirectory>,
+    _directory: Option<Arc<PrivateDirectory>>,
 }
 
 impl BoundGate {

@@ -10,6 +10,7 @@ use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{SignatureAlgorithm, SignatureScheme};
 
+use super::TlsAcceptor;
 use super::certs::Certificate;
 use crate::pattern::normal;
 
@@ -173,3 +174,10 @@ const ALL: &[SignatureScheme] = &[
     SignatureScheme::ED25519,
     SignatureScheme::RSA_PSS_SHA256,
 ];
+
+impl TlsAcceptor {
+    /// The certificates of the listener.
+    pub(crate) fn certificates(&self) -> &[Certificate] {
+        self.hosts.certificates()
+    }
+}

@@ -107,7 +107,15 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
     (
         "control",
         Peers::Allowed,
-        &["config", "gate", "handler", "proxy", "supervisor", "watch"],
+        &[
+            "admin",
+            "config",
+            "gate",
+            "handler",
+            "proxy",
+            "supervisor",
+            "watch",
+        ],
     ),
 ];
 

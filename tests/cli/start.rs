@@ -25,6 +25,7 @@ async fn the_start_is_logged_to_stderr_with_any_filter_and_in_both_formats() {
         let address = address_in(&process.line("listening on tcp:").await);
         assert_ne!(address.rsplit(':').next(), Some("0"), "the real port");
         process.line("gate at unix:").await;
+        process.line("admin API at unix:").await;
         let limits = process.line("limits: ").await;
         for word in ["connections=77 ", "descriptors=", "memory=", "workers=2"] {
             assert!(limits.contains(word), "{word} in {limits}");
@@ -39,7 +40,7 @@ async fn the_start_is_logged_to_stderr_with_any_filter_and_in_both_formats() {
             _ => assert!(!said.err.iter().any(is_json), "{:#?}", said.err),
         }
         if log == "off" {
-            assert_eq!(said.err.len(), 3, "the start alone: {:#?}", said.err);
+            assert_eq!(said.err.len(), 4, "the start alone: {:#?}", said.err);
         }
     }
 }

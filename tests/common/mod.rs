@@ -5,6 +5,7 @@
     reason = "each test file uses its own part of this, as its own crate"
 )]
 
+pub mod admin;
 pub mod authority;
 pub mod backend;
 pub mod balancer;

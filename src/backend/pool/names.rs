@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 pub(super) struct Found(Mutex<Targets>);
 
 impl Found {
-    fn get(&self) -> Targets {
+    pub(super) fn get(&self) -> Targets {
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

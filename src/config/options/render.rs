@@ -25,6 +25,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         limits,
         timeouts,
         gate,
+        admin,
         listeners,
         routes,
         backends,
@@ -35,6 +36,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         ("limits", limits),
         ("timeouts", timeouts),
         ("gate", gate),
+        ("admin", admin),
     ];
     for (key, section) in tables {
         if let Some(section) = section {

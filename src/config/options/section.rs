@@ -34,6 +34,11 @@ impl Section {
         self.0.insert(key, item.into());
     }
 
+    /// As [`Section::set`], for the address of a Unix socket, whose path may be relative.
+    pub(super) fn set_unix_address(&mut self, key: &'static str, path: PathBuf) {
+        self.0.insert(key, Item::UnixAddress(path));
+    }
+
     /// As [`Section::set`], for a list.
     pub(super) fn set_list(
         &mut self,

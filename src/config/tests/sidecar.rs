@@ -20,6 +20,7 @@ fn sidecar(to: &str) -> Sidecar {
         log_format: LogFormat::Text,
         proxy_protocol: None,
         gate: None,
+        admin: None,
         backend_ca: to.starts_with("tls:").then(|| "certs/ca.pem".into()),
         backend_certificate: None,
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio::net::UnixListener;
 use tracing::warn;
@@ -23,7 +24,7 @@ pub(in crate::proxy) struct BoundGate {
     pub listener: UnixListener,
     pub file: SocketFile,
     /// Declared after `file`, so that it is removed after it.
-    pub directory: Option<PrivateDirectory>,
+    pub directory: Option<Arc<PrivateDirectory>>,
 }
 
 /// Binds the gate. If no backend is claimed, there is no gate, and no directory is made for it.
@@ -63,28 +64,35 @@ pub(in crate::proxy) fn bind_gate(config: &Config) -> Result<Option<BoundGate>, 
 fn place(
     settings: &gate::GateSettings,
     runtime: &Runtime,
-) -> Result<(PathBuf, Option<PrivateDirectory>), BindError> {
+) -> Result<(PathBuf, Option<Arc<PrivateDirectory>>), BindError> {
     if !settings.path.is_absolute() {
-        let directory = runtime_directory(runtime)?;
+        let directory = Arc::new(runtime_directory(runtime)?);
         return Ok((directory.path().join(&settings.path), Some(directory)));
     }
-    let parent = settings.path.parent().unwrap_or(Path::new("/"));
     let is_for_others = !settings.allow_uids.is_empty() || !settings.allow_gids.is_empty();
     let mode = match is_for_others {
         // Other users need to reach the gate, but not to list the directory.
         true => 0o711,
         false => 0o700,
     };
-    match ensure_private(parent) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            drop(private_directory(parent, mode)?);
-        }
-        checked => checked.map_err(|error| BindError::directory(parent, error))?,
-    }
+    private_parent(&settings.path, mode)?;
     Ok((settings.path.clone(), None))
 }
 
-fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
+/// Checks the directory of a socket at an absolute path, and creates it with `mode` if it does not
+/// exist.
+pub(super) fn private_parent(path: &Path, mode: u32) -> Result<(), BindError> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    match ensure_private(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            drop(private_directory(parent, mode)?);
+            Ok(())
+        }
+        checked => checked.map_err(|error| BindError::directory(parent, error)),
+    }
+}
+
+pub(super) fn runtime_directory(runtime: &Runtime) -> Result<PrivateDirectory, BindError> {
     if let Some(path) = &runtime.directory {
         return private_directory(path, 0o700);
     }

@@ -40,6 +40,10 @@ allow_uids = [33]
 allow_gids = [34, 35]
 max_clients = 36
 
+[admin]
+address = "unix:control.sock"
+allow_writes_over_tcp = true
+
 [[listener]]
 name = "https"
 address = "tcp:[::1]:8443"
@@ -102,6 +106,11 @@ pub(super) fn everything() -> ConfigBuilder {
         .limits(limits())
         .timeouts(timeouts())
         .gate(gate())
+        .admin(
+            AdminOptions::default()
+                .unix("control.sock")
+                .allow_writes_over_tcp(true),
+        )
         .listener(
             ListenerOptions::new("https", address("[::1]:8443"))
                 .accept_proxy_protocol(AcceptProxyProtocol::Required)

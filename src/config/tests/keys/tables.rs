@@ -304,23 +304,40 @@ fn gate() {
 }
 
 #[test]
-fn admin_and_audit_are_off() {
+fn the_admin_api_has_a_socket_or_a_port() {
     check(
         "admin",
-        &["address = \"none\"", "allow_writes_over_tcp = false"],
+        &[
+            "address = \"none\"",
+            "address = \"unix:admin.sock\"",
+            "address = \"unix:/run/admin.sock\"",
+            "address = \"tcp:127.0.0.1:0\"",
+            "allow_writes_over_tcp = true",
+        ],
         &[
             (
-                "address = \"unix:admin.sock\"",
+                "address = \"unix:\"",
                 11,
-                "`admin.address`: not supported in this version; only \"none\" is accepted",
+                "`admin.address`: expected a path after `unix:`, found none",
             ),
             (
-                "allow_writes_over_tcp = true",
+                "address = \"9901\"",
+                11,
+                "`admin.address`: \"9901\": the port is missing; write `127.0.0.1:8443`, or \
+                 `unix:/path` for a Unix socket; write \"unix:admin.sock\", \
+                 \"tcp:127.0.0.1:9901\" or \"none\"",
+            ),
+            (
+                "allow_writes_over_tcp = 1",
                 25,
-                "`admin.allow_writes_over_tcp`: not supported in this version; leave it out",
+                "`admin.allow_writes_over_tcp`: expected true or false, found an integer",
             ),
         ],
     );
+}
+
+#[test]
+fn the_audit_log_is_off() {
     check(
         "audit",
         &["path = \"none\"", "rotate = \"64MiB\"", "keep = 10"],

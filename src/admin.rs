@@ -1,0 +1,354 @@
+//! The admin API: HTTP/1.1 over a Unix socket or TCP, for operators and their tools.
+//!
+//! ```text
+//! accept ─► who is it? ─► a place ─► request ─► route ─► Host, write header ─► SupervisorHandle, ledger
+//! ```
+//!
+//! It runs on the control thread: no request is served on a worker.
+
+mod access;
+mod answer;
+mod connections;
+mod query;
+mod routes;
+mod status;
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::http::request::Parts;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tracing::{Instrument, debug_span, info, warn};
+
+use self::access::Author;
+use self::answer::{Answer, Refusal, of_bytes};
+use self::routes::{Access, Route};
+use crate::config::WritesOverTcp;
+use crate::deadline::Deadline;
+use crate::ledger::Ledger;
+use crate::limits::{Gauge, Slot};
+use crate::proxy::{AdminListener, AdminSocket};
+use crate::supervisor::SupervisorHandle;
+use crate::sys::descriptors::is_exhausted;
+
+impl AdminListener {
+    /// Serves the admin API until the future is dropped, which closes the sockets and removes their
+    /// files. `/v1/openapi.json` describes what it answers.
+    ///
+    /// At most 64 clients are served at a time. A client has ten seconds for each request, and a
+    /// connection lasts a minute at most.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cuts requests in progress. What they have requested, happens.
+    pub fn serve(self, handle: SupervisorHandle) -> impl Future<Output = Infallible> + Send {
+        self.announce();
+        async move {
+            let Self {
+                sockets,
+                writes_over_tcp,
+                file: _file,
+                ..
+            } = self;
+            let server = Arc::new(Server {
+                handle,
+                writes_over_tcp,
+                started: SystemTime::now(),
+                places: Gauge::new(Some(MOST_CLIENTS)),
+            });
+            // Dropping it aborts the tasks.
+            let mut tasks = JoinSet::new();
+            for socket in sockets {
+                match Listener::new(socket) {
+                    Ok(listener) => drop(tasks.spawn(Arc::clone(&server).accept(listener))),
+                    Err(error) => warn!(%error, "cannot serve the admin API"),
+                }
+            }
+            while tasks.join_next().await.is_some() {}
+            pending().await
+        }
+    }
+}
+
+struct Server {
+    handle: SupervisorHandle,
+    writes_over_tcp: WritesOverTcp,
+    started: SystemTime,
+    places: Gauge,
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn new(socket: AdminSocket) -> io::Result<Self> {
+        match socket {
+            AdminSocket::Unix(socket) => Ok(Self::Unix(UnixListener::from_std(socket)?)),
+            AdminSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket)?)),
+        }
+    }
+
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    async fn accept(&self) -> io::Result<Client> {
+        Ok(match self {
+            Self::Unix(listener) => Client::Unix(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (client, peer) = listener.accept().await?;
+                Client::Tcp(client, peer)
+            }
+        })
+    }
+}
+
+enum Client {
+    Unix(UnixStream),
+    Tcp(TcpStream, SocketAddr),
+}
+
+impl Server {
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        let mut clients = JoinSet::new();
+        let reserve = &self.handle.state().reserve;
+        loop {
+            let accepted = tokio::select! {
+                Some(_) = clients.join_next() => {
+                    reserve.refill();
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            let admitted = accepted.and_then(|client| self.admit(client, &mut clients));
+            let Err(error) = admitted else { continue };
+            // Without free descriptors, the reserve admits one client.
+            if !is_exhausted(&error) {
+                warn!(%error, "the admin API cannot accept a client; trying again");
+            } else if reserve.spend() {
+                continue;
+            }
+            sleep(BACK_OFF).await;
+            reserve.refill();
+        }
+    }
+
+    /// Serves the client, or refuses it.
+    fn admit(self: &Arc<Self>, client: Client, clients: &mut JoinSet<()>) -> io::Result<()> {
+        let place = self.places.take();
+        match (client, place) {
+            (Client::Unix(client), place) => {
+                let author = client.peer_cred().ok().and_then(|it| Author::admitted(&it));
+                match (author, place) {
+                    (Some(author), Some(place)) => self.spawn(client, author, place, clients),
+                    (Some(_), None) => refuse(client.into_std()?, &busy()),
+                    (None, _) => refuse(client.into_std()?, &foreign()),
+                }
+            }
+            (Client::Tcp(client, peer), Some(place)) => {
+                self.spawn(client, Author::Address(peer), place, clients);
+            }
+            (Client::Tcp(client, _), None) => refuse(client.into_std()?, &busy()),
+        }
+        Ok(())
+    }
+
+    fn spawn<IO>(self: &Arc<Self>, io: IO, author: Author, place: Slot, clients: &mut JoinSet<()>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let span = debug_span!("admin", %author);
+        let talk = Arc::clone(self).talk(io, author, place);
+        clients.spawn(talk.instrument(span));
+    }
+
+    /// Answers the requests of one client. hyper bounds the time of a head, which includes the time
+    /// between two requests.
+    async fn talk<IO>(self: Arc<Self>, io: IO, author: Author, _place: Slot)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(|request| {
+            let answer = self.answer(request, author);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST)
+                .max_buf_size(LONGEST_HEAD)
+                .serve_connection(TokioIo::new(io), service)
+        );
+        // The client is at fault in every error, and hyper has told it where that is possible.
+        let answered = Deadline::after(LONGEST).bound(connection.as_mut()).await;
+        if answered.is_err() {
+            connection.as_mut().graceful_shutdown();
+            let _ = Deadline::after(REQUEST).bound(connection).await;
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, author: Author) -> Answer {
+        let (head, body) = request.into_parts();
+        let answer = async {
+            author.check_host(&head)?;
+            let (route, access, segment) = routes::find(&head.method, head.uri.path())?;
+            if access == Access::Write {
+                author.check_write(&head, self.writes_over_tcp)?;
+            }
+            read(body).await?;
+            self.serve_route(route, &head, segment, author)
+        };
+        answer.await.unwrap_or_else(Refusal::into_answer)
+    }
+
+    fn serve_route(
+        &self,
+        route: Route,
+        head: &Parts,
+        segment: &str,
+        author: Author,
+    ) -> Result<Answer, Refusal> {
+        let (query, state) = (head.uri.query(), self.handle.state());
+        let is_delete = head.method == Method::DELETE;
+        let ok = StatusCode::OK;
+        match route {
+            Route::Health => Ok(answer::json(ok, &json!({"status": "ok"}))),
+            Route::Readiness => self.ready(),
+            Route::Status => {
+                let status = status::Status::of(&self.handle, self.started);
+                Ok(answer::json(ok, &status))
+            }
+            Route::Backends => {
+                let backends = status::backends(state);
+                Ok(answer::json(ok, &json!({ "backends": backends })))
+            }
+            Route::Connections if is_delete => {
+                said(author, connections::kill(&state.ledger, query))
+            }
+            Route::Connections => connections::list(&state.ledger, query),
+            Route::Connection if is_delete => {
+                said(author, connections::kill_one(&state.ledger, segment))
+            }
+            Route::Connection => connections::one(&state.ledger, segment),
+            Route::Drain => Ok(self.drain(author, &state.ledger)),
+            Route::Reload => self.reload(author),
+            Route::Description => Ok(of_bytes(ok, Bytes::from_static(OPENAPI.as_bytes()))),
+        }
+    }
+
+    fn ready(&self) -> Result<Answer, Refusal> {
+        match self.handle.is_draining() {
+            false => Ok(answer::json(StatusCode::OK, &json!({"status": "ready"}))),
+            true => Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "draining: no new connections are accepted",
+            )),
+        }
+    }
+
+    fn drain(&self, author: Author, ledger: &Ledger) -> Answer {
+        info!(%author, "drain requested through the admin API");
+        self.handle.drain();
+        let open = ledger.open_connections();
+        answer::json(
+            StatusCode::ACCEPTED,
+            &json!({"state": "draining", "open": open}),
+        )
+    }
+
+    fn reload(&self, author: Author) -> Result<Answer, Refusal> {
+        if self.handle.is_draining() {
+            let message = "no reload during a drain";
+            return Err(Refusal::new(StatusCode::CONFLICT, "draining", message));
+        }
+        info!(%author, "reload requested through the admin API");
+        let number = self.handle.queue_reload();
+        Ok(answer::json(
+            StatusCode::ACCEPTED,
+            &json!({ "request": number }),
+        ))
+    }
+}
+
+/// Logs that connections were ended, and by whom.
+fn said(author: Author, killed: Result<(Answer, usize), Refusal>) -> Result<Answer, Refusal> {
+    let (answer, killed) = killed?;
+    info!(%author, killed, "connections ended through the admin API");
+    Ok(answer)
+}
+
+/// Reads a body to its end. No route uses one yet.
+async fn read(body: Incoming) -> Result<(), Refusal> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    let read = Limited::new(body, LONGEST_BODY).collect();
+    match Deadline::after(REQUEST).bound(read).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("the body is limited to {LONGEST_BODY} bytes"),
+        )),
+        Err(_) => Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "timeout",
+            format!("the body did not arrive within {REQUEST:?}"),
+        )),
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "busy",
+        format!("{MOST_CLIENTS} clients are connected; close one, or try again"),
+    )
+}
+
+fn foreign() -> Refusal {
+    Refusal::new(
+        StatusCode::FORBIDDEN,
+        "forbidden",
+        "only root and the user of this process may use the admin socket",
+    )
+}
+
+/// Sends a refusal and closes, without waiting.
+fn refuse(mut client: impl Read + Write, refusal: &Refusal) {
+    let answer = refusal.text();
+    // These are the first bytes on a socket with more room; if the write fails, the client is gone.
+    let _ = client.write_all(answer.as_bytes());
+    // A close with unread bytes would be a reset for the client.
+    let _ = client.read(&mut [0; 4096]);
+}
+
+/// The description of the API. A test compares it with the routes.
+const OPENAPI: &str = include_str!("admin/openapi.json");
+
+/// Operators, probes and a scraper; a page keeps a few open.
+const MOST_CLIENTS: usize = 64;
+/// The time for a head, for a body, and between two requests.
+const REQUEST: Duration = Duration::from_secs(10);
+/// A client that does not read its answer keeps its place no longer than this.
+const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST_HEAD: usize = 16 * 1024;
+const LONGEST_BODY: usize = 64 * 1024;
+const BACK_OFF: Duration = Duration::from_millis(50);

@@ -1,0 +1,286 @@
+//! The state of the whole process, and of its backends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_millis;
+use serde::Serialize;
+
+use crate::active_config::ListenerConfig;
+use crate::backend::ActiveBackend;
+use crate::ledger::ConnectionFilter;
+use crate::outcome::Outcome;
+use crate::proxy_state::ProxyState;
+use crate::supervisor::{PastReloads, SupervisorHandle};
+use crate::sys::usage;
+use crate::tls::certs::Certificate;
+
+#[derive(Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    pid: u32,
+    started: String,
+    /// Seconds.
+    uptime: f64,
+    /// `running` or `draining`.
+    state: &'static str,
+    listeners: Vec<Listener>,
+    backends: Vec<Backend>,
+    connections: Connections,
+    limits: Vec<Limit>,
+    memory: Memory,
+    descriptors: Descriptors,
+    certificates: Vec<Dated>,
+    reloads: Reloads,
+    last_problem: Option<Problem>,
+}
+
+#[derive(Serialize)]
+struct Listener {
+    name: String,
+    addresses: Vec<String>,
+    tls: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Backend {
+    name: String,
+    /// `dialled`, `gate`, `hello` or `echo`.
+    kind: &'static str,
+    /// Open connections whose route chose it.
+    connections: usize,
+    addresses: Vec<Address>,
+}
+
+#[derive(Serialize)]
+struct Address {
+    address: String,
+    /// `up` or `down`.
+    state: &'static str,
+    /// Connections and attempts.
+    connections: usize,
+    error: Option<String>,
+    /// The uid that registered it at the gate.
+    registered_by: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Connections {
+    open: usize,
+    pending: usize,
+    /// At the rendezvous.
+    waiting: usize,
+    /// Since the start, by outcome.
+    ended: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct Limit {
+    name: &'static str,
+    /// `null` is unlimited.
+    limit: Option<u64>,
+    used: u64,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    /// Bytes.
+    resident: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Descriptors {
+    open: Option<usize>,
+    limit: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Dated {
+    listener: String,
+    names: Vec<String>,
+    not_after: String,
+    /// Below zero after its end.
+    days_left: i64,
+}
+
+#[derive(Serialize)]
+struct Reloads {
+    /// The number of the last request.
+    requested: u64,
+    /// Every request up to this number has its result.
+    answered: u64,
+    succeeded: u64,
+    failed: u64,
+    last: Option<Reload>,
+}
+
+#[derive(Serialize)]
+struct Reload {
+    time: String,
+    /// `ok` or `failed`.
+    result: &'static str,
+    /// Connections that the new configuration does not admit.
+    revoked: usize,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    time: String,
+    message: String,
+}
+
+impl Status {
+    pub(super) fn of(handle: &SupervisorHandle, started: SystemTime) -> Self {
+        let state = handle.state();
+        let past = handle.past_reloads();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started: format_rfc3339_millis(started).to_string(),
+            uptime: started.elapsed().unwrap_or_default().as_secs_f64(),
+            state: match handle.is_draining() {
+                true => "draining",
+                false => "running",
+            },
+            listeners: listeners(state),
+            backends: backends(state),
+            connections: connections(handle),
+            limits: limits(state),
+            memory: Memory {
+                resident: usage::resident(),
+            },
+            descriptors: Descriptors {
+                open: usage::descriptors(),
+                limit: usage::most_descriptors(),
+            },
+            certificates: certificates(state),
+            last_problem: past.problem.as_ref().map(|(at, message)| Problem {
+                time: format_rfc3339_millis(*at).to_string(),
+                message: message.clone(),
+            }),
+            reloads: Reloads::of(past),
+        }
+    }
+}
+
+fn listeners(state: &ProxyState) -> Vec<Listener> {
+    let config = state.config.load();
+    let listener = |(name, listener): (&Arc<str>, &Arc<ListenerConfig>)| {
+        let endpoints = state.own.of_listener(name).into_iter();
+        Listener {
+            name: name.to_string(),
+            addresses: endpoints.map(|it| it.to_string()).collect(),
+            tls: listener.tls.is_some(),
+        }
+    };
+    let mut all: Vec<Listener> = config.listeners.iter().map(listener).collect();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all
+}
+
+/// All backends, by name.
+pub(super) fn backends(state: &ProxyState) -> Vec<Backend> {
+    let config = state.config.load();
+    let backends = config.backends.values();
+    let mut all: Vec<Backend> = backends.map(|it| Backend::of(it, state)).collect();
+    all.sort_by(|one, other| one.name.cmp(&other.name));
+    all
+}
+
+impl Backend {
+    fn of(backend: &ActiveBackend, state: &ProxyState) -> Self {
+        let own = ConnectionFilter::all().backend(backend.name());
+        let addresses = backend.addresses().into_iter().map(|it| Address {
+            address: it.address,
+            state: match it.is_up {
+                true => "up",
+                false => "down",
+            },
+            connections: it.open,
+            error: it.last_error,
+            registered_by: it.registrant,
+        });
+        Self {
+            name: backend.name().to_owned(),
+            kind: backend.kind(),
+            connections: state.ledger.find(&own).len(),
+            addresses: addresses.collect(),
+        }
+    }
+}
+
+fn connections(handle: &SupervisorHandle) -> Connections {
+    let statistics = handle.statistics();
+    let ended = Outcome::ALL.map(|outcome| (outcome.as_str(), statistics.ended(outcome)));
+    Connections {
+        open: statistics.open,
+        pending: statistics.pending,
+        waiting: statistics.waiting,
+        ended: ended.into_iter().filter(|(_, count)| *count > 0).collect(),
+    }
+}
+
+fn limits(state: &ProxyState) -> Vec<Limit> {
+    let usage = state.limits.usage();
+    let limits = usage.map(|it| Limit {
+        name: it.name,
+        limit: it.limit,
+        used: it.used,
+    });
+    limits.into()
+}
+
+fn certificates(state: &ProxyState) -> Vec<Dated> {
+    let config = state.config.load();
+    let mut all = Vec::new();
+    for (name, listener) in &config.listeners {
+        let certificates = listener.tls.iter().flat_map(|tls| tls.certificates());
+        all.extend(certificates.map(|it| Dated::of(name, it)));
+    }
+    all.sort_by_key(|it| it.days_left);
+    all
+}
+
+impl Dated {
+    fn of(listener: &str, certificate: &Certificate) -> Self {
+        let end = *certificate.validity().end();
+        let days = |time: Duration| i64::try_from(time.as_secs() / DAY).unwrap_or(i64::MAX);
+        Self {
+            listener: listener.to_owned(),
+            names: certificate.names().to_vec(),
+            not_after: format_rfc3339_millis(end).to_string(),
+            days_left: match end.duration_since(SystemTime::now()) {
+                Ok(left) => days(left),
+                Err(past) => -1 - days(past.duration()),
+            },
+        }
+    }
+}
+
+impl Reloads {
+    fn of(past: PastReloads) -> Self {
+        let last = past.last.map(|last| {
+            let (result, revoked, problems) = match last.result {
+                Ok(revoked) => ("ok", revoked, Vec::new()),
+                Err(text) => ("failed", 0, text.lines().map(str::to_owned).collect()),
+            };
+            Reload {
+                time: format_rfc3339_millis(last.at).to_string(),
+                result,
+                revoked,
+                problems,
+            }
+        });
+        Self {
+            requested: past.requested,
+            answered: past.answered,
+            succeeded: past.succeeded,
+            failed: past.failed,
+            last,
+        }
+    }
+}
+
+const DAY: u64 = 24 * 60 * 60;
