@@ -4,6 +4,7 @@ mod common;
 mod admin {
     mod access;
     mod bounds;
+    mod commands;
 }
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! The arguments of the command line, and their help texts.
 
+mod admin;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -9,6 +11,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ArgGroup, Parser, Subcommand};
 use clap_complete::Shell;
 use vestibule::{Address, LogFormat, ProxyProtocol};
+
+pub(super) use self::admin::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
 
 /// Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
 ///
@@ -29,6 +33,16 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Serve each connection with a command: its stdin and stdout are the connection.
     Claim(ClaimArgs),
+    /// Show the state of a running Vestibule.
+    Status(StatusArgs),
+    /// List the open connections of a running Vestibule.
+    Connections(ConnectionsArgs),
+    /// End connections of a running Vestibule.
+    Kill(KillArgs),
+    /// Drain a running Vestibule, and wait until it has ended.
+    Drain(Target),
+    /// Reload the configuration of a running Vestibule, and print the result.
+    Reload(Target),
     /// Print a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

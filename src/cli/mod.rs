@@ -1,5 +1,6 @@
 //! The command line: what can be asked, who answers, and with which exit code.
 
+mod admin;
 mod args;
 mod check;
 mod children;
@@ -44,6 +45,11 @@ fn answer() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Claim(args)) => claim::claim(&args),
+        Some(Command::Status(args)) => admin::status(&args),
+        Some(Command::Connections(args)) => admin::connections(&args),
+        Some(Command::Kill(args)) => admin::kill(&args),
+        Some(Command::Drain(target)) => admin::drain(&target),
+        Some(Command::Reload(target)) => admin::reload(&target),
         Some(Command::Completions { shell }) => completions(shell),
     };
     match result {

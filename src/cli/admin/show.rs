@@ -1,0 +1,244 @@
+//! The answers of the admin API as text for people.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use humantime::format_duration;
+use serde_json::Value;
+use vestibule::printable;
+
+/// The state of a process, on one screen.
+pub(super) fn status(status: &Value) -> String {
+    let mut text = format!(
+        "vestibule {}, process {}, {} for {}\n",
+        word(&status["version"]),
+        status["pid"],
+        word(&status["state"]),
+        seconds(&status["uptime"])
+    );
+    section(&mut text, "listeners", rows(&status["listeners"], listener));
+    section(&mut text, "backends", backends(&status["backends"]));
+    let connections = &status["connections"];
+    line(
+        &mut text,
+        "connections",
+        &format!(
+            "{} open, {} without a backend yet",
+            connections["open"], connections["pending"]
+        ),
+    );
+    let ended = entries(&connections["ended"], |name, count| {
+        format!("{name} {count}")
+    });
+    line(&mut text, "ended", &or_none(ended));
+    let limits = items(&status["limits"]);
+    let limits =
+        limits.map(|it| format!("{} {}", word(&it["name"]), of(&it["used"], &it["limit"])));
+    line(&mut text, "limits", &limits.collect::<Vec<_>>().join(", "));
+    line(&mut text, "memory", &bytes(&status["memory"]["resident"]));
+    let descriptors = &status["descriptors"];
+    line(
+        &mut text,
+        "descriptors",
+        &of(&descriptors["open"], &descriptors["limit"]),
+    );
+    section(
+        &mut text,
+        "certificates",
+        rows(&status["certificates"], certificate),
+    );
+    let reloads = &status["reloads"];
+    line(
+        &mut text,
+        "reloads",
+        &format!("{} ok, {} failed", reloads["succeeded"], reloads["failed"]),
+    );
+    let problem = &status["last_problem"];
+    if problem.is_object() {
+        let said = format!("{}: {}", word(&problem["time"]), word(&problem["message"]));
+        line(&mut text, "last problem", &said);
+    }
+    text
+}
+
+/// Open connections as a table.
+pub(super) fn connections(connections: &[Value]) -> String {
+    let heads = [
+        "ID", "STATE", "AGE", "IN", "OUT", "PEER", "LISTENER", "BACKEND", "SNI", "IDENTITY",
+    ];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    rows.extend(connections.iter().map(|it| {
+        vec![
+            word(&it["id"]),
+            word(&it["state"]),
+            seconds(&it["age"]),
+            bytes(&it["bytes_in"]),
+            bytes(&it["bytes_out"]),
+            word(&it["peer"]),
+            word(&it["listener"]),
+            word(&it["backend"]),
+            word(&it["tls"]["sni"]),
+            identity(&it["identity"]),
+        ]
+    }));
+    table("", &rows)
+}
+
+fn listener(it: &Value) -> Vec<String> {
+    let tls = match it["tls"].as_bool() {
+        Some(true) => "TLS",
+        _ => "without TLS",
+    };
+    vec![word(&it["name"]), list(&it["addresses"]), tls.into()]
+}
+
+fn backends(backends: &Value) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for backend in items(backends) {
+        rows.push(vec![
+            word(&backend["name"]),
+            word(&backend["kind"]),
+            format!("{} open", backend["connections"]),
+        ]);
+        rows.extend(items(&backend["addresses"]).map(|it| {
+            vec![
+                format!("  {}", word(&it["address"])),
+                word(&it["state"]),
+                format!("{} open", it["connections"]),
+                word(&it["error"]).replace(NOTHING, ""),
+            ]
+        }));
+    }
+    rows
+}
+
+fn certificate(it: &Value) -> Vec<String> {
+    vec![
+        word(&it["listener"]),
+        list(&it["names"]),
+        format!("{} days left", it["days_left"]),
+    ]
+}
+
+/// The name of an identity that tells most.
+fn identity(it: &Value) -> String {
+    let first = |key: &str| it[key].get(0).map(|name| format!("{key}:{}", word(name)));
+    let cn = || {
+        it["cn"]
+            .as_str()
+            .map(|cn| format!("cn:{}", printable::line(cn)))
+    };
+    let digest = || it["sha256"].as_str().map(|it| format!("sha256:{it}"));
+    let name = first("uri").or_else(|| first("dns")).or_else(cn);
+    name.or_else(digest).unwrap_or(NOTHING.into())
+}
+
+fn section(text: &mut String, name: &str, rows: Vec<Vec<String>>) {
+    if rows.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "{name}");
+    text.push_str(&table("  ", &rows));
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<13} {value}");
+}
+
+fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    items(list).map(row).collect()
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn entries(object: &Value, shown: impl Fn(&str, &Value) -> String) -> Vec<String> {
+    let entries = object.as_object().into_iter().flatten();
+    entries.map(|(name, value)| shown(name, value)).collect()
+}
+
+fn or_none(list: Vec<String>) -> String {
+    match list.is_empty() {
+        true => "none".into(),
+        false => list.join(", "),
+    }
+}
+
+/// Columns that are as wide as their widest cell.
+fn table(indent: &str, rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths);
+        let cells = cells.map(|(cell, width)| format!("{cell:<width$}"));
+        let row = cells.collect::<Vec<_>>().join("  ");
+        let _ = writeln!(text, "{indent}{}", row.trim_end());
+    }
+    text
+}
+
+/// A string as it may be printed: clients choose some of them.
+fn word(value: &Value) -> String {
+    match value.as_str() {
+        Some("") | None => NOTHING.into(),
+        Some(text) => printable::line(text),
+    }
+}
+
+fn list(value: &Value) -> String {
+    let all: Vec<String> = items(value).map(word).collect();
+    match &all[..] {
+        [one, two, three, _, ..] => format!("{one}, {two}, {three} and {} more", all.len() - 3),
+        few => few.join(", "),
+    }
+}
+
+fn of(used: &Value, limit: &Value) -> String {
+    match limit.as_u64() {
+        Some(limit) => format!("{used} of {limit}"),
+        None => format!("{used} (unlimited)"),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    value
+        .as_u64()
+        .map_or(NOTHING.into(), |it| ByteSize(it).to_string())
+}
+
+/// The two largest units are enough for people.
+fn seconds(value: &Value) -> String {
+    let whole = Duration::from_secs(value.as_f64().unwrap_or_default() as u64);
+    let text = format_duration(whole).to_string();
+    let units: Vec<&str> = text.split(' ').take(2).collect();
+    units.join(" ")
+}
+
+const NOTHING: &str = "-";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_clients_choose_cannot_control_the_terminal() {
+        let row = json!({
+            "id": "7f8c", "state": "relaying", "age": 3723.9, "bytes_in": 5, "bytes_out": 2048,
+            "peer": null, "listener": "https", "backend": "app", "tls": {"sni": "a\u{1b}[2Jb\nc"},
+            "identity": {"uri": [], "dns": [], "cn": "x\u{7}", "ou": [], "sha256": "ab"},
+        });
+        let text = connections(&[row]);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
+        assert!(text.contains("1h 2m") && text.contains("2.0 KiB"), "{text}");
+    }
+}
