@@ -31,6 +31,8 @@ pub(crate) use self::record::{LedgerRecord, Via};
 use self::refusals::Origin;
 pub(crate) use self::refusals::{Detail, Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
+use crate::id::Id;
+use crate::journal::{ConnectionEnd, Event, EventKind, Journal};
 use crate::outcome::{EndCause, Outcome};
 
 /// All open connections, and the number of ended ones by outcome.
@@ -39,6 +41,8 @@ pub(crate) struct Ledger {
     open: AtomicUsize,
     ended: [AtomicU64; Outcome::ALL.len()],
     pub refusals: Refusals,
+    /// Where the start and the end of each connection are published.
+    pub journal: Arc<Journal>,
     index: Index,
     /// Whether every connection must end, including those that open from now on.
     is_cut: AtomicBool,
@@ -119,6 +123,7 @@ impl Ledger {
             peer: peer.cloned(),
         };
         self.refusals.note(Reason::OverLimit(limit), origin, None);
+        self.publish_refused(listener, peer, limit);
         let (listener, peer) = (&**listener, peer.map(tracing::field::display));
         match self.closing_log.is_complete() {
             true => {
@@ -155,6 +160,24 @@ impl Ledger {
     pub(crate) fn accepted(&self) -> u64 {
         let ended: u64 = self.ended.iter().map(|it| it.load(Ordering::Relaxed)).sum();
         ended + self.open_connections() as u64
+    }
+
+    fn publish_refused(&self, listener: &Arc<str>, peer: Option<&Endpoint>, limit: &str) {
+        if !self.journal.is_observed() {
+            return;
+        }
+        let mut facts = Facts::of(Id::random());
+        facts.listener = Some(Arc::clone(listener));
+        facts.peer = peer.cloned();
+        self.journal
+            .publish(Event::now(EventKind::Refuse(ConnectionEnd {
+                outcome: Outcome::OverLimit,
+                cause: format!("{limit} is reached").into(),
+                bytes_in: 0,
+                bytes_out: 0,
+                seconds: 0.0,
+                facts: Arc::new(facts),
+            })));
     }
 
     fn close_one(&self, outcome: Outcome) {

@@ -28,6 +28,11 @@ mod record;
 
 // Mechanisms: each uses the words and codecs, and no other mechanism.
 mod drain;
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "its subscribers are yet to come")
+)]
+mod journal;
 mod limits;
 mod proxy_protocol;
 mod relay;

@@ -27,6 +27,7 @@ pub use self::bind::AdminListener;
 pub(crate) use self::bind::AdminSocket;
 use self::bind::{Assembly, Open};
 pub use self::error::{BindError, PathError};
+pub(crate) use self::reload::with_causes;
 pub use self::reload::{ReloadError, Reloaded};
 pub use self::running::{Drained, Running};
 pub(crate) use self::serve::Entrance;
@@ -36,6 +37,7 @@ use crate::address::Address;
 use crate::config::Config;
 use crate::facts::Endpoint;
 use crate::handler::Backend;
+use crate::journal::{Event, EventKind};
 use crate::proxy_state::ProxyState;
 use crate::watch::FileState;
 use crate::worker::Worker;
@@ -219,6 +221,10 @@ impl Proxy {
         }
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
+        state.journal.publish(Event::now(EventKind::Start {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+        }));
         let tasks = TaskTracker::new();
         let refusal_log = log_refusals(&tasks, &state);
         if let Some(path) = assembly.fixed.runtime.heartbeat.clone() {

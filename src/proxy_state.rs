@@ -10,6 +10,7 @@ use crate::active_config::ActiveConfig;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets::OwnSockets;
 use crate::drain::Drain;
+use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::pace::Pace;
@@ -26,6 +27,8 @@ pub(crate) struct ProxyState {
     pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,
     pub ledger: Arc<Ledger>,
+    /// The same as the ledger's.
+    pub journal: Arc<Journal>,
     pub drain: Drain,
     /// The sockets that this proxy listens on, which it must not dial.
     pub own: Arc<OwnSockets>,

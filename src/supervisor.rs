@@ -29,7 +29,7 @@ use crate::facts::Endpoint;
 use crate::ledger::{ConnectionFilter, OpenConnection};
 use crate::outcome::Outcome;
 use crate::proxy::{
-    Drained, Entrance, Proxy, ReloadError, Reloaded, Running, ServeError, Statistics,
+    Drained, Entrance, Proxy, ReloadError, Reloaded, Running, ServeError, Statistics, with_causes,
 };
 use crate::proxy_state::ProxyState;
 
@@ -160,7 +160,7 @@ impl Supervisor {
             let Some(reloaded) = self.reload(&requested).await else {
                 break;
             };
-            let problems = reloaded.as_ref().map_err(|error| chain(error));
+            let problems = reloaded.as_ref().map_err(|error| with_causes(error));
             if let Err(problems) = &problems {
                 error!("reload failed, the old configuration stays: {problems}");
             }
@@ -216,6 +216,7 @@ impl Supervisor {
             }
             Err(error) => {
                 self.followed.refuse(error.files(), served);
+                self.running.publish_reload(None, Some(&error));
                 Err(error.into())
             }
         })
@@ -376,12 +377,6 @@ async fn read(source: &ConfigSource) -> Result<Config, ReadError> {
     let source = source.clone();
     let read = tokio::task::spawn_blocking(move || source.read());
     read.await.unwrap_or(Err(ReadError::Panicked))
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// How many reloads may be queued during a reload. Further callers of `reload` wait, and

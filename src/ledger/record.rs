@@ -13,6 +13,7 @@ use super::index::Name;
 use super::refusals::{Detail, Origin, Reason};
 use crate::facts::{Endpoint, Facts, TlsFacts};
 use crate::identity::Identity;
+use crate::journal::{ConnectionEnd, Event, EventKind};
 use crate::outcome::Outcome;
 use crate::traffic::Traffic;
 
@@ -137,6 +138,10 @@ impl LedgerRecord {
         self.entry.learn(|facts| facts.backend = backend.to_owned());
         self.ledger.index.add(self.entry.id, Name::Backend(backend));
         self.entry.set_state(ConnectionState::Waiting);
+        let journal = &self.ledger.journal;
+        if journal.is_observed() {
+            journal.publish(Event::now(EventKind::Open(self.facts())));
+        }
     }
 
     /// A backend took the connection. `backend_side` is the kind of the backend's side of the relay;
@@ -179,6 +184,39 @@ impl LedgerRecord {
         let reason = reason.unwrap_or(usual);
         self.ledger.refusals.note(reason, origin, cause);
     }
+
+    /// Only a client that was admitted has a backend.
+    fn publish_end(&self, facts: &Arc<Facts>, detail: &Detail) {
+        if !self.ledger.journal.is_observed() {
+            return;
+        }
+        let ended = ConnectionEnd {
+            outcome: self.outcome,
+            cause: detail.in_words(self.outcome),
+            bytes_in: self.traffic().from_client.get(),
+            bytes_out: self.traffic().to_client.get(),
+            seconds: self.entry.age().as_secs_f64(),
+            facts: Arc::clone(facts),
+        };
+        let kind = match facts.backend.is_empty() {
+            true => EventKind::Refuse(ended),
+            false => EventKind::Close(ended),
+        };
+        self.ledger.journal.publish(Event::now(kind));
+    }
+}
+
+impl Detail {
+    /// The cause in words, also if the outcome says it all.
+    fn in_words(&self, outcome: Outcome) -> Box<str> {
+        match (&self.cause, self.reason) {
+            (Some(cause), Some(_)) => cause.clone(),
+            (Some(cause), None) => format!("{}: {cause}", outcome.in_words()).into(),
+            (None, Some(Reason::OverLimit(limit))) => format!("{limit} is reached").into(),
+            (None, Some(Reason::Untrusted)) => "the peer is not in trusted_proxies".into(),
+            (None, _) => outcome.in_words().into(),
+        }
+    }
 }
 
 impl Drop for LedgerRecord {
@@ -197,6 +235,7 @@ impl Drop for LedgerRecord {
         };
         let log = &self.ledger.closing_log;
         self.span.in_scope(|| log.write(&closed));
+        self.publish_end(&facts, &detail);
         self.note_refusal(&facts, detail);
     }
 }

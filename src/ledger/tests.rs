@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::*;
 use crate::id::Id;
 use crate::identity::Identity;
+use crate::journal::Subscription;
 
 fn facts(listener: &str, peer: [u8; 4]) -> Facts {
     let mut facts = Facts::of(Id::random());
@@ -160,4 +161,78 @@ fn ten_thousand_connections_leave_nothing_behind() {
     drop(records);
     assert!(ledger.index.is_empty());
     assert!(ledger.index.capacity() <= 64 * 16 * 2);
+}
+
+/// The words and outcomes of the events that are queued.
+fn published(events: &mut Subscription) -> Vec<(&'static str, Option<Outcome>)> {
+    let queued = std::iter::from_fn(|| events.next_queued());
+    let told = queued.map(|event| {
+        let outcome = match &event.kind {
+            EventKind::Close(end) | EventKind::Refuse(end) => Some(end.outcome),
+            _ => None,
+        };
+        (event.kind.as_str(), outcome)
+    });
+    told.collect()
+}
+
+#[test]
+fn each_connection_is_published_as_one_refusal_or_as_opened_and_closed() {
+    let ledger = Arc::new(Ledger::default());
+    drop(open(&ledger));
+    let mut events = ledger.journal.subscribe("test", 8);
+    let mut admitted = open(&ledger);
+    admitted.routed("app", "record");
+    admitted.reached("plain", None);
+    admitted.close(Outcome::Done, Detail::default());
+    let closed = published(&mut events);
+    assert_eq!(closed, [("open", None), ("close", Some(Outcome::Done))]);
+    open(&ledger).close(Outcome::NotTls, Detail::default());
+    drop(open(&ledger));
+    ledger.denied(facts("https", [192, 0, 2, 7]));
+    ledger.refused(&"https".into(), None, "limits.connections");
+    let outcomes = [
+        Outcome::NotTls,
+        Outcome::Aborted,
+        Outcome::Denied,
+        Outcome::OverLimit,
+    ];
+    let refused = outcomes.map(|outcome| ("refuse", Some(outcome)));
+    assert_eq!(published(&mut events), refused);
+}
+
+#[test]
+fn an_end_is_published_with_its_cause_in_words() {
+    let ledger = Arc::new(Ledger::default());
+    let mut events = ledger.journal.subscribe("test", 8);
+    let detail = |reason, cause: Option<&str>| Detail {
+        reason,
+        cause: cause.map(Into::into),
+    };
+    let limit = Reason::OverLimit("limits.pending");
+    for (outcome, detail, expected) in [
+        (Outcome::Done, detail(None, None), "both sides closed"),
+        (
+            Outcome::Expired,
+            detail(None, Some("backend \"app\"")),
+            "no worker took it within timeouts.backend: backend \"app\"",
+        ),
+        (
+            Outcome::OverLimit,
+            detail(Some(limit), None),
+            "limits.pending is reached",
+        ),
+        (
+            Outcome::HandshakeFailed,
+            detail(Some(Reason::Handshake), Some("no shared cipher")),
+            "no shared cipher",
+        ),
+    ] {
+        open(&ledger).close(outcome, detail);
+        let event = events.next_queued().expect("an end");
+        match &event.kind {
+            EventKind::Refuse(end) => assert_eq!(&*end.cause, expected),
+            _ => panic!("{event:?}"),
+        }
+    }
 }

@@ -159,12 +159,14 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
         TicketSecret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
     let own = Arc::default();
     let active = activate(config, None, &tickets, &drain, &own)?;
+    let ledger = Arc::new(Ledger::default().with_log_of(config.runtime.access_log));
     Ok(ProxyState {
         config: ArcSwap::from_pointee(active),
         limits: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
-        ledger: Arc::new(Ledger::default().with_log_of(config.runtime.access_log)),
+        journal: Arc::clone(&ledger.journal),
+        ledger,
         drain,
         own,
         reserve: Reserve::new().map_err(BindError::Worker)?,

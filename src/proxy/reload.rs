@@ -1,6 +1,7 @@
 //! Reloads a running proxy: prepares a new configuration completely, then swaps it in.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::sync::Arc;
 
 use tracing::{info, warn};
@@ -13,6 +14,7 @@ use crate::address::Address;
 use crate::backend::own_sockets;
 use crate::config::{Config, Listener};
 use crate::gate;
+use crate::journal::{Event, EventKind};
 use crate::ledger::{ConnectionFilter, Entry};
 use crate::outcome::EndCause;
 use crate::proxy::BindError;
@@ -40,6 +42,25 @@ impl Running {
     /// Not cancel safe: the new configuration may be applied in part, and open connections may not have
     /// been checked.
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        let reloaded = self.apply(config).await;
+        let (revoked, error) = match &reloaded {
+            Ok(reloaded) => (Some(reloaded.revoked), None),
+            Err(error) => (None, Some(error as &dyn Error)),
+        };
+        self.publish_reload(revoked, error);
+        reloaded
+    }
+
+    /// `error` is why nothing has changed.
+    pub(crate) fn publish_reload(&self, revoked: Option<usize>, error: Option<&dyn Error>) {
+        self.state.journal.publish(Event::now(EventKind::Reload {
+            result: if error.is_none() { "ok" } else { "failed" },
+            revoked,
+            error: error.map(with_causes),
+        }));
+    }
+
+    async fn apply(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
         self.fixed.is_as_in(&config)?;
         self.names_are_kept(&config)?;
         let before = self.state.config.load_full();
@@ -253,6 +274,12 @@ fn revoke(state: &ProxyState) -> usize {
 pub struct Reloaded {
     /// The number of open connections that were told to end, without those that were ending already.
     pub revoked: usize,
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Why a configuration cannot be applied.

@@ -15,6 +15,7 @@ use crate::address::Address;
 use crate::deadline::Deadline;
 use crate::facts::Endpoint;
 use crate::gate::{self, Gate};
+use crate::journal::{Event, EventKind};
 use crate::ledger::{ConnectionFilter, OpenConnection};
 use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
@@ -154,6 +155,9 @@ impl Running {
         // All connections have ended, so nothing more can be logged.
         self.refusal_log.cancel();
         self.tasks.wait().await;
+        self.state
+            .journal
+            .publish(Event::now(EventKind::Stop { cut }));
         Drained { cut }
     }
 

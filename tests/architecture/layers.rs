@@ -81,6 +81,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
         Peers::Forbidden,
         &[
             "drain",
+            "journal",
             "limits",
             "proxy_protocol",
             "relay",
