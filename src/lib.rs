@@ -67,6 +67,10 @@ mod watch;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 
+// For the command line: `vestibule doctor`.
+#[doc(hidden)]
+pub mod doctor;
+
 // For the command line: it also reads a log filter from its environment, and prints errors.
 #[doc(hidden)]
 pub mod log_filter;

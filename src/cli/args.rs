@@ -43,6 +43,8 @@ pub(super) enum Command {
     Drain(Target),
     /// Reload the configuration of a running Vestibule, and print the result.
     Reload(Target),
+    /// Check what this machine allows, and say what to change.
+    Doctor(DoctorArgs),
     /// Print a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
@@ -188,6 +190,18 @@ pub(super) struct ClaimArgs {
     pub command: Vec<OsString>,
 }
 
+#[derive(Debug, ArgGroup)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// The configuration file. Default: the defaults are checked.
+    #[arg(short, long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   vestibule
@@ -244,6 +258,14 @@ Examples:
 
 The command's environment has VESTIBULE_ID, VESTIBULE_PEER, VESTIBULE_SNI, VESTIBULE_ALPN and
 VESTIBULE_IDENTITY. A value that is not known is empty.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  vestibule doctor -c /etc/vestibule.toml
+      One line for each check: ok, warn or fail; below it, what to do
+  vestibule doctor -c /etc/vestibule.toml --json
+
+Run it as the user of Vestibule, with its limits. The exit code is 1 if something will break, else 0.";
 
 const COMPLETIONS_EXAMPLES: &str = "\
 Example:

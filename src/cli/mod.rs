@@ -5,6 +5,7 @@ mod args;
 mod check;
 mod children;
 mod claim;
+mod doctor;
 mod logging;
 mod run;
 mod signals;
@@ -50,6 +51,7 @@ fn answer() -> ExitCode {
         Some(Command::Kill(args)) => admin::kill(&args),
         Some(Command::Drain(target)) => admin::drain(&target),
         Some(Command::Reload(target)) => admin::reload(&target),
+        Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Completions { shell }) => completions(shell),
     };
     match result {

@@ -241,7 +241,7 @@ const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
 const ATTEMPTS: usize = 16;
 
 /// The kernel lowers this to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// A vanished peer of a quiet connection is noticed after a minute plus `unacknowledged`.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);

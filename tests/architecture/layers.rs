@@ -111,6 +111,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
         &[
             "admin",
             "config",
+            "doctor",
             "gate",
             "handler",
             "proxy",
