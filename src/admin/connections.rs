@@ -235,19 +235,22 @@ struct Place {
 impl Place {
     fn parse(text: &str) -> Result<Self, Refusal> {
         let parts = text.split_once('.');
-        let place = parts.and_then(|(rank, id)| {
-            Some(Self {
-                rank: rank.parse().ok()?,
-                id: id.parse().ok()?,
-            })
-        });
+        let is_rank = |rank: &str| rank.len() == 16 && !rank.starts_with('+');
+        let place = parts
+            .filter(|(rank, _)| is_rank(rank))
+            .and_then(|(rank, id)| {
+                Some(Self {
+                    rank: u64::from_str_radix(rank, 16).ok()?,
+                    id: id.parse().ok()?,
+                })
+            });
         place.ok_or_else(|| Refusal::bad("`after`: expected the `next` of another page"))
     }
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.rank, self.id)
+        write!(f, "{:016x}.{}", self.rank, self.id)
     }
 }
 

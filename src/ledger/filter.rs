@@ -22,7 +22,7 @@ use crate::id::Id;
 ///     .state(ConnectionState::Waiting);
 /// # let _ = waiting;
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct ConnectionFilter {
     id: Option<Id>,
@@ -82,6 +82,11 @@ impl ConnectionFilter {
     pub fn state(mut self, state: ConnectionState) -> Self {
         self.state = Some(state);
         self
+    }
+
+    /// Whether no condition is set.
+    pub(super) fn is_all(&self) -> bool {
+        *self == Self::default()
     }
 
     pub(super) fn wanted_id(&self) -> Option<Id> {
