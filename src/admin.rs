@@ -40,6 +40,7 @@ use self::answer::{Answer, Refusal, of_bytes};
 use self::routes::{Access, Route};
 use crate::config::WritesOverTcp;
 use crate::deadline::Deadline;
+use crate::journal::{Event, EventKind};
 use crate::ledger::Ledger;
 use crate::limits::{Gauge, Slot};
 use crate::proxy::{AdminListener, AdminSocket};
@@ -212,9 +213,26 @@ impl Server {
                 author.check_write(&head, self.writes_over_tcp)?;
             }
             read(body).await?;
-            self.serve_route(route, &head, segment, author)
+            let answer = self.serve_route(route, &head, segment, author);
+            let answer = answer.unwrap_or_else(Refusal::into_answer);
+            if access == Access::Write {
+                self.publish(&head, author, answer.status());
+            }
+            Ok(answer)
         };
         answer.await.unwrap_or_else(Refusal::into_answer)
+    }
+
+    /// Tells observers of a request that may have changed something.
+    fn publish(&self, head: &Parts, author: Author, status: StatusCode) {
+        self.handle
+            .state()
+            .journal
+            .publish(Event::now(EventKind::Admin {
+                author: author.into(),
+                action: format!("{} {}", head.method, head.uri),
+                result: Some(status.as_u16().to_string()),
+            }));
     }
 
     fn serve_route(

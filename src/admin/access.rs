@@ -10,6 +10,7 @@ use tokio::net::unix::UCred;
 
 use super::answer::Refusal;
 use crate::config::WritesOverTcp;
+use crate::journal;
 
 /// Who sends a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,15 @@ impl fmt::Display for Author {
         match self {
             Self::User(uid) => write!(f, "uid:{uid}"),
             Self::Address(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+impl From<Author> for journal::Author {
+    fn from(author: Author) -> Self {
+        match author {
+            Author::User(uid) => Self::Uid(uid),
+            Author::Address(address) => Self::Address(address.into()),
         }
     }
 }

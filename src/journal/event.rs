@@ -43,7 +43,6 @@ pub(crate) enum EventKind {
         error: Option<String>,
     },
     /// Somebody has changed something through the admin API.
-    #[cfg_attr(not(test), allow(dead_code, reason = "published by the admin API"))]
     Admin {
         #[serde(flatten)]
         author: Author,
@@ -85,7 +84,6 @@ pub(crate) struct ConnectionEnd {
 }
 
 /// Who used the admin API.
-#[cfg_attr(not(test), allow(dead_code, reason = "published by the admin API"))]
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Author {
