@@ -12,6 +12,8 @@ mod connections;
 mod query;
 mod routes;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::future::pending;
