@@ -44,6 +44,7 @@ pub use self::summary::Summary;
 use self::unready::Unready;
 use crate::active_config::Timeouts;
 use crate::address::Address;
+use crate::audit::AuditSettings;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{self, Park, To};
 use crate::ledger::AccessLog;
@@ -91,6 +92,7 @@ pub struct Config {
     pub(crate) gate: Option<gate::GateSettings>,
     /// `None`: no admin API.
     pub(crate) admin: Option<AdminSettings>,
+    pub(crate) audit: Option<AuditSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) backends: Vec<backend::BackendSettings>,
@@ -242,6 +244,11 @@ impl Config {
         self.runtime.log.as_deref()
     }
 
+    /// `audit.path`: the audit log, if there is one.
+    pub fn audit_log(&self) -> Option<&Path> {
+        self.audit.as_ref().map(|audit| audit.path.as_path())
+    }
+
     /// `runtime.log_format`: the format of log lines.
     pub fn log_format(&self) -> LogFormat {
         self.runtime.log_format
@@ -306,6 +313,7 @@ impl Config {
             unacknowledged: Some(UNACKNOWLEDGED),
             gate,
             admin: Some(AdminSettings::default()),
+            audit: None,
             listeners: vec![Listener {
                 name,
                 address,

@@ -28,10 +28,6 @@ mod record;
 
 // Mechanisms: each uses the words and codecs, and no other mechanism.
 mod drain;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "its subscribers are yet to come")
-)]
 mod journal;
 mod limits;
 mod proxy_protocol;
@@ -42,6 +38,7 @@ mod sys;
 mod tls;
 
 // Observers.
+mod audit;
 mod ledger;
 
 // Flow: a connection from accept to its end.

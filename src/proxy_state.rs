@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tracing::warn;
 
 use crate::active_config::ActiveConfig;
+use crate::audit::AuditLog;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets::OwnSockets;
 use crate::drain::Drain;
@@ -29,6 +30,7 @@ pub(crate) struct ProxyState {
     pub ledger: Arc<Ledger>,
     /// The same as the ledger's.
     pub journal: Arc<Journal>,
+    pub audit: AuditLog,
     pub drain: Drain,
     /// The sockets that this proxy listens on, which it must not dial.
     pub own: Arc<OwnSockets>,

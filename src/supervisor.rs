@@ -341,6 +341,11 @@ impl SupervisorHandle {
         self.state().ledger.kill(filter)
     }
 
+    /// See [`Running::reopen_audit_log`].
+    pub fn reopen_audit_log(&self) -> bool {
+        self.state().audit.reopen()
+    }
+
     /// Serves a connection that the program has accepted itself. See [`Running::serve`].
     ///
     /// # Errors

@@ -26,10 +26,10 @@ impl Signals {
     }
 
     /// Calls the supervisor for each signal: SIGHUP reloads; SIGTERM, SIGINT and SIGQUIT drain, and a
-    /// second one closes the open connections.
+    /// second one closes the open connections; SIGUSR1 reopens the audit log.
     ///
-    /// This version has no upgrade and no log rotation. Their signals are caught and logged, because
-    /// their default action kills the process.
+    /// This version has no upgrade. Its signal is caught and logged, because its default action kills
+    /// the process.
     pub(super) async fn steer(mut self, supervisor: SupervisorHandle) -> Infallible {
         loop {
             tokio::select! {
@@ -48,9 +48,11 @@ impl Signals {
                     }
                     true => warn!("SIGHUP ignored: no reload during a drain"),
                 },
-                _ = self.user1.recv() => {
-                    info!("SIGUSR1: there is no log file to reopen; the log goes to stderr");
-                }
+                _ = self.user1.recv() => match supervisor.reopen_audit_log() {
+                    true => info!("SIGUSR1: reopening the audit log"),
+                    false => info!("SIGUSR1: there is no audit log to reopen (audit.path); the log \
+                                    goes to stderr"),
+                },
                 _ = self.user2.recv() => {
                     warn!("SIGUSR2: this version does not support upgrade; restart instead");
                 }

@@ -1,5 +1,6 @@
 //! Decodes TOML into a [`Config`]: the keys, their defaults, and checks across keys.
 
+mod audit;
 mod backends;
 mod listeners;
 
@@ -77,7 +78,8 @@ impl Decoder<'_> {
             Some(table) => admin(table, runtime.directory.as_deref()),
             None => Some(AdminSettings::default()),
         };
-        tables_of_later_versions(&mut root);
+        let audit = root.table("audit");
+        let audit = audit.and_then(|table| audit::audit(table, runtime.directory.as_deref()));
         let (mut backends, backend_names) = backends(self, &mut root);
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
@@ -111,6 +113,7 @@ impl Decoder<'_> {
             unacknowledged,
             gate,
             admin,
+            audit,
             listeners,
             routes,
             backends,
@@ -178,16 +181,6 @@ impl Decoder<'_> {
             );
             root.problem_at(*offset, message);
         }
-    }
-}
-
-/// Tables of a later version. They may be present if they switch their feature off.
-fn tables_of_later_versions(root: &mut Table<'_>) {
-    if let Some(mut audit) = root.table("audit") {
-        audit.later("path", Some("none"));
-        audit.read("rotate", Value::size);
-        audit.read("keep", Value::count);
-        audit.finish();
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`TimeoutOptions`] | `[timeouts]` |
 //! | [`GateOptions`] | `[gate]` |
 //! | [`AdminOptions`] | `[admin]` |
+//! | [`AuditOptions`] | `[audit]` |
 //! | [`ListenerOptions`], [`ListenerTlsOptions`] | `[[listener]]`, `[listener.tls]` |
 //! | [`CertificateOptions`] | an entry of `listener.tls.certificates`, and `backend.tls.certificate` |
 //! | [`RouteOptions`] | `[[route]]` |
@@ -24,6 +25,7 @@
 //!   words of the file.
 
 mod admin;
+mod audit;
 mod backend;
 mod backend_tls;
 mod limits;
@@ -38,6 +40,7 @@ mod source;
 mod tests;
 
 pub use self::admin::AdminOptions;
+pub use self::audit::AuditOptions;
 pub use self::backend::{BackendOptions, BackendTarget, HealthOptions};
 pub use self::backend_tls::BackendTlsOptions;
 pub use self::limits::{LimitOptions, TimeoutOptions};
@@ -101,6 +104,7 @@ pub struct ConfigBuilder {
     timeouts: Option<Section>,
     gate: Option<Section>,
     admin: Option<Section>,
+    audit: Option<Section>,
     listeners: Vec<Section>,
     routes: Vec<Section>,
     backends: Vec<Section>,
@@ -134,6 +138,12 @@ impl ConfigBuilder {
     /// Sets `[admin]`.
     pub fn admin(mut self, admin: AdminOptions) -> Self {
         self.admin = Some(admin.0);
+        self
+    }
+
+    /// Sets `[audit]`.
+    pub fn audit(mut self, audit: AuditOptions) -> Self {
+        self.audit = Some(audit.0);
         self
     }
 

@@ -25,6 +25,7 @@ pub(super) use self::listener::{Open, bind_listener};
 use super::error::BindError;
 use super::limits::EffectiveLimits;
 use super::{Threads, WithAdmin};
+use crate::audit::AuditLog;
 use crate::backend::To;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets;
@@ -122,6 +123,7 @@ pub(super) async fn assemble(
     let own = listening_sockets(&listeners, path, endpoints.unwrap_or_default());
     ensure_no_loop(&config, &own)?;
     state.own.replace(own);
+    change_audit(&state, &config)?;
 
     let mut assembly = Assembly {
         worker: None,
@@ -165,12 +167,22 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
         limits: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
+        audit: AuditLog::default(),
         journal: Arc::clone(&ledger.journal),
         ledger,
         drain,
         own,
         reserve: Reserve::new().map_err(BindError::Worker)?,
         complaint: Complaint::default(),
+    })
+}
+
+/// Opens the audit log of the configuration, or closes that of the one before.
+pub(super) fn change_audit(state: &ProxyState, config: &Config) -> Result<(), BindError> {
+    let changed = state.audit.change(config.audit.as_ref(), &state.journal);
+    changed.map_err(|source| BindError::Audit {
+        path: config.audit_log().unwrap_or(Path::new("")).to_owned(),
+        source,
     })
 }
 

@@ -45,6 +45,14 @@ pub enum BindError {
         /// The reason.
         source: io::Error,
     },
+    /// The audit log cannot be opened.
+    #[error("cannot open the audit log {}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The address of a backend is an address where this proxy itself listens.
     #[error(
         "the address {address} of backend {backend:?} is the address of {holder} of this \
@@ -93,7 +101,9 @@ impl BindError {
                 matches!(source, PathError::Held(_))
             }
             Self::LeadsBack { .. } => true,
-            Self::Directory { .. } | Self::Tls { .. } | Self::Worker(_) => false,
+            Self::Directory { .. } | Self::Audit { .. } | Self::Tls { .. } | Self::Worker(_) => {
+                false
+            }
         }
     }
 }

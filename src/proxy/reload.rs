@@ -80,6 +80,7 @@ impl Running {
         let own = self.sockets_with(&config, &added, gate.as_ref());
         bind::ensure_no_loop(&config, &own)?;
         self.change_access(&config)?;
+        bind::change_audit(&self.state, &config)?;
 
         self.state.limits.change(&config.limits);
         self.state.own.replace(own);

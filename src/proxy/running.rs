@@ -118,6 +118,12 @@ impl Running {
         self.state.ledger.emptied().await;
     }
 
+    /// Opens `audit.path` again, after a program such as logrotate has moved the file away. Lines that
+    /// are queued go to the old file. Returns false if the configuration has no audit log.
+    pub fn reopen_audit_log(&self) -> bool {
+        self.state.audit.reopen()
+    }
+
     /// Stops accepting, refuses what waits at the rendezvous, and waits for the other connections to
     /// end. Connections that are still open after `timeout` are closed. `timeout` is a `Duration`, or
     /// `None` for no limit.
@@ -158,6 +164,7 @@ impl Running {
         self.state
             .journal
             .publish(Event::now(EventKind::Stop { cut }));
+        self.state.audit.finish().await;
         Drained { cut }
     }
 

@@ -91,7 +91,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "tls",
         ],
     ),
-    ("observers", Peers::Forbidden, &["ledger"]),
+    ("observers", Peers::Forbidden, &["audit", "ledger"]),
     (
         "flow",
         Peers::Allowed,

@@ -26,6 +26,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         timeouts,
         gate,
         admin,
+        audit,
         listeners,
         routes,
         backends,
@@ -37,6 +38,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         ("timeouts", timeouts),
         ("gate", gate),
         ("admin", admin),
+        ("audit", audit),
     ];
     for (key, section) in tables {
         if let Some(section) = section {

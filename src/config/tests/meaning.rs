@@ -50,9 +50,9 @@ address = "none"
 allow_writes_over_tcp = false
 
 [audit]
-path = "none"
-rotate = "64MiB"
-keep = 10
+path = "audit.log"
+rotate = "1MiB"
+keep = 3
 
 [[listener]]
 name = "https"

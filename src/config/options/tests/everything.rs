@@ -44,6 +44,11 @@ max_clients = 36
 address = "unix:control.sock"
 allow_writes_over_tcp = true
 
+[audit]
+path = "/var/log/vestibule/audit.log"
+rotate = "9B"
+keep = 8
+
 [[listener]]
 name = "https"
 address = "tcp:[::1]:8443"
@@ -110,6 +115,11 @@ pub(super) fn everything() -> ConfigBuilder {
             AdminOptions::default()
                 .unix("control.sock")
                 .allow_writes_over_tcp(true),
+        )
+        .audit(
+            AuditOptions::new("/var/log/vestibule/audit.log")
+                .rotate(9)
+                .keep(8),
         )
         .listener(
             ListenerOptions::new("https", address("[::1]:8443"))

@@ -337,31 +337,37 @@ fn the_admin_api_has_a_socket_or_a_port() {
 }
 
 #[test]
-fn the_audit_log_is_off() {
+fn the_audit_log() {
     check(
         "audit",
-        &["path = \"none\"", "rotate = \"64MiB\"", "keep = 10"],
+        &[
+            "path = \"none\"",
+            "path = \"/var/log/audit.log\"",
+            "rotate = \"64MiB\"",
+            "rotate = \"none\"",
+            "keep = 10",
+        ],
         &[
             (
-                "path = \"audit.log\"",
+                "path = \"\"",
                 8,
-                "`audit.path`: not supported in this version; only \"none\" is accepted",
+                "`audit.path`: expected a path, found an empty string",
             ),
             (
                 "rotate = \"0B\"",
                 10,
-                "`audit.rotate`: expected a size such as \"64KiB\" or \"512MiB\", found \"0B\"",
+                "`audit.rotate`: 0 is refused; \"unlimited\" turns it off",
             ),
             (
                 "rotate = \"64 stones\"",
                 10,
                 "`audit.rotate`: expected a size such as \"64KiB\" or \"512MiB\", found \
-                 \"64 stones\"",
+                 \"64 stones\"; \"unlimited\" turns it off",
             ),
             (
                 "rotate = 64",
                 10,
-                "`audit.rotate`: 64 has no unit; write \"64B\"",
+                "`audit.rotate`: 64 has no unit; write \"64B\"; \"unlimited\" turns it off",
             ),
             (
                 "keep = 0",
