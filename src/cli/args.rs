@@ -13,6 +13,8 @@ use clap_complete::Shell;
 use vestibule::{Address, LogFormat, ProxyProtocol};
 
 pub(super) use self::admin::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
+use super::log::args::LogArgs;
+
 
 /// Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
 ///
@@ -45,6 +47,8 @@ pub(super) enum Command {
     Reload(Target),
     /// Check what this machine allows, and say what to change.
     Doctor(DoctorArgs),
+    /// Print the audit log, newest first.
+    Log(LogArgs),
     /// Print a completion script for a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {

@@ -6,6 +6,7 @@ mod check;
 mod children;
 mod claim;
 mod doctor;
+mod log;
 mod logging;
 mod run;
 mod signals;
@@ -52,6 +53,7 @@ fn answer() -> ExitCode {
         Some(Command::Drain(target)) => admin::drain(&target),
         Some(Command::Reload(target)) => admin::reload(&target),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
+        Some(Command::Log(args)) => log::log(&args),
         Some(Command::Completions { shell }) => completions(shell),
     };
     match result {
