@@ -15,7 +15,6 @@ use vestibule::{Address, LogFormat, ProxyProtocol};
 pub(super) use self::admin::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
 use super::log::args::LogArgs;
 
-
 /// Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
 ///
 /// Without a command, it runs the demo: TLS on 127.0.0.1:8443 with a development certificate, and a

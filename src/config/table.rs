@@ -218,26 +218,6 @@ impl<'d> Table<'d> {
         tables.into_iter().collect()
     }
 
-    /// Takes a key that this version does not support. The value that switches the feature off is
-    /// accepted.
-    pub(super) fn later(&mut self, key: &'static str, off: Option<&str>) {
-        let Some(value) = self.take(key) else {
-            return;
-        };
-        let is_off = match (&value.value, off) {
-            (DeValue::String(text), Some(off)) => text == off,
-            (DeValue::Boolean(false), None) => true,
-            (DeValue::Array(elements), None) => elements.is_empty(),
-            _ => false,
-        };
-        if !is_off {
-            let off = off.map_or("leave it out".into(), |off| {
-                format!("only \"{off}\" is accepted")
-            });
-            value.problem(&format!("not supported in this version; {off}"));
-        }
-    }
-
     /// Reports keys of other programs or other tables, with what to write instead.
     pub(super) fn foreign(&mut self, keys: &[&str], instead: &str) {
         for key in keys {
