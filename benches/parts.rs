@@ -15,7 +15,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::cipher_suite::{
     TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
     TLS13_AES_128_GCM_SHA256, TLS13_CHACHA20_POLY1305_SHA256,
 };
-use vestibule::bench::{Front, OpenConnections, Rules, Sessions};
+use vestibule::bench::{Front, OpenConnections, Rules, Scraped, Sessions};
 use vestibule::{Deadline, Endpoint, Facts, Rendezvous};
 
 criterion_group! {
@@ -23,7 +23,7 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1));
-    targets = records, handshakes, rendezvous, routes, ledger, facts
+    targets = records, handshakes, rendezvous, routes, ledger, scrape, facts
 }
 criterion_main!(parts);
 
@@ -151,6 +151,22 @@ fn ledger(criterion: &mut Criterion) {
     group.bench_function("open and close", |bencher| {
         bencher.iter(|| connections.open_and_close());
     });
+}
+
+/// The metrics of a proxy with this many open connections.
+fn scrape(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let _entered = runtime.enter();
+    let mut group = criterion.benchmark_group("scrape");
+    for count in [100, 10_000] {
+        let proxy = runtime.block_on(Scraped::new(count));
+        group.bench_function(BenchmarkId::new("connections", count), |bencher| {
+            bencher.iter(|| proxy.scrape());
+        });
+    }
 }
 
 /// The line of facts for a claimer, written and read.

@@ -9,33 +9,30 @@ pub(crate) mod hello;
 pub(crate) mod own_sockets;
 pub(crate) mod pool;
 mod secure;
+mod served;
 mod status;
 pub(crate) mod upstream;
 pub(crate) mod whose;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
-use self::dial::Reached;
 use self::own_sockets::OwnSockets;
 pub(crate) use self::pool::Lease;
 use self::pool::{Balance, Health, Pool, Registry};
 use self::secure::Tls;
+pub(crate) use self::served::{Served, Service};
 pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
 use crate::drain::Drain;
 use crate::facts::Facts;
-use crate::identity::Identity;
 use crate::outcome::EndCause;
 use crate::proxy_protocol::{ProxyProtocol, header};
 use crate::rendezvous::{Place, Rendezvous, Resolution, Ticket, Unredeemed};
-use crate::sys::socket::Socket;
-use crate::sys::unix_stream;
 use crate::tls::connector;
 
 /// One `[[backend]]`.
@@ -312,53 +309,6 @@ async fn taken(claimer: Claimer) -> Taken {
     }
 }
 
-/// A backend's side of a connection.
-pub(crate) struct Served {
-    pub stream: Upstream,
-    /// A built-in backend, which must run beside the relay.
-    pub service: Option<Service>,
-    /// The connection's place at its address; dropped when the connection has ended.
-    pub lease: Option<Lease>,
-    /// The identity of the backend, if it has TLS.
-    pub identity: Option<Box<Identity>>,
-}
-
-pub(crate) type Service = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-impl Served {
-    fn dialled((reached, lease): (Reached, Lease)) -> Self {
-        Self {
-            stream: reached.stream,
-            service: None,
-            lease: Some(lease),
-            identity: reached.identity,
-        }
-    }
-
-    fn claimed(stream: UnixStream) -> Self {
-        Self {
-            stream: Socket::Unix(unix_stream::UnixStream::claimed(stream)).into(),
-            service: None,
-            lease: None,
-            identity: None,
-        }
-    }
-
-    fn built_in<F>(serve: impl FnOnce(tokio::io::DuplexStream) -> F) -> Self
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (ours, theirs) = tokio::io::duplex(BUILT_IN_BUFFER);
-        let service: Service = Box::pin(serve(theirs));
-        Self {
-            stream: ours.into(),
-            service: Some(service),
-            lease: None,
-            identity: None,
-        }
-    }
-}
-
 /// Why no backend serves a connection. The first word says who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unserved {
@@ -391,9 +341,6 @@ impl From<Unredeemed> for Unserved {
 /// How long a worker may take to read its `OK` before it counts as hung. It is less than
 /// `timeouts.backend`, so that another worker can still take the connection.
 const READ_BUDGET: Duration = Duration::from_secs(2);
-
-/// One TLS record (RFC 8446 §5.1).
-const BUILT_IN_BUFFER: usize = 16 * 1024;
 
 /// The backends of a proxy, by name.
 pub(crate) type Backends = std::collections::HashMap<String, Arc<ActiveBackend>>;

@@ -10,6 +10,7 @@
 //! for it to do.
 
 mod ledger;
+mod scrape;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -32,6 +33,7 @@ use tokio_rustls::rustls::{
 };
 
 pub use self::ledger::OpenConnections;
+pub use self::scrape::Scraped;
 use crate::deadline::Deadline;
 use crate::relay::{InactivityTimeouts, Joint, Records, Relay};
 use crate::route::{Action, Query, Routes, Rule};

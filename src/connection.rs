@@ -14,11 +14,13 @@
 
 mod accept;
 mod admission;
+mod measures;
 mod proxy_header;
 mod teardown;
 mod termination;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(crate) use self::accept::{Accepted, Arrival, accept};
 use self::admission::admit;
@@ -122,8 +124,17 @@ impl Admitted {
         }
     }
 
-    /// Finds a backend for the client. The client may leave meanwhile.
+    /// Finds a backend for the client, and counts how the wait for it ended.
     async fn obtain(&mut self, state: &ProxyState) -> Result<Served, Termination> {
+        let began = Instant::now();
+        let obtained = self.wait(state).await;
+        let metrics = state.ledger.metrics.backend(self.backend.name());
+        measures::resolved(&metrics, &obtained, began.elapsed());
+        obtained
+    }
+
+    /// Waits for a backend. The client may leave meanwhile.
+    async fn wait(&mut self, state: &ProxyState) -> Result<Served, Termination> {
         let facts = self.record.facts();
         let budget = Deadline::after(self.timeouts.backend).earlier(self.lifetime);
         let ended = self.record.ended();
@@ -143,6 +154,7 @@ impl Admitted {
             service,
             lease,
             identity,
+            dial: _,
         } = served;
         let mut record = self.record;
         record.reached(stream.side_name(), identity);

@@ -33,6 +33,7 @@ pub(crate) use self::refusals::{Detail, Reason, Refusals};
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
 use crate::journal::{ConnectionEnd, Event, EventKind, Journal};
+use crate::metrics::Metrics;
 use crate::outcome::{EndCause, Outcome};
 
 /// All open connections, and the number of ended ones by outcome.
@@ -43,6 +44,7 @@ pub(crate) struct Ledger {
     pub refusals: Refusals,
     /// Where the start and the end of each connection are published.
     pub journal: Arc<Journal>,
+    pub metrics: Metrics,
     index: Index,
     /// Whether every connection must end, including those that open from now on.
     is_cut: AtomicBool,
@@ -87,6 +89,11 @@ impl Ledger {
         found
     }
 
+    /// All open connections.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+        self.index.all()
+    }
+
     /// A snapshot of the open connections that match.
     pub(crate) fn list(&self, filter: &ConnectionFilter) -> Vec<OpenConnection> {
         let found = self.find(filter);
@@ -121,6 +128,7 @@ impl Ledger {
     ) {
         self.last_end.note();
         self.count(Outcome::OverLimit);
+        self.metrics.listener(listener).refused(Outcome::OverLimit);
         let origin = Origin {
             listener: Arc::clone(listener),
             peer: peer.cloned(),

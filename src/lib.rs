@@ -40,6 +40,7 @@ mod tls;
 // Observers.
 mod audit;
 mod ledger;
+mod metrics;
 
 // Flow: a connection from accept to its end.
 mod active_config;
@@ -68,9 +69,12 @@ pub mod fuzzing;
 #[doc(hidden)]
 pub mod doctor;
 
-// For the command line: it also reads a log filter from its environment, and prints errors.
+// For the command line: it also reads a log filter from its environment, prints errors, and drops log
+// lines that nobody reads.
 #[doc(hidden)]
 pub mod log_filter;
+#[doc(hidden)]
+pub mod lost_lines;
 #[doc(hidden)]
 pub mod printable;
 
@@ -91,6 +95,7 @@ pub use handler::{Backend, Connection};
 pub use id::{Id, ParseIdError};
 pub use identity::Identity;
 pub use ledger::{ConnectionFilter, ConnectionState, OpenConnection};
+pub use metrics::MetricsFormat;
 pub use outcome::Outcome;
 pub use proxy::{
     AdminListener, BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running,

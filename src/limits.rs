@@ -28,6 +28,7 @@ use self::handshakes::Handshakes;
 pub(crate) use self::handshakes::Handshaking;
 use self::rates::Rates;
 use self::shares::{Share, Shares};
+use self::usage::Peaks;
 use crate::identity::Identity;
 
 /// The limits under `[limits]`: numbers at a time, or per second; `None` is unlimited.
@@ -62,6 +63,7 @@ pub(crate) struct Limits {
     most_open: AtomicU64,
     most_pending: AtomicU64,
     now: Arc<AtomicU64>,
+    peaks: Peaks,
     handshakes: Arc<Handshakes>,
     per_ip: Arc<Shares<IpAddr>>,
     per_identity: Arc<Shares<Identity>>,
@@ -92,6 +94,7 @@ impl Limits {
             most_open: most(settings.connections).into(),
             most_pending: most(settings.pending).into(),
             now: Arc::default(),
+            peaks: Peaks::default(),
             handshakes: Handshakes::new(settings.handshaking),
             per_ip: Shares::new(settings.connections_per_ip),
             per_identity: Shares::new(settings.connections_per_identity),
@@ -209,7 +212,10 @@ impl Limits {
             let next = now + places;
             let (success, failure) = (Ordering::AcqRel, Ordering::Acquire);
             match self.now.compare_exchange_weak(now, next, success, failure) {
-                Ok(_) => return Ok(Slot::new(&self.now, given)),
+                Ok(_) => {
+                    self.peaks.note(Counts::of(next));
+                    return Ok(Slot::new(&self.now, given));
+                }
                 Err(meanwhile) => now = meanwhile,
             }
         }

@@ -12,6 +12,7 @@ mod heartbeat;
 mod limits;
 mod reload;
 mod running;
+mod scrape;
 mod serve;
 mod statistics;
 
@@ -30,6 +31,7 @@ pub use self::error::{BindError, PathError};
 pub(crate) use self::reload::with_causes;
 pub use self::reload::{ReloadError, Reloaded};
 pub use self::running::{Drained, Running};
+pub(crate) use self::scrape::scrape;
 pub(crate) use self::serve::Entrance;
 pub use self::serve::ServeError;
 pub use self::statistics::Statistics;

@@ -142,6 +142,11 @@ impl<S> Rendezvous<S> {
         self.lock().dismiss(backend)
     }
 
+    /// The number of queued claimers for which `counts` returns true, and of watchers.
+    pub(crate) fn clients(&self, counts: impl Fn(&S) -> bool) -> (usize, usize) {
+        self.lock().clients(counts)
+    }
+
     /// Resolves all waiting connections as drained, and refuses all later ones. Returns the queued
     /// claimers.
     pub(crate) fn drain(&self) -> Vec<S> {

@@ -27,9 +27,11 @@ use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::ledger::{ConnectionFilter, OpenConnection};
+use crate::metrics::MetricsFormat;
 use crate::outcome::Outcome;
 use crate::proxy::{
-    Drained, Entrance, Proxy, ReloadError, Reloaded, Running, ServeError, Statistics, with_causes,
+    self, Drained, Entrance, Proxy, ReloadError, Reloaded, Running, ServeError, Statistics,
+    with_causes,
 };
 use crate::proxy_state::ProxyState;
 
@@ -216,6 +218,8 @@ impl Supervisor {
             }
             Err(error) => {
                 self.followed.refuse(error.files(), served);
+                let unread = Err::<(), _>(&error);
+                self.handle.state().ledger.metrics.reloaded(&unread);
                 self.running.publish_reload(None, Some(&error));
                 Err(error.into())
             }
@@ -329,6 +333,11 @@ impl SupervisorHandle {
     /// See [`Running::statistics`].
     pub fn statistics(&self) -> Statistics {
         Statistics::of(self.state())
+    }
+
+    /// See [`Running::metrics`].
+    pub fn metrics(&self, format: MetricsFormat) -> String {
+        proxy::scrape(self.state(), format)
     }
 
     /// See [`Running::connections`].

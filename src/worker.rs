@@ -134,6 +134,7 @@ impl WorkerThread {
         let (ready, is_ready) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let (end, ended) = oneshot::channel();
+        let ledger = Arc::clone(&state.ledger);
         let life = async move {
             let worker = match Worker::new(bound, state) {
                 Ok((worker, door)) => {
@@ -155,6 +156,7 @@ impl WorkerThread {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        ledger.metrics.workers.add(index, runtime.metrics());
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || runtime.block_on(life))?;

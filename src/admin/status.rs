@@ -81,6 +81,8 @@ struct Limit {
     /// `null` is unlimited.
     limit: Option<u64>,
     used: u64,
+    /// The most since the start.
+    peak: u64,
 }
 
 #[derive(Serialize)]
@@ -228,6 +230,7 @@ fn limits(state: &ProxyState) -> Vec<Limit> {
         name: it.name,
         limit: it.limit,
         used: it.used,
+        peak: it.peak,
     });
     limits.into()
 }

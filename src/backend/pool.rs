@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use self::names::Resolver;
 use self::race::Race;
@@ -144,14 +144,21 @@ impl Pool {
         greeting: Option<&[u8]>,
         deadline: Deadline,
         park: Park,
-    ) -> Result<(Reached, Lease), Unserved> {
+    ) -> Result<Dialled, Unserved> {
         let rounds = async {
             let mut pause = SHORTEST_PAUSE;
             loop {
                 let recovered = self.recovered.notified();
+                let began = Instant::now();
                 let round = self.round(source, greeting, deadline).await;
                 match round {
-                    Round::Connected(reached, lease) => return Ok((reached, lease)),
+                    Round::Connected(reached, lease) => {
+                        return Ok(Dialled {
+                            reached,
+                            lease,
+                            took: began.elapsed(),
+                        });
+                    }
                     // Another attempt would have the same result.
                     Round::Reset => return Err(Unserved::Reset),
                     Round::Untrusted => return Err(Unserved::Refused),
@@ -272,6 +279,15 @@ impl Pool {
 }
 
 type Targets = Arc<[Arc<Target>]>;
+
+/// A connection to one of the addresses.
+#[derive(Debug)]
+pub(crate) struct Dialled {
+    pub reached: Reached,
+    pub lease: Lease,
+    /// The time of the round that found it, without those before and the pauses between them.
+    pub took: Duration,
+}
 
 enum Round {
     Connected(Reached, Lease),

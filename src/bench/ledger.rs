@@ -57,7 +57,7 @@ impl OpenConnections {
     }
 }
 
-fn open(ledger: &Arc<Ledger>, number: u32) -> LedgerRecord {
+pub(super) fn open(ledger: &Arc<Ledger>, number: u32) -> LedgerRecord {
     let mut facts = Facts::of(Id::random());
     facts.listener = Some("https".into());
     facts.peer = Some(Endpoint::Tcp((address(number), 4711).into()));

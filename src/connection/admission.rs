@@ -1,7 +1,9 @@
 //! From a stream to a client with known facts and a chosen backend.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::measures;
 use super::proxy_header::{ReadError, read};
 use super::teardown::Remains;
 use super::termination::{Rejection, Termination};
@@ -186,8 +188,11 @@ impl<'a> Admission<'a> {
         let of_address = acceptor.at(facts.local.as_ref().and_then(Endpoint::ip));
         let acceptor = of_address.as_ref().unwrap_or(acceptor);
         let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor);
+        let began = Instant::now();
         let secured = acceptor.accept(transport, self.deadline, choose).await;
         drop(facts);
+        let metrics = &self.state.ledger.metrics;
+        measures::shaken(metrics, &self.listener.name, &secured, began.elapsed());
         let secured = secured.map_err(|error| self.rejected(error))?;
         let Secured {
             facts,

@@ -200,7 +200,7 @@ fn is_revoked(cause: &rustls::Error) -> bool {
 }
 
 /// The name of a handshake failure in the log.
-fn reason(cause: &rustls::Error) -> Reason {
+pub(super) fn reason(cause: &rustls::Error) -> Reason {
     match cause {
         rustls::Error::InvalidCertificate(_)
         | rustls::Error::InvalidCertRevocationList(_)

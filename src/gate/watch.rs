@@ -52,7 +52,10 @@ pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream)
     };
     match ended {
         Ok(()) => debug!(backend, "watch ended"),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => debug!(backend, "watch overrun"),
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            state.ledger.metrics.dropped_watchers.inc();
+            debug!(backend, "watch overrun");
+        }
         Err(error) => debug!(backend, %error, "watch client gone"),
     }
 }

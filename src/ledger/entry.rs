@@ -30,7 +30,7 @@ pub enum ConnectionState {
 }
 
 impl ConnectionState {
-    const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Handshaking,
         Self::Waiting,
         Self::Relaying,

@@ -225,13 +225,17 @@ impl Drop for LedgerRecord {
         self.ledger.index.remove(&self.entry);
         self.ledger.totals.closed(self.traffic());
         self.ledger.close_one(self.outcome);
+        let listener = facts.listener.as_deref().unwrap_or_default();
+        let (traffic, age) = (self.traffic(), self.entry.age());
+        let metrics = self.ledger.metrics.listener(listener);
+        metrics.closed(self.outcome, traffic, age);
         let detail = self.detail.take().map_or_else(Detail::default, |it| *it);
         let closed = Closed {
             facts: &facts,
             outcome: self.outcome,
             detail: &detail,
-            traffic: self.traffic(),
-            age: self.entry.age(),
+            traffic,
+            age,
         };
         let log = &self.ledger.closing_log;
         self.span.in_scope(|| log.write(&closed));

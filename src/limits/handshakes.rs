@@ -26,6 +26,8 @@ pub(super) struct Handshakes {
 #[derive(Debug, Default)]
 struct Table {
     now: u64,
+    /// The most at one time.
+    peak: u64,
     /// The number of the next handshake.
     number: u64,
     /// Handshakes without a byte yet, oldest first.
@@ -63,6 +65,12 @@ impl Handshakes {
         self.table().now
     }
 
+    /// The number of handshakes now, and the most at one time.
+    pub(super) fn usage(&self) -> (u64, u64) {
+        let table = self.table();
+        (table.now, table.peak)
+    }
+
     /// Takes a place for a client and calls `take`. Fails if the client has its share, if no place
     /// is free and none can be made free, or if `take` fails. After a failure nothing is counted,
     /// and no other handshake was closed.
@@ -94,6 +102,7 @@ impl Handshakes {
             true => table.close_oldest(),
             false => table.now += 1,
         }
+        table.peak = table.peak.max(table.now);
         table.number += 1;
         let notice = Arc::<Notice>::default();
         let number = table.number;

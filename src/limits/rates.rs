@@ -48,6 +48,13 @@ impl Rates {
         change(&self.per_ip, settings.handshakes_per_second_per_ip);
     }
 
+    /// The two rates, of all clients and of each one; `None` is unlimited.
+    pub(super) fn per_second(&self) -> (Option<u64>, Option<u64>) {
+        let (all, per_ip) = (self.all.load(), self.per_ip.load());
+        let all = all.as_ref().map(|rate| rate.per_second as u64);
+        (all, per_ip.as_ref().map(|rate| rate.per_second as u64))
+    }
+
     /// Counts one more handshake of this client, or returns the rate that it exceeds.
     pub(super) fn take(&self, client: Option<IpAddr>, now: Instant) -> Result<(), Exceeded> {
         let now = now.saturating_duration_since(self.began).as_nanos() as u64;

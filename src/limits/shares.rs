@@ -27,6 +27,12 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         self.most.store(most(setting), Ordering::Relaxed);
     }
 
+    /// The limit of each client; `None` is unlimited.
+    pub(super) fn limit(&self) -> Option<u64> {
+        let most = self.most.load(Ordering::Relaxed);
+        (most != u64::MAX).then_some(most)
+    }
+
     /// Takes a place for the client and calls `take`. If the client has no room or `take` fails,
     /// nothing is counted.
     pub(super) fn take<T>(

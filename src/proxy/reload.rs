@@ -43,6 +43,7 @@ impl Running {
     /// been checked.
     pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
         let reloaded = self.apply(config).await;
+        self.state.ledger.metrics.reloaded(&reloaded);
         let (revoked, error) = match &reloaded {
             Ok(reloaded) => (Some(reloaded.revoked), None),
             Err(error) => (None, Some(error as &dyn Error)),

@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::START;
 use super::bind::{BoundGate, Fixed, Open};
+use super::scrape::scrape;
 use super::statistics::Statistics;
 use crate::address::Address;
 use crate::deadline::Deadline;
@@ -17,6 +18,7 @@ use crate::facts::Endpoint;
 use crate::gate::{self, Gate};
 use crate::journal::{Event, EventKind};
 use crate::ledger::{ConnectionFilter, OpenConnection};
+use crate::metrics::MetricsFormat;
 use crate::proxy_state::ProxyState;
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::unix::SocketFile;
@@ -77,6 +79,15 @@ impl Running {
     /// The number of open connections, and of ended ones by outcome.
     pub fn statistics(&self) -> Statistics {
         Statistics::of(&self.state)
+    }
+
+    /// The metrics of this proxy: the answer to a scrape, with the `Content-Type` of
+    /// [`MetricsFormat::content_type`]. docs/metrics.md lists them.
+    ///
+    /// It looks at every open connection on the caller's thread, which takes milliseconds for ten
+    /// thousand. The workers do not wait for it.
+    pub fn metrics(&self, format: MetricsFormat) -> String {
+        scrape(&self.state, format)
     }
 
     /// The open connections that match `filter`, in no order.

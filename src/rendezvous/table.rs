@@ -225,6 +225,17 @@ impl<S> Table<S> {
         self.offers.len()
     }
 
+    /// The queued claimers for which `counts` returns true, and the watchers.
+    pub(super) fn clients(&self, counts: impl Fn(&S) -> bool) -> (usize, usize) {
+        let queues = || self.queues.values();
+        let claimers = queues().flat_map(|queue| &queue.claimers);
+        let watchers = queues().flat_map(|queue| &queue.watchers);
+        (
+            claimers.filter(|claimer| counts(claimer)).count(),
+            watchers.filter(|watcher| !watcher.is_closed()).count(),
+        )
+    }
+
     fn remove(&mut self, id: Id) -> Option<S> {
         match self.offers.remove(&id)?.state {
             State::Claimed(claimer) => Some(claimer),
@@ -303,15 +314,31 @@ pub(crate) enum Resolution {
     Drained,
 }
 
-impl fmt::Display for Resolution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Resolution {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Claimed,
+        Self::Dialled,
+        Self::Expired,
+        Self::ClientGone,
+        Self::Refused,
+        Self::Drained,
+    ];
+
+    /// The word for watchers and metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::Claimed => "claimed",
             Self::Dialled => "dialled",
             Self::Expired => "expired",
             Self::ClientGone => "client_gone",
             Self::Refused => "refused",
             Self::Drained => "drained",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

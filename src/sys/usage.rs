@@ -10,16 +10,17 @@ pub(crate) fn resident() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The number of open descriptors. `None` if /proc cannot be read. It looks at each descriptor: some
-/// milliseconds with tens of thousands of them.
+/// The number of open descriptors. `None` if /proc cannot be read.
+///
+/// Since Linux 6.2 the size of the directory is that number; before, it is zero. Then each descriptor
+/// is looked at: some milliseconds with tens of thousands of them.
 pub(crate) fn descriptors() -> Option<usize> {
-    // One of them reads the directory.
-    Some(
-        fs::read_dir("/proc/self/fd")
-            .ok()?
-            .count()
-            .saturating_sub(1),
-    )
+    const DIRECTORY: &str = "/proc/self/fd";
+    match fs::metadata(DIRECTORY).ok()?.len() {
+        // One of them reads the directory.
+        0 => Some(fs::read_dir(DIRECTORY).ok()?.count().saturating_sub(1)),
+        count => usize::try_from(count).ok(),
+    }
 }
 
 /// The soft limit of descriptors. `None` is unlimited.

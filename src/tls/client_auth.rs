@@ -20,7 +20,7 @@ use super::certs::Role;
 use super::identity::identity;
 use super::revocation::{List, Revocations};
 use super::roots::Roots;
-use super::{pinned, provider};
+use super::{TlsAcceptor, pinned, provider};
 
 /// What a listener requires of client certificates.
 #[derive(Debug)]
@@ -120,6 +120,13 @@ impl ClientAuth {
                 .verify_client_cert(own, intermediates, since)
                 .map(drop),
         }
+    }
+}
+
+impl TlsAcceptor {
+    /// The revocation lists of the listener.
+    pub(crate) fn revocation_lists(&self) -> impl Iterator<Item = &List> {
+        self.client_auth.iter().flat_map(ClientAuth::lists)
     }
 }
 

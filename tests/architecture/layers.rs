@@ -66,6 +66,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "id",
             "identity",
             "log_filter",
+            "lost_lines",
             "outcome",
             "pace",
             "pattern",
@@ -91,7 +92,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "tls",
         ],
     ),
-    ("observers", Peers::Forbidden, &["audit", "ledger"]),
+    ("observers", Peers::Allowed, &["audit", "ledger", "metrics"]),
     (
         "flow",
         Peers::Allowed,

@@ -107,6 +107,11 @@ impl Registry {
         self.targets.borrow().is_empty()
     }
 
+    /// The number of registered addresses.
+    pub(crate) fn len(&self) -> usize {
+        self.targets.borrow().len()
+    }
+
     /// Waits until no address is registered.
     pub(super) async fn until_empty(&self) {
         // Fails only without a sender, and this has one. Here and below.

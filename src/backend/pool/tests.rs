@@ -101,14 +101,14 @@ fn pool(addresses: &[Address], balance: Balance) -> Pool {
 
 async fn dial_or_refuse(pool: &Pool) -> Result<Lease, Unserved> {
     let deadline = Deadline::after(BUDGET);
-    let (_, lease) = pool.dial(None, None, deadline, Park::Refuse).await?;
-    Ok(lease)
+    let dialled = pool.dial(None, None, deadline, Park::Refuse).await?;
+    Ok(dialled.lease)
 }
 
 async fn dial_for(pool: &Pool, source: &str) -> Lease {
     let source = Some(source.parse().expect("an IP address"));
     let dialled = pool.dial(source, None, Deadline::after(BUDGET), Park::Refuse);
-    dialled.await.expect("an address that answers").1
+    dialled.await.expect("an address that answers").lease
 }
 
 /// Opens this many connections one after the other, and keeps them open.

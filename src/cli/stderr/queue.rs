@@ -5,6 +5,8 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use vestibule::lost_lines;
+
 /// Lines that wait to be written.
 #[derive(Debug)]
 pub(super) struct Queue {
@@ -68,6 +70,7 @@ impl Queue {
         let mut state = self.state();
         if room == Room::Bounded && !state.has_room(line.len()) {
             state.dropped += stands_for;
+            lost_lines::add(stands_for);
             return;
         }
         state.bytes += line.len();
@@ -123,6 +126,10 @@ impl Queue {
         state.is_broken = written.is_err();
         if state.is_broken {
             state.dropped += stands_for;
+            // A line that stands for others says that they were dropped, and they are counted.
+            if stands_for == 1 {
+                lost_lines::add(1);
+            }
         }
         drop(state);
         self.has_written.notify_all();

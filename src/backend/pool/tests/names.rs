@@ -121,7 +121,7 @@ async fn an_address_that_comes_back_is_found_while_another_one_is_silent() {
     };
     let dial = pool.dial(None, None, Deadline::after(BUDGET), Park::Hold);
     let (dialled, _listener) = tokio::join!(dial, come);
-    let (_, lease) = dialled.expect("the one that came back");
+    let lease = dialled.expect("the one that came back").lease;
     assert_eq!(place.name_of(&lease), "a");
     assert!(
         start.elapsed() < Duration::from_secs(2),

@@ -5,8 +5,8 @@ use crate::deadline::Scope;
 
 async fn hold(pool: &Pool) -> Result<Lease, Unserved> {
     let deadline = Deadline::after(BUDGET);
-    let (_, lease) = pool.dial(None, None, deadline, Park::Hold).await?;
-    Ok(lease)
+    let dialled = pool.dial(None, None, deadline, Park::Hold).await?;
+    Ok(dialled.lease)
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,130 @@
+//! The name of every metric, with its help: its unit, and what an operator does about it.
+
+use prometheus_client::registry::{Metric, Registry};
+
+/// Adds a metric under a name from [`HELP`].
+pub(crate) fn register(registry: &mut Registry, name: &'static str, metric: impl Metric) {
+    let help = HELP.iter().find(|(known, _)| *known == name);
+    let (_, help) = help.expect("the tests register every name");
+    registry.register(name, *help, metric);
+}
+
+/// Names without `vestibule_`, and without the `_total` and `_info` that the format adds. The format
+/// also adds the full stop at the end.
+pub(super) const HELP: [(&str, &str); 24] = [
+    (
+        "connections",
+        "Connections that have ended, by outcome. If a failure grows, the log says why clients were \
+         not served",
+    ),
+    (
+        "connections_open",
+        "Open connections. The backend is empty until a route has chosen one. If many stay in the \
+         state waiting, add backends or workers",
+    ),
+    (
+        "pending",
+        "Connections without a backend: handshaking or waiting. If it stays near limits.pending or \
+         limits.handshaking, backends or CPUs are too slow",
+    ),
+    (
+        "bytes",
+        "Bytes of payload that the receiving side has taken; the direction in is from clients. Use \
+         it to plan capacity",
+    ),
+    (
+        "handshakes",
+        "TLS handshakes with clients that have ended, by result. If results other than ok grow, see \
+         the log; if few are resumed, see tickets in docs/tls.md",
+    ),
+    (
+        "handshake_seconds",
+        "Seconds from the first byte to the end of a successful handshake. If it grows while the \
+         network is well, add workers or limit handshakes_per_second",
+    ),
+    (
+        "rendezvous_wait_seconds",
+        "Seconds from the choice of a backend until it has the connection or the wait has ended. If \
+         it grows, add backends or workers",
+    ),
+    (
+        "rendezvous",
+        "Waits for a backend that have ended, by resolution. If expired grows, no backend or worker \
+         comes within timeouts.backend",
+    ),
+    (
+        "gate_clients",
+        "Workers at the gate: accept waits for a connection, watch gets events, register serves by \
+         its address. If accept is 0 while connections wait, start workers",
+    ),
+    (
+        "connection_seconds",
+        "Seconds from accept to close. Use it to choose timeouts.idle and timeouts.drain",
+    ),
+    (
+        "backend_up",
+        "1 if the address answers, 0 if it is down. The address registered stands for all that \
+         workers have registered. If it is 0, start the backend",
+    ),
+    (
+        "backend_connections",
+        "Open connections to the address, including attempts. If addresses differ much, see balance",
+    ),
+    (
+        "backend_dial_seconds",
+        "Seconds of a successful dial: look-up, connect, PROXY protocol header and TLS. If it grows, \
+         the backend or the network is too slow",
+    ),
+    (
+        "certificate_expiry_timestamp_seconds",
+        "Unix time at which a certificate expires, in seconds; name is its first name, and other \
+         stands for all after the first 200. Renew it before",
+    ),
+    (
+        "crl_next_update_timestamp_seconds",
+        "Unix time until which a revocation list is current, in seconds. Fetch the next one before; \
+         clients are still checked against an old one",
+    ),
+    (
+        "memory_bytes",
+        "Bytes of memory that the process has resident. If it nears the limit of the machine or the \
+         container, lower limits.connections",
+    ),
+    (
+        "open_fds",
+        "Open file descriptors of the process. If it nears the limit descriptors, raise LimitNOFILE \
+         or lower limits.connections",
+    ),
+    (
+        "limit",
+        "The maximum of a limit under [limits], or of descriptors; absent if unlimited. Raise it if \
+         it is reached in normal use",
+    ),
+    (
+        "limit_used",
+        "What is in use of a limit. If it is near the limit, clients will be refused as over_limit",
+    ),
+    (
+        "limit_peak",
+        "The most that was in use of a limit since the start. Use it to choose the limit",
+    ),
+    (
+        "dropped",
+        "Items for observers that were dropped because nobody took them in time: log lines, and \
+         watchers of the gate. Find out who reads too slowly",
+    ),
+    (
+        "reloads",
+        "Reloads by result. After failed the old configuration stays; the log names every problem",
+    ),
+    (
+        "worker_busy_ratio",
+        "Share of time that a worker thread was not idle, 0 to 1, over the last 10 to 20 seconds or \
+         since the scrape before. Near 1, add workers or machines",
+    ),
+    (
+        "build",
+        "Always 1; the labels are the version and the commit of the program. Compare them after an \
+         upgrade",
+    ),
+];
