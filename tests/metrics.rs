@@ -3,6 +3,7 @@
 mod common;
 mod metrics {
     mod contract;
+    mod deploy;
     pub(crate) mod samples;
     mod workers;
 }
