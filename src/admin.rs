@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -38,13 +39,14 @@ use tokio::time::sleep;
 use tracing::{Instrument, debug_span, info, warn};
 
 use self::access::Author;
-use self::answer::{Answer, Refusal, of_bytes};
+use self::answer::{Answer, Refusal, of_bytes, of_type};
 use self::routes::{Access, Route};
 use crate::config::WritesOverTcp;
 use crate::deadline::Deadline;
 use crate::journal::{Event, EventKind};
 use crate::ledger::Ledger;
 use crate::limits::{Gauge, Slot};
+use crate::metrics::MetricsFormat;
 use crate::proxy::{AdminListener, AdminSocket};
 use crate::supervisor::SupervisorHandle;
 use crate::sys::descriptors::is_exhausted;
@@ -250,6 +252,7 @@ impl Server {
         match route {
             Route::Health => Ok(answer::json(ok, &json!({"status": "ok"}))),
             Route::Readiness => self.ready(),
+            Route::Metrics => Ok(self.metrics(head)),
             Route::Status => {
                 let status = status::Status::of(&self.handle, self.started);
                 Ok(answer::json(ok, &status))
@@ -270,6 +273,13 @@ impl Server {
             Route::Reload => self.reload(author),
             Route::Description => Ok(of_bytes(ok, Bytes::from_static(OPENAPI.as_bytes()))),
         }
+    }
+
+    fn metrics(&self, head: &Parts) -> Answer {
+        let accept = head.headers.get(ACCEPT).and_then(|it| it.to_str().ok());
+        let format = MetricsFormat::for_accept(accept.unwrap_or_default());
+        let text = self.handle.metrics(format).into();
+        of_type(format.content_type(), StatusCode::OK, text)
     }
 
     fn ready(&self) -> Result<Answer, Refusal> {

@@ -59,6 +59,10 @@ async fn every_path_of_the_description_answers_as_described() {
     let paths = description["paths"].as_object().expect("paths");
     assert!(paths.len() >= 9);
     for (path, methods) in paths {
+        // tests/metrics.rs asks for this one, which is no JSON.
+        if path == "/metrics" {
+            continue;
+        }
         let path = path.replace("{id}", &id);
         for (method, operation) in methods.as_object().expect("methods") {
             let method = method.to_uppercase();

@@ -5,6 +5,7 @@ mod metrics {
     mod contract;
     mod deploy;
     pub(crate) mod samples;
+    mod served;
     mod workers;
 }
 

@@ -16,10 +16,15 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 
 /// An answer with a body that is JSON already.
 pub(super) fn of_bytes(status: StatusCode, body: Bytes) -> Answer {
+    of_type("application/json", status, body)
+}
+
+/// An answer with a body of this media type.
+pub(super) fn of_type(media: &'static str, status: StatusCode, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response

@@ -9,6 +9,7 @@ use super::answer::Refusal;
 pub(super) enum Route {
     Health,
     Readiness,
+    Metrics,
     Status,
     Connections,
     Connection,
@@ -19,9 +20,10 @@ pub(super) enum Route {
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 9] = [
+const ROUTES: [(&str, Route, &str); 10] = [
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
+    ("/metrics", Route::Metrics, READ),
     ("/v1/status", Route::Status, READ),
     ("/v1/connections", Route::Connections, READ_AND_DELETE),
     ("/v1/connections/{id}", Route::Connection, READ_AND_DELETE),
