@@ -112,34 +112,6 @@ impl Outcome {
             Self::Aborted => "aborted",
         }
     }
-
-    /// The cause in words, for people who read the audit log.
-    pub(crate) const fn in_words(self) -> &'static str {
-        match self {
-            Self::Done => "both sides closed",
-            Self::ClientReset => "the client reset the connection",
-            Self::ClientTruncated => "the client left without close_notify",
-            Self::BackendReset => "the backend reset the connection",
-            Self::BackendRefused => "no address of the backend accepted the connection",
-            Self::BackendTimeout => "no backend had it within timeouts.backend",
-            Self::HandshakeFailed => "the TLS handshake failed",
-            Self::HandshakeTimeout => "the handshake took longer than timeouts.handshake",
-            Self::NotTls => "the first bytes are not TLS",
-            Self::NoRoute => "no route matches",
-            Self::Denied => "a route with `deny = true` matches",
-            Self::OverLimit => "a limit is reached",
-            Self::Shed => "memory is short",
-            Self::Expired => "no worker took it within timeouts.backend",
-            Self::ClientGone => "the client left before a backend had it",
-            Self::Idle => "no byte moved for timeouts.idle",
-            Self::HalfClosed => "one side closed, and nothing moved for timeouts.half_close",
-            Self::Lifetime => "timeouts.lifetime is over",
-            Self::Killed => "an operator ended it",
-            Self::Revoked => "its client is not admitted any more",
-            Self::Drained => "cut at the end of a drain",
-            Self::Aborted => "its task panicked or was dropped",
-        }
-    }
 }
 
 /// The causes that end a connection from outside, in any stage.

@@ -7,7 +7,7 @@ use tracing::field::{Empty, display};
 use tracing::{Span, debug_span};
 
 use super::Ledger;
-use super::access_log::Closed;
+use super::access_log::{Closed, cause};
 use super::entry::{ConnectionState, Ended, Entry};
 use super::index::Name;
 use super::refusals::{Detail, Origin, Reason};
@@ -192,7 +192,7 @@ impl LedgerRecord {
         }
         let ended = ConnectionEnd {
             outcome: self.outcome,
-            cause: detail.in_words(self.outcome),
+            cause: cause(self.outcome, detail).into(),
             bytes_in: self.traffic().from_client.get(),
             bytes_out: self.traffic().to_client.get(),
             seconds: self.entry.age().as_secs_f64(),
@@ -206,30 +206,17 @@ impl LedgerRecord {
     }
 }
 
-impl Detail {
-    /// The cause in words, also if the outcome says it all.
-    fn in_words(&self, outcome: Outcome) -> Box<str> {
-        match (&self.cause, self.reason) {
-            (Some(cause), Some(_)) => cause.clone(),
-            (Some(cause), None) => format!("{}: {cause}", outcome.in_words()).into(),
-            (None, Some(Reason::OverLimit(limit))) => format!("{limit} is reached").into(),
-            (None, Some(Reason::Untrusted)) => "the peer is not in trusted_proxies".into(),
-            (None, _) => outcome.in_words().into(),
-        }
-    }
-}
-
 impl Drop for LedgerRecord {
     fn drop(&mut self) {
         let facts = self.facts();
         self.ledger.index.remove(&self.entry);
         self.ledger.totals.closed(self.traffic());
         self.ledger.close_one(self.outcome);
+        let detail = self.detail.take().map_or_else(Detail::default, |it| *it);
         let listener = facts.listener.as_deref().unwrap_or_default();
         let (traffic, age) = (self.traffic(), self.entry.age());
         let metrics = self.ledger.metrics.listener(listener);
         metrics.closed(self.outcome, traffic, age);
-        let detail = self.detail.take().map_or_else(Detail::default, |it| *it);
         let closed = Closed {
             facts: &facts,
             outcome: self.outcome,

@@ -292,7 +292,11 @@ fn workers(registry: &mut Registry, state: &ProxyState, config: &ActiveConfig) {
 
     let dropped = Counters::<1>::default();
     let watchers = state.ledger.metrics.dropped_watchers.get();
-    for (what, count) in [("log", lost_lines::total()), ("watch", watchers)] {
+    for (what, count) in [
+        ("log", lost_lines::total()),
+        ("audit", state.journal.dropped("audit")),
+        ("watch", watchers),
+    ] {
         let labels = [("what", what.into())];
         dropped.get_or_create(&labels).inc_by(count);
     }
