@@ -28,7 +28,7 @@ use tracing::warn;
 use self::file::LogFile;
 use self::writer::Writer;
 use crate::deadline::Deadline;
-use crate::journal::{Event, Journal, Subscription};
+use crate::journal::{Event, Journal, Subscription, Unsubscriber};
 use crate::sys::directory::PrivateDirectory;
 
 /// `[audit]`.
@@ -52,6 +52,7 @@ pub(crate) struct AuditLog(Mutex<Option<Running>>);
 struct Running {
     settings: AuditSettings,
     commands: mpsc::Sender<Command>,
+    events: Unsubscriber,
 }
 
 #[derive(Debug)]
@@ -79,6 +80,8 @@ impl AuditLog {
         let mut running = self.running();
         let Some(settings) = settings else {
             if let Some(running) = running.take() {
+                // Not when the thread does so: the next log may start before that.
+                running.events.unsubscribe();
                 let (answer, _) = oneshot::channel();
                 running.send(Command::End(answer))?;
             }
@@ -97,11 +100,7 @@ impl AuditLog {
                 running.settings = settings.clone();
             }
             None => {
-                let commands = start(file, journal)?;
-                *running = Some(Running {
-                    settings: settings.clone(),
-                    commands,
-                });
+                *running = Some(start(file, settings.clone(), journal)?);
             }
         }
         Ok(())
@@ -126,6 +125,7 @@ impl AuditLog {
         let Some(running) = self.running().take() else {
             return;
         };
+        running.events.unsubscribe();
         let (answer, has_ended) = oneshot::channel();
         let end = async {
             if running.commands.send(Command::End(answer)).await.is_ok() {
@@ -152,20 +152,26 @@ impl Running {
 }
 
 /// Starts the thread. It ends on command, or with the journal.
-fn start(file: LogFile, journal: &Arc<Journal>) -> io::Result<mpsc::Sender<Command>> {
+fn start(file: LogFile, settings: AuditSettings, journal: &Arc<Journal>) -> io::Result<Running> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let subscription = journal.subscribe("audit", CAPACITY);
+    let events = subscription.unsubscriber();
     let life = Life {
         writer: Writer::new(file),
-        events: journal.subscribe("audit", CAPACITY),
+        events: subscription,
         counted: 0,
     };
     thread::Builder::new()
         .name("audit".into())
         .spawn(move || runtime.block_on(life.run(commands)))?;
-    Ok(sender)
+    Ok(Running {
+        settings,
+        commands: sender,
+        events,
+    })
 }
 
 /// What the thread has.

@@ -17,9 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-#[cfg_attr(not(test), allow(unused_imports, reason = "for the admin API"))]
-pub(crate) use self::event::{Author, Change};
-pub(crate) use self::event::{ConnectionEnd, Event, EventKind};
+pub(crate) use self::event::{Author, ConnectionEnd, Event, EventKind};
 
 /// What happens in a proxy, for observers on other threads.
 ///
@@ -57,6 +55,22 @@ pub(crate) struct Subscription {
     counts: Arc<Counts>,
     /// Not a strong reference, and no sender: the subscription ends with the journal.
     journal: Weak<Journal>,
+}
+
+/// Ends a subscription from another thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Unsubscriber {
+    counts: Arc<Counts>,
+    journal: Weak<Journal>,
+}
+
+impl Unsubscriber {
+    /// No event is queued from now on. [`Subscription::receive`] returns those that are queued, and then 0.
+    pub(crate) fn unsubscribe(&self) {
+        if let Some(journal) = self.journal.upgrade() {
+            journal.unsubscribe(&self.counts);
+        }
+    }
 }
 
 impl Journal {
@@ -109,7 +123,6 @@ impl Journal {
     }
 
     /// The number of events that subscribers with this name have lost so far.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for the metrics"))]
     pub(crate) fn dropped(&self, what: &str) -> u64 {
         let totals = self.totals();
         totals
@@ -138,8 +151,15 @@ impl Counts {
 }
 
 impl Subscription {
+    pub(crate) fn unsubscriber(&self) -> Unsubscriber {
+        Unsubscriber {
+            counts: Arc::clone(&self.counts),
+            journal: Weak::clone(&self.journal),
+        }
+    }
+
     /// Waits for events, and appends up to `most` of them to `events`. Returns how many it appended: 0
-    /// after the journal was dropped and its last event received.
+    /// after the subscription has ended, or the journal was dropped, and its last event received.
     ///
     /// # Cancel safety
     ///
@@ -166,8 +186,6 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        if let Some(journal) = self.journal.upgrade() {
-            journal.unsubscribe(&self.counts);
-        }
+        self.unsubscriber().unsubscribe();
     }
 }

@@ -61,8 +61,11 @@ impl AdminSettings {
 }
 
 /// `None` if the admin API is switched off.
-pub(super) fn admin(mut table: Table<'_>, directory: Option<&Path>) -> Option<AdminSettings> {
+pub(super) fn admin(table: Option<Table<'_>>, directory: Option<&Path>) -> Option<AdminSettings> {
     let default = AdminSettings::default();
+    let Some(mut table) = table else {
+        return Some(default);
+    };
     let directory = directory.unwrap_or(Path::new(""));
     let given = table.place("address").is_some();
     let address = table.read("address", |value| read(value, directory));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::backends::backends;
-use super::admin::{AdminSettings, admin};
+use super::admin::admin;
 use super::document::{Document, Findings};
 use super::files::Files;
 use super::problem::Problem;
@@ -74,10 +74,7 @@ impl Decoder<'_> {
             None => (Some(gate::GateSettings::default()), None),
         };
         let of_gate = gate.as_ref().and_then(|gate| address_of(gate, &runtime));
-        let admin = match root.table("admin") {
-            Some(table) => admin(table, runtime.directory.as_deref()),
-            None => Some(AdminSettings::default()),
-        };
+        let admin = admin(root.table("admin"), runtime.directory.as_deref());
         let audit = root.table("audit");
         let audit = audit.and_then(|table| audit::audit(table, runtime.directory.as_deref()));
         let (mut backends, backend_names) = backends(self, &mut root);

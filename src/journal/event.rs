@@ -52,17 +52,6 @@ pub(crate) enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         result: Option<String>,
     },
-    /// A revocation was added or removed.
-    #[cfg_attr(not(test), allow(dead_code, reason = "published by the admin API"))]
-    Revoke {
-        #[serde(flatten)]
-        author: Author,
-        change: Change,
-        /// What is revoked, for example `cn:alice`.
-        what: String,
-        /// How many open connections were told to end.
-        ended: usize,
-    },
 }
 
 /// How a connection has ended.
@@ -93,15 +82,6 @@ pub(crate) enum Author {
     Address(Endpoint),
 }
 
-/// What became of a revocation.
-#[allow(dead_code, reason = "published by the admin API")]
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Change {
-    Added,
-    Removed,
-}
-
 impl Event {
     /// An event of this moment.
     pub(crate) fn now(kind: EventKind) -> Self {
@@ -123,7 +103,6 @@ impl EventKind {
             Self::Refuse(_) => "refuse",
             Self::Reload { .. } => "reload",
             Self::Admin { .. } => "admin",
-            Self::Revoke { .. } => "revoke",
         }
     }
 }

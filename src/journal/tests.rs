@@ -120,13 +120,11 @@ fn the_json_form_of_other_events_is_as_documented() {
     };
     let expected = r#""admin","uid":0,"action":"POST /v1/drain","result":"202"}"#;
     assert_json(admin, expected);
-    let revoke = EventKind::Revoke {
+    let admin = EventKind::Admin {
         author: Author::Address(Endpoint::Tcp(([127, 0, 0, 1], 5).into())),
-        change: Change::Added,
-        what: "cn:alice".into(),
-        ended: 7,
+        action: "POST /v1/reload".into(),
+        result: None,
     };
-    let expected =
-        r#""revoke","address":"127.0.0.1:5","change":"added","what":"cn:alice","ended":7}"#;
-    assert_json(revoke, expected);
+    let expected = r#""admin","address":"127.0.0.1:5","action":"POST /v1/reload"}"#;
+    assert_json(admin, expected);
 }

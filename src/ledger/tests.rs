@@ -215,7 +215,7 @@ fn an_end_is_published_with_its_cause_in_words() {
         (
             Outcome::Expired,
             detail(None, Some("backend \"app\"")),
-            "no worker took it within timeouts.backend: backend \"app\"",
+            "no worker took the connection within timeouts.backend: backend \"app\"",
         ),
         (
             Outcome::OverLimit,
@@ -225,7 +225,7 @@ fn an_end_is_published_with_its_cause_in_words() {
         (
             Outcome::HandshakeFailed,
             detail(Some(Reason::Handshake), Some("no shared cipher")),
-            "no shared cipher",
+            "the TLS handshake failed: no shared cipher",
         ),
     ] {
         open(&ledger).close(outcome, detail);

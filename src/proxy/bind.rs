@@ -115,10 +115,7 @@ pub(super) async fn assemble(
         listeners.insert(listener.name.clone(), open);
     }
     let path = gate.as_ref().map(|gate| gate.file.path());
-    let admin = match with_admin {
-        WithAdmin::Yes => bind_admin(&config, gate.as_ref())?,
-        WithAdmin::No => None,
-    };
+    let admin = bind_admin(with_admin, &config, gate.as_ref())?;
     let endpoints = admin.as_ref().map(|it| &it.endpoints[..]);
     let own = listening_sockets(&listeners, path, endpoints.unwrap_or_default());
     ensure_no_loop(&config, &own)?;

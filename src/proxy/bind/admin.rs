@@ -11,8 +11,8 @@ use super::advice;
 use super::gate::{BoundGate, private_parent, runtime_directory};
 use crate::config::{AdminAddress, AdminSettings, Choice, Config, WritesOverTcp};
 use crate::facts::Endpoint;
-use crate::proxy::START;
 use crate::proxy::error::{BindError, PathError};
+use crate::proxy::{START, WithAdmin};
 use crate::sys::directory::PrivateDirectory;
 use crate::sys::lock::LockError;
 use crate::sys::tcp;
@@ -44,10 +44,11 @@ pub(crate) struct AdminFile {
 /// Binds the sockets of the admin API. `gate` may have made a fresh runtime directory, which is then
 /// used for both.
 pub(in crate::proxy) fn bind_admin(
+    with_admin: WithAdmin,
     config: &Config,
     gate: Option<&BoundGate>,
 ) -> Result<Option<AdminListener>, BindError> {
-    let Some(settings) = &config.admin else {
+    let (WithAdmin::Yes, Some(settings)) = (with_admin, &config.admin) else {
         return Ok(None);
     };
     let bound = match &settings.address {
