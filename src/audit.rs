@@ -14,13 +14,14 @@ mod file;
 mod tests;
 mod writer;
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+use std::{io, mem};
 
 use tokio::runtime;
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
@@ -46,13 +47,22 @@ pub(crate) struct AuditSettings {
 
 /// The audit log of a proxy, if the configuration has one.
 #[derive(Debug, Default)]
-pub(crate) struct AuditLog(Mutex<Option<Running>>);
+pub(crate) struct AuditLog(Mutex<Threads>);
+
+#[derive(Debug, Default)]
+struct Threads {
+    running: Option<Running>,
+    /// Logs that were switched off, whose threads may still write what was queued.
+    ending: Vec<oneshot::Receiver<()>>,
+}
 
 #[derive(Debug)]
 struct Running {
     settings: AuditSettings,
     commands: mpsc::Sender<Command>,
     events: Unsubscriber,
+    /// Closed when the thread has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -61,8 +71,6 @@ enum Command {
     Reopen,
     /// Write to another file, or with other settings.
     Change(Box<LogFile>),
-    /// Write what is queued, answer, and end.
-    End(oneshot::Sender<()>),
 }
 
 impl AuditLog {
@@ -77,16 +85,12 @@ impl AuditLog {
         settings: Option<&AuditSettings>,
         journal: &Arc<Journal>,
     ) -> io::Result<()> {
-        let mut running = self.running();
+        let mut threads = self.threads();
         let Some(settings) = settings else {
-            if let Some(running) = running.take() {
-                // Not when the thread does so: the next log may start before that.
-                running.events.unsubscribe();
-                let (answer, _) = oneshot::channel();
-                running.send(Command::End(answer))?;
-            }
+            threads.end();
             return Ok(());
         };
+        let running = &mut threads.running;
         if running.as_ref().is_some_and(|it| it.settings == *settings) {
             return Ok(());
         }
@@ -109,7 +113,7 @@ impl AuditLog {
     /// Opens the file at the path again, after another program has moved it away. Lines that are queued
     /// go to the old file. Returns false if there is no audit log.
     pub(crate) fn reopen(&self) -> bool {
-        match &*self.running() {
+        match &self.threads().running {
             Some(running) => {
                 if let Err(error) = running.send(Command::Reopen) {
                     warn!(%error, "cannot reopen the audit log");
@@ -122,15 +126,15 @@ impl AuditLog {
 
     /// Writes what is queued, and ends the log. Gives up after five seconds: a file system may hang.
     pub(crate) async fn finish(&self) {
-        let Some(running) = self.running().take() else {
-            return;
+        let ending = {
+            let mut threads = self.threads();
+            threads.end();
+            mem::take(&mut threads.ending)
         };
-        running.events.unsubscribe();
-        let (answer, has_ended) = oneshot::channel();
         let end = async {
-            if running.commands.send(Command::End(answer)).await.is_ok() {
-                // An error means that the thread has ended too.
-                let _ = has_ended.await;
+            for ended in ending {
+                // The thread drops the other side.
+                let _ = ended.await;
             }
         };
         if Deadline::after(MOST_TO_END).bound(end).await.is_err() {
@@ -138,8 +142,20 @@ impl AuditLog {
         }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+    fn threads(&self) -> MutexGuard<'_, Threads> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Threads {
+    /// The running log gets no more events: its thread ends when it has written those that are queued.
+    fn end(&mut self) {
+        self.ending
+            .retain_mut(|ended| ended.try_recv() == Err(TryRecvError::Empty));
+        if let Some(running) = self.running.take() {
+            running.events.unsubscribe();
+            self.ending.push(running.ended);
+        }
     }
 }
 
@@ -151,12 +167,13 @@ impl Running {
     }
 }
 
-/// Starts the thread. It ends on command, or with the journal.
+/// Starts the thread. It ends when its subscription has ended, or with the journal.
 fn start(file: LogFile, settings: AuditSettings, journal: &Arc<Journal>) -> io::Result<Running> {
     let runtime = runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let (has_ended, ended) = oneshot::channel::<()>();
     let subscription = journal.subscribe("audit", CAPACITY);
     let events = subscription.unsubscriber();
     let life = Life {
@@ -164,13 +181,15 @@ fn start(file: LogFile, settings: AuditSettings, journal: &Arc<Journal>) -> io::
         events: subscription,
         counted: 0,
     };
-    thread::Builder::new()
-        .name("audit".into())
-        .spawn(move || runtime.block_on(life.run(commands)))?;
+    thread::Builder::new().name("audit".into()).spawn(move || {
+        runtime.block_on(life.run(commands));
+        drop(has_ended);
+    })?;
     Ok(Running {
         settings,
         commands: sender,
         events,
+        ended,
     })
 }
 
@@ -195,12 +214,6 @@ impl Life {
                     match command {
                         Command::Reopen => self.writer.reopen(),
                         Command::Change(file) => self.writer.change(*file),
-                        Command::End(answer) => {
-                            self.end();
-                            // The send fails if nobody waits.
-                            let _ = answer.send(());
-                            return;
-                        }
                     }
                 }
                 received = after(rest_until, &mut self.events, &mut batch) => {
