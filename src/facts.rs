@@ -38,7 +38,8 @@ pub struct Facts {
     pub peer: Option<Endpoint>,
     /// The address that the client connected to.
     pub local: Option<Endpoint>,
-    /// The name of the backend that a route chose.
+    /// The name of the backend that a route chose; empty, and `null` in JSON, until one did.
+    #[serde(serialize_with = "null_if_empty")]
     pub backend: String,
     /// The time of the accept; RFC 3339 with milliseconds in JSON.
     #[serde(serialize_with = "rfc3339_millis")]
@@ -164,6 +165,10 @@ impl Serialize for Id {
     }
 }
 
+fn null_if_empty<S: Serializer>(name: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    (!name.is_empty()).then_some(name).serialize(serializer)
+}
+
 fn rfc3339_millis<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_rfc3339_millis(*time))
 }
@@ -202,6 +207,12 @@ mod tests {
             facts.id
         );
         assert_eq!(facts.to_json(), expected);
+    }
+
+    #[test]
+    fn a_backend_that_no_route_has_chosen_is_null() {
+        let json = Facts::new("").to_json();
+        assert!(json.contains(r#""backend":null"#), "{json}");
     }
 
     #[test]
