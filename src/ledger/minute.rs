@@ -9,15 +9,12 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::Ledger;
-use crate::traffic::Traffic;
 
 /// Counts since the start that nothing else needs.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     /// The most open connections since the last line.
     peak: AtomicUsize,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
     handshakes: AtomicU64,
     resumed: AtomicU64,
 }
@@ -35,12 +32,6 @@ impl Totals {
         if is_resumed {
             self.resumed.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    pub(super) fn closed(&self, traffic: &Traffic) {
-        let (bytes_in, bytes_out) = (traffic.from_client.get(), traffic.to_client.get());
-        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
     }
 }
 
@@ -116,11 +107,15 @@ impl Ledger {
         let mut reading = Reading {
             accepted: self.accepted(),
             ended,
-            bytes_in: count(&self.totals.bytes_in),
-            bytes_out: count(&self.totals.bytes_out),
             handshakes: count(&self.totals.handshakes),
             resumed: count(&self.totals.resumed),
+            ..Reading::default()
         };
+        for (_, listener) in self.metrics.listeners() {
+            let [bytes_in, bytes_out] = listener.ended_bytes();
+            reading.bytes_in += bytes_in;
+            reading.bytes_out += bytes_out;
+        }
         for entry in self.index.all() {
             reading.bytes_in += entry.traffic.from_client.get();
             reading.bytes_out += entry.traffic.to_client.get();

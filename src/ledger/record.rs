@@ -210,7 +210,6 @@ impl Drop for LedgerRecord {
     fn drop(&mut self) {
         let facts = self.facts();
         self.ledger.index.remove(&self.entry);
-        self.ledger.totals.closed(self.traffic());
         self.ledger.close_one(self.outcome);
         let detail = self.detail.take().map_or_else(Detail::default, |it| *it);
         let listener = facts.listener.as_deref().unwrap_or_default();
