@@ -32,7 +32,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
 /// A message is echoed on each connection before the next ones are opened.
 fn open_all(task: &Task, stage: &mut Stage) -> Result<Vec<Client>> {
     let pattern = Pattern::new();
-    let config = session::offer(task)?;
+    let config = session::offer_as(task, task.own.as_ref())?;
     let mut clients = Vec::new();
     let mut ready = Vec::new();
     while clients.len() < task.connections {

@@ -1,6 +1,7 @@
 //! The effect of unknown clients on established connections: echoes at fixed times beside a flood.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,9 +18,6 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::Task;
 
-/// The time between two messages of a connection, whether the first one was answered or not. If a
-/// message waits to be sent, it waits for the proxy, and that counts.
-const PERIOD: Duration = Duration::from_millis(20);
 /// Handshakes at a time before the flood.
 const ABREAST: usize = 16;
 
@@ -35,7 +33,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
             scope.spawn(move || flood::run(task, flood, tally, over))
         });
         let is_over = || strangers.as_ref().is_some_and(|it| it.is_finished());
-        let measured = measure(task, &mut stage, &mut echoes, &tally, is_over);
+        let measured = all_windows(task, &mut stage, &mut echoes, &tally, is_over);
         over.store(true, Ordering::Relaxed);
         match strangers.map(|strangers| strangers.join()) {
             Some(Err(_)) => bail!("the flood panicked"),
@@ -43,6 +41,22 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
             Some(Ok(Ok(()))) | None => measured,
         }
     })
+}
+
+/// Reports all measurements but the last, which it returns.
+fn all_windows(
+    task: &Task,
+    stage: &mut Stage,
+    echoes: &mut Echoes,
+    tally: &Tally,
+    is_over: impl Fn() -> bool,
+) -> Result<Value> {
+    for _ in 1..task.windows {
+        let answer = measure(task, stage, echoes, tally, &is_over)?;
+        println!("{answer}");
+        io::stdout().flush()?;
+    }
+    measure(task, stage, echoes, tally, is_over)
 }
 
 fn measure(
@@ -81,6 +95,8 @@ struct Echoes {
     due: Vec<VecDeque<Instant>>,
     /// The connection that sends the next message, and when.
     next: (usize, Instant),
+    /// The time from one message to the next one of another connection.
+    pause: Duration,
     latencies: Vec<u32>,
     ready: Vec<crate::poll::Ready>,
 }
@@ -94,6 +110,7 @@ impl Echoes {
             talks: Vec::new(),
             due: vec![VecDeque::new(); task.connections],
             next: (0, Instant::now()),
+            pause: task.period() / task.connections as u32,
             latencies: Vec::with_capacity(1 << 16),
             ready: Vec::new(),
         };
@@ -151,7 +168,7 @@ impl Echoes {
             due.push_back(at);
         }
         let count = self.talks.len();
-        self.next = ((index + 1) % count, at + PERIOD / count as u32);
+        self.next = ((index + 1) % count, at + self.pause);
         Ok(())
     }
 }

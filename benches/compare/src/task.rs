@@ -33,6 +33,16 @@ pub(crate) struct Task {
     /// Whether the clients of `handshakes` offer their last session, which must then be resumed.
     #[serde(default)]
     pub(crate) sessions: Sessions,
+    /// The certificate of the clients of `idle`, if they have one.
+    #[serde(default)]
+    pub(crate) own: Option<Certificate>,
+    /// For `starve`, the time between two messages of a connection.
+    #[serde(default = "period_ms")]
+    pub(crate) period_ms: u64,
+    /// For `starve`, the number of measurements on the same connections, each with its warm-up. The
+    /// answer of each is a line on stdout.
+    #[serde(default = "one")]
+    pub(crate) windows: u32,
     /// The flood beside the work `starve`.
     #[serde(default)]
     pub(crate) flood: Option<Flood>,
@@ -112,7 +122,21 @@ pub(crate) enum Sessions {
     Resumed,
 }
 
+fn period_ms() -> u64 {
+    20
+}
+
+fn one() -> u32 {
+    1
+}
+
 impl Task {
+    /// The time between two messages of a connection, whether the first one was answered or not. If a
+    /// message waits to be sent, it waits for the proxy, and that counts.
+    pub(crate) fn period(&self) -> Duration {
+        Duration::from_millis(self.period_ms)
+    }
+
     /// Traffic before the measurement.
     pub(crate) fn warm_up(&self) -> Duration {
         Duration::from_millis(self.warm_up_ms)
