@@ -9,16 +9,19 @@
 mod access;
 mod answer;
 mod connections;
+mod events;
+mod history;
 mod query;
 mod routes;
+mod sockets;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -33,21 +36,24 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::{Instrument, debug_span, info, warn};
 
 use self::access::Author;
 use self::answer::{Answer, Refusal, of_bytes, of_type};
+use self::events::Events;
+use self::history::History;
 use self::routes::{Access, Route};
+use self::sockets::{Client, Listener, busy, foreign, refuse};
+use self::stream::Progress;
 use crate::config::WritesOverTcp;
 use crate::deadline::Deadline;
 use crate::journal::{Event, EventKind};
 use crate::ledger::Ledger;
 use crate::limits::{Gauge, Slot};
 use crate::metrics::MetricsFormat;
-use crate::proxy::{AdminListener, AdminSocket};
+use crate::proxy::AdminListener;
 use crate::supervisor::SupervisorHandle;
 use crate::sys::descriptors::is_exhausted;
 
@@ -70,14 +76,19 @@ impl AdminListener {
                 file: _file,
                 ..
             } = self;
+            let (events, hub) = events::hub(&handle.state().journal);
             let server = Arc::new(Server {
+                events,
+                history: History::default(),
                 handle,
                 writes_over_tcp,
                 started: SystemTime::now(),
-                places: Gauge::new(Some(MOST_CLIENTS)),
+                places: Gauge::new(Some(sockets::MOST_CLIENTS)),
             });
             // Dropping it aborts the tasks.
             let mut tasks = JoinSet::new();
+            tasks.spawn(hub.run());
+            tasks.spawn(Arc::clone(&server).keep_history());
             for socket in sockets {
                 match Listener::new(socket) {
                     Ok(listener) => drop(tasks.spawn(Arc::clone(&server).accept(listener))),
@@ -91,45 +102,19 @@ impl AdminListener {
 }
 
 struct Server {
+    events: Events,
+    history: History,
     handle: SupervisorHandle,
     writes_over_tcp: WritesOverTcp,
     started: SystemTime,
     places: Gauge,
 }
 
-enum Listener {
-    Unix(UnixListener),
-    Tcp(TcpListener),
-}
-
-impl Listener {
-    fn new(socket: AdminSocket) -> io::Result<Self> {
-        match socket {
-            AdminSocket::Unix(socket) => Ok(Self::Unix(UnixListener::from_std(socket)?)),
-            AdminSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket)?)),
-        }
-    }
-
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    async fn accept(&self) -> io::Result<Client> {
-        Ok(match self {
-            Self::Unix(listener) => Client::Unix(listener.accept().await?.0),
-            Self::Tcp(listener) => {
-                let (client, peer) = listener.accept().await?;
-                Client::Tcp(client, peer)
-            }
-        })
-    }
-}
-
-enum Client {
-    Unix(UnixStream),
-    Tcp(TcpStream, SocketAddr),
-}
-
 impl Server {
+    async fn keep_history(self: Arc<Self>) {
+        self.history.keep(Arc::clone(self.handle.state())).await;
+    }
+
     async fn accept(self: Arc<Self>, listener: Listener) {
         let mut clients = JoinSet::new();
         let reserve = &self.handle.state().reserve;
@@ -189,7 +174,9 @@ impl Server {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let service = service_fn(|request| {
+        let progress = Arc::<Progress>::default();
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Arc::clone(&progress));
             let answer = self.answer(request, author);
             async move { Ok::<_, Infallible>(answer.await) }
         });
@@ -200,11 +187,21 @@ impl Server {
                 .max_buf_size(LONGEST_HEAD)
                 .serve_connection(TokioIo::new(io), service)
         );
-        // The client is at fault in every error, and hyper has told it where that is possible.
-        let answered = Deadline::after(LONGEST).bound(connection.as_mut()).await;
-        if answered.is_err() {
-            connection.as_mut().graceful_shutdown();
-            let _ = Deadline::after(REQUEST).bound(connection).await;
+        let talk = async {
+            // The client is at fault in every error, and hyper has told it where that is possible.
+            let answered = Deadline::after(LONGEST).bound(connection.as_mut()).await;
+            if answered.is_err() {
+                connection.as_mut().graceful_shutdown();
+                let rest = match progress.is_stream() {
+                    true => Deadline::NEVER,
+                    false => Deadline::after(REQUEST),
+                };
+                let _ = rest.bound(connection).await;
+            }
+        };
+        tokio::select! {
+            () = talk => {}
+            () = progress.is_cut() => {}
         }
     }
 
@@ -253,8 +250,11 @@ impl Server {
             Route::Health => Ok(answer::json(ok, &json!({"status": "ok"}))),
             Route::Readiness => self.ready(),
             Route::Metrics => Ok(self.metrics(head)),
+            Route::Events => self.events(head),
+            Route::History => Ok(answer::json(ok, &self.history.samples())),
             Route::Status => {
-                let status = status::Status::of(&self.handle, self.started);
+                let writes = author.writes(self.writes_over_tcp);
+                let status = status::Status::of(&self.handle, self.started, writes);
                 Ok(answer::json(ok, &status))
             }
             Route::Backends => {
@@ -272,6 +272,19 @@ impl Server {
             Route::Drain => Ok(self.drain(author, &state.ledger)),
             Route::Reload => self.reload(author),
             Route::Description => Ok(of_bytes(ok, Bytes::from_static(OPENAPI.as_bytes()))),
+        }
+    }
+
+    fn events(&self, head: &Parts) -> Result<Answer, Refusal> {
+        let query = head.uri.query();
+        match head.extensions.get() {
+            Some(progress) if head.method == Method::GET => {
+                self.events.open(query, progress).map(answer::of_events)
+            }
+            _ => {
+                events::check(query)?;
+                Ok(of_type("text/event-stream", StatusCode::OK, Bytes::new()))
+            }
         }
     }
 
@@ -345,36 +358,9 @@ async fn read(body: Incoming) -> Result<(), Refusal> {
     }
 }
 
-fn busy() -> Refusal {
-    Refusal::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "busy",
-        format!("{MOST_CLIENTS} clients are connected; close one, or try again"),
-    )
-}
-
-fn foreign() -> Refusal {
-    Refusal::new(
-        StatusCode::FORBIDDEN,
-        "forbidden",
-        "only root and the user of this process may use the admin socket",
-    )
-}
-
-/// Sends a refusal and closes, without waiting.
-fn refuse(mut client: impl Read + Write, refusal: &Refusal) {
-    let answer = refusal.text();
-    // These are the first bytes on a socket with more room; if the write fails, the client is gone.
-    let _ = client.write_all(answer.as_bytes());
-    // A close with unread bytes would be a reset for the client.
-    let _ = client.read(&mut [0; 4096]);
-}
-
 /// The description of the API. A test compares it with the routes.
 const OPENAPI: &str = include_str!("admin/openapi.json");
 
-/// Operators, probes and a scraper; a page keeps a few open.
-const MOST_CLIENTS: usize = 64;
 /// The time for a head, for a body, and between two requests.
 const REQUEST: Duration = Duration::from_secs(10);
 /// A client that does not read its answer keeps its place no longer than this.

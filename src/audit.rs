@@ -233,7 +233,9 @@ impl Life {
         self.writer.missed(dropped - self.counted);
         self.counted = dropped;
         for event in events {
-            self.writer.add(&event);
+            if event.kind.is_audited() {
+                self.writer.add(&event);
+            }
         }
         self.writer.write();
         self.events.lose(self.writer.take_lost());

@@ -146,6 +146,11 @@ impl Ledger {
         }
     }
 
+    /// See [`Refusals::speak`].
+    pub(crate) async fn say_refusals(&self, end: impl Future<Output = ()>) {
+        self.refusals.speak(&self.journal, end).await;
+    }
+
     /// Records a connection from a peer that is not a trusted proxy, and closes the record.
     pub(crate) fn denied(self: &Arc<Self>, facts: Facts) {
         let record = self.open(facts, Via::Proxy);

@@ -267,7 +267,7 @@ impl Proxy {
 fn log_refusals(tasks: &TaskTracker, state: &Arc<ProxyState>) -> CancellationToken {
     let end = CancellationToken::new();
     let (ended, ledger) = (end.clone(), Arc::clone(&state.ledger));
-    tasks.spawn(async move { ledger.refusals.speak(ended.cancelled()).await });
+    tasks.spawn(async move { ledger.say_refusals(ended.cancelled()).await });
     let (ended, ledger) = (end.clone(), Arc::clone(&state.ledger));
     tasks.spawn(async move { ledger.log_minutes(ended.cancelled()).await });
     end

@@ -21,6 +21,13 @@ pub(super) enum Author {
     Address(SocketAddr),
 }
 
+/// Whether an author may change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writes {
+    Allowed,
+    Refused,
+}
+
 impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,10 +78,18 @@ impl Author {
         }
     }
 
+    /// Whether this author may change something.
+    pub(super) fn writes(self, over_tcp: WritesOverTcp) -> Writes {
+        match (self, over_tcp) {
+            (Self::Address(_), WritesOverTcp::Refused) => Writes::Refused,
+            (Self::User(_), _) | (_, WritesOverTcp::Allowed) => Writes::Allowed,
+        }
+    }
+
     /// Checks that a request may change something.
     pub(super) fn check_write(self, head: &Parts, over_tcp: WritesOverTcp) -> Result<(), Refusal> {
         let forbidden = |message| Refusal::new(StatusCode::FORBIDDEN, "forbidden", message);
-        if matches!(self, Self::Address(_)) && over_tcp == WritesOverTcp::Refused {
+        if self.writes(over_tcp) == Writes::Refused {
             return Err(forbidden(
                 "over TCP this API only reads; use its Unix socket, or set \
                  `admin.allow_writes_over_tcp = true`",

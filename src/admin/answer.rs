@@ -1,12 +1,14 @@
 //! The answers of the admin API: JSON, and errors as `{"error":{"code":…,"message":…}}`.
 
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Bytes;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 
-pub(super) type Answer = Response<Full<Bytes>>;
+use super::stream::EventStream;
+
+pub(super) type Answer = Response<Either<Full<Bytes>, EventStream>>;
 
 /// An answer with this value as its body.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
@@ -21,12 +23,19 @@ pub(super) fn of_bytes(status: StatusCode, body: Bytes) -> Answer {
 
 /// An answer with a body of this media type.
 pub(super) fn of_type(media: &'static str, status: StatusCode, body: Bytes) -> Answer {
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(Either::Left(Full::new(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// An answer that goes on until the client or the process ends.
+pub(super) fn of_events(events: EventStream) -> Answer {
+    let mut response = of_type("text/event-stream", StatusCode::OK, Bytes::new());
+    *response.body_mut() = Either::Right(events);
     response
 }
 

@@ -14,13 +14,15 @@ pub(super) enum Route {
     Connections,
     Connection,
     Backends,
+    Events,
+    History,
     Drain,
     Reload,
     Description,
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 10] = [
+const ROUTES: [(&str, Route, &str); 12] = [
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
     ("/metrics", Route::Metrics, READ),
@@ -28,6 +30,8 @@ const ROUTES: [(&str, Route, &str); 10] = [
     ("/v1/connections", Route::Connections, READ_AND_DELETE),
     ("/v1/connections/{id}", Route::Connection, READ_AND_DELETE),
     ("/v1/backends", Route::Backends, READ),
+    ("/v1/events", Route::Events, READ),
+    ("/v1/history", Route::History, READ),
     ("/v1/drain", Route::Drain, "POST"),
     ("/v1/reload", Route::Reload, "POST"),
     ("/v1/openapi.json", Route::Description, READ),

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
+use super::access::Writes;
 use crate::active_config::ListenerConfig;
 use crate::backend::ActiveBackend;
 use crate::ledger::ConnectionFilter;
@@ -25,6 +26,8 @@ pub(super) struct Status {
     uptime: f64,
     /// `running` or `draining`.
     state: &'static str,
+    /// Whether this client may change something.
+    writes_allowed: bool,
     listeners: Vec<Listener>,
     backends: Vec<Backend>,
     connections: Connections,
@@ -134,7 +137,7 @@ struct Problem {
 }
 
 impl Status {
-    pub(super) fn of(handle: &SupervisorHandle, started: SystemTime) -> Self {
+    pub(super) fn of(handle: &SupervisorHandle, started: SystemTime, writes: Writes) -> Self {
         let state = handle.state();
         let past = handle.past_reloads();
         Self {
@@ -146,6 +149,7 @@ impl Status {
                 true => "draining",
                 false => "running",
             },
+            writes_allowed: writes == Writes::Allowed,
             listeners: listeners(state),
             backends: backends(state),
             connections: connections(handle),

@@ -1,8 +1,8 @@
-//! What observers are told of requests.
+//! What observers are told of requests, and how long a stream lasts.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 
-use super::*;
 use crate::config::Config;
 use crate::proxy::Proxy;
 use crate::supervisor::{ConfigSource, Supervisor};
@@ -57,4 +57,33 @@ async fn only_changes_are_published_with_their_author_and_the_answer() {
         "{event}"
     );
     assert!(events.next_queued().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_events_lasts_longer_than_the_minute_of_a_request() {
+    let config: Config = CONFIG.parse().expect("a configuration");
+    let proxy = Proxy::builder(config).with_admin().bind().await;
+    let mut proxy = proxy.expect("free ports");
+    let admin = proxy.take_admin().expect("an address");
+    let address = admin.addresses().next().expect("one");
+    let supervisor = Supervisor::start(proxy, ConfigSource::code(|| Ok(Config::demo())));
+    let handle = supervisor.handle();
+    let follow = async {
+        let stream = TcpStream::connect(address.trim_start_matches("tcp:")).await;
+        let mut stream = BufReader::new(stream.expect("it listens"));
+        let request = b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        stream.write_all(request).await.expect("open");
+        let (mut line, mut pings) = (String::new(), 0);
+        // Two minutes.
+        while pings < 8 {
+            line.clear();
+            let read = stream.read_line(&mut line).await.expect("an open stream");
+            assert_ne!(read, 0, "it has ended after {pings} pings");
+            pings += usize::from(line == ": ping\n");
+        }
+    };
+    tokio::select! {
+        () = follow => {}
+        never = admin.serve(handle) => match never {},
+    }
 }

@@ -42,6 +42,16 @@ pub(crate) enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
+    /// A limit has refused clients. There is one event a second at most for each limit.
+    Limit {
+        /// The key of the limit, for example `limits.connections`.
+        limit: &'static str,
+        /// How many clients since the last event of this limit.
+        clients: u64,
+        /// The listener and the address of the last of them.
+        listener: Arc<str>,
+        peer: Option<Endpoint>,
+    },
     /// Somebody has changed something through the admin API.
     Admin {
         #[serde(flatten)]
@@ -93,6 +103,11 @@ impl Event {
 }
 
 impl EventKind {
+    /// Whether the audit log has it. It has one event for each refused client already.
+    pub(crate) const fn is_audited(&self) -> bool {
+        !matches!(self, Self::Limit { .. })
+    }
+
     /// The word for the audit log and for event streams, for example `close`.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
@@ -102,6 +117,7 @@ impl EventKind {
             Self::Close(_) => "close",
             Self::Refuse(_) => "refuse",
             Self::Reload { .. } => "reload",
+            Self::Limit { .. } => "limit",
             Self::Admin { .. } => "admin",
         }
     }

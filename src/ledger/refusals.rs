@@ -19,6 +19,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::facts::Endpoint;
+use crate::journal::{Event, EventKind, Journal};
 use crate::outcome::Outcome;
 use crate::pace::INTERVAL;
 
@@ -215,25 +216,30 @@ impl Refusals {
         }
     }
 
-    /// Logs the counts until `end`, and the rest after that.
-    pub(crate) async fn speak(&self, end: impl Future<Output = ()>) {
+    /// Logs the counts until `end`, and the rest after that. Those of limits are published as well.
+    pub(crate) async fn speak(&self, journal: &Journal, end: impl Future<Output = ()>) {
         let talk = async {
             loop {
                 self.has_news.notified().await;
-                self.say();
+                self.say(journal);
                 sleep(INTERVAL).await;
             }
         };
         tokio::select! {
             biased;
-            () = end => self.say(),
+            () = end => self.say(journal),
             () = talk => {}
         }
     }
 
-    fn say(&self) {
+    fn say(&self, journal: &Journal) {
         let tallies = mem::take(&mut *self.tallies());
         for (reason, tally) in tallies {
+            if let Reason::OverLimit(limit) = reason
+                && journal.is_observed()
+            {
+                journal.publish(Event::now(tally.of_limit(limit)));
+            }
             tally.say(reason);
         }
     }
@@ -253,6 +259,15 @@ impl Refusals {
 }
 
 impl Tally {
+    fn of_limit(&self, limit: &'static str) -> EventKind {
+        EventKind::Limit {
+            limit,
+            clients: self.clients,
+            listener: Arc::clone(&self.last.listener),
+            peer: self.last.peer.clone(),
+        }
+    }
+
     fn say(self, reason: Reason) {
         let Self {
             clients,
@@ -311,11 +326,38 @@ mod tests {
         assert_eq!(tally.last.peer, origin(1000).peer);
     }
 
+    #[tokio::test]
+    async fn a_limit_is_published_once_with_the_number_of_its_clients() {
+        let refusals = Refusals::default();
+        let journal = Arc::new(Journal::default());
+        let mut events = journal.subscribe("test", 8);
+        for port in 1..=1000 {
+            let reason = Reason::OverLimit("limits.connections");
+            refusals.note(reason, origin(port), None);
+        }
+        refusals.note(Reason::NotTls, origin(1), None);
+        refusals.speak(&journal, async {}).await;
+        let event = events.next_queued().expect("one event");
+        let event = serde_json::to_value(&*event).expect("JSON");
+        assert_eq!(
+            (&event["event"], &event["limit"]),
+            (&"limit".into(), &"limits.connections".into())
+        );
+        assert_eq!(
+            (&event["clients"], &event["listener"]),
+            (&1000.into(), &"https".into())
+        );
+        assert_eq!(event["peer"], "192.0.2.7:1000");
+        assert!(events.next_queued().is_none());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_first_is_logged_at_once_and_the_next_a_second_later() {
         let refusals = Refusals::default();
         let (end, ended) = oneshot::channel::<()>();
-        let mut speaking = Box::pin(refusals.speak(async {
+        let journal = Arc::new(Journal::default());
+        let mut events = journal.subscribe("test", 8);
+        let mut speaking = Box::pin(refusals.speak(&journal, async {
             let _ = ended.await;
         }));
         let mut pass = async |time| {
@@ -330,5 +372,6 @@ mod tests {
         refusals.note(Reason::NotTls, origin(3), None);
         end.send(()).expect("it listens");
         assert_eq!(pass(Duration::ZERO).await, (true, true));
+        assert!(events.next_queued().is_none());
     }
 }

@@ -111,8 +111,8 @@ pub(super) const HELP: [(&str, &str); 24] = [
     (
         "dropped",
         "Items for observers that were dropped because nobody took them in time: lines of the log and \
-         of the audit log, and watchers of the gate. Find out who reads too slowly, or which disk is \
-         full",
+         of the audit log, events of the admin API, and watchers of the gate. Find out who reads too \
+         slowly, or which disk is full",
     ),
     (
         "reloads",

@@ -295,6 +295,7 @@ fn workers(registry: &mut Registry, state: &ProxyState, config: &ActiveConfig) {
     for (what, count) in [
         ("log", lost_lines::total()),
         ("audit", state.journal.dropped("audit")),
+        ("events", state.journal.dropped("events")),
         ("watch", watchers),
     ] {
         let labels = [("what", what.into())];
