@@ -9,6 +9,7 @@
 mod access;
 mod answer;
 mod connections;
+mod dashboard;
 mod events;
 mod history;
 mod query;
@@ -250,6 +251,7 @@ impl Server {
             Route::Health => Ok(answer::json(ok, &json!({"status": "ok"}))),
             Route::Readiness => self.ready(),
             Route::Metrics => Ok(self.metrics(head)),
+            Route::Dashboard => Ok(dashboard::page(head)),
             Route::Events => self.events(head),
             Route::History => Ok(answer::json(ok, &self.history.samples())),
             Route::Status => {

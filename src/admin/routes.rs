@@ -7,6 +7,7 @@ use super::answer::Refusal;
 /// What a path is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
+    Dashboard,
     Health,
     Readiness,
     Metrics,
@@ -22,7 +23,8 @@ pub(super) enum Route {
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 12] = [
+const ROUTES: [(&str, Route, &str); 13] = [
+    ("/", Route::Dashboard, READ),
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
     ("/metrics", Route::Metrics, READ),
@@ -121,11 +123,12 @@ mod tests {
                 .map(|(route, _, rest)| (route, rest))
                 .ok()
         };
+        assert_eq!(found("/"), Some((Route::Dashboard, "")));
         assert_eq!(found("/v1/status"), Some((Route::Status, "")));
         assert_eq!(found("/v1/connections/x"), Some((Route::Connection, "x")));
         for path in [
             "",
-            "/",
+            "//",
             "/v1/status/",
             "/v1/connections/",
             "/v1/connections/x/y",

@@ -64,7 +64,13 @@ async fn a_write_needs_its_header() {
 #[tokio::test]
 async fn unknown_paths_and_wrong_methods_are_told_apart() {
     let vestibule = Vestibule::start(ECHO).await;
-    for path in ["/", "/v1", "/v1/status/", "/metricz", "/v1/connections/a/b"] {
+    for path in [
+        "//",
+        "/v1",
+        "/v1/status/",
+        "/metricz",
+        "/v1/connections/a/b",
+    ] {
         let answer = ask_of(&vestibule, path, &[]).await;
         assert_eq!(
             (answer.status, &*answer.code()),
