@@ -31,6 +31,7 @@ pub(super) struct Status {
     listeners: Vec<Listener>,
     backends: Vec<Backend>,
     connections: Connections,
+    traffic: Traffic,
     limits: Vec<Limit>,
     memory: Memory,
     descriptors: Descriptors,
@@ -76,6 +77,17 @@ struct Connections {
     waiting: usize,
     /// Since the start, by outcome.
     ended: BTreeMap<&'static str, u64>,
+}
+
+/// Since the start.
+#[derive(Serialize)]
+struct Traffic {
+    /// Connections.
+    accepted: u64,
+    /// With clients; successful ones.
+    handshakes: u64,
+    bytes_in: u64,
+    bytes_out: u64,
 }
 
 #[derive(Serialize)]
@@ -153,6 +165,7 @@ impl Status {
             listeners: listeners(state),
             backends: backends(state),
             connections: connections(handle),
+            traffic: traffic(state),
             limits: limits(state),
             memory: Memory {
                 resident: usage::resident(),
@@ -225,6 +238,16 @@ fn connections(handle: &SupervisorHandle) -> Connections {
         pending: statistics.pending,
         waiting: statistics.waiting,
         ended: ended.into_iter().filter(|(_, count)| *count > 0).collect(),
+    }
+}
+
+fn traffic(state: &ProxyState) -> Traffic {
+    let reading = state.ledger.reading();
+    Traffic {
+        accepted: reading.accepted,
+        handshakes: reading.handshakes,
+        bytes_in: reading.bytes_in,
+        bytes_out: reading.bytes_out,
     }
 }
 
