@@ -6,6 +6,7 @@ mod admin {
     mod bounds;
     mod commands;
     mod events;
+    mod watch;
 }
 
 use std::collections::BTreeSet;

@@ -1,8 +1,9 @@
 //! The commands that talk to a running Vestibule through its admin API.
 
-mod client;
+pub(super) mod client;
 mod instances;
-mod show;
+pub(super) mod show;
+mod watch;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -30,37 +31,56 @@ pub(super) fn status(args: &StatusArgs) -> Result<Exit, Failure> {
 pub(super) fn connections(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     control(async {
         let api = api(&args.target).await?;
-        let mut query = args.filters.query();
-        if let Some(sort) = &args.sort {
-            query.push(format!("sort={sort}"));
+        if let Some(seconds) = args.watch {
+            return watch::watch(&api, args, Duration::from_secs(seconds.get().into())).await;
         }
-        let mut all: Vec<Value> = Vec::new();
-        let limit = args.limit.get();
-        let mut after = None;
-        let total = loop {
-            let mut query = query.clone();
-            query.push(format!("limit={}", (limit - all.len()).min(PAGE)));
-            query.extend(after.map(|after| format!("after={after}")));
-            let page = api
-                .get(&format!("/v1/connections?{}", query.join("&")))
-                .await?;
-            let rows = page["connections"].as_array().cloned();
-            all.extend(rows.unwrap_or_default());
-            after = page["next"].as_str().map(str::to_owned);
-            if after.is_none() || all.len() >= limit {
-                break page["total"].as_u64().unwrap_or_default();
-            }
-        };
-        if after.is_some() {
-            let shown = all.len();
+        let List { rows, total } = list(&api, args).await?;
+        if (rows.len() as u64) < total {
+            let shown = rows.len();
             let said = format!("vestibule: {shown} of {total} connections; --limit N shows more");
             stderr::last_words(&said);
         }
         match args.json {
-            true => print(&format!("{:#}\n", Value::Array(all))),
-            false => print(&show::connections(&all)),
+            true => print(&format!("{:#}\n", Value::Array(rows))),
+            false => print(&show::connections(&rows)),
         }
     })
+}
+
+/// Connections, and how many there are in all that match.
+struct List {
+    rows: Vec<Value>,
+    total: u64,
+}
+
+/// As many connections as the arguments ask for, page by page.
+async fn list(api: &Api, args: &ConnectionsArgs) -> Result<List, ApiError> {
+    let mut query = args.filters.query();
+    if let Some(sort) = &args.sort {
+        query.push(format!("sort={sort}"));
+    }
+    let mut rows: Vec<Value> = Vec::new();
+    let limit = args.limit.get();
+    let mut after = None;
+    loop {
+        let mut query = query.clone();
+        query.push(format!("limit={}", (limit - rows.len()).min(PAGE)));
+        query.extend(after.map(|after| format!("after={after}")));
+        let page = api
+            .get(&format!("/v1/connections?{}", query.join("&")))
+            .await?;
+        rows.extend(page["connections"].as_array().cloned().unwrap_or_default());
+        after = page["next"].as_str().map(str::to_owned);
+        let total = page["total"].as_u64().unwrap_or_default();
+        if after.is_none() || rows.len() >= limit {
+            // A connection may have ended between two pages.
+            let total = match after {
+                Some(_) => total.max(rows.len() as u64 + 1),
+                None => rows.len() as u64,
+            };
+            return Ok(List { rows, total });
+        }
+    }
 }
 
 pub(super) fn kill(args: &KillArgs) -> Result<Exit, Failure> {
@@ -128,7 +148,7 @@ pub(super) fn reload(target: &Target) -> Result<Exit, Failure> {
     })
 }
 
-async fn api(target: &Target) -> Result<Api, Failure> {
+pub(super) async fn api(target: &Target) -> Result<Api, Failure> {
     Ok(Api::at(match &target.admin {
         Some(address) => address.clone(),
         None => instances::only().await?,

@@ -12,7 +12,7 @@ use crate::common::vestibule::{LISTENERS, Vestibule, complete};
 use crate::{ECHO, ask_of, relayed};
 
 /// The command, for the instance of this test.
-fn command(of: &Vestibule, words: &[&str]) -> Command {
+pub(crate) fn command(of: &Vestibule, words: &[&str]) -> Command {
     let mut command = vestibule();
     let socket = format!("unix:{}", of.path("run/admin.sock").display());
     command.args(words).args(["--admin", &socket]);

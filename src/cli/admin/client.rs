@@ -10,13 +10,13 @@ use vestibule::{Address, Deadline};
 
 /// The admin API of one running Vestibule.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(in crate::cli) struct Api {
     address: Address,
 }
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ApiError {
+pub(in crate::cli) enum ApiError {
     /// Nobody listens there any more, or never has.
     #[error("nobody answers at {0}; is it running? ({1})")]
     Gone(Address, std::io::Error),
@@ -55,18 +55,7 @@ impl Api {
                 return Err(ApiError::Other(late));
             }
         };
-        let value: Result<Value, _> = serde_json::from_slice(&body);
-        match value {
-            Ok(value) if (200..300).contains(&status) => Ok(value),
-            Ok(value) if value["error"]["message"].is_string() => {
-                let message = value["error"]["message"].as_str().unwrap_or_default();
-                Err(ApiError::Refused(message.to_owned()))
-            }
-            Ok(_) | Err(_) => Err(ApiError::Other(anyhow!(
-                "{} answered with status {status} and is no admin API of a Vestibule",
-                self.address
-            ))),
-        }
+        judged(&self.address, status, &body)
     }
 
     async fn exchange(&self, method: &str, path: &str) -> Result<(u16, Vec<u8>), ApiError> {
@@ -97,6 +86,29 @@ impl Api {
             Ok(error) => gone(error),
             Err(error) => ApiError::Other(error.context(format!("wrong answer from {host}"))),
         })
+    }
+}
+
+/// The value in an answer.
+///
+/// # Errors
+///
+/// The answer is an error, or not of an admin API.
+pub(in crate::cli) fn judged(
+    address: &Address,
+    status: u16,
+    body: &[u8],
+) -> Result<Value, ApiError> {
+    let value: Result<Value, _> = serde_json::from_slice(body);
+    match value {
+        Ok(value) if (200..300).contains(&status) => Ok(value),
+        Ok(value) if value["error"]["message"].is_string() => {
+            let message = value["error"]["message"].as_str().unwrap_or_default();
+            Err(ApiError::Refused(message.to_owned()))
+        }
+        Ok(_) | Err(_) => Err(ApiError::Other(anyhow!(
+            "{address} answered with status {status} and is no admin API of a Vestibule"
+        ))),
     }
 }
 
@@ -139,7 +151,7 @@ fn parse(answer: &[u8]) -> anyhow::Result<(u16, Vec<u8>)> {
 }
 
 /// A value in a query string.
-pub(super) fn encoded(text: &str) -> String {
+pub(in crate::cli) fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {

@@ -122,7 +122,7 @@ fn certificate(it: &Value) -> Vec<String> {
 }
 
 /// The name of an identity that tells most.
-fn identity(it: &Value) -> String {
+pub(in crate::cli) fn identity(it: &Value) -> String {
     let first = |key: &str| it[key].get(0).map(|name| format!("{key}:{}", word(name)));
     let cn = || {
         it["cn"]
@@ -150,7 +150,7 @@ fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     items(list).map(row).collect()
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::cli) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
@@ -185,14 +185,14 @@ fn table(indent: &str, rows: &[Vec<String>]) -> String {
 }
 
 /// A string as it may be printed: clients choose some of them.
-fn word(value: &Value) -> String {
+pub(in crate::cli) fn word(value: &Value) -> String {
     match value.as_str() {
         Some("") | None => NOTHING.into(),
         Some(text) => printable::line(text),
     }
 }
 
-fn list(value: &Value) -> String {
+pub(in crate::cli) fn list(value: &Value) -> String {
     let all: Vec<String> = items(value).map(word).collect();
     match &all[..] {
         [one, two, three, _, ..] => format!("{one}, {two}, {three} and {} more", all.len() - 3),
@@ -207,14 +207,14 @@ fn of(used: &Value, limit: &Value) -> String {
     }
 }
 
-fn bytes(value: &Value) -> String {
+pub(in crate::cli) fn bytes(value: &Value) -> String {
     value
         .as_u64()
         .map_or(NOTHING.into(), |it| ByteSize(it).to_string())
 }
 
 /// The two largest units are enough for people.
-fn seconds(value: &Value) -> String {
+pub(in crate::cli) fn seconds(value: &Value) -> String {
     let whole = Duration::from_secs(value.as_f64().unwrap_or_default() as u64);
     let text = format_duration(whole).to_string();
     let units: Vec<&str> = text.split(' ').take(2).collect();

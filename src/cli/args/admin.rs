@@ -71,7 +71,13 @@ pub(in crate::cli) struct ConnectionsArgs {
     #[arg(long, value_name = "N", default_value = "100")]
     pub limit: std::num::NonZeroUsize,
 
-    /// Print a JSON array.
+    /// Print again every SECONDS (2 if left out) until Ctrl-C, also after a restart of Vestibule. On a
+    /// terminal, the table stays in place.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "2")]
+    pub watch: Option<std::num::NonZeroU16>,
+
+    /// Print a JSON array; with --watch, one JSON object on each line.
     #[arg(long)]
     pub json: bool,
 }
@@ -100,7 +106,9 @@ Examples:
   vestibule connections --backend app --state waiting
       Who waits for a worker
   vestibule connections --sort=-bytes --limit 10
-      Who has moved most";
+      Who has moved most
+  vestibule connections --identity cn:alice --watch
+      The connections of alice, every two seconds";
 
 const KILL_EXAMPLES: &str = "\
 Examples:
