@@ -44,6 +44,9 @@ pub(super) enum Command {
     Drain(Target),
     /// Reload the configuration of a running Vestibule, and print the result.
     Reload(Target),
+    /// Watch a running Vestibule in the terminal: load, backends, limits, and connections to sort,
+    /// filter and end.
+    Top(Target),
     /// Check what this machine allows, and say what to change.
     Doctor(DoctorArgs),
     /// Print the audit log, newest first.

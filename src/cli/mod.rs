@@ -11,6 +11,7 @@ mod logging;
 mod run;
 mod signals;
 mod stderr;
+mod top;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -52,6 +53,7 @@ fn answer() -> ExitCode {
         Some(Command::Kill(args)) => admin::kill(&args),
         Some(Command::Drain(target)) => admin::drain(&target),
         Some(Command::Reload(target)) => admin::reload(&target),
+        Some(Command::Top(target)) => top::top(&target),
         Some(Command::Doctor(args)) => doctor::doctor(&args),
         Some(Command::Log(args)) => log::log(&args),
         Some(Command::Completions { shell }) => completions(shell),

@@ -58,6 +58,10 @@ impl Api {
         judged(&self.address, status, &body)
     }
 
+    pub(in crate::cli) fn address(&self) -> &Address {
+        &self.address
+    }
+
     async fn exchange(&self, method: &str, path: &str) -> Result<(u16, Vec<u8>), ApiError> {
         let gone = |error| ApiError::Gone(self.address.clone(), error);
         let (host, answer) = match &self.address {
