@@ -8,11 +8,13 @@
 
 mod access;
 mod answer;
+mod audited;
 mod connections;
 mod dashboard;
 mod events;
 mod history;
 mod query;
+mod revocations;
 mod routes;
 mod sockets;
 mod status;
@@ -43,6 +45,7 @@ use tracing::{Instrument, debug_span, info, warn};
 
 use self::access::Author;
 use self::answer::{Answer, Refusal, of_bytes, of_type};
+use self::audited::Audited;
 use self::events::Events;
 use self::history::History;
 use self::routes::{Access, Route};
@@ -50,7 +53,6 @@ use self::sockets::{Client, Listener, busy, foreign, refuse};
 use self::stream::Progress;
 use crate::config::WritesOverTcp;
 use crate::deadline::Deadline;
-use crate::journal::{Event, EventKind};
 use crate::ledger::Ledger;
 use crate::limits::{Gauge, Slot};
 use crate::metrics::MetricsFormat;
@@ -214,34 +216,26 @@ impl Server {
             if access == Access::Write {
                 author.check_write(&head, self.writes_over_tcp)?;
             }
-            read(body).await?;
-            let answer = self.serve_route(route, &head, segment, author);
-            let answer = answer.unwrap_or_else(Refusal::into_answer);
-            if access == Access::Write {
-                self.publish(&head, author, answer.status());
+            let body = read(body).await?;
+            let journal = &self.handle.state().journal;
+            let is_write = access == Access::Write;
+            let audited = is_write.then(|| Audited::new(journal, &head, author));
+            let answer = self.serve_route(route, &head, segment, &body, author);
+            let answer = answer.await.unwrap_or_else(Refusal::into_answer);
+            if let Some(audited) = audited {
+                audited.answered(answer.status());
             }
             Ok(answer)
         };
         answer.await.unwrap_or_else(Refusal::into_answer)
     }
 
-    /// Tells observers of a request that may have changed something.
-    fn publish(&self, head: &Parts, author: Author, status: StatusCode) {
-        self.handle
-            .state()
-            .journal
-            .publish(Event::now(EventKind::Admin {
-                author: author.into(),
-                action: format!("{} {}", head.method, head.uri),
-                result: Some(status.as_u16().to_string()),
-            }));
-    }
-
-    fn serve_route(
+    async fn serve_route(
         &self,
         route: Route,
         head: &Parts,
         segment: &str,
+        body: &Bytes,
         author: Author,
     ) -> Result<Answer, Refusal> {
         let (query, state) = (head.uri.query(), self.handle.state());
@@ -271,6 +265,11 @@ impl Server {
                 said(author, connections::kill_one(&state.ledger, segment))
             }
             Route::Connection => connections::one(&state.ledger, segment),
+            Route::Revocations if head.method == Method::POST => {
+                revocations::revoke(&self.handle, body, author).await
+            }
+            Route::Revocations => Ok(revocations::list(&self.handle)),
+            Route::Revocation => revocations::remove(&self.handle, segment, author).await,
             Route::Drain => Ok(self.drain(author, &state.ledger)),
             Route::Reload => self.reload(author),
             Route::Description => Ok(of_bytes(ok, Bytes::from_static(OPENAPI.as_bytes()))),
@@ -339,14 +338,14 @@ fn said(author: Author, killed: Result<(Answer, usize), Refusal>) -> Result<Answ
     Ok(answer)
 }
 
-/// Reads a body to its end. No route uses one yet.
-async fn read(body: Incoming) -> Result<(), Refusal> {
+/// Reads a body to its end.
+async fn read(body: Incoming) -> Result<Bytes, Refusal> {
     if body.is_end_stream() {
-        return Ok(());
+        return Ok(Bytes::new());
     }
     let read = Limited::new(body, LONGEST_BODY).collect();
     match Deadline::after(REQUEST).bound(read).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(_)) => Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",

@@ -106,6 +106,25 @@ impl Rule {
         self.names(identity, Wildcard::Any)
     }
 
+    /// Its text in one form: rules with the same text match the same identities.
+    pub(crate) fn normal(&self) -> String {
+        match &self.kind {
+            Kind::Dns(_) => self.text.to_ascii_lowercase(),
+            Kind::Sha256(digest) => format!("sha256:{digest}"),
+            Kind::Uri(..) | Kind::Cn(_) | Kind::Ou(_) => self.text.clone(),
+        }
+    }
+
+    /// Whether it matches a single name: it has no wildcards.
+    pub(crate) fn is_exact(&self) -> bool {
+        match &self.kind {
+            Kind::Uri(_, pattern) | Kind::Dns(pattern) | Kind::Cn(pattern) | Kind::Ou(pattern) => {
+                pattern.is_exact()
+            }
+            Kind::Sha256(_) => true,
+        }
+    }
+
     fn names(&self, identity: &Identity, wildcard: Wildcard) -> bool {
         let labels =
             |pattern: &Pattern, name: &str, case| pattern.matches(name.split('.'), case, wildcard);

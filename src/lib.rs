@@ -49,6 +49,7 @@ mod client;
 mod connection;
 mod listener;
 mod proxy_state;
+mod revocations;
 mod worker;
 
 // Control: builds the flow and steers it.
@@ -103,5 +104,6 @@ pub use proxy::{
 };
 pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};
+pub use revocations::{Revocation, RevokeError, Revoked};
 pub use supervisor::{ConfigSource, ReadError, ReloadFailure, Supervisor, SupervisorHandle};
 pub use watch::{FileState, Watch};

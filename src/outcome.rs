@@ -50,7 +50,8 @@ pub enum Outcome {
     Lifetime,
     /// An operator ended it.
     Killed,
-    /// The configuration after a reload does not admit the client any more.
+    /// The client is not admitted any more: its identity or certificate was revoked, or after a reload no
+    /// route accepts it.
     Revoked,
     /// The connection was cut at the end of a drain.
     Drained,
@@ -119,7 +120,8 @@ impl Outcome {
 pub(crate) enum EndCause {
     /// An operator ended it.
     Killed,
-    /// The configuration after a reload does not admit the client any more.
+    /// An operator has revoked the client's identity, or the configuration after a reload does not admit
+    /// the client any more.
     Revoked,
     /// The time for the drain is over.
     Drained,

@@ -16,6 +16,7 @@ use crate::ledger::Ledger;
 use crate::limits::Limits;
 use crate::pace::Pace;
 use crate::rendezvous::Rendezvous;
+use crate::revocations::Revocations;
 use crate::sys::descriptors::Reserve;
 use crate::tls::tickets::TicketSecret;
 
@@ -31,6 +32,7 @@ pub(crate) struct ProxyState {
     /// The same as the ledger's.
     pub journal: Arc<Journal>,
     pub audit: AuditLog,
+    pub revocations: Revocations,
     pub drain: Drain,
     /// The sockets that this proxy listens on, which it must not dial.
     pub own: Arc<OwnSockets>,

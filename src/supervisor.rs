@@ -7,6 +7,7 @@
 
 mod followed;
 mod history;
+mod revoke;
 mod source;
 #[cfg(test)]
 mod tests;

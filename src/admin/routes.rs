@@ -17,13 +17,15 @@ pub(super) enum Route {
     Backends,
     Events,
     History,
+    Revocations,
+    Revocation,
     Drain,
     Reload,
     Description,
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 13] = [
+const ROUTES: [(&str, Route, &str); 15] = [
     ("/", Route::Dashboard, READ),
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
@@ -34,6 +36,8 @@ const ROUTES: [(&str, Route, &str); 13] = [
     ("/v1/backends", Route::Backends, READ),
     ("/v1/events", Route::Events, READ),
     ("/v1/history", Route::History, READ),
+    ("/v1/revocations", Route::Revocations, "GET, HEAD, POST"),
+    ("/v1/revocations/{id}", Route::Revocation, "DELETE"),
     ("/v1/drain", Route::Drain, "POST"),
     ("/v1/reload", Route::Reload, "POST"),
     ("/v1/openapi.json", Route::Description, READ),

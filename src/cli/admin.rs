@@ -2,6 +2,7 @@
 
 pub(super) mod client;
 mod instances;
+mod revoke;
 pub(super) mod show;
 mod watch;
 
@@ -14,6 +15,7 @@ use tokio::time::sleep;
 use vestibule::printable;
 
 use self::client::{Api, ApiError, encoded};
+pub(super) use self::revoke::revoke;
 use super::args::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
 use super::run::control;
 use super::{Exit, Failure, stderr};

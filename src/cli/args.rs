@@ -1,6 +1,7 @@
 //! The arguments of the command line, and their help texts.
 
 mod admin;
+mod revoke;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 use vestibule::{Address, LogFormat, ProxyProtocol};
 
 pub(super) use self::admin::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
+pub(super) use self::revoke::RevokeArgs;
 use super::log::args::LogArgs;
 
 /// Terminates TLS and hands each connection, as a plain socket, to the program that serves it.
@@ -40,6 +42,8 @@ pub(super) enum Command {
     Connections(ConnectionsArgs),
     /// End connections of a running Vestibule.
     Kill(KillArgs),
+    /// Refuse clients of a running Vestibule by their identity.
+    Revoke(RevokeArgs),
     /// Drain a running Vestibule, and wait until it has ended.
     Drain(Target),
     /// Reload the configuration of a running Vestibule, and print the result.

@@ -51,6 +51,7 @@ fn answer() -> ExitCode {
         Some(Command::Status(args)) => admin::status(&args),
         Some(Command::Connections(args)) => admin::connections(&args),
         Some(Command::Kill(args)) => admin::kill(&args),
+        Some(Command::Revoke(args)) => admin::revoke(&args),
         Some(Command::Drain(target)) => admin::drain(&target),
         Some(Command::Reload(target)) => admin::reload(&target),
         Some(Command::Top(target)) => top::top(&target),

@@ -79,9 +79,10 @@ fn serve(source: ConfigSource) -> Result<Exit, Failure> {
 }
 
 fn not_bound(error: BindError) -> Failure {
-    let exit = match error.is_held_by_another() {
-        true => Exit::Usage,
-        false => Exit::Failed,
+    let exit = match error {
+        BindError::Revocations { .. } => Exit::Usage,
+        _ if error.is_held_by_another() => Exit::Usage,
+        _ => Exit::Failed,
     };
     Failure {
         error: error.into(),

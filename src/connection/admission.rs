@@ -272,6 +272,12 @@ impl<'a> Admission<'a> {
         let backend = Arc::clone(backend.map_err(Rejection::NotAdmitted)?);
         let limits = &self.state.limits;
         let identity = facts.identity.as_ref();
+        // Asked after the ledger has the identity, where a revocation looks for it.
+        let chain = chain.as_deref().unwrap_or_default();
+        let revoked = identity.and_then(|it| self.state.revocations.find(it, chain));
+        if let Some(identity) = revoked {
+            return Err(Rejection::Revoked(identity));
+        }
         let share = identity.map(|it| limits.admit_identity(it));
         self.reserved._share = share.transpose().map_err(Rejection::OverLimit)?;
         if let Place::Handshaking(_) = self.place {

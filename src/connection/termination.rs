@@ -47,6 +47,8 @@ pub(super) enum Rejection {
     NotTls,
     Handshake(rustls::Error),
     NotAdmitted(NotAdmitted),
+    /// An operator has revoked this identity, which the client has.
+    Revoked(String),
 }
 
 impl Termination {
@@ -155,6 +157,7 @@ impl Rejection {
                 Outcome::Revoked
             }
             Self::NotAdmitted(NotAdmitted::Certificate(_)) => Outcome::HandshakeFailed,
+            Self::Revoked(_) => Outcome::Revoked,
         }
     }
 
@@ -166,6 +169,10 @@ impl Rejection {
             Self::NotAdmitted(NotAdmitted::Certificate(cause)) => {
                 (Reason::Certificate, Some(words(cause).to_string()))
             }
+            Self::Revoked(identity) => (
+                Reason::Revoked,
+                Some(format!("an operator has revoked {identity}")),
+            ),
             Self::TimedOut(_)
             | Self::Gone
             | Self::NotTls
@@ -181,6 +188,7 @@ impl Rejection {
     pub(super) fn alert(&self) -> AlertDescription {
         match self {
             Self::NotAdmitted(NotAdmitted::Certificate(cause)) => tls::alert(cause),
+            Self::Revoked(_) => AlertDescription::CertificateRevoked,
             Self::NotAdmitted(NotAdmitted::Route(_))
             | Self::OverLimit(_)
             | Self::TimedOut(_)

@@ -52,6 +52,17 @@ pub(crate) enum EventKind {
         listener: Arc<str>,
         peer: Option<Endpoint>,
     },
+    /// An identity was revoked, or its revocation removed.
+    Revoke {
+        /// `revoked` or `removed`.
+        result: &'static str,
+        /// The id of the revocation.
+        revocation: String,
+        /// The identity, for example `cn:alice`.
+        what: String,
+        /// How many open connections this has ended.
+        ended: usize,
+    },
     /// Somebody has changed something through the admin API.
     Admin {
         #[serde(flatten)]
@@ -118,6 +129,7 @@ impl EventKind {
             Self::Refuse(_) => "refuse",
             Self::Reload { .. } => "reload",
             Self::Limit { .. } => "limit",
+            Self::Revoke { .. } => "revoke",
             Self::Admin { .. } => "admin",
         }
     }

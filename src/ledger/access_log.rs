@@ -202,7 +202,7 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::Lifetime => "the connection reached timeouts.lifetime",
         Outcome::Killed => "an operator ended it",
         Outcome::Revoked => {
-            "the client is not admitted any more: a revoked certificate, or no route"
+            "the client is not admitted any more: a revoked identity or certificate, or no route"
         }
         Outcome::Drained => "it was open at the end of a drain",
         Outcome::Aborted => "its task panicked or was dropped",

@@ -173,7 +173,8 @@ impl LedgerRecord {
     /// have ended for another cause than `detail` has.
     fn note_refusal(&self, facts: &Facts, detail: Detail) {
         let bytes = self.traffic().to_client.get();
-        let Some(usual) = Reason::of(self.outcome, bytes) else {
+        let refused = detail.reason.filter(|it| *it == Reason::Revoked);
+        let Some(usual) = Reason::of(self.outcome, bytes).or(refused) else {
             return;
         };
         let Detail { reason, cause } = detail;

@@ -39,6 +39,8 @@ pub(crate) enum Reason {
     NotTls,
     NoRoute,
     Denied,
+    /// An operator has revoked the client's identity.
+    Revoked,
     /// The value is the key of the limit under `[limits]`.
     OverLimit(&'static str),
     Shed,
@@ -107,6 +109,7 @@ impl Reason {
             Self::NotTls => "not_tls",
             Self::NoRoute => "no_route",
             Self::Denied => "denied",
+            Self::Revoked => "revoked",
             Self::Shed => "shed",
             Self::Expired => "expired",
             Self::BackendRefused => "backend_refused",
@@ -139,6 +142,7 @@ impl Reason {
             Self::NotTls => "their first bytes are not TLS",
             Self::NoRoute => "no [[route]] matches; `vestibule check --explain` shows why",
             Self::Denied => "a route with `deny = true` matches",
+            Self::Revoked => "their identity is revoked (`vestibule revoke --list`)",
             Self::Shed => "memory is short (runtime.max_memory)",
             Self::Expired => "no worker took the connection within timeouts.backend",
             Self::BackendRefused => "no address of the backend accepted the connection",
@@ -158,7 +162,8 @@ impl Reason {
             | Self::Handshake
             | Self::HandshakeTimeout
             | Self::NotTls
-            | Self::Denied => Whose::Clients,
+            | Self::Denied
+            | Self::Revoked => Whose::Clients,
             Self::Untrusted
             | Self::Header
             | Self::Certificate

@@ -5,6 +5,7 @@ mod admin;
 mod advice;
 mod gate;
 mod listener;
+mod revocations;
 
 use std::collections::HashMap;
 use std::io;
@@ -165,6 +166,7 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         audit: AuditLog::default(),
+        revocations: revocations::stored(&config.runtime)?,
         journal: Arc::clone(&ledger.journal),
         ledger,
         drain,

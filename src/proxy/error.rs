@@ -53,6 +53,14 @@ pub enum BindError {
         /// The reason.
         source: io::Error,
     },
+    /// The revoked identities cannot be read.
+    #[error("cannot read the revocations in {}", path.display())]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The address of a backend is an address where this proxy itself listens.
     #[error(
         "the address {address} of backend {backend:?} is the address of {holder} of this \
@@ -101,9 +109,11 @@ impl BindError {
                 matches!(source, PathError::Held(_))
             }
             Self::LeadsBack { .. } => true,
-            Self::Directory { .. } | Self::Audit { .. } | Self::Tls { .. } | Self::Worker(_) => {
-                false
-            }
+            Self::Directory { .. }
+            | Self::Audit { .. }
+            | Self::Revocations { .. }
+            | Self::Tls { .. }
+            | Self::Worker(_) => false,
         }
     }
 }

@@ -247,6 +247,9 @@ fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
 /// Connections of a listener that was removed stay: there is no configuration left to check them
 /// against.
 fn revoke(state: &ProxyState) -> usize {
+    if let Err(error) = state.revocations.refresh() {
+        warn!(%error, "cannot read the revocations again; those in force stay");
+    }
     let active = state.config.load_full();
     // Many connections may have the same certificate. The key is the whole chain, because another chain
     // may contain a revoked certificate.
@@ -255,6 +258,10 @@ fn revoke(state: &ProxyState) -> usize {
         let (facts, Some(chain)) = (entry.facts(), entry.chain()) else {
             return true;
         };
+        let client = facts.identity.as_deref();
+        if client.is_some_and(|it| state.revocations.find(it, &chain).is_some()) {
+            return false;
+        }
         if !active.has_listener(&facts) {
             return true;
         }

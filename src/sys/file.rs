@@ -1,9 +1,9 @@
-//! Reads a file that an operator has named, and refuses what is not a regular file.
+//! Reads a file that an operator has named, and refuses what is not a regular file. Replaces our own.
 
-use std::fs::{self, Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, Timespec, Timestamps, UTIME_NOW, futimens};
 
@@ -55,6 +55,35 @@ pub(crate) fn touch(path: &Path) -> io::Result<()> {
         last_modification: now,
     };
     Ok(futimens(&file, &times)?)
+}
+
+/// Replaces a file in one step, with mode 0600: after a crash there is the old content or the new one.
+/// When this returns, it is the new one. No other user may change the directory. Blocks on the file system.
+///
+/// # Errors
+///
+/// The old file is there as before. But if only the last step fails, which is to write the directory to
+/// the disk, it is the new one, and a crash may bring the old one back.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", crate::id::Id::random()));
+    let beside = PathBuf::from(name);
+    let write = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    if let Err(error) = write() {
+        // There is none if the first step has failed.
+        let _ = fs::remove_file(&beside);
+        return Err(error);
+    }
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// A warning about a private key that too many users can read.

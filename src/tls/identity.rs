@@ -46,6 +46,17 @@ pub(crate) fn identity(certificate: &[u8]) -> Result<Identity, BadCertificate> {
     Ok(identity)
 }
 
+/// The serial number of a certificate in DER: lowercase hexadecimal digits without leading zeros, as in
+/// `serial:` of a revocation.
+pub(crate) fn serial(certificate: &[u8]) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let digits = hexadecimal(parsed.raw_serial());
+    match digits.trim_start_matches('0') {
+        "" => Some("0".into()),
+        digits => Some(digits.into()),
+    }
+}
+
 /// Why a certificate has no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadCertificate {

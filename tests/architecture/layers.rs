@@ -103,6 +103,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "connection",
             "listener",
             "proxy_state",
+            "revocations",
             "worker",
         ],
     ),

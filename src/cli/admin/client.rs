@@ -33,20 +33,25 @@ impl Api {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, ApiError> {
-        self.request("GET", path).await
+        self.request("GET", path, "").await
     }
 
     pub(super) async fn post(&self, path: &str) -> Result<Value, ApiError> {
-        self.request("POST", path).await
+        self.request("POST", path, "").await
+    }
+
+    /// Sends a value as the body.
+    pub(super) async fn post_json(&self, path: &str, body: &Value) -> Result<Value, ApiError> {
+        self.request("POST", path, &body.to_string()).await
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<Value, ApiError> {
-        self.request("DELETE", path).await
+        self.request("DELETE", path, "").await
     }
 
-    async fn request(&self, method: &str, path: &str) -> Result<Value, ApiError> {
+    async fn request(&self, method: &str, path: &str, body: &str) -> Result<Value, ApiError> {
         let answered = Deadline::after(ANSWER)
-            .bound(self.exchange(method, path))
+            .bound(self.exchange(method, path, body))
             .await;
         let (status, body) = match answered {
             Ok(answer) => answer?,
@@ -62,14 +67,19 @@ impl Api {
         &self.address
     }
 
-    async fn exchange(&self, method: &str, path: &str) -> Result<(u16, Vec<u8>), ApiError> {
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Result<(u16, Vec<u8>), ApiError> {
         let gone = |error| ApiError::Gone(self.address.clone(), error);
         let (host, answer) = match &self.address {
             Address::Unix(path_of_socket) => {
                 let stream = UnixStream::connect(path_of_socket).await.map_err(gone)?;
                 (
                     "localhost".to_owned(),
-                    talk(stream, method, path, "localhost").await,
+                    talk(stream, "localhost", method, path, body).await,
                 )
             }
             Address::Tcp { host, port } => {
@@ -78,7 +88,7 @@ impl Api {
                     true => format!("[{host}]:{port}"),
                     false => format!("{host}:{port}"),
                 };
-                let answer = talk(stream, method, path, &host).await;
+                let answer = talk(stream, &host, method, path, body).await;
                 (host, answer)
             }
             other => (
@@ -119,12 +129,15 @@ pub(in crate::cli) fn judged(
 /// Sends the request and reads the answer to its end.
 async fn talk(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: &str,
     method: &str,
     path: &str,
-    host: &str,
+    body: &str,
 ) -> anyhow::Result<(u16, Vec<u8>)> {
+    let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nVestibule-Admin: 1\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nVestibule-Admin: 1\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
