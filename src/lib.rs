@@ -41,6 +41,7 @@ mod tls;
 mod audit;
 mod ledger;
 mod metrics;
+mod moment;
 
 // Flow: a connection from accept to its end.
 mod active_config;

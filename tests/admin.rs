@@ -184,6 +184,30 @@ async fn pages_together_have_each_connection_once() {
 }
 
 #[tokio::test]
+async fn the_connection_that_has_been_idle_longest_is_first() {
+    let vestibule = Vestibule::start(ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let mut first = relayed(&front).await;
+    let alone = list(&vestibule, "").await.json()["connections"][0]["id"].clone();
+    let _second = relayed(&front).await;
+    let order = async |query| {
+        let page = list(&vestibule, query).await.json();
+        let rows = page["connections"].as_array().expect("a list").clone();
+        for row in &rows {
+            let seconds = |key: &str| row[key].as_f64().expect("a number");
+            assert!(seconds("idle") <= seconds("age"), "{row}");
+        }
+        rows[0]["id"].clone()
+    };
+    assert_eq!(order("?sort=-idle").await, alone);
+    echoes(&mut first).await;
+    // The worker notes the time after it has sent the echo.
+    let noted = async { while order("?sort=-idle").await == alone {} };
+    common::soon("the other order", noted).await;
+    assert_eq!(order("?sort=idle").await, alone);
+}
+
+#[tokio::test]
 async fn a_kill_ends_exactly_what_it_names() {
     let vestibule = Vestibule::start(ECHO).await;
     let mut stays = relayed(&Front::Unix(vestibule.path("front.sock"))).await;

@@ -22,6 +22,8 @@ struct Row {
     bytes_out: u64,
     /// Seconds.
     age: f64,
+    /// Seconds.
+    idle: f64,
 }
 
 #[derive(Serialize)]
@@ -122,6 +124,7 @@ impl Row {
             bytes_in,
             bytes_out,
             age,
+            idle,
         } = OpenConnection::of(entry);
         Self {
             facts,
@@ -129,6 +132,7 @@ impl Row {
             bytes_in,
             bytes_out,
             age: age.as_secs_f64(),
+            idle: idle.as_secs_f64(),
         }
     }
 }
@@ -162,6 +166,7 @@ struct Sort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Key {
     Age,
+    Idle,
     Bytes,
     BytesIn,
     BytesOut,
@@ -186,13 +191,14 @@ impl Sort {
         };
         let key = match name {
             "age" => Key::Age,
+            "idle" => Key::Idle,
             "bytes" => Key::Bytes,
             "bytes_in" => Key::BytesIn,
             "bytes_out" => Key::BytesOut,
             _ => {
                 return Err(Refusal::bad(format!(
-                    "`sort`: expected age, bytes, bytes_in or bytes_out, with `-` before it for \
-                     the largest first, found {word:?}"
+                    "`sort`: expected age, idle, bytes, bytes_in or bytes_out, with `-` before it \
+                     for the largest first, found {word:?}"
                 )));
             }
         };
@@ -206,6 +212,7 @@ impl Sort {
         let rising = match self.key {
             // By the time of the accept, which is the same on every page.
             Key::Age => u64::MAX - accepted(entry.facts().accepted_at),
+            Key::Idle => u64::MAX - entry.traffic.last().rank(),
             Key::Bytes => bytes_in.saturating_add(bytes_out),
             Key::BytesIn => bytes_in,
             Key::BytesOut => bytes_out,
@@ -277,7 +284,16 @@ mod tests {
         for (index, record) in records.iter().enumerate() {
             record.traffic().from_client.add(index % 5);
         }
-        for sort in ["age", "-age", "bytes", "-bytes", "bytes_in", "-bytes_out"] {
+        for sort in [
+            "age",
+            "-age",
+            "idle",
+            "-idle",
+            "bytes",
+            "-bytes",
+            "bytes_in",
+            "-bytes_out",
+        ] {
             let sort = Sort::parse(sort).expect("a word");
             let mut seen = Vec::new();
             let mut after = None;

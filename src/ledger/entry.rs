@@ -6,12 +6,13 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use crate::facts::Facts;
 use crate::id::Id;
+use crate::moment::Moment;
 use crate::outcome::EndCause;
 use crate::traffic::Traffic;
 
@@ -53,7 +54,7 @@ impl ConnectionState {
 pub(crate) struct Entry {
     pub id: Id,
     pub traffic: Traffic,
-    started: Instant,
+    started: Moment,
     known: Mutex<Known>,
     state: AtomicU8,
     /// [`EndCause::to_u8`], or [`NONE`]. A connection reads it at every wake-up, so reading takes
@@ -76,7 +77,7 @@ impl Entry {
         Self {
             id: facts.id,
             traffic: Traffic::default(),
-            started: Instant::now(),
+            started: Moment::now(),
             known: Mutex::new(Known {
                 facts: Arc::new(facts),
                 chain: None,
@@ -104,6 +105,11 @@ impl Entry {
     /// The time since accept.
     pub(crate) fn age(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// The time since a byte of payload moved in either direction, or since accept if none has.
+    pub(crate) fn idle(&self) -> Duration {
+        self.traffic.last().elapsed()
     }
 
     /// Tells the connection to end. Returns false if it had been told before, and then the first cause stays, or

@@ -142,6 +142,8 @@ pub struct OpenConnection {
     pub bytes_out: u64,
     /// The time since accept.
     pub age: Duration,
+    /// The time since a byte of payload moved in either direction, or since accept if none has.
+    pub idle: Duration,
 }
 
 impl OpenConnection {
@@ -152,6 +154,7 @@ impl OpenConnection {
             bytes_in: entry.traffic.from_client.get(),
             bytes_out: entry.traffic.to_client.get(),
             age: entry.age(),
+            idle: entry.idle(),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 pub(super) use super::Side;
 use super::idle_timer::{Arrival, Expired, IdleTimer, Phase, Stalled};
@@ -32,6 +33,9 @@ pub(super) trait Directions {
     fn states(&mut self) -> (&mut State, &mut State);
 
     fn progress(&self) -> Progress;
+
+    /// Publishes when bytes moved.
+    fn note(&self, moved: Instant);
 
     /// Whether the client's connection is known to have failed, without a read.
     fn client_has_failed(&self) -> bool;
@@ -267,6 +271,8 @@ pub(super) async fn drive(directions: &mut impl Directions, settings: &Inactivit
             (State::Open, State::Open) if !client_has_failed => Phase::Open,
             _ => Phase::HalfClosed,
         };
+        let moved = moved.then(Instant::now);
+        moved.into_iter().for_each(|at| directions.note(at));
         let look = |side| directions.transmission(side);
         let lull = ready!(quiet.as_mut().poll(cx, phase, moved, look));
         match lull {

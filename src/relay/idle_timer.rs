@@ -54,12 +54,12 @@ impl<'a> IdleTimer<'a> {
         }
     }
 
-    /// `look` asks a side's socket what it has still to deliver.
+    /// `moved` is the time now, if bytes have moved. `look` asks a side's socket what it has still to deliver.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         phase: Phase,
-        moved: bool,
+        moved: Option<Instant>,
         mut look: impl FnMut(Side) -> Option<Transmission>,
     ) -> Poll<Expired> {
         let this = &mut *self;
@@ -68,8 +68,8 @@ impl<'a> IdleTimer<'a> {
             this.timer = None;
             this.since = Instant::now();
         }
-        if moved {
-            this.since = Instant::now();
+        if let Some(now) = moved {
+            this.since = now;
             if let (None, Some(limit)) = (&this.watch, this.settings.unacknowledged) {
                 this.watch = Some(Box::new(Watch::new(this.since, limit)));
                 this.timer = None;
@@ -284,12 +284,10 @@ mod tests {
     async fn lull(transmission: impl Fn(Duration) -> Transmission) -> (Expired, Duration) {
         let start = Instant::now();
         let mut quiet = std::pin::pin!(IdleTimer::new(&SETTINGS));
-        let mut moved = true;
+        let mut moved = Some(start);
         let lull = std::future::poll_fn(|cx| {
             let look = |side| (side == Side::Client).then(|| transmission(start.elapsed()));
-            quiet
-                .as_mut()
-                .poll(cx, Phase::Open, std::mem::take(&mut moved), look)
+            quiet.as_mut().poll(cx, Phase::Open, moved.take(), look)
         });
         (lull.await, start.elapsed())
     }

@@ -15,6 +15,8 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, ready};
 
+use tokio::time::Instant;
+
 use super::drive::{
     Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, drive, pump,
 };
@@ -178,6 +180,10 @@ impl<C: Endpoint, B: Endpoint> Directions for Joined<'_, C, B> {
             up_is_blocked: !self.joint.up.unsent.is_empty() || self.backend.owes(),
             moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
         }
+    }
+
+    fn note(&self, moved: Instant) {
+        self.traffic.moved(moved.into());
     }
 
     fn client_has_failed(&self) -> bool {

@@ -67,6 +67,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "identity",
             "log_filter",
             "lost_lines",
+            "moment",
             "outcome",
             "pace",
             "pattern",

@@ -65,7 +65,7 @@ pub(super) fn status(status: &Value) -> String {
 /// Open connections as a table.
 pub(super) fn connections(connections: &[Value]) -> String {
     let heads = [
-        "ID", "STATE", "AGE", "IN", "OUT", "PEER", "LISTENER", "BACKEND", "SNI", "IDENTITY",
+        "ID", "STATE", "AGE", "IDLE", "IN", "OUT", "PEER", "LISTENER", "BACKEND", "SNI", "IDENTITY",
     ];
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
     rows.extend(connections.iter().map(|it| {
@@ -73,6 +73,7 @@ pub(super) fn connections(connections: &[Value]) -> String {
             word(&it["id"]),
             word(&it["state"]),
             seconds(&it["age"]),
+            seconds(&it["idle"]),
             bytes(&it["bytes_in"]),
             bytes(&it["bytes_out"]),
             word(&it["peer"]),
@@ -232,13 +233,16 @@ mod tests {
     #[test]
     fn what_clients_choose_cannot_control_the_terminal() {
         let row = json!({
-            "id": "7f8c", "state": "relaying", "age": 3723.9, "bytes_in": 5, "bytes_out": 2048,
+            "id": "7f8c", "state": "relaying", "age": 3723.9, "idle": 61.2, "bytes_in": 5, "bytes_out": 2048,
             "peer": null, "listener": "https", "backend": "app", "tls": {"sni": "a\u{1b}[2Jb\nc"},
             "identity": {"uri": [], "dns": [], "cn": "x\u{7}", "ou": [], "sha256": "ab"},
         });
         let text = connections(&[row]);
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(!text.contains(['\u{1b}', '\u{7}']), "{text:?}");
-        assert!(text.contains("1h 2m") && text.contains("2.0 KiB"), "{text}");
+        assert!(
+            text.contains("1h 2m") && text.contains("1m 1s") && text.contains("2.0 KiB"),
+            "{text}"
+        );
     }
 }

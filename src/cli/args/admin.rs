@@ -64,7 +64,7 @@ pub(in crate::cli) struct ConnectionsArgs {
     /// The order; with `-` before it, the largest first, as in `--sort=-bytes`. Default: the oldest
     /// first.
     #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
-    #[arg(value_parser = PossibleValuesParser::new(["age", "-age", "bytes", "-bytes", "bytes_in", "-bytes_in", "bytes_out", "-bytes_out"]))]
+    #[arg(value_parser = PossibleValuesParser::new(["age", "-age", "idle", "-idle", "bytes", "-bytes", "bytes_in", "-bytes_in", "bytes_out", "-bytes_out"]))]
     pub sort: Option<String>,
 
     /// How many connections to print.

@@ -56,6 +56,33 @@ async fn bytes_in_either_direction_put_idle_off() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn observers_see_when_a_byte_moved_last() {
+    for over in ALL {
+        let (mut client, mut client_far) = over.client(ROOM).await;
+        let (_backend_far, mut backend) = duplex(ROOM);
+        let traffic = Traffic::default();
+        let relay = Relay {
+            settings: &BOTH,
+            traffic: &traffic,
+        };
+        let speak = async {
+            let start = Instant::now();
+            sleep(IDLE / 2).await;
+            assert_eq!(traffic.last().elapsed(), start.elapsed(), "{over:?}");
+            say(&mut client_far, b"x").await;
+            let said = Instant::now();
+            sleep(IDLE / 4).await;
+            assert_eq!(traffic.last().elapsed(), said.elapsed(), "{over:?}");
+        };
+        tokio::select! {
+            biased;
+            () = speak => {}
+            end = client.join(&mut backend, relay) => panic!("{end:?} {over:?}"),
+        }
+    }
+}
+
 /// Of TLS in rustls's hands it is not seen what the socket takes: what rustls has taken counts.
 #[tokio::test(start_paused = true)]
 async fn bytes_that_a_slow_reader_takes_bit_by_bit_put_idle_off() {
