@@ -7,6 +7,7 @@
 //! It runs on the control thread: no request is served on a worker.
 
 mod access;
+mod addresses;
 mod answer;
 mod audited;
 mod connections;
@@ -257,6 +258,7 @@ impl Server {
                 let backends = status::backends(state);
                 Ok(answer::json(ok, &json!({ "backends": backends })))
             }
+            Route::Address => addresses::set(&self.handle, segment, body, author),
             Route::Connections if is_delete => {
                 said(author, connections::kill(&state.ledger, query))
             }

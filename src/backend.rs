@@ -21,10 +21,12 @@ use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
 use self::own_sockets::OwnSockets;
-pub(crate) use self::pool::Lease;
+pub use self::pool::AddressState;
 use self::pool::{Balance, Health, Pool, Registry};
+pub(crate) use self::pool::{Lease, Ordered};
 use self::secure::Tls;
 pub(crate) use self::served::{Served, Service};
+pub(crate) use self::status::AddressStatus;
 pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
@@ -90,11 +92,12 @@ enum Kind {
 }
 
 impl ActiveBackend {
-    /// A claimed backend uses the workers in `registry`. `unacknowledged` becomes TCP_USER_TIMEOUT
-    /// of the connections that it dials.
+    /// `before` is the backend of this name in the configuration before: its workers stay, and the
+    /// orders for its addresses. `unacknowledged` becomes TCP_USER_TIMEOUT of the connections that it
+    /// dials.
     pub(crate) fn new(
         settings: &BackendSettings,
-        registry: Arc<Registry>,
+        before: Option<&Self>,
         unacknowledged: Option<Duration>,
         drain: &Drain,
         own: &Arc<OwnSockets>,
@@ -105,11 +108,17 @@ impl ActiveBackend {
             let BackendSettings {
                 balance, health, ..
             } = *settings;
-            Pool::new(addresses, balance, health, unacknowledged, tls).beside(Arc::clone(own))
+            let pool = Pool::new(addresses, balance, health, unacknowledged, tls);
+            let pool = pool.beside(Arc::clone(own));
+            match before.map(|before| &before.kind) {
+                Some(Kind::Dialled(before, _)) => pool.after(before),
+                _ => pool,
+            }
         };
+        let registry = || before.and_then(Self::registry).map(Arc::clone);
         let kind = match &settings.to {
             To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
-            To::Gate => Kind::Claimed(pool(&[]).with(registry)),
+            To::Gate => Kind::Claimed(pool(&[]).with(registry().unwrap_or_default())),
             To::Hello => Kind::Hello(drain.clone()),
             To::Echo => Kind::Echo,
         };
@@ -316,6 +325,9 @@ pub(crate) enum Unserved {
     Refused,
     /// The backend: no address accepted the connection in time.
     TimedOut(Scope),
+    /// The operator: every address is drained or down by order. `None` if the backend does not park
+    /// connections; otherwise the time was up.
+    OutOfService(Option<Scope>),
     /// The backend: it reset the connection before it had read the PROXY protocol header.
     Reset,
     /// The workers: none claimed the connection in time.

@@ -158,6 +158,9 @@ impl Admitted {
         } = served;
         let mut record = self.record;
         record.reached(stream.side_name(), identity);
+        if let Some(lease) = &lease {
+            settle(&mut record, lease);
+        }
         Established {
             client: Unfinished::new(self.client),
             backend: Unfinished::new(stream),
@@ -170,6 +173,15 @@ impl Admitted {
             },
             record,
         }
+    }
+}
+
+/// Records the address that serves the connection, so that an order for the address ends it. Ends it if
+/// there was one since the address was chosen: that one did not find it.
+fn settle(record: &mut LedgerRecord, lease: &Lease) {
+    record.served_at(lease.number());
+    if lease.is_overtaken() {
+        record.entry().end(EndCause::AddressDown);
     }
 }
 
@@ -294,19 +306,4 @@ fn within<'a>(lifetime: Deadline, relay: Relaying<'a>) -> Relaying<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An idle connection consists of these two and the future of its relay (src/client.rs). A size
-    /// above the bounds means that a connection holds something that it does not need. For a size
-    /// below them, lower the bounds.
-    #[test]
-    fn a_connection_is_a_small_value_and_a_small_future() {
-        fn size<A, B, F>(_: impl FnOnce(A, B) -> F) -> usize {
-            size_of::<F>()
-        }
-        let sizes = (size_of::<Established>(), size(serve));
-        assert!((280..=304).contains(&sizes.0), "{sizes:?} bytes");
-        assert!((104..=128).contains(&sizes.1), "{sizes:?} bytes");
-    }
-}
+mod tests;

@@ -111,6 +111,14 @@ impl Ledger {
         told.count()
     }
 
+    /// Ends the connections of a backend that are at one of these addresses. Returns how many of them had
+    /// not been told to end before.
+    pub(crate) fn end_at(&self, backend: &str, addresses: &[u32]) -> usize {
+        let found = self.find(&ConnectionFilter::all().backend(backend));
+        let there = found.iter().filter(|it| addresses.contains(&it.address()));
+        there.filter(|it| it.end(EndCause::AddressDown)).count()
+    }
+
     /// Ends every connection that is open or opens later.
     pub(crate) fn cut(&self) {
         self.is_cut.store(true, Ordering::Relaxed);

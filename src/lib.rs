@@ -86,6 +86,7 @@ pub mod printable;
 pub mod bench;
 
 pub use address::{Address, ParseAddressError};
+pub use backend::AddressState;
 pub use config::options;
 pub use config::{
     Config, ConfigError, LogFormat, Problem, Question, QuestionError, Sidecar, SidecarError,
@@ -100,8 +101,8 @@ pub use ledger::{ConnectionFilter, ConnectionState, OpenConnection};
 pub use metrics::MetricsFormat;
 pub use outcome::Outcome;
 pub use proxy::{
-    AdminListener, BindError, Builder, Drained, PathError, Proxy, ReloadError, Reloaded, Running,
-    ServeError, Statistics,
+    AddressChange, AdminListener, BindError, Builder, Drained, PathError, Proxy, ReloadError,
+    Reloaded, Running, ServeError, Statistics, UnknownAddress,
 };
 pub use proxy_protocol::ProxyProtocol;
 pub use rendezvous::{Rendezvous, Ticket, Unclaimed, Unredeemed};

@@ -120,6 +120,8 @@ impl Outcome {
 pub(crate) enum EndCause {
     /// An operator ended it.
     Killed,
+    /// An operator put down the address that serves it.
+    AddressDown,
     /// An operator has revoked the client's identity, or the configuration after a reload does not admit
     /// the client any more.
     Revoked,
@@ -128,7 +130,12 @@ pub(crate) enum EndCause {
 }
 
 impl EndCause {
-    const ALL: [Self; 3] = [Self::Killed, Self::Revoked, Self::Drained];
+    const ALL: [Self; 4] = [
+        Self::Killed,
+        Self::AddressDown,
+        Self::Revoked,
+        Self::Drained,
+    ];
 
     /// A number above zero, which [`Self::from_u8`] converts back.
     pub(crate) const fn to_u8(self) -> u8 {

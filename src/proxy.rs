@@ -6,6 +6,7 @@
 //!                   errors early                         then none at all
 //! ```
 
+mod addresses;
 mod bind;
 mod error;
 mod heartbeat;
@@ -25,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+pub(crate) use self::addresses::set as set_address_state;
+pub use self::addresses::{AddressChange, UnknownAddress};
 pub use self::bind::AdminListener;
 pub(crate) use self::bind::AdminSocket;
 use self::bind::{Assembly, Open};

@@ -5,6 +5,7 @@
 //! files that change ─────────────────────────────────────────────────┴─► Supervisor ─► Running
 //! ```
 
+mod addresses;
 mod followed;
 mod history;
 mod revoke;

@@ -257,7 +257,10 @@ async fn the_status_has_listeners_backends_limits_and_certificates() {
     assert!(days.is_some_and(|days| days > 0), "{status}");
     assert!(status["memory"]["resident"].as_u64() > Some(1 << 20));
     let address = &status["backends"][0]["addresses"][0];
-    assert_eq!(address["state"], "up");
+    assert_eq!(
+        (&address["state"], &address["health"]),
+        (&"up".into(), &"up".into())
+    );
 
     // Three failed connects, and it is down.
     let mut clients = Vec::new();
@@ -269,7 +272,10 @@ async fn the_status_has_listeners_backends_limits_and_certificates() {
         .await;
     let backends = ask_of(&vestibule, "/v1/backends", &[]).await.json();
     let address = &backends["backends"][0]["addresses"][0];
-    assert_eq!(address["state"], "down");
+    assert_eq!(
+        (&address["state"], &address["health"]),
+        (&"up".into(), &"down".into())
+    );
     assert!(address["error"].is_string(), "{address}");
 }
 

@@ -94,7 +94,17 @@ fn state(word: &str) -> Result<ConnectionState, Refusal> {
 
 /// Undoes `application/x-www-form-urlencoded`.
 fn decoded(text: &str) -> Result<String, Refusal> {
-    let wrong = || Refusal::bad(format!("wrong percent-encoding in the query: {text:?}"));
+    percent_decoded(text, b' ')
+}
+
+/// Undoes the percent-encoding of a segment of a path (RFC 3986 §2.1).
+pub(super) fn segment(text: &str) -> Result<String, Refusal> {
+    percent_decoded(text, b'+')
+}
+
+/// `plus` is the meaning of `+`.
+fn percent_decoded(text: &str, plus: u8) -> Result<String, Refusal> {
+    let wrong = || Refusal::bad(format!("wrong percent-encoding: {text:?}"));
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     loop {
@@ -107,7 +117,7 @@ fn decoded(text: &str) -> Result<String, Refusal> {
             }
             [b'%', ..] => return Err(wrong()),
             [b'+', rest @ ..] => {
-                bytes.push(b' ');
+                bytes.push(plus);
                 rest
             }
             [byte, rest @ ..] => {

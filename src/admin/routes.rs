@@ -19,13 +19,14 @@ pub(super) enum Route {
     History,
     Revocations,
     Revocation,
+    Address,
     Drain,
     Reload,
     Description,
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 15] = [
+const ROUTES: [(&str, Route, &str); 16] = [
     ("/", Route::Dashboard, READ),
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
@@ -38,11 +39,13 @@ const ROUTES: [(&str, Route, &str); 15] = [
     ("/v1/history", Route::History, READ),
     ("/v1/revocations", Route::Revocations, "GET, HEAD, POST"),
     ("/v1/revocations/{id}", Route::Revocation, "DELETE"),
+    (ADDRESS, Route::Address, "PUT"),
     ("/v1/drain", Route::Drain, "POST"),
     ("/v1/reload", Route::Reload, "POST"),
     ("/v1/openapi.json", Route::Description, READ),
 ];
 
+const ADDRESS: &str = "/v1/backends/{name}/addresses/{address}";
 const READ: &str = "GET, HEAD";
 const READ_AND_DELETE: &str = "GET, HEAD, DELETE";
 
@@ -53,7 +56,7 @@ pub(super) enum Access {
     Write,
 }
 
-/// The route of a path, and the segment for `{…}`.
+/// The route of a path, and the path from the segment for `{…}` on.
 ///
 /// # Errors
 ///
@@ -83,8 +86,14 @@ fn matched<'p>(pattern: &str, path: &'p str) -> Option<&'p str> {
     match pattern.split_once('{') {
         None => (pattern == path).then_some(""),
         Some((prefix, _)) => {
-            let segment = path.strip_prefix(prefix)?;
-            (!segment.is_empty() && !segment.contains('/')).then_some(segment)
+            let rest = path.strip_prefix(prefix)?;
+            let fits = |(expected, segment): (&str, &str)| match expected.starts_with('{') {
+                true => !segment.is_empty(),
+                false => segment == expected,
+            };
+            let expected = pattern[prefix.len()..].split('/');
+            let is_whole = expected.clone().count() == rest.split('/').count();
+            (is_whole && expected.zip(rest.split('/')).all(fits)).then_some(rest)
         }
     }
 }
@@ -130,7 +139,17 @@ mod tests {
         assert_eq!(found("/"), Some((Route::Dashboard, "")));
         assert_eq!(found("/v1/status"), Some((Route::Status, "")));
         assert_eq!(found("/v1/connections/x"), Some((Route::Connection, "x")));
+        let address = "/v1/backends/app/addresses/unix:%2Frun%2Fapp.sock";
+        let put = find(&Method::PUT, address).map(|(route, _, rest)| (route, rest));
+        let expected = (Route::Address, "app/addresses/unix:%2Frun%2Fapp.sock");
+        assert_eq!(put.ok(), Some(expected));
         for path in [
+            "/v1/backends/app",
+            "/v1/backends/app/addresses",
+            "/v1/backends/app/addresses/",
+            "/v1/backends//addresses/a",
+            "/v1/backends/app/address/a",
+            "/v1/backends/app/addresses/a/b",
             "",
             "//",
             "/v1/status/",

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::access::Writes;
 use crate::active_config::ListenerConfig;
-use crate::backend::ActiveBackend;
+use crate::backend::{ActiveBackend, AddressStatus};
 use crate::ledger::ConnectionFilter;
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
@@ -60,13 +60,17 @@ pub(super) struct Backend {
 #[derive(Serialize)]
 struct Address {
     address: String,
-    /// `up` or `down`.
+    /// By order of an operator: `up`, `drain` or `down`.
     state: &'static str,
+    /// `up` or `down`.
+    health: &'static str,
     /// Connections and attempts.
     connections: usize,
     error: Option<String>,
     /// The uid that registered it at the gate.
     registered_by: Option<u32>,
+    /// The socket addresses of a host name.
+    resolved: Vec<Address>,
 }
 
 #[derive(Serialize)]
@@ -211,21 +215,29 @@ pub(super) fn backends(state: &ProxyState) -> Vec<Backend> {
 impl Backend {
     fn of(backend: &ActiveBackend, state: &ProxyState) -> Self {
         let own = ConnectionFilter::all().backend(backend.name());
-        let addresses = backend.addresses().into_iter().map(|it| Address {
-            address: it.address,
-            state: match it.is_up {
-                true => "up",
-                false => "down",
-            },
-            connections: it.open,
-            error: it.last_error,
-            registered_by: it.registrant,
-        });
+        let addresses = backend.addresses().into_iter().map(Address::of);
         Self {
             name: backend.name().to_owned(),
             kind: backend.kind(),
             connections: state.ledger.find(&own).len(),
             addresses: addresses.collect(),
+        }
+    }
+}
+
+impl Address {
+    fn of(status: AddressStatus) -> Self {
+        Self {
+            address: status.address,
+            state: status.state.as_str(),
+            health: match status.is_up {
+                true => "up",
+                false => "down",
+            },
+            connections: status.open,
+            error: status.last_error,
+            registered_by: status.registrant,
+            resolved: status.found.into_iter().map(Self::of).collect(),
         }
     }
 }

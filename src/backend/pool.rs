@@ -1,8 +1,10 @@
 //! The addresses of a backend: whose turn it is, which are healthy, and the wait until one is.
 
 mod names;
+mod order;
 mod race;
 mod registry;
+mod service;
 mod status;
 mod target;
 mod tour;
@@ -16,8 +18,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use self::names::Resolver;
+pub use self::order::AddressState;
 use self::race::Race;
 pub(crate) use self::registry::{Registry, Withdrawn};
+pub(crate) use self::service::Ordered;
 pub(crate) use self::status::AddressStatus;
 pub(crate) use self::target::Lease;
 use self::target::{Answered, Target};
@@ -106,6 +110,18 @@ impl Pool {
         self
     }
 
+    /// Takes over the orders for the addresses that `before` has as well.
+    pub(crate) fn after(mut self, before: &Self) -> Self {
+        let renewed = |target: &Arc<Target>| {
+            let known = before.configured.iter();
+            let mut same = known.filter(|it| it.address == target.address);
+            same.next()
+                .map_or_else(|| Arc::clone(target), |it| it.renewed())
+        };
+        self.configured = self.configured.iter().map(renewed).collect();
+        self
+    }
+
     /// Where workers register their addresses.
     pub(crate) fn registry(&self) -> &Arc<Registry> {
         &self.registry
@@ -164,10 +180,13 @@ impl Pool {
                     Round::Untrusted => return Err(Unserved::Refused),
                     // If addresses are silent until the deadline, this is not a refusal but a
                     // timeout, which ends the wait below.
+                    Round::OutOfService if park == Park::Refuse => {
+                        return Err(Unserved::OutOfService(None));
+                    }
                     Round::Down if park == Park::Refuse && !deadline.has_passed() => {
                         return Err(Unserved::Refused);
                     }
-                    Round::Down => tokio::select! {
+                    Round::Down | Round::OutOfService => tokio::select! {
                         () = sleep(pause) => {}
                         () = recovered => {}
                     },
@@ -178,10 +197,12 @@ impl Pool {
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
         };
-        deadline
-            .bound(rounds)
-            .await
-            .unwrap_or(Err(Unserved::TimedOut(deadline.scope())))
+        let scope = deadline.scope();
+        match deadline.bound(rounds).await {
+            Ok(dialled) => dialled,
+            Err(_) if self.is_out_of_service() => Err(Unserved::OutOfService(Some(scope))),
+            Err(_) => Err(Unserved::TimedOut(scope)),
+        }
     }
 
     async fn round(
@@ -213,6 +234,8 @@ impl Pool {
                 introduce(socket, address, self.tls.as_ref(), greeting).await
             };
             match Deadline::after(share).bound(introduction).await {
+                // The client has sent nothing there, and another address may take it.
+                Ok(Ok(_)) if lease.is_overtaken() => {}
                 Ok(Ok(reached)) => {
                     self.answered(&lease.target);
                     return Round::Connected(reached, lease);
@@ -221,6 +244,9 @@ impl Pool {
                 Ok(Err(error)) => tour.failed(&lease, error),
                 Err(_) => lease.target.failed(self.health, NO_ANSWER),
             }
+        }
+        if self.is_out_of_service() {
+            return Round::OutOfService;
         }
         self.missed();
         match tour {
@@ -252,8 +278,25 @@ impl Pool {
         targets: &[Arc<Target>],
         tried: &mut Vec<usize>,
     ) -> Option<Lease> {
+        loop {
+            let index = self.choose(source, targets, tried)?;
+            tried.push(index);
+            if let Some(lease) = Lease::new(Arc::clone(&targets[index])) {
+                targets[index].begin();
+                return Some(lease);
+            }
+        }
+    }
+
+    fn choose(
+        &self,
+        source: Option<IpAddr>,
+        targets: &[Arc<Target>],
+        tried: &[usize],
+    ) -> Option<usize> {
+        let is_usable = |it: &Target| it.is_in_service() && !it.is_disowned();
         let (mut choices, down): (Vec<usize>, Vec<usize>) = (0..targets.len())
-            .filter(|index| !tried.contains(index) && !targets[*index].is_disowned())
+            .filter(|index| !tried.contains(index) && is_usable(&targets[*index]))
             .partition(|index| !targets[*index].is_down());
         if choices.is_empty() {
             choices = down;
@@ -271,10 +314,7 @@ impl Pool {
             Balance::Source => !targets[*index].weight(source),
         };
         // The first one wins a tie.
-        let index = choices.into_iter().min_by_key(rank)?;
-        tried.push(index);
-        targets[index].begin();
-        Some(Lease::new(Arc::clone(&targets[index])))
+        choices.into_iter().min_by_key(rank)
     }
 }
 
@@ -294,6 +334,8 @@ enum Round {
     /// No address accepted the connection, but at least one may at any moment.
     Busy,
     Down,
+    /// An operator has taken every address out of service.
+    OutOfService,
     /// An address accepted the connection and reset it.
     Reset,
     /// Every address answered, but none can be used: it has a certificate that we do not accept,

@@ -69,10 +69,16 @@ pub(super) fn resolved(
 fn resolution(termination: &Termination) -> Resolution {
     match termination {
         Termination::Unserved(unserved) => match unserved {
-            Unserved::TimedOut(_) | Unserved::Expired(_) => Resolution::Expired,
+            Unserved::TimedOut(_) | Unserved::OutOfService(Some(_)) | Unserved::Expired(_) => {
+                Resolution::Expired
+            }
             Unserved::Drained | Unserved::Ended(EndCause::Drained) => Resolution::Drained,
-            Unserved::Refused | Unserved::Reset => Resolution::Refused,
-            Unserved::Ended(EndCause::Killed | EndCause::Revoked) => Resolution::Refused,
+            Unserved::Refused | Unserved::OutOfService(None) | Unserved::Reset => {
+                Resolution::Refused
+            }
+            Unserved::Ended(EndCause::Killed | EndCause::AddressDown | EndCause::Revoked) => {
+                Resolution::Refused
+            }
         },
         Termination::ClientGone => Resolution::ClientGone,
         // None of these ends a wait.

@@ -95,6 +95,19 @@ impl Termination {
     pub(super) fn detail(&self, backend: &str) -> Detail {
         match self {
             Self::Rejected(rejection) => rejection.detail(),
+            Self::Unserved(Unserved::OutOfService(_)) => Detail {
+                reason: None,
+                cause: Some(
+                    format!(
+                        "backend {backend:?}: an operator has drained or put down every address"
+                    )
+                    .into(),
+                ),
+            },
+            Self::Ended(EndCause::AddressDown) => Detail {
+                reason: None,
+                cause: Some(format!("backend {backend:?}: its address was put down").into()),
+            },
             Self::Unserved(_) => Detail {
                 reason: None,
                 cause: Some(format!("backend {backend:?}").into()),
@@ -110,12 +123,14 @@ impl Termination {
 
 fn of_unserved(unserved: Unserved) -> Outcome {
     match unserved {
-        Unserved::Refused => Outcome::BackendRefused,
-        Unserved::TimedOut(Scope::Phase) => Outcome::BackendTimeout,
-        Unserved::Expired(Scope::Phase) => Outcome::Expired,
-        Unserved::TimedOut(Scope::Lifetime) | Unserved::Expired(Scope::Lifetime) => {
-            Outcome::Lifetime
+        Unserved::Refused | Unserved::OutOfService(None) => Outcome::BackendRefused,
+        Unserved::TimedOut(Scope::Phase) | Unserved::OutOfService(Some(Scope::Phase)) => {
+            Outcome::BackendTimeout
         }
+        Unserved::Expired(Scope::Phase) => Outcome::Expired,
+        Unserved::TimedOut(Scope::Lifetime)
+        | Unserved::OutOfService(Some(Scope::Lifetime))
+        | Unserved::Expired(Scope::Lifetime) => Outcome::Lifetime,
         Unserved::Reset => Outcome::BackendReset,
         Unserved::Drained => Outcome::Drained,
         Unserved::Ended(cause) => of_cause(cause),
@@ -136,7 +151,7 @@ fn of_relay(end: relay::End) -> Outcome {
 
 fn of_cause(cause: EndCause) -> Outcome {
     match cause {
-        EndCause::Killed => Outcome::Killed,
+        EndCause::Killed | EndCause::AddressDown => Outcome::Killed,
         EndCause::Revoked => Outcome::Revoked,
         EndCause::Drained => Outcome::Drained,
     }

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub(crate) struct Entry {
     started: Moment,
     known: Mutex<Known>,
     state: AtomicU8,
+    /// The number of the backend's address that serves it; 0 if it has none.
+    address: AtomicU32,
     /// [`EndCause::to_u8`], or [`NONE`]. A connection reads it at every wake-up, so reading takes
     /// no lock.
     end: AtomicU8,
@@ -83,6 +85,7 @@ impl Entry {
                 chain: None,
             }),
             state: AtomicU8::new(ConnectionState::Handshaking as u8),
+            address: AtomicU32::new(0),
             end: AtomicU8::new(NONE),
             waker: Mutex::default(),
         }
@@ -145,6 +148,16 @@ impl Entry {
             entry: self,
             registered: None,
         }
+    }
+
+    // SeqCst: an order for the address and the start of a connection there meet in these two, see
+    // src/backend/pool/order.rs.
+    pub(super) fn set_address(&self, address: u32) {
+        self.address.store(address, Ordering::SeqCst);
+    }
+
+    pub(super) fn address(&self) -> u32 {
+        self.address.load(Ordering::SeqCst)
     }
 
     pub(super) fn set_state(&self, state: ConnectionState) {

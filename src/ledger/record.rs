@@ -156,6 +156,11 @@ impl LedgerRecord {
         self.entry.set_state(ConnectionState::Relaying);
     }
 
+    /// It is at the address with this number.
+    pub(crate) fn served_at(&mut self, address: u32) {
+        self.entry.set_address(address);
+    }
+
     /// Both sides are being told that the connection ends.
     pub(crate) fn closing(&mut self) {
         self.entry.set_state(ConnectionState::Closing);

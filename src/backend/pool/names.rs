@@ -28,6 +28,7 @@ impl Found {
         };
         let next: Vec<Arc<Target>> = places.iter().map(of).collect();
         *known = next.into();
+        name.order.forget_others(places);
         Arc::clone(&known)
     }
 }
@@ -63,6 +64,7 @@ impl Pool {
         for (index, target) in targets.iter().enumerate() {
             match target.place {
                 Some(_) => all.push(Arc::clone(target)),
+                None if !target.is_in_service() => {}
                 None => {
                     let rest = (targets.len() - index) as u32;
                     let share = deadline.remaining().map(|left| left / rest);

@@ -1,15 +1,18 @@
 //! What operators see of a backend's addresses.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Pool, Target};
+use super::{AddressState, Pool, Target};
+use crate::address::Address;
+use crate::backend::dial::Place;
 
 /// One address of a backend at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AddressStatus {
     /// As configured or registered.
     pub address: String,
+    /// By order of an operator.
+    pub state: AddressState,
     pub is_up: bool,
     /// Connections and attempts.
     pub open: usize,
@@ -17,6 +20,8 @@ pub(crate) struct AddressStatus {
     pub last_error: Option<String>,
     /// The uid that registered it; `None` if it is configured.
     pub registrant: Option<u32>,
+    /// The socket addresses of a host name, as far as they are known.
+    pub found: Vec<AddressStatus>,
 }
 
 impl Pool {
@@ -30,19 +35,32 @@ impl Pool {
 impl Target {
     /// A host name is up while one of its socket addresses is.
     fn status(&self) -> AddressStatus {
-        let found = match self.place {
-            Some(_) => Vec::new(),
-            None => self.found.get().iter().map(Arc::clone).collect(),
-        };
-        let opens = found.iter().map(|it| it.open.load(Ordering::Relaxed));
+        let found = self.found.get();
         let error = || found.iter().find_map(|it| it.last_error());
         AddressStatus {
-            address: self.address.to_string(),
+            address: self.shown(),
+            state: self.state_ordered(),
             is_up: self.counts_as_up()
                 && (found.is_empty() || found.iter().any(|it| it.counts_as_up())),
-            open: self.open.load(Ordering::Relaxed) + opens.sum::<usize>(),
+            open: self.all_open(),
             last_error: self.last_error().or_else(error),
             registrant: self.registrant,
+            found: found.iter().map(|it| it.status()).collect(),
+        }
+    }
+
+    /// The connections and attempts at the address, or at the socket addresses of a name.
+    pub(super) fn all_open(&self) -> usize {
+        let found = self.found.get();
+        let all = std::iter::once(self).chain(found.iter().map(|it| &**it));
+        all.map(|it| it.open.load(Ordering::Relaxed)).sum()
+    }
+
+    /// As configured or registered; a socket address of a name by itself.
+    fn shown(&self) -> String {
+        match &self.place {
+            Some(Place::Tcp(address)) if self.is_of_name => Address::from(*address).to_string(),
+            _ => self.address.to_string(),
         }
     }
 

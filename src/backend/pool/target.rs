@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 
 use super::Health;
 use super::names::Found;
+use super::order::{AddressState, Order};
 use crate::address::Address;
 use crate::backend::dial::Place;
 
@@ -39,6 +40,9 @@ pub(super) struct Target {
     /// Cancelled when the listener belongs to another uid: the address is not dialled any more.
     pub disowned: CancellationToken,
     pub open: AtomicUsize,
+    pub order: Arc<Order>,
+    /// The order for the host name that it is a socket address of.
+    of_name: Option<Arc<Order>>,
     /// Whether `state` has anything to read: nobody locks it while there are no failures.
     has_failed: AtomicBool,
     state: Mutex<TargetState>,
@@ -64,10 +68,21 @@ impl Target {
         ))
     }
 
+    /// The same configured address after a reload.
+    pub(super) fn renewed(&self) -> Arc<Self> {
+        let (place, disowned) = (self.place.clone(), CancellationToken::new());
+        Arc::new(Self {
+            order: Arc::clone(&self.order),
+            ..Self::with(&self.address, place, None, disowned)
+        })
+    }
+
     /// One socket address of a host name.
     pub(super) fn at(&self, place: Place) -> Arc<Self> {
         Arc::new(Self {
             is_of_name: true,
+            order: self.order.of(&place),
+            of_name: Some(Arc::clone(&self.order)),
             // If one of them belongs to another uid, none is dialled any more.
             ..Self::with(
                 &self.address,
@@ -92,6 +107,8 @@ impl Target {
             registrant,
             disowned,
             open: AtomicUsize::new(0),
+            order: Arc::default(),
+            of_name: None,
             has_failed: AtomicBool::new(false),
             state: Mutex::default(),
         }
@@ -112,6 +129,26 @@ impl Target {
             true => hasher.hash_one((source, &self.place)),
             false => hasher.hash_one((source, &self.address)),
         }
+    }
+
+    /// Whether it may have new connections, by order of an operator.
+    pub(super) fn is_in_service(&self) -> bool {
+        self.pass().is_some()
+    }
+
+    /// How often the address, or its name, was put down, if it may have a new connection.
+    fn pass(&self) -> Option<u32> {
+        let of_name = self.of_name.as_ref().map_or(Some(0), |it| it.pass())?;
+        Some(self.order.pass()?.wrapping_add(of_name))
+    }
+
+    fn downs(&self) -> u32 {
+        let of_name = self.of_name.as_ref().map_or(0, |it| it.downs());
+        self.order.downs().wrapping_add(of_name)
+    }
+
+    pub(super) fn state_ordered(&self) -> AddressState {
+        self.order.state()
     }
 
     pub(super) fn is_disowned(&self) -> bool {
@@ -209,14 +246,29 @@ impl Target {
 #[must_use]
 pub(crate) struct Lease {
     pub(super) target: Arc<Target>,
+    /// How often the address had been put down when it was chosen.
+    downs: u32,
 }
 
 impl Lease {
     /// The count includes attempts, from the choice of the address on: otherwise a burst would go
     /// to one address.
-    pub(super) fn new(target: Arc<Target>) -> Self {
+    ///
+    /// `None` if an operator has just taken the address out of service.
+    pub(super) fn new(target: Arc<Target>) -> Option<Self> {
+        let downs = target.pass()?;
         target.open.fetch_add(1, Ordering::Relaxed);
-        Self { target }
+        Some(Self { target, downs })
+    }
+
+    /// Names the address in the ledger.
+    pub(crate) fn number(&self) -> u32 {
+        self.target.order.number
+    }
+
+    /// Whether the address was put down since it was chosen.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        self.target.downs() != self.downs
     }
 }
 

@@ -105,13 +105,25 @@ fn backends(backends: &Value) -> Vec<Vec<String>> {
         rows.extend(items(&backend["addresses"]).map(|it| {
             vec![
                 format!("  {}", word(&it["address"])),
-                word(&it["state"]),
+                address_state(it),
                 format!("{} open", it["connections"]),
                 word(&it["error"]).replace(NOTHING, ""),
             ]
         }));
     }
     rows
+}
+
+/// Its health, and what an operator has ordered.
+fn address_state(address: &Value) -> String {
+    match address["state"].as_str() {
+        None | Some("up") => word(&address["health"]),
+        Some(_) => format!(
+            "{} ({} by order)",
+            word(&address["health"]),
+            word(&address["state"])
+        ),
+    }
 }
 
 fn certificate(it: &Value) -> Vec<String> {

@@ -27,12 +27,10 @@ pub(in crate::proxy) fn activate(
         {
             return Arc::clone(backend);
         }
-        let registry = before.and_then(|backend| backend.registry());
-        let registry = registry.map(Arc::clone).unwrap_or_default();
         let unacknowledged = config.unacknowledged;
         Arc::new(ActiveBackend::new(
             settings,
-            registry,
+            before.map(|before| &**before),
             unacknowledged,
             drain,
             own,
