@@ -147,6 +147,11 @@ async fn a_page_of_another_origin_reads_nothing_and_ends_nothing() {
 }
 
 #[tokio::test]
+async fn addresses_out_of_service_idle_times_and_short_memory_are_shown() {
+    drive("orders", Writes::Allowed).await;
+}
+
+#[tokio::test]
 async fn it_fits_and_is_accessible_at_360_and_1600_pixels_in_light_and_dark() {
     drive("looks", Writes::Allowed).await;
 }

@@ -224,6 +224,50 @@ const scenarios = {
     return page;
   },
 
+  /** With answers that have what a busy machine would need an hour for. */
+  async orders() {
+    const before = async (page) => {
+      await page.route("**/v1/status", async (route) => {
+        const answer = await route.fetch();
+        const status = await answer.json();
+        const address = { connections: 3, error: null, registered_by: null, resolved: [] };
+        status.backends = [{
+          name: "app", kind: "dialled", connections: 9, addresses: [
+            { ...address, address: "unix:/run/a.sock", state: "drain", health: "up" },
+            { ...address, address: "tcp:db:5432", state: "up", health: "down", error: "Connection refused", resolved: [
+              { ...address, address: "tcp:192.0.2.1:5432", state: "down", health: "up" },
+            ] },
+          ],
+        }];
+        status.memory = { ...status.memory, used: 500 * 2 ** 20, max: 512 * 2 ** 20, pressure: "shedding", kinds: { connections: 7 * 2 ** 20, other: 0 } };
+        await route.fulfill({ response: answer, json: status });
+      });
+      await page.route("**/v1/events?*", (route) => {
+        const event = { time: "2026-11-20T20:00:00.123Z", event: "backend", backend: "app", address: "tcp:db:5432", state: "drain", health: "down", reason: "by uid 0" };
+        return route.fulfill({ contentType: "text/event-stream", body: `event: backend\ndata: ${JSON.stringify(event)}\n\n` });
+      });
+      await page.route("**/v1/connections?*", async (route) => {
+        const answer = await route.fetch({ url: route.request().url().replace("idle", "age") });
+        const page = await answer.json();
+        for (const row of page.connections) row.idle = 75;
+        await route.fulfill({ response: answer, json: page });
+      });
+    };
+    await connect();
+    const page = await open({ before });
+    await says(page, "#backends", "unix:/run/a.sock● upno new connections");
+    await says(page, "#backends", "↳ tcp:192.0.2.1:5432● upout of service");
+    await says(page, "#backends", "tcp:db:5432Connection refused▲ down");
+    await says(page, "#limits", "Memory500 MiB of 512 MiB");
+    await says(page, "#limits", "those that are idle longest are closed");
+    await says(page, "#limits", "Connections7 MiB");
+    await says(page, "#events", "app: tcp:db:5432 is down, no new connections by uid 0");
+    await page.getByRole("button", { name: "Idle" }).click();
+    await until(page, () => document.querySelector("#rows th[aria-sort] button").dataset.sort === "idle");
+    assert.deepEqual(await bodies(page, "Idle"), ["1 min 15 s"]);
+    return page;
+  },
+
   async looks() {
     await all(3, { size: 2000 });
     await connect({ identity: stranger, size: 40_000 });

@@ -145,11 +145,9 @@ function describe(event) {
       return ["Configuration reloaded", "good", revoked];
     }
     default: {
-      const { event: kind, time, ...rest } = event;
-      const known = ["backend", "address", "state"].every((name) => typeof rest[name] === "string");
-      if (!known) return [plain(kind), "", Object.entries(rest).map(([name, value]) => `${name} ${value}`).join(", ")];
-      const title = `Backend ${rest.backend}: ${rest.address} is ${rest.state}`;
-      return [title, rest.state === "up" ? "good" : "bad", rest.error ?? rest.cause ?? null];
+      const { backend, address, state: order, health, reason } = event;
+      const ordered = order !== "up" ? `, ${ORDERS[order] ?? order}` : "";
+      return [`${backend}: ${address} is ${health}${ordered}`, health === "up" && !ordered ? "good" : "bad", reason];
     }
   }
 }
@@ -258,8 +256,19 @@ function grid(columns, rows, caption) {
   return make("table", {}, caption, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...lines));
 }
 
+/** An address, or with `index` above 0 one that a host name stands for. */
+function addressRow(it, index) {
+  const health = it.health ?? it.state;
+  const mark = make("span", { className: health === "up" ? "good" : "bad" }, `${health === "up" ? "●" : "▲"} ${health}`);
+  const order = it.health && it.state !== "up" ? make("small", { className: "warn" }, ORDERS[it.state] ?? it.state) : null;
+  const error = it.error ? make("small", {}, it.error) : null;
+  const by = typeof it.registered_by === "number" ? make("small", {}, `registered by uid ${it.registered_by}`) : null;
+  const name = index > 0 ? make("span", { className: "soft" }, `↳ ${it.address}`) : it.address;
+  return [[name, error, by], [mark, order], count(it.connections)];
+}
+
 const KINDS = { dialled: "dialled", gate: "workers at the gate", echo: "built-in echo", hello: "built-in hello" };
-const STATES = { up: "good", down: "bad", drain: "warn" };
+const ORDERS = { drain: "no new connections", down: "out of service" };
 
 function showBackends(backends) {
   if (backends.length === 0) return fill("backends", make("p", { className: "empty" }, "No backend is configured."));
@@ -267,12 +276,7 @@ function showBackends(backends) {
     const name = make("strong", {}, backend.name);
     const details = make("span", { className: "soft" }, ` ${KINDS[backend.kind] ?? backend.kind}, ${plural(backend.connections, "connection", "connections")}`);
     if (backend.addresses.length === 0) return make("p", { className: "break" }, name, details);
-    const rows = backend.addresses.slice(0, MOST_LINES).map((it) => {
-      const mark = make("span", { className: `state ${STATES[it.state] ?? ""}` }, `${it.state === "up" ? "●" : "▲"} ${it.state}`);
-      const error = it.error ? make("small", {}, it.error) : null;
-      const by = it.registered_by === null ? null : make("small", {}, `registered by uid ${it.registered_by}`);
-      return [[it.address, error, by], mark, count(it.connections)];
-    });
+    const rows = backend.addresses.slice(0, MOST_LINES).flatMap((it) => [it, ...(it.resolved ?? []).slice(0, MOST_LINES)].map(addressRow));
     return grid([["Address"], ["Health"], ["Open", "number"]], rows, make("caption", {}, name, details));
   });
   return fill("backends", ...parts, moreThan(backends));
@@ -300,10 +304,19 @@ function showLimits({ limits, memory, descriptors }) {
   const meters = limits.map((it) => meter(title(it.name), it.used, it.limit, it.peak, count));
   if (descriptors.open !== null) meters.push(meter("File descriptors", descriptors.open, descriptors.limit, null, count));
   const used = memory.used ?? memory.resident;
-  const most = memory.limit ?? memory.max ?? null;
-  if (typeof used === "number") meters.push(meter("Memory", used, most, memory.peak ?? null, bytes));
-  fill("limits", make("div", { className: "meters" }, ...meters));
+  if (typeof used === "number") meters.push(meter("Memory", used, memory.max, null, bytes));
+  const kinds = Object.entries(memory.kinds ?? {}).filter(([, size]) => size > 0);
+  kinds.sort(([, one], [, other]) => other - one);
+  const facts = kinds.flatMap(([kind, size]) => [make("dt", {}, title(kind)), make("dd", {}, bytes(size))]);
+  const pressure = PRESSURES[memory.pressure] ? make("p", { className: "bad" }, PRESSURES[memory.pressure]) : null;
+  fill("limits", make("div", { className: "meters" }, ...meters, pressure, facts.length > 0 ? make("dl", { className: "facts small" }, ...facts) : null));
 }
+
+const PRESSURES = {
+  high: "Memory is above 80 % of runtime.max_memory.",
+  refusing: "Memory is short: new connections are closed.",
+  shedding: "Memory is short: new connections and those that are idle longest are closed.",
+};
 
 const FAULTS = { backend_reset: 1, backend_refused: 1, backend_timeout: 1, expired: 1, shed: 1, aborted: 1 };
 

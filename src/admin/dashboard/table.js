@@ -7,7 +7,7 @@ const COLUMNS = [
   { name: "Backend", cell: backendCell },
   { name: "State", cell: (row) => make("span", { className: "state" }, row.state) },
   { name: "Age", sort: "age", number: true, cell: (row) => timeElement(row.accepted_at, "age") },
-  { name: "Idle", optional: "idle", number: true, cell: (row) => make("span", {}, duration(row.idle)) },
+  { name: "Idle", sort: "idle", optional: "idle", number: true, cell: (row) => make("span", {}, duration(row.idle)) },
   { name: "Received", sort: "bytes_in", number: true, cell: (row) => make("span", {}, bytes(row.bytes_in)) },
   { name: "Sent", sort: "bytes_out", number: true, cell: (row) => make("span", {}, bytes(row.bytes_out)) },
 ];
