@@ -17,6 +17,7 @@ pub mod pki;
 pub mod process;
 pub mod resources;
 pub mod site;
+pub mod tmux;
 pub mod users;
 pub mod vestibule;
 pub mod world;

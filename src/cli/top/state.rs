@@ -39,6 +39,8 @@ pub(super) struct State {
     selected: Option<String>,
     /// The rows that fit on the screen.
     height: usize,
+    /// The time of the last answer.
+    heard: Duration,
     /// Why connections cannot be ended, if the server has said so.
     no_writes: Option<String>,
 }
@@ -117,6 +119,7 @@ impl State {
             scroll: 0,
             selected: None,
             height: 10,
+            heard: Duration::ZERO,
             no_writes: None,
         }
     }
@@ -146,7 +149,7 @@ impl State {
             Ok(polled) => polled,
             Err(why) => return self.lose(why),
         };
-        self.link = Link::Live;
+        (self.link, self.heard) = (Link::Live, self.now);
         if !self.is_paused {
             self.history.push(self.now, &status);
         }
@@ -164,7 +167,7 @@ impl State {
 
     fn lose(&mut self, why: String) {
         let since = match self.link {
-            Link::Live => self.now,
+            Link::Live => self.heard,
             Link::Lost { since, .. } => since,
         };
         self.link = Link::Lost { since, why };

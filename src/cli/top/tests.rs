@@ -192,7 +192,7 @@ fn a_lost_server_is_shown_with_the_age_of_the_data_until_it_is_back() {
         state.received(Err("nobody answers at unix:/x".into()));
     }
     let lines = screen(&mut state, 80, 24);
-    assert!(has(&lines, "LOST, data 12 s old"), "{lines:#?}");
+    assert!(has(&lines, "LOST, data 13 s old"), "{lines:#?}");
     assert!(has(&lines, "trying again: nobody answers at unix:/x"));
     assert!(has(&lines, "192.0.2.1:51234"));
     let (status, page) = (status(), Ok(page(3)));
