@@ -171,7 +171,7 @@ def take_turns(arguments, setting, load, results):
 
 def wait_for_connections(admin, count):
     deadline = time.monotonic() + 120
-    while json.loads(ask(admin, "/v1/status"))["limits"]["connections"]["used"] < count:
+    while json.loads(ask(admin, "/v1/connections?state=relaying&limit=1"))["total"] < count:
         if time.monotonic() > deadline:
             raise SystemExit("observe: the connections are not open after two minutes")
         time.sleep(0.2)
