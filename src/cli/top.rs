@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use vestibule::Address;
 
-use self::session::{Killed, Polled, Session, kill, poll};
+use self::session::{Killed, Polled, Session, first, kill, poll};
 use self::state::{Request, State};
 use self::view::theme::Theme;
 use super::admin;
@@ -50,7 +50,8 @@ pub(super) fn top(target: &Target) -> Result<Exit, Failure> {
         let mut state = State::new(address.to_string());
         let mut session = Session::new(address.clone());
         // Before the screen is taken: if nobody is there, that is an error like any other.
-        let first = poll(&mut session, &state.query()).await?;
+        let (first, history) = first(&mut session, &state.query()).await?;
+        state.remember(&history);
         state.received(Ok(first));
         let end = End::new().context("cannot listen for signals")?;
         let hangup = signal(SignalKind::hangup()).context("cannot listen for signals")?;

@@ -115,7 +115,7 @@ fn backends(backends: &Value) -> Vec<Vec<String>> {
 }
 
 /// Its health, and what an operator has ordered.
-fn address_state(address: &Value) -> String {
+pub(in crate::cli) fn address_state(address: &Value) -> String {
     match address["state"].as_str() {
         None | Some("up") => word(&address["health"]),
         Some(_) => format!(

@@ -27,6 +27,7 @@ impl Page {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum SortKey {
     Age,
+    Idle,
     Bytes,
     BytesIn,
     BytesOut,
@@ -85,6 +86,7 @@ impl Sort {
     pub(super) fn word(self) -> String {
         let name = match self.key {
             SortKey::Age => "age",
+            SortKey::Idle => "idle",
             SortKey::Bytes => "bytes",
             SortKey::BytesIn => "bytes_in",
             SortKey::BytesOut => "bytes_out",
@@ -99,7 +101,8 @@ impl Sort {
 impl SortKey {
     pub(super) fn next(self) -> Self {
         match self {
-            Self::Age => Self::Bytes,
+            Self::Age => Self::Idle,
+            Self::Idle => Self::Bytes,
             Self::Bytes => Self::BytesIn,
             Self::BytesIn => Self::BytesOut,
             Self::BytesOut => Self::Age,

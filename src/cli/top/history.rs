@@ -15,6 +15,7 @@ pub(super) struct History {
 /// The load at one moment. Rates are those since the sample before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Sample {
+    /// Ten minutes before the start of the command it is zero.
     at: Duration,
     pub open: f64,
     pub pending: f64,
@@ -36,8 +37,31 @@ struct Counts {
 }
 
 impl History {
-    /// Adds what a status says. `at` is the time of its arrival.
+    /// Takes over the samples that the server has kept, with the newest one as that of now.
+    pub(super) fn seed(&mut self, history: &Value) {
+        let interval = history["interval"].as_f64().unwrap_or_default();
+        let samples = history["samples"].as_array().map_or(&[][..], Vec::as_slice);
+        for (before, sample) in samples.iter().zip(samples.iter().skip(1)) {
+            let number = |of: &Value, name: &str| of[name].as_f64().unwrap_or_default();
+            let rate = |name| (number(sample, name) - number(before, name)).max(0.0) / interval;
+            self.samples.push_back(Sample {
+                at: Duration::ZERO,
+                open: number(sample, "open"),
+                pending: number(sample, "pending"),
+                handshakes: rate("handshakes"),
+                bytes_in: rate("bytes_in"),
+                bytes_out: rate("bytes_out"),
+            });
+        }
+        for (index, sample) in self.samples.iter_mut().rev().enumerate() {
+            let age = Duration::try_from_secs_f64(interval * index as f64);
+            sample.at = LONGEST.saturating_sub(age.unwrap_or(LONGEST));
+        }
+    }
+
+    /// Adds what a status says. `at` is the time of its arrival since the start of the command.
     pub(super) fn push(&mut self, at: Duration, status: &Value) {
+        let at = LONGEST + at;
         let is_new = |last: &Counts| at.saturating_sub(last.at) >= CLOSEST;
         if !self.last.as_ref().is_none_or(is_new) {
             return;
@@ -133,8 +157,8 @@ impl Counts {
 
 /// Two answers that are closer have a rate of chance.
 const CLOSEST: Duration = Duration::from_millis(500);
-/// Seconds between two answers of a server that is there.
-const FARTHEST: f64 = 2.5;
+/// Seconds between two samples of a server that is there: its own are five seconds apart.
+const FARTHEST: f64 = 6.0;
 const LONGEST: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
@@ -178,6 +202,22 @@ mod tests {
         assert_eq!(chart[5], Some(24.5));
         assert_eq!(history.chart(120, |it| it.open)[119], Some(29.0));
         assert!(history.chart(0, |it| it.open).is_empty());
+    }
+
+    #[test]
+    fn a_chart_begins_with_what_the_server_has_kept() {
+        let mut history = History::default();
+        let sample = |open: u64, bytes: u64| json!({"open": open, "pending": 0, "handshakes": 0, "bytes_in": bytes, "bytes_out": 0});
+        let samples = [sample(1, 0), sample(2, 500), sample(3, 700)];
+        history.seed(&json!({"interval": 5, "samples": samples}));
+        assert_eq!(
+            (history.newest().open, history.newest().bytes_in),
+            (3.0, 40.0)
+        );
+        history.push(Duration::from_secs(5), &status(1, 4, 0));
+        let chart = history.chart(12, |it| it.open);
+        assert_eq!(chart[8..], [None, Some(2.0), Some(3.0), Some(4.0)]);
+        history.seed(&json!({}));
     }
 
     #[test]

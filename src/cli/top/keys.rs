@@ -45,6 +45,7 @@ fn in_table(key: KeyEvent) -> Option<Action> {
         KeyCode::Char('k') => Action::Kill,
         KeyCode::Enter => Action::Details,
         KeyCode::Char('a') => Action::Sort(SortKey::Age),
+        KeyCode::Char('d') => Action::Sort(SortKey::Idle),
         KeyCode::Char('b') => Action::Sort(SortKey::Bytes),
         KeyCode::Char('i') => Action::Sort(SortKey::BytesIn),
         KeyCode::Char('o') => Action::Sort(SortKey::BytesOut),

@@ -187,6 +187,12 @@ pub(super) enum Killed {
     Failed(String),
 }
 
+/// The first answers, and the history of the minutes before.
+pub(super) async fn first(session: &mut Session, query: &str) -> Result<(Polled, Value), ApiError> {
+    let history = session.get("/v1/history").await?;
+    Ok((poll(session, query).await?, history))
+}
+
 /// Two requests: the status, and a page of connections.
 pub(super) async fn poll(session: &mut Session, query: &str) -> Result<Polled, ApiError> {
     let status = session.get("/v1/status").await?;

@@ -143,6 +143,11 @@ impl State {
         }
     }
 
+    /// Takes over the history that the server has kept.
+    pub(super) fn remember(&mut self, history: &Value) {
+        self.history.seed(history);
+    }
+
     /// Takes the answers of the server, or why there are none.
     pub(super) fn received(&mut self, polled: Result<Polled, String>) {
         let Polled { status, page } = match polled {

@@ -20,11 +20,11 @@ fn status() -> Value {
         "listeners": [{"name": "https", "addresses": ["0.0.0.0:8443"], "tls": true}],
         "backends": [
             {"name": "web", "kind": "dialled", "connections": 1200, "addresses": [
-                {"address": "tcp:10.0.0.1:80", "state": "up", "connections": 1200, "error": null},
+                {"address": "tcp:10.0.0.1:80", "state": "up", "health": "up", "connections": 1200, "error": null},
             ]},
             {"name": "api", "kind": "dialled", "connections": 4, "addresses": [
-                {"address": "unix:/run/api.sock", "state": "up", "connections": 4, "error": null},
-                {"address": "tcp:10.0.0.2:9000", "state": "down", "connections": 0,
+                {"address": "unix:/run/api.sock", "state": "up", "health": "up", "connections": 4, "error": null},
+                {"address": "tcp:10.0.0.2:9000", "state": "up", "health": "down", "connections": 0,
                  "error": "connection refused"},
             ]},
             {"name": "jobs", "kind": "gate", "connections": 0, "addresses": []},
@@ -53,7 +53,7 @@ fn row(index: usize) -> Value {
         "id": format!("{index:08x}-5d0e-4c4b-9f57-0f7c7a9f0f11"), "listener": "https",
         "peer": format!("192.0.2.{index}:51234"), "local": "192.0.2.1:8443", "backend": "web",
         "accepted_at": "2026-11-20T20:00:00.123Z", "state": "relaying",
-        "bytes_in": 1024 * index, "bytes_out": 5_000_000, "age": 3723.9,
+        "bytes_in": 1024 * index, "bytes_out": 5_000_000, "age": 3723.9, "idle": 12.5,
         "tls": {"version": "1.3", "cipher": "TLS13_AES_128_GCM_SHA256", "group": "X25519",
             "sni": "example.com", "alpn": null, "resumed": false},
         "identity": {"uri": [], "dns": [], "cn": "alice", "ou": ["ops"], "sha256": "ab12"},
@@ -130,11 +130,11 @@ fn a_terminal_of_80_columns_shows_everything_an_operator_looks_for() {
         "1,204 of 10,000",
         "50.0 MiB",
         "980 of 1,024",
-        "api 1 of 2 down",
+        "api 1 of 2 not up",
         "tcp:10.0.0.2:9000 down",
         "6 days api.ex",
         "30 of 1,204",
-        "AGE▼",
+        "AGE▼   IDLE",
         "192.0.2.1:51234",
         "cn:alice",
         "q quit",
@@ -334,7 +334,7 @@ fn details_show_all_facts_and_pages_all_backends() {
     let lines = screen(&mut state, 80, 24);
     println!("{}", lines.join("\n"));
     for part in [
-        "api 1 of 2 down 4 open",
+        "api 1 of 2 not up 4 open",
         "down 0 open: connection refused",
         "jobs gate",
     ] {

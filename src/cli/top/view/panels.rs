@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::text::{columns, fit, grouped};
 use super::theme::Theme;
-use crate::cli::admin::show::{bytes, items, list, word};
+use crate::cli::admin::show::{address_state, bytes, items, list, word};
 use crate::cli::top::action::Page;
 use crate::cli::top::state::State;
 
@@ -117,11 +117,7 @@ impl Gauge {
 
 fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec<Line<'static>> {
     let mut all: Vec<&Value> = items(backends).collect();
-    let down = |it: &Value| {
-        items(&it["addresses"])
-            .filter(|it| it["state"] != "up")
-            .count()
-    };
+    let down = |it: &Value| items(&it["addresses"]).filter(|it| !is_up(it)).count();
     all.sort_by_key(|it| std::cmp::Reverse(down(it)));
     let mut lines = Vec::new();
     for backend in all {
@@ -130,10 +126,10 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
         let (health, style) = match (addresses, up) {
             (0, _) => (word(&backend["kind"]), theme.label()),
             (1, 1) => ("up".into(), theme.good()),
-            (1, 0) => ("down".into(), theme.bad()),
-            (all, 0) => (format!("all {all} down"), theme.bad()),
+            (1, 0) => (address_state(&backend["addresses"][0]), theme.bad()),
+            (all, 0) => (format!("none of {all} up"), theme.bad()),
             (all, up) if all == up => (format!("{all} up"), theme.good()),
-            (all, up) => (format!("{} of {all} down", all - up), theme.warning()),
+            (all, up) => (format!("{} of {all} not up", all - up), theme.warning()),
         };
         let open = grouped(backend["connections"].as_u64().unwrap_or_default());
         let free = width.saturating_sub(columns(&health) + columns(&open) + 7);
@@ -144,7 +140,7 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
             Span::styled(format!(" {open} open"), theme.label()),
         ]));
         let addresses = items(&backend["addresses"]);
-        let (down, up): (Vec<_>, Vec<_>) = addresses.partition(|it| it["state"] != "up");
+        let (down, up): (Vec<_>, Vec<_>) = addresses.partition(|it| !is_up(it));
         let addresses = down.into_iter().chain(match extent {
             Extent::Brief => Vec::new(),
             Extent::Full => up,
@@ -154,12 +150,18 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
     lines
 }
 
+/// Whether it answers, and no operator has taken it out of service.
+fn is_up(address: &Value) -> bool {
+    address["state"] == "up" && address["health"] == "up"
+}
+
 fn address(it: &Value, width: usize, theme: Theme) -> Line<'static> {
-    let state = word(&it["state"]);
-    let style = match &*state {
-        "up" => theme.good(),
-        "down" => theme.bad(),
-        _ => theme.warning(),
+    let state = address_state(it);
+    let style = match (is_up(it), it["state"] == "up") {
+        (true, _) => theme.good(),
+        (false, true) => theme.bad(),
+        // By order.
+        (false, false) => theme.warning(),
     };
     let open = grouped(it["connections"].as_u64().unwrap_or_default());
     let error = it["error"]

@@ -80,9 +80,7 @@ fn details(detail: &Detail, theme: Theme) -> Vec<Line<'static>> {
         word(&row["accepted_at"])
     );
     say("accepted", since);
-    if row["idle"].is_number() {
-        say("idle", seconds(&row["idle"]));
-    }
+    say("idle", seconds(&row["idle"]));
     say("bytes in", size(&row["bytes_in"]));
     say("bytes out", size(&row["bytes_out"]));
     if tls.is_object() {
@@ -131,7 +129,10 @@ const KEYS: [(&str, &str); 15] = [
     ("k", "kill it, after a question"),
     ("/", "filter: peer= identity= backend= listener="),
     ("", "sni= state=, or words; empty: all"),
-    ("a b i o", "sort by age, bytes, bytes in, bytes out;"),
+    (
+        "a d b i o",
+        "sort by age, idle, bytes, bytes in, bytes out;",
+    ),
     ("", "the same key again: the other way round"),
     ("s r", "sort by the next one; reverse"),
     ("Tab Shift-Tab", "backends, certificates, limits, outcomes"),

@@ -29,10 +29,13 @@ enum Align {
     Right,
 }
 
-const COLUMNS: [Column; 10] = [
-    column("ID", (8, 8, 8), 8, |it| short(&word(&it["id"])).to_owned()),
+const COLUMNS: [Column; 11] = [
+    column("ID", (8, 8, 8), 9, |it| short(&word(&it["id"])).to_owned()),
     column("STATE", (8, 11, 11), 4, |it| word(&it["state"])),
     number("AGE", (6, 8, 8), 1, SortKey::Age, |it| seconds(&it["age"])),
+    number("IDLE", (6, 8, 8), 7, SortKey::Idle, |it| {
+        seconds(&it["idle"])
+    }),
     number("IN", (7, 10, 10), 2, SortKey::BytesIn, |it| {
         bytes(&it["bytes_in"])
     }),
@@ -40,9 +43,9 @@ const COLUMNS: [Column; 10] = [
         bytes(&it["bytes_out"])
     }),
     column("PEER", (12, 24, 47), 0, |it| word(&it["peer"])),
-    column("LISTENER", (8, 12, 20), 9, |it| word(&it["listener"])),
+    column("LISTENER", (8, 12, 20), 10, |it| word(&it["listener"])),
     column("BACKEND", (7, 12, 24), 5, |it| word(&it["backend"])),
-    column("SNI", (8, 20, 40), 7, |it| word(&it["tls"]["sni"])),
+    column("SNI", (8, 20, 40), 8, |it| word(&it["tls"]["sni"])),
     column("IDENTITY", (9, 20, 72), 6, |it| identity(&it["identity"])),
 ];
 
