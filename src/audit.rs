@@ -232,10 +232,8 @@ impl Life {
         let dropped = self.events.dropped();
         self.writer.missed(dropped - self.counted);
         self.counted = dropped;
-        for event in events {
-            if event.kind.is_audited() {
-                self.writer.add(&event);
-            }
+        for event in events.into_iter().filter(|it| it.kind.is_audited()) {
+            self.writer.add(&event);
         }
         self.writer.write();
         self.events.lose(self.writer.take_lost());

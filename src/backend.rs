@@ -22,7 +22,7 @@ use tokio::net::UnixStream;
 use self::claimer::Claimer;
 use self::own_sockets::OwnSockets;
 pub use self::pool::AddressState;
-use self::pool::{Balance, Health, Pool, Registry};
+use self::pool::{Balance, CheckSettings, Checker, Health, Pool, Registry};
 pub(crate) use self::pool::{Lease, Ordered};
 use self::secure::Tls;
 pub(crate) use self::served::{Served, Service};
@@ -32,8 +32,9 @@ use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
 use crate::drain::Drain;
 use crate::facts::Facts;
+use crate::journal::Journal;
 use crate::outcome::EndCause;
-use crate::proxy_protocol::{ProxyProtocol, header};
+use crate::proxy_protocol::{ProxyProtocol, header, own_header};
 use crate::rendezvous::{Place, Rendezvous, Resolution, Ticket, Unredeemed};
 use crate::tls::connector;
 
@@ -45,10 +46,33 @@ pub(crate) struct BackendSettings {
     pub balance: Balance,
     pub park: Park,
     pub health: Health,
+    /// Health checks; `None` if only connections tell how an address is.
+    pub check: Option<CheckSettings>,
     /// The PROXY protocol header that is sent first to a dialled address.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS towards dialled addresses; claimers get plain sockets.
     pub tls: Option<connector::ConnectorSettings>,
+}
+
+impl BackendSettings {
+    fn checker(&self) -> Option<Checker> {
+        let tls = self.tls.as_ref();
+        Some(Checker {
+            settings: self.check.clone()?,
+            greeting: self.proxy_protocol.map(own_header),
+            tls: tls.map(|tls| Tls::for_checks(&self.name, tls)),
+        })
+    }
+}
+
+/// What the backends of a proxy share.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// TCP_USER_TIMEOUT of the connections that are dialled.
+    pub unacknowledged: Option<Duration>,
+    pub drain: &'a Drain,
+    pub own: &'a Arc<OwnSockets>,
+    pub journal: &'a Arc<Journal>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,23 +108,20 @@ pub(crate) struct ActiveBackend {
 
 #[derive(Debug)]
 enum Kind {
-    Dialled(Pool, Park),
+    Dialled(Arc<Pool>, Park),
     /// The pool has the addresses that workers registered.
-    Claimed(Pool),
+    Claimed(Arc<Pool>),
     Hello(Drain),
     Echo,
 }
 
 impl ActiveBackend {
     /// `before` is the backend of this name in the configuration before: its workers stay, and the
-    /// orders for its addresses. `unacknowledged` becomes TCP_USER_TIMEOUT of the connections that it
-    /// dials.
+    /// orders for its addresses.
     pub(crate) fn new(
         settings: &BackendSettings,
         before: Option<&Self>,
-        unacknowledged: Option<Duration>,
-        drain: &Drain,
-        own: &Arc<OwnSockets>,
+        around: &Surroundings<'_>,
     ) -> Self {
         let pool = |addresses: &[Address]| {
             let tls = settings.tls.as_ref();
@@ -108,8 +129,10 @@ impl ActiveBackend {
             let BackendSettings {
                 balance, health, ..
             } = *settings;
-            let pool = Pool::new(addresses, balance, health, unacknowledged, tls);
-            let pool = pool.beside(Arc::clone(own));
+            let pool = Pool::new(addresses, balance, health, around.unacknowledged, tls)
+                .beside(Arc::clone(around.own))
+                .reporting(&settings.name, around.journal)
+                .checked_by(settings.checker());
             match before.map(|before| &before.kind) {
                 Some(Kind::Dialled(before, _)) => pool.after(before),
                 _ => pool,
@@ -117,9 +140,12 @@ impl ActiveBackend {
         };
         let registry = || before.and_then(Self::registry).map(Arc::clone);
         let kind = match &settings.to {
-            To::Dialled(addresses) => Kind::Dialled(pool(addresses), settings.park),
-            To::Gate => Kind::Claimed(pool(&[]).with(registry().unwrap_or_default())),
-            To::Hello => Kind::Hello(drain.clone()),
+            To::Dialled(addresses) => Kind::Dialled(pool(addresses).into(), settings.park),
+            To::Gate => {
+                let pool = pool(&[]).with(registry().unwrap_or_default());
+                Kind::Claimed(pool.into())
+            }
+            To::Hello => Kind::Hello(around.drain.clone()),
             To::Echo => Kind::Echo,
         };
         Self {

@@ -302,6 +302,7 @@ impl Config {
             balance: Balance::LeastConnections,
             park: Park::Hold,
             health: Health::default(),
+            check: None,
             proxy_protocol: None,
             tls: None,
         };

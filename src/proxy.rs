@@ -8,6 +8,7 @@
 
 mod addresses;
 mod bind;
+mod checks;
 mod error;
 mod heartbeat;
 mod limits;
@@ -31,6 +32,7 @@ pub use self::addresses::{AddressChange, UnknownAddress};
 pub use self::bind::AdminListener;
 pub(crate) use self::bind::AdminSocket;
 use self::bind::{Assembly, Open};
+use self::checks::Checks;
 pub use self::error::{BindError, PathError};
 pub(crate) use self::reload::with_causes;
 pub use self::reload::{ReloadError, Reloaded};
@@ -239,6 +241,8 @@ impl Proxy {
             tasks.spawn(end.run_until_cancelled_owned(heartbeat::beat(path, ledger)));
         }
         let gate = assembly.gate.map(|gate| gate.open(&state, &tasks));
+        let mut checks = Checks::new(refusal_log.clone());
+        checks.follow(&state.config.load_full(), &tasks);
         let workers = TaskTracker::new();
         if let Some(worker) = assembly.worker {
             workers.spawn(Worker::run(worker));
@@ -258,6 +262,7 @@ impl Proxy {
             served,
             tasks,
             refusal_log,
+            checks,
             senders: assembly.senders,
             fixed: assembly.fixed,
             listeners: assembly.listeners,

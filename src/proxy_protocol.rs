@@ -16,7 +16,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 pub(crate) use self::incoming::{HeaderError, LONGEST, Origin, USUAL, extent, parse};
-pub(crate) use self::outgoing::header;
+pub(crate) use self::outgoing::{header, own_header};
 use crate::facts::Endpoint;
 
 /// The version of the header that a backend gets.

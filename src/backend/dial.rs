@@ -106,8 +106,9 @@ pub(crate) fn connect_unix(path: &Path) -> Result<Socket, DialError> {
 fn classify(error: io::Error) -> DialError {
     // A Unix connect does not wait for room in the listener's queue; it fails with EAGAIN
     // (connect(2)).
-    if error.kind() == io::ErrorKind::WouldBlock || is_exhausted(&error) {
-        return DialError::Busy;
+    match error.kind() {
+        io::ErrorKind::WouldBlock => DialError::Busy,
+        _ if is_exhausted(&error) => DialError::Exhausted,
+        _ => DialError::Down(error),
     }
-    DialError::Down(error)
 }

@@ -5,9 +5,11 @@ use std::io;
 /// Who is at fault, and whether to try again.
 #[derive(Debug)]
 pub(crate) enum DialError {
-    /// A passing shortage: the listener's queue is full, or this process has no free descriptor.
-    /// Try again; it does not count against the address's health.
+    /// The listener's queue is full. Try again; it does not count against the address's health.
     Busy,
+    /// Vestibule: this process or this machine has no free descriptor, or no memory for a socket. Try
+    /// again.
+    Exhausted,
     /// The backend does not answer.
     Down(io::Error),
     /// The backend answers, but its certificate is not accepted, or it does not accept ours.

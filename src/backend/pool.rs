@@ -1,5 +1,8 @@
 //! The addresses of a backend: whose turn it is, which are healthy, and the wait until one is.
 
+mod check;
+mod checks;
+mod judge;
 mod names;
 mod order;
 mod race;
@@ -17,6 +20,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
+pub(crate) use self::check::{CheckSettings, Checker};
+use self::judge::Judge;
 use self::names::Resolver;
 pub use self::order::AddressState;
 use self::race::Race;
@@ -34,6 +39,7 @@ use super::whose::Expected;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
+use crate::journal::Journal;
 
 /// How a backend chooses among its addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +70,8 @@ pub(crate) struct Health {
 #[derive(Debug)]
 pub(crate) struct Pool {
     balance: Balance,
-    health: Health,
+    judge: Judge,
+    checker: Option<Checker>,
     unacknowledged: Option<Duration>,
     tls: Option<Arc<Tls>>,
     configured: Targets,
@@ -86,7 +93,8 @@ impl Pool {
     ) -> Self {
         Self {
             balance,
-            health,
+            judge: Judge::new(health),
+            checker: None,
             unacknowledged,
             tls,
             configured: addresses.iter().map(|it| Target::new(it, None)).collect(),
@@ -101,6 +109,18 @@ impl Pool {
     /// Adds the addresses in `registry`.
     pub(crate) fn with(mut self, registry: Arc<Registry>) -> Self {
         self.registry = registry;
+        self
+    }
+
+    /// Tells of changes in the name of this backend.
+    pub(crate) fn reporting(mut self, backend: &str, journal: &Arc<Journal>) -> Self {
+        self.judge = self.judge.for_backend(backend, journal);
+        self
+    }
+
+    /// Checks its addresses while [`Pool::check_all`] runs.
+    pub(crate) fn checked_by(mut self, checker: Option<Checker>) -> Self {
+        self.checker = checker;
         self
     }
 
@@ -242,7 +262,7 @@ impl Pool {
                 }
                 Ok(Err(DialError::Reset)) => return Round::Reset,
                 Ok(Err(error)) => tour.failed(&lease, error),
-                Err(_) => lease.target.failed(self.health, NO_ANSWER),
+                Err(_) => lease.target.failed(&self.judge, NO_ANSWER),
             }
         }
         if self.is_out_of_service() {
@@ -258,8 +278,14 @@ impl Pool {
         }
     }
 
+    fn note_verdict(&self, target: &Target, verdict: Result<(), String>) {
+        if target.checked(&self.judge, verdict) == Answered::Again {
+            self.recovered.notify_waiters();
+        }
+    }
+
     fn note_answer(&self, target: &Target) {
-        if target.answered(self.health) == Answered::Again {
+        if target.answered(&self.judge) == Answered::Again {
             self.recovered.notify_waiters();
         }
     }
@@ -294,7 +320,7 @@ impl Pool {
         targets: &[Arc<Target>],
         tried: &[usize],
     ) -> Option<usize> {
-        let is_usable = |it: &Target| it.is_in_service() && !it.is_disowned();
+        let is_usable = |it: &Target| it.is_in_service() && !it.is_disowned() && !it.is_unfit();
         let (mut choices, down): (Vec<usize>, Vec<usize>) = (0..targets.len())
             .filter(|index| !tried.contains(index) && is_usable(&targets[*index]))
             .partition(|index| !targets[*index].is_down());

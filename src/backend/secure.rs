@@ -27,7 +27,8 @@ use crate::wire::Wire;
 pub(crate) struct Tls {
     backend: String,
     connector: TlsConnector,
-    complaint: Pace,
+    /// `None` for health checks: the change of the address's health is logged.
+    complaint: Option<Pace>,
 }
 
 impl Tls {
@@ -35,7 +36,16 @@ impl Tls {
         Arc::new(Self {
             backend: backend.to_owned(),
             connector: TlsConnector::new(settings),
-            complaint: Pace::default(),
+            complaint: Some(Pace::default()),
+        })
+    }
+
+    /// For health checks: each handshake is a complete one, with a certificate that is verified.
+    pub(crate) fn for_checks(backend: &str, settings: &ConnectorSettings) -> Arc<Self> {
+        Arc::new(Self {
+            backend: backend.to_owned(),
+            connector: TlsConnector::without_sessions(settings),
+            complaint: None,
         })
     }
 
@@ -88,7 +98,7 @@ impl Tls {
     /// Logs that a certificate was refused, at most once a second: every connection meets the same
     /// certificate.
     fn complain(&self, address: Option<&Address>, error: &str) {
-        if self.complaint.is_due() {
+        if self.complaint.as_ref().is_some_and(Pace::is_due) {
             let address = address.map(tracing::field::display);
             warn!(
                 backend = self.backend,

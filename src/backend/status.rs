@@ -1,5 +1,8 @@
 //! What operators see of a backend.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 pub(crate) use super::pool::AddressStatus;
 use super::{ActiveBackend, AddressState, Kind, Ordered};
 use crate::address::Address;
@@ -20,6 +23,19 @@ impl ActiveBackend {
         match &self.kind {
             Kind::Dialled(pool, _) | Kind::Claimed(pool) => pool.addresses(),
             Kind::Hello(_) | Kind::Echo => Vec::new(),
+        }
+    }
+
+    /// Checks the addresses until the future is dropped, if the configuration says so. Each check takes at
+    /// most `most`.
+    pub(crate) fn checks(
+        &self,
+        most: Option<Duration>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        self.settings.check.as_ref()?;
+        match &self.kind {
+            Kind::Dialled(pool, _) | Kind::Claimed(pool) => Some(Arc::clone(pool).check_all(most)),
+            Kind::Hello(_) | Kind::Echo => None,
         }
     }
 

@@ -90,8 +90,17 @@ impl Upstream {
     pub(crate) fn has_refused_us(&self) -> bool {
         match self {
             Self::Records(secure) => secure.is_refused(),
-            Self::Clear(Clear::Secure(secure)) => secure.is_refused(),
-            Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => false,
+            Self::Clear(stream) => stream.has_refused_us(),
+        }
+    }
+}
+
+impl Clear {
+    /// Whether the backend has refused our certificate.
+    pub(crate) fn has_refused_us(&self) -> bool {
+        match self {
+            Self::Secure(secure) => secure.is_refused(),
+            Self::Socket(_) | Self::Memory(_) => false,
         }
     }
 }

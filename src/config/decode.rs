@@ -2,6 +2,7 @@
 
 mod audit;
 mod backends;
+mod health;
 mod listeners;
 
 use std::cell::RefCell;

@@ -8,7 +8,7 @@ use super::*;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
 use crate::backend::pool::{Balance, Health};
-use crate::backend::{AddressState, BackendSettings, Park, To};
+use crate::backend::{AddressState, BackendSettings, Park, Surroundings, To};
 use crate::drain::Drain;
 use crate::facts::Facts;
 use crate::ledger::{Ledger, Via};
@@ -48,13 +48,19 @@ impl Site {
             balance: Balance::RoundRobin,
             park: Park::Refuse,
             health: Health::default(),
+            check: None,
             proxy_protocol: None,
             tls: None,
         };
-        let (drain, own) = (Drain::default(), Arc::default());
+        let around = Surroundings {
+            unacknowledged: None,
+            drain: &Drain::default(),
+            own: &Arc::default(),
+            journal: &Arc::default(),
+        };
         Self {
             address,
-            backend: ActiveBackend::new(&settings, None, None, &drain, &own),
+            backend: ActiveBackend::new(&settings, None, &around),
             ledger: Arc::default(),
             _listener: listener,
             _directory: directory,

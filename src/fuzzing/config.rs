@@ -99,7 +99,7 @@ const HEADS: &[&str] = &[
 #[rustfmt::skip]
 const KEYS: &[&str] = &[
     "name", "address", "to", "backend", "deny", "tls", "certificates", "chain", "key", "listener",
-    "sni", "alpn", "from", "identity", "balance", "park", "health", "fall", "rise", "interval",
+    "sni", "alpn", "from", "identity", "balance", "park", "health", "fall", "rise", "interval", "send", "expect",
     "min_version", "tickets", "unknown_sni", "client_auth", "client_ca", "crl", "ocsp",
     "accept_proxy_protocol", "trusted_proxies", "proxy_protocol", "path", "allow_uids",
     "allow_gids", "max_clients", "connections", "connections_per_ip", "connections_per_identity",

@@ -63,6 +63,18 @@ pub(crate) enum EventKind {
         /// How many open connections this has ended.
         ended: usize,
     },
+    /// An address of a backend has come up or gone down, or an operator has changed its state.
+    Backend {
+        backend: String,
+        address: String,
+        /// By order of an operator: `up`, `drain` or `down`.
+        state: &'static str,
+        /// `up` or `down`.
+        health: &'static str,
+        /// The error, or who has changed the state.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
     /// Somebody has changed something through the admin API.
     Admin {
         #[serde(flatten)]
@@ -114,11 +126,6 @@ impl Event {
 }
 
 impl EventKind {
-    /// Whether the audit log has it. It has one event for each refused client already.
-    pub(crate) const fn is_audited(&self) -> bool {
-        !matches!(self, Self::Limit { .. })
-    }
-
     /// The word for the audit log and for event streams, for example `close`.
     pub(crate) const fn as_str(&self) -> &'static str {
         match self {
@@ -130,7 +137,24 @@ impl EventKind {
             Self::Reload { .. } => "reload",
             Self::Limit { .. } => "limit",
             Self::Revoke { .. } => "revoke",
+            Self::Backend { .. } => "backend",
             Self::Admin { .. } => "admin",
+        }
+    }
+
+    /// Whether the audit log has a line for it: its list of events is closed.
+    pub(crate) const fn is_audited(&self) -> bool {
+        match self {
+            // It has one event for each refused client already.
+            Self::Backend { .. } | Self::Limit { .. } => false,
+            Self::Start { .. }
+            | Self::Stop { .. }
+            | Self::Open(_)
+            | Self::Close(_)
+            | Self::Refuse(_)
+            | Self::Reload { .. }
+            | Self::Revoke { .. }
+            | Self::Admin { .. } => true,
         }
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::Running;
 use crate::address::Address;
-use crate::backend::AddressState;
+use crate::backend::{ActiveBackend, AddressState};
+use crate::journal::{Event, EventKind};
 use crate::proxy_state::ProxyState;
 
 impl Running {
@@ -67,6 +68,7 @@ pub(crate) fn set(
     let Some(ordered) = found.order(address, to) else {
         return Err(UnknownAddress::address(backend, address, known(found)));
     };
+    publish(state, found, address, to);
     let killed = match to {
         AddressState::Down => state.ledger.end_at(backend, &ordered.numbers),
         AddressState::Up | AddressState::Drain => 0,
@@ -77,8 +79,27 @@ pub(crate) fn set(
     })
 }
 
+fn publish(proxy: &ProxyState, backend: &ActiveBackend, address: &Address, state: AddressState) {
+    if !proxy.journal.is_observed() {
+        return;
+    }
+    let address = address.to_string();
+    let all = backend.addresses();
+    let mut all = all
+        .iter()
+        .flat_map(|it| std::iter::once(it).chain(&it.found));
+    let is_up = all.any(|it| it.address == address && it.is_up);
+    proxy.journal.publish(Event::now(EventKind::Backend {
+        backend: backend.name().to_owned(),
+        address,
+        state: state.as_str(),
+        health: if is_up { "up" } else { "down" },
+        reason: Some("by order of an operator".into()),
+    }));
+}
+
 /// The addresses that the backend has.
-fn known(backend: &crate::backend::ActiveBackend) -> Vec<String> {
+fn known(backend: &ActiveBackend) -> Vec<String> {
     let all = backend.addresses().into_iter();
     all.flat_map(|it| std::iter::once(it.address).chain(it.found.into_iter().map(|it| it.address)))
         .collect()

@@ -27,9 +27,9 @@ use super::error::BindError;
 use super::limits::EffectiveLimits;
 use super::{Threads, WithAdmin};
 use crate::audit::AuditLog;
-use crate::backend::To;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets;
+use crate::backend::{Surroundings, To};
 use crate::config::{AdminSettings, Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
@@ -158,8 +158,14 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
     let tickets =
         TicketSecret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
     let own = Arc::default();
-    let active = activate(config, None, &tickets, &drain, &own)?;
     let ledger = Arc::new(Ledger::default().with_log_of(config.runtime.access_log));
+    let around = Surroundings {
+        unacknowledged: config.unacknowledged,
+        drain: &drain,
+        own: &own,
+        journal: &ledger.journal,
+    };
+    let active = activate(config, None, &tickets, &around)?;
     Ok(ProxyState {
         config: ArcSwap::from_pointee(active),
         limits: Limits::new(&config.limits),

@@ -11,7 +11,7 @@ use super::bind::{bind_gate, bind_listener, warn_if_for_development};
 use super::{Running, START, addresses};
 use crate::active_config::ActiveConfig;
 use crate::address::Address;
-use crate::backend::own_sockets;
+use crate::backend::{Surroundings, own_sockets};
 use crate::config::{Config, Listener};
 use crate::gate;
 use crate::journal::{Event, EventKind};
@@ -65,13 +65,7 @@ impl Running {
         self.fixed.is_as_in(&config)?;
         self.names_are_kept(&config)?;
         let before = self.state.config.load_full();
-        let ProxyState {
-            tickets,
-            drain,
-            own,
-            ..
-        } = &*self.state;
-        let active = bind::activate(&config, Some(&before), tickets, drain, own)?;
+        let active = self.prepare(&config, &before)?;
         let added = self.added(&config)?;
         // There is no gate as long as no backend is claimed.
         let gate = match &self.gate {
@@ -90,6 +84,8 @@ impl Running {
         }
         self.remove(&config, &before);
         self.state.config.store(Arc::new(active));
+        let active = self.state.config.load_full();
+        self.checks.follow(&active, &self.tasks);
         send_workers_away(&self.state, &before);
         drop(before);
         for (name, open, sockets) in added {
@@ -119,6 +115,24 @@ impl Running {
         });
         info!(revoked, "reloaded");
         Ok(Reloaded { revoked })
+    }
+
+    /// Makes the configuration that follows `before`. Nothing has changed after an error.
+    fn prepare(&self, config: &Config, before: &ActiveConfig) -> Result<ActiveConfig, BindError> {
+        let ProxyState {
+            tickets,
+            drain,
+            own,
+            journal,
+            ..
+        } = &*self.state;
+        let around = Surroundings {
+            unacknowledged: config.unacknowledged,
+            drain,
+            own,
+            journal,
+        };
+        bind::activate(config, Some(before), tickets, &around)
     }
 
     /// Refuses a configuration that gives the address of an open listener to another name. The old

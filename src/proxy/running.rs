@@ -10,6 +10,7 @@ use tracing::info;
 
 use super::START;
 use super::bind::{BoundGate, Fixed, Open};
+use super::checks::Checks;
 use super::scrape::scrape;
 use super::statistics::Statistics;
 use crate::address::Address;
@@ -35,8 +36,9 @@ pub struct Running {
     /// The connections that the program runs itself.
     pub(super) served: TaskTracker,
     pub(super) tasks: TaskTracker,
-    /// Ends the task that logs which clients were not served.
+    /// Ends the task that logs which clients were not served, and other tasks without an end.
     pub(super) refusal_log: CancellationToken,
+    pub(super) checks: Checks,
     pub(super) senders: Vec<ListenerSender>,
     pub(super) fixed: Fixed,
     pub(super) listeners: HashMap<String, Open>,

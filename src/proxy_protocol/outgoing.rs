@@ -19,6 +19,15 @@ pub(crate) fn header(version: ProxyProtocol, facts: &Facts) -> Vec<u8> {
     }
 }
 
+/// The header of a connection that has no client, as for a health check: `UNKNOWN` in version 1 and
+/// LOCAL in version 2 (§2.2).
+pub(crate) fn own_header(version: ProxyProtocol) -> Vec<u8> {
+    match version {
+        ProxyProtocol::V1 => line(None).into_bytes(),
+        ProxyProtocol::V2 => block(None, &[]),
+    }
+}
+
 fn line(addresses: Option<(SocketAddr, SocketAddr)>) -> String {
     let Some((source, destination)) = addresses else {
         return "PROXY UNKNOWN\r\n".into();

@@ -40,7 +40,8 @@ pub(crate) struct ConnectorSettings {
 #[derive(Debug)]
 pub(crate) struct TlsConnector {
     config: ClientConfig,
-    sessions: Arc<Sessions>,
+    /// `None` if no session is resumed.
+    sessions: Option<Arc<Sessions>>,
     server_name: Option<ServerName<'static>>,
     engine: Engine,
 }
@@ -54,6 +55,18 @@ pub(crate) enum Connected<IO> {
 impl TlsConnector {
     pub(crate) fn new(settings: &ConnectorSettings) -> Self {
         Self::with_clock(settings, UnixTime::now)
+    }
+
+    /// Resumes no session, and leaves the records to rustls.
+    pub(crate) fn without_sessions(settings: &ConnectorSettings) -> Self {
+        let settings = ConnectorSettings {
+            engine: Engine::Stream,
+            ..settings.clone()
+        };
+        Self {
+            sessions: None,
+            ..Self::new(&settings)
+        }
     }
 
     /// `clock` is the time at which sessions are verified again before they are resumed.
@@ -79,7 +92,7 @@ impl TlsConnector {
         }
         Self {
             config,
-            sessions: Arc::new(Sessions::new(verifier, clock)),
+            sessions: Some(Arc::new(Sessions::new(verifier, clock))),
             server_name: settings.server_name.clone(),
             engine: settings.engine,
         }
@@ -99,9 +112,12 @@ impl TlsConnector {
         IO: Wire,
     {
         let name = self.name_of(address)?;
-        let attempt = Arc::new(Attempt::new(&self.sessions));
+        let attempt = self.sessions.as_ref().map(|it| Arc::new(Attempt::new(it)));
         let mut config = self.config.clone();
-        config.resumption = Resumption::store(Arc::clone(&attempt) as _);
+        config.resumption = match &attempt {
+            Some(attempt) => Resumption::store(Arc::clone(attempt) as _),
+            None => Resumption::disabled(),
+        };
         let config = Arc::new(config);
         let server_name = name.clone();
         // Boxed as in `TlsAcceptor::accept`. The first step, which generates a key, is part of the
@@ -122,7 +138,9 @@ impl TlsConnector {
         };
         let certificate = chain.first().ok_or(BadCertificate::Unreadable)?;
         let identity = identity(certificate)?;
-        attempt.done(&name, &chain);
+        if let Some(attempt) = attempt {
+            attempt.done(&name, &chain);
+        }
         Ok((connected, Box::new(identity)))
     }
 

@@ -75,7 +75,7 @@ impl Pool {
         all.into()
     }
 
-    async fn look_up(&self, name: &Arc<Target>, share: Option<Duration>) -> Targets {
+    pub(super) async fn look_up(&self, name: &Arc<Target>, share: Option<Duration>) -> Targets {
         let known = name.found.get();
         // While a known address may answer, a slow name server is not waited for.
         let share = match known.iter().any(|target| !target.is_down()) {
@@ -99,9 +99,23 @@ impl Pool {
             Err(_) => "the name server did not answer in time".to_owned(),
         };
         if known.is_empty() {
-            name.failed(self.health, &format!("cannot look up the name: {error}"));
+            name.failed(&self.judge, &format!("cannot look up the name: {error}"));
         }
         known
+    }
+
+    /// Health checks have looked at all socket addresses of a name: it is up while one of them is.
+    pub(super) fn judge_name(&self, name: &Target, found: &[Arc<Target>]) {
+        let is_up = |it: &&Arc<Target>| it.is_well() || it.state().is_up();
+        match (found.iter().find(is_up), found.first()) {
+            (Some(_), _) => {
+                name.follow(&self.judge, None);
+                self.recovered.notify_waiters();
+            }
+            (None, Some(first)) => name.follow(&self.judge, first.last_error()),
+            // The look-up has failed, and said so.
+            (None, None) => {}
+        }
     }
 
     /// A round failed: no address of any name has answered, so the names count as down too.
@@ -109,7 +123,7 @@ impl Pool {
         for name in self.targets().iter().filter(|it| it.place.is_none()) {
             let found = name.found.get();
             if let Some(error) = found.iter().find_map(|target| target.last_error()) {
-                name.failed(self.health, &error);
+                name.failed(&self.judge, &error);
             }
         }
     }

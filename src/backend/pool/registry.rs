@@ -112,6 +112,11 @@ impl Registry {
         self.targets.borrow().len()
     }
 
+    /// Sees each change of the addresses.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Targets> {
+        self.targets.subscribe()
+    }
+
     /// Waits until no address is registered.
     pub(super) async fn until_empty(&self) {
         // Fails only without a sender, and this has one. Here and below.

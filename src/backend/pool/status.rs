@@ -66,6 +66,6 @@ impl Target {
 
     /// Unlike [`Target::is_down`], also between two retries.
     fn counts_as_up(&self) -> bool {
-        !self.is_disowned() && (self.is_well() || self.state().retry_at.is_none())
+        !self.is_disowned() && (self.is_well() || self.state().is_up())
     }
 }

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
 
-use super::Health;
+use super::judge::Judge;
 use super::names::Found;
 use super::order::{AddressState, Order};
 use crate::address::Address;
@@ -55,6 +54,30 @@ pub(super) struct TargetState {
     /// When a connection may be tried again. `Some` means that the address is down.
     pub retry_at: Option<Instant>,
     last_error: Option<String>,
+    answers: Answers,
+}
+
+/// What health checks with `expect` say.
+#[derive(Debug, Default)]
+struct Answers {
+    /// In a row, while it is unfit.
+    right: u32,
+    /// In a row.
+    wrong: u32,
+    is_unfit: bool,
+    last_error: Option<String>,
+}
+
+impl TargetState {
+    /// Whether connections and health checks both say so.
+    pub(super) fn is_up(&self) -> bool {
+        self.retry_at.is_none() && !self.answers.is_unfit
+    }
+
+    fn last_error(&self) -> Option<String> {
+        let of_checks = self.answers.last_error.as_ref();
+        self.last_error.as_ref().or(of_checks).cloned()
+    }
 }
 
 impl Target {
@@ -118,7 +141,7 @@ impl Target {
     pub(super) fn last_error(&self) -> Option<String> {
         match self.is_well() {
             true => None,
-            false => self.state().last_error.clone(),
+            false => self.state().last_error(),
         }
     }
 
@@ -177,7 +200,7 @@ impl Target {
         }
     }
 
-    pub(super) fn answered(&self, limits: Health) -> Answered {
+    pub(super) fn answered(&self, judge: &Judge) -> Answered {
         if self.is_well() {
             return Answered::Still;
         }
@@ -186,49 +209,98 @@ impl Target {
             0 => Answered::Still,
             _ => Answered::Again,
         };
+        let was_up = state.is_up();
         if state.retry_at.is_some() {
             state.successes += 1;
-            if state.successes < limits.rise {
+            if state.successes < judge.limits.rise {
                 // The count of failures stays: one more on its way up, and it counts as down again.
                 // Until then it is due for a retry at once.
                 state.retry_at = Some(Instant::now());
                 return answered;
             }
             state.retry_at = None;
-            match self.is_of_name {
-                // If the name answers, the state of one of its several addresses is a detail.
-                true => {
-                    debug!(address = %self.address, place = ?self.place, "one address of a host \
-                     name is up")
-                }
-                false => info!(address = %self.address, "backend address is up"),
-            }
         }
         state.failures = 0;
         state.last_error = None;
-        self.has_failed.store(false, Ordering::Release);
+        self.conclude(judge, was_up, state);
         answered
     }
 
-    pub(super) fn failed(&self, limits: Health, error: &str) {
+    pub(super) fn failed(&self, judge: &Judge, error: &str) {
         let mut state = self.state();
-        self.has_failed.store(true, Ordering::Release);
+        let was_up = state.is_up();
         state.successes = 0;
         state.failures = state.failures.saturating_add(1);
         state.last_error = Some(error.to_owned());
-        if state.failures >= limits.fall {
-            match (state.retry_at, self.is_of_name) {
-                (Some(_), _) => {}
-                (None, true) => {
-                    debug!(address = %self.address, place = ?self.place, error, "one address of a \
-                     host name is down");
-                }
-                (None, false) => {
-                    warn!(address = %self.address, error, "backend address is down");
-                }
-            }
+        if state.failures >= judge.limits.fall {
             state.retry_at = Some(Instant::now() + RETRY_AFTER);
         }
+        self.conclude(judge, was_up, state);
+    }
+
+    /// Records what a health check says of the answer. Connections do not count here: they do not
+    /// know whether the answer is right.
+    pub(super) fn checked(&self, judge: &Judge, verdict: Result<(), String>) -> Answered {
+        if verdict.is_ok() && self.is_well() {
+            return Answered::Still;
+        }
+        let mut state = self.state();
+        let was_up = state.is_up();
+        let answers = &mut state.answers;
+        match verdict {
+            Ok(()) => {
+                answers.right = answers.right.saturating_add(1);
+                if !answers.is_unfit || answers.right >= judge.limits.rise {
+                    *answers = Answers::default();
+                }
+            }
+            Err(error) => {
+                answers.right = 0;
+                answers.wrong = answers.wrong.saturating_add(1);
+                answers.is_unfit |= answers.wrong >= judge.limits.fall;
+                answers.last_error = Some(error);
+            }
+        }
+        let is_up = state.is_up();
+        self.conclude(judge, was_up, state);
+        match !was_up && is_up {
+            true => Answered::Again,
+            false => Answered::Still,
+        }
+    }
+
+    /// A name is as its socket addresses are: down with this error, or up.
+    pub(super) fn follow(&self, judge: &Judge, error: Option<String>) {
+        if error.is_none() && self.is_well() {
+            return;
+        }
+        let mut state = self.state();
+        let was_up = state.is_up();
+        *state = TargetState::default();
+        if error.is_some() {
+            state.failures = judge.limits.fall;
+            state.retry_at = Some(Instant::now() + RETRY_AFTER);
+            state.last_error = error;
+        }
+        self.conclude(judge, was_up, state);
+    }
+
+    /// Ends a change of the state: tells of it if the address has come up or gone down.
+    fn conclude(&self, judge: &Judge, was_up: bool, state: MutexGuard<'_, TargetState>) {
+        let error = state.last_error();
+        let is_up = state.is_up();
+        self.has_failed.store(error.is_some(), Ordering::Release);
+        drop(state);
+        match (was_up, is_up) {
+            (true, false) => judge.say_down(self, &error.unwrap_or_default()),
+            (false, true) => judge.say_up(self),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Whether health checks say that its answers are wrong: then it gets no connection at all.
+    pub(super) fn is_unfit(&self) -> bool {
+        !self.is_well() && self.state().answers.is_unfit
     }
 
     /// Whether it has not failed since it last answered.

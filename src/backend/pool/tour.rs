@@ -38,7 +38,7 @@ impl Tour<'_> {
                     Ok(ended) => ended,
                     Err(_) => {
                         for lease in self.race.give_up() {
-                            lease.target.failed(self.pool.health, NO_ANSWER);
+                            lease.target.failed(&self.pool.judge, NO_ANSWER);
                         }
                         return None;
                     }
@@ -47,7 +47,7 @@ impl Tour<'_> {
             match connected {
                 Ok(socket) => {
                     for late in self.race.late() {
-                        late.target.failed(self.pool.health, LATE);
+                        late.target.failed(&self.pool.judge, LATE);
                     }
                     return Some((lease, socket));
                 }
@@ -87,19 +87,19 @@ impl Tour<'_> {
     }
 
     pub(super) fn failed(&mut self, lease: &Lease, error: DialError) {
-        let health = self.pool.health;
+        let judge = &self.pool.judge;
         self.race.has_failed = true;
         match error {
-            DialError::Busy => self.busy = true,
-            DialError::Down(error) => lease.target.failed(health, &error.to_string()),
+            DialError::Busy | DialError::Exhausted => self.busy = true,
+            DialError::Down(error) => lease.target.failed(judge, &error.to_string()),
             DialError::Untrusted(error) => {
                 self.untrusted += 1;
-                lease.target.failed(health, &error);
+                lease.target.failed(judge, &error);
             }
             DialError::Foreign(owner) => self.pool.registry.disown(&lease.target, owner),
             DialError::Ours => {
                 self.untrusted += 1;
-                lease.target.failed(health, LEADS_BACK);
+                lease.target.failed(judge, LEADS_BACK);
             }
             // The end of the round handles this.
             DialError::Reset => {}
@@ -128,4 +128,4 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) const NO_ANSWER: &str = "no answer in time";
 const LATE: &str = "no answer within 250 ms; another address answered first";
-const LEADS_BACK: &str = "the address is a listener or the gate of this Vestibule";
+pub(super) const LEADS_BACK: &str = "the address is a listener or the gate of this Vestibule";

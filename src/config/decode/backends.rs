@@ -2,9 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::{Decoder, unique};
+use super::{Decoder, health, unique};
 use crate::address::Address;
-use crate::backend::pool::{Balance, Health};
+use crate::backend::pool::Balance;
 use crate::backend::{self, Park, To};
 use crate::config::client_mode::client_mode;
 use crate::config::foreign;
@@ -34,7 +34,11 @@ pub(super) fn backends(
             ])
         });
         let park = table.read("park", Value::boolean).unwrap_or(true);
-        let health = table.table("health").map(health).unwrap_or_default();
+        let is_built_in = to.as_ref().is_some_and(To::is_built_in);
+        let health = table.table("health");
+        let (health, check) = health
+            .map(|it| health::health(it, is_built_in))
+            .unwrap_or_default();
         let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
         let tls = client_mode(decoder.files, &mut table, to.as_ref());
         foreign::backend(&mut table);
@@ -49,25 +53,13 @@ pub(super) fn backends(
                 balance: balance.unwrap_or(Balance::LeastConnections),
                 park: if park { Park::Hold } else { Park::Refuse },
                 health,
+                check,
                 proxy_protocol,
                 tls,
             });
         }
     }
     (backends, names)
-}
-
-fn health(mut table: Table<'_>) -> Health {
-    let default = Health::default();
-    table.read("interval", |value| value.or_off(Value::unsupported));
-    let fall = table
-        .read("fall", Value::count)
-        .map_or(default.fall, |count| count as u32);
-    let rise = table
-        .read("rise", Value::count)
-        .map_or(default.rise, |count| count as u32);
-    table.finish();
-    Health { fall, rise }
 }
 
 /// Reads one or more addresses, or one word.

@@ -1,5 +1,7 @@
 //! `[[backend]]`.
 
+use std::time::Duration;
+
 use super::backend_tls::BackendTlsOptions;
 use super::section::{Item, Section};
 use crate::address::Address;
@@ -35,12 +37,13 @@ pub enum BackendTarget {
     Echo,
 }
 
-/// `backend.health`: when an address is skipped, and when it is used again.
+/// `backend.health`: health checks, when an address is skipped, and when it is used again.
 ///
 /// ```
 /// use vestibule::options::HealthOptions;
 ///
 /// let health = HealthOptions::default().fall(1);
+/// let checks = health.interval(std::time::Duration::from_secs(2)).send("PING\r\n").expect("+PONG");
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "options have an effect in a `BackendOptions`"]
@@ -97,6 +100,29 @@ impl BackendOptions {
 }
 
 impl HealthOptions {
+    /// The time between two checks of an address, at least 100 ms. `None`: no checks; only connections
+    /// tell how an address is. Default: `None`.
+    pub fn interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
+        match interval.into() {
+            Some(interval) => self.0.set_timeout("interval", Some(interval)),
+            None => self.0.set("interval", "none"),
+        }
+        self
+    }
+
+    /// What a check sends, at most 4096 bytes. Default: nothing.
+    pub fn send(mut self, text: impl Into<String>) -> Self {
+        self.0.set("send", text.into());
+        self
+    }
+
+    /// What the first 64 KiB of the answer must contain, at most 4096 bytes. Default: nothing; then a
+    /// check is a connection, and no answer is read.
+    pub fn expect(mut self, text: impl Into<String>) -> Self {
+        self.0.set("expect", text.into());
+        self
+    }
+
     /// The number of consecutive failures after which an address is skipped, at least 1. Default: 3.
     pub fn fall(mut self, failures: usize) -> Self {
         self.0.set("fall", failures);

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::backend::pool::CheckSettings;
 use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, RouteRefusal};
 use crate::tls::{Alpn, MinVersion, Tickets};
@@ -291,9 +292,22 @@ fn the_defaults_are_those_of_the_contract() {
             (Balance::LeastConnections, Park::Hold)
         );
         assert_eq!(backend.health, Health { fall: 3, rise: 2 });
+        assert_eq!(backend.check, None);
         assert_eq!(backend.proxy_protocol, None);
         assert_eq!(config.listeners[0].proxies, None);
     }
+}
+
+#[test]
+fn checks_send_and_expect_bytes() {
+    let health = "health = { interval = \"2s\", send = \"PING\\r\\n\", expect = \"+PONG\\u0000\" }";
+    let config = parse(&format!("{LISTENER}{BACKEND}{health}\n").replace("hello", "tcp:a:1"));
+    let expected = CheckSettings {
+        interval: Duration::from_secs(2),
+        send: b"PING\r\n".into(),
+        expect: b"+PONG\0".into(),
+    };
+    assert_eq!(config.backends[0].check, Some(expected));
 }
 
 #[test]

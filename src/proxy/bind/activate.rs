@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use crate::active_config::{ActiveConfig, ListenerConfig};
-use crate::backend::own_sockets::OwnSockets;
-use crate::backend::{self, ActiveBackend};
+use crate::backend::{self, ActiveBackend, Surroundings};
 use crate::config::{Config, Listener};
-use crate::drain::Drain;
 use crate::proxy::error::BindError;
 use crate::tls::TlsAcceptor;
 use crate::tls::tickets::TicketSecret;
@@ -17,8 +15,7 @@ pub(in crate::proxy) fn activate(
     config: &Config,
     before: Option<&ActiveConfig>,
     tickets: &TicketSecret,
-    drain: &Drain,
-    own: &Arc<OwnSockets>,
+    around: &Surroundings<'_>,
 ) -> Result<ActiveConfig, BindError> {
     let backend = |settings: &backend::BackendSettings| {
         let before = before.and_then(|before| before.backends.get(&settings.name));
@@ -27,14 +24,8 @@ pub(in crate::proxy) fn activate(
         {
             return Arc::clone(backend);
         }
-        let unacknowledged = config.unacknowledged;
-        Arc::new(ActiveBackend::new(
-            settings,
-            before.map(|before| &**before),
-            unacknowledged,
-            drain,
-            own,
-        ))
+        let before = before.map(|before| &**before);
+        Arc::new(ActiveBackend::new(settings, before, around))
     };
     let backends = config.backends.iter();
     let listeners: Result<_, BindError> = config

@@ -41,7 +41,7 @@ async fn the_turns_of_an_address_that_is_down_are_shared_by_all_others() {
     for balance in [Balance::RoundRobin, Balance::LeastConnections] {
         let pool = pool(&place.addresses(["a", "b", "c", "d"]), balance);
         for _ in 0..HEALTH.fall {
-            pool.targets()[1].failed(HEALTH, "for the test");
+            pool.targets()[1].failed(&pool.judge, "for the test");
         }
         let (mut names, _leases) = dial_times(&pool, &place, 9).await;
         names.sort();
@@ -162,7 +162,7 @@ async fn a_registry_keeps_the_state_of_its_addresses_in_another_pool() {
     let [a, _b] = ["a", "b"].map(|name| before.registry().register(&place.address(name), us()));
     let _c = before.registry().register(&place.address("c"), us());
     for _ in 0..HEALTH.fall {
-        before.targets()[2].failed(HEALTH, "for the test");
+        before.targets()[2].failed(&before.judge, "for the test");
     }
     let (mut names, mut leases) = dial_times(&before, &place, 6).await;
     names.sort();

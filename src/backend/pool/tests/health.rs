@@ -84,6 +84,58 @@ async fn an_address_that_is_due_and_fails_is_skipped_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connections_do_not_hide_that_checks_find_a_wrong_answer() {
+    let place = Site::new();
+    let pool = pool(&place.addresses(["a", "b"]), Balance::RoundRobin);
+    let _listeners = ["a", "b"].map(|name| place.listen(name));
+    let target = Arc::clone(&pool.targets()[0]);
+    for round in 0..HEALTH.fall {
+        assert!(!target.is_unfit(), "after {round}");
+        drop(dial_times(&pool, &place, 2).await);
+        pool.note_verdict(&target, Err("wrong".into()));
+    }
+    let (names, _leases) = dial_times(&pool, &place, 2).await;
+    assert_eq!(names, ["b", "b"]);
+    assert!(!pool.addresses()[0].is_up);
+    assert_eq!(pool.addresses()[0].last_error.as_deref(), Some("wrong"));
+
+    pool.note_verdict(&target, Ok(()));
+    pool.note_verdict(&target, Err("wrong again".into()));
+    for _ in 0..HEALTH.rise {
+        assert!(target.is_unfit());
+        pool.note_verdict(&target, Ok(()));
+    }
+    let (mut names, _leases) = dial_times(&pool, &place, 2).await;
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(pool.addresses()[0].last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_whose_answers_are_wrong_is_not_tried_even_if_no_other_is_left() {
+    let place = Site::new();
+    let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
+    let _a = place.listen("a");
+    let target = Arc::clone(&pool.targets()[0]);
+    for _ in 0..HEALTH.fall {
+        pool.note_verdict(&target, Err("wrong".into()));
+    }
+    refuse_times(&pool, 1).await;
+    // A parked connection gets it at once when its answers are right again.
+    let dial = pool.dial(None, None, Deadline::after(BUDGET), Park::Hold);
+    let recover = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for _ in 0..HEALTH.rise {
+            pool.note_verdict(&target, Ok(()));
+        }
+        Instant::now()
+    };
+    let (dialled, since) = tokio::join!(dial, recover);
+    assert!(dialled.is_ok());
+    assert_after(since, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_failures_in_a_row_count() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);

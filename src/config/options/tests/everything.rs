@@ -92,7 +92,7 @@ to = ["unix:/run/api.sock", "tcp:127.0.0.1:9000"]
 balance = "source"
 proxy_protocol = "v2"
 park = false
-health = { fall = 5, rise = 4 }
+health = { interval = "3s", send = "PING\r\n", expect = "+PONG", fall = 5, rise = 4 }
 [backend.tls]
 server_name = "api.internal"
 ca = ["api-ca.pem"]
@@ -209,7 +209,14 @@ fn api() -> BackendOptions {
         .balance(Balance::Source)
         .proxy_protocol(ProxyProtocol::V2)
         .park(false)
-        .health(HealthOptions::default().fall(5).rise(4))
+        .health(
+            HealthOptions::default()
+                .interval(Duration::from_secs(3))
+                .send("PING\r\n")
+                .expect("+PONG")
+                .fall(5)
+                .rise(4),
+        )
         .tls(
             BackendTlsOptions::default()
                 .server_name("api.internal")

@@ -25,6 +25,7 @@ const BACKEND_RIGHT: &[&str] = &[
     "park = true",
     "park = false",
     "health = { interval = \"none\", fall = 3, rise = 2 }",
+    "health = { interval = \"none\", send = \"\", expect = \"\" }",
 ];
 
 const BACKEND_WRONG: &[Wrong] = &[
@@ -83,8 +84,28 @@ const BACKEND_WRONG: &[Wrong] = &[
     (
         "health = { interval = \"5s\" }",
         23,
-        "`backend.health.interval`: not supported in this version; \"unlimited\" turns it \
+        "`backend.health.interval`: hello and echo have no address to check",
+    ),
+    (
+        "health = { interval = \"99ms\" }",
+        23,
+        "`backend.health.interval`: expected a duration of at least 100ms; \"unlimited\" turns it \
          off",
+    ),
+    (
+        "health = { expect = \"+PONG\" }",
+        21,
+        "`backend.health.expect`: nothing is checked without `interval`; add `interval = \"2s\"`",
+    ),
+    (
+        "health = { send = \"PING\", interval = \"none\" }",
+        19,
+        "`backend.health.send`: nothing is checked without `interval`; add `interval = \"2s\"`",
+    ),
+    (
+        "health = { send = 1 }",
+        19,
+        "`backend.health.send`: expected a string, found an integer",
     ),
     (
         "health = { fall = 0 }",
