@@ -3,6 +3,7 @@
 mod choice;
 mod health;
 mod names;
+mod orders;
 mod parking;
 
 use std::net::TcpListener;
