@@ -14,6 +14,7 @@ mod connections;
 mod dashboard;
 mod events;
 mod history;
+mod log;
 mod query;
 mod revocations;
 mod routes;
@@ -78,14 +79,17 @@ impl AdminListener {
                 sockets,
                 writes_over_tcp,
                 file: _file,
+                log,
                 ..
             } = self;
             let (events, hub) = events::hub(&handle.state().journal);
+            let log = Arc::new(log::Log::new(log));
             let server = Arc::new(Server {
                 events,
                 history: History::default(),
                 handle,
                 writes_over_tcp,
+                log: Arc::clone(&log),
                 started: SystemTime::now(),
                 places: Gauge::new(Some(sockets::MOST_CLIENTS)),
             });
@@ -93,6 +97,7 @@ impl AdminListener {
             let mut tasks = JoinSet::new();
             tasks.spawn(hub.run());
             tasks.spawn(Arc::clone(&server).keep_history());
+            tasks.spawn(log.keep_time());
             for socket in sockets {
                 match Listener::new(socket) {
                     Ok(listener) => drop(tasks.spawn(Arc::clone(&server).accept(listener))),
@@ -110,6 +115,7 @@ struct Server {
     history: History,
     handle: SupervisorHandle,
     writes_over_tcp: WritesOverTcp,
+    log: Arc<log::Log>,
     started: SystemTime,
     places: Gauge,
 }
@@ -272,6 +278,7 @@ impl Server {
             }
             Route::Revocations => Ok(revocations::list(&self.handle)),
             Route::Revocation => revocations::remove(&self.handle, segment, author).await,
+            Route::Log => self.log.answer(&head.method, body, author),
             Route::Drain => Ok(self.drain(author, &state.ledger)),
             Route::Reload => self.reload(author),
             Route::Description => Ok(of_bytes(ok, Bytes::from_static(OPENAPI.as_bytes()))),

@@ -1,5 +1,7 @@
 //! Log filters from users. A filter that would hide lines because of a typing error is rejected.
 
+use std::fmt;
+
 use tracing::level_filters::LevelFilter;
 
 /// Completes a filter for `tracing_subscriber`: targets that it does not name get the level info.
@@ -9,6 +11,43 @@ pub fn complete(filter: &str) -> Option<String> {
     let is_well = directives.into_iter().all(is_directive);
     // Of two directives for all targets, the later one counts.
     is_well.then(|| format!("info,{filter}"))
+}
+
+/// Changes the log filter of the program that Vestibule is part of.
+pub(crate) struct LogSwitch {
+    configured: String,
+    change: Box<Change>,
+}
+
+type Change = dyn Fn(Option<&str>) -> bool + Send + Sync;
+
+impl LogSwitch {
+    pub(crate) fn new(
+        configured: String,
+        change: impl Fn(Option<&str>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            configured,
+            change: Box::new(change),
+        }
+    }
+
+    /// The filter of the configuration.
+    pub(crate) fn configured(&self) -> &str {
+        &self.configured
+    }
+
+    /// Applies a filter, or the configured one. Returns false if it cannot be applied; then nothing has
+    /// changed.
+    pub(crate) fn change(&self, filter: Option<&str>) -> bool {
+        (self.change)(filter)
+    }
+}
+
+impl fmt::Debug for LogSwitch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogSwitch").field(&self.configured).finish()
+    }
 }
 
 /// A level, or a module with its level. `tracing_subscriber` would take a misspelt level for the

@@ -20,13 +20,14 @@ pub(super) enum Route {
     Revocations,
     Revocation,
     Address,
+    Log,
     Drain,
     Reload,
     Description,
 }
 
 /// Each path, with the methods that it takes. `{…}` stands for one segment.
-const ROUTES: [(&str, Route, &str); 16] = [
+const ROUTES: [(&str, Route, &str); 17] = [
     ("/", Route::Dashboard, READ),
     ("/healthz", Route::Health, READ),
     ("/readyz", Route::Readiness, READ),
@@ -40,6 +41,7 @@ const ROUTES: [(&str, Route, &str); 16] = [
     ("/v1/revocations", Route::Revocations, "GET, HEAD, POST"),
     ("/v1/revocations/{id}", Route::Revocation, "DELETE"),
     (ADDRESS, Route::Address, "PUT"),
+    ("/v1/log", Route::Log, "GET, HEAD, PUT, DELETE"),
     ("/v1/drain", Route::Drain, "POST"),
     ("/v1/reload", Route::Reload, "POST"),
     ("/v1/openapi.json", Route::Description, READ),

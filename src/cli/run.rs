@@ -8,8 +8,9 @@ use tokio::runtime;
 use vestibule::{BindError, Config, ConfigSource, Proxy, Sidecar, Supervisor};
 
 use super::args::RunArgs;
+use super::logging::{self, Logging};
 use super::signals::Signals;
-use super::{Exit, Failure, logging};
+use super::{Exit, Failure};
 
 pub(super) fn demo() -> Result<Exit, Failure> {
     serve(ConfigSource::code(|| Ok(Config::demo())))
@@ -50,7 +51,7 @@ fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
 
 fn serve(source: ConfigSource) -> Result<Exit, Failure> {
     let config = source.read().map_err(Failure::usage)?;
-    logging::set_up(config.log(), config.log_format()).map_err(Failure::usage)?;
+    let logging = logging::set_up(config.log(), config.log_format()).map_err(Failure::usage)?;
     control(async {
         source.warn(&config);
         let signals = Signals::new().context("cannot listen for signals")?;
@@ -59,6 +60,8 @@ fn serve(source: ConfigSource) -> Result<Exit, Failure> {
         let admin = proxy.take_admin();
         let supervisor = Supervisor::start(proxy, source);
         let handle = supervisor.handle();
+        let Logging { configured, change } = logging;
+        let admin = admin.map(|admin| admin.with_log_filter(configured, change));
         let admin = admin.map(|admin| admin.serve(handle.clone()));
         let admin = async {
             match admin {

@@ -11,6 +11,7 @@ use super::advice;
 use super::gate::{BoundGate, private_parent, runtime_directory};
 use crate::config::{AdminAddress, AdminSettings, Choice, Config, WritesOverTcp};
 use crate::facts::Endpoint;
+use crate::log_filter::LogSwitch;
 use crate::proxy::error::{BindError, PathError};
 use crate::proxy::{START, WithAdmin};
 use crate::sys::directory::PrivateDirectory;
@@ -26,6 +27,8 @@ pub struct AdminListener {
     pub(crate) writes_over_tcp: WritesOverTcp,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) file: Option<AdminFile>,
+    /// `None`: the API cannot change the log filter.
+    pub(crate) log: Option<LogSwitch>,
 }
 
 #[derive(Debug)]
@@ -96,6 +99,7 @@ fn over_tcp(settings: &AdminSettings, host: &str, port: u16) -> Result<AdminList
         writes_over_tcp: settings.writes_over_tcp,
         endpoints,
         file: None,
+        log: None,
     })
 }
 
@@ -129,6 +133,7 @@ fn over_unix(
             _file: bound.file,
             _directory: directory,
         }),
+        log: None,
     })
 }
 
@@ -160,6 +165,20 @@ fn place(
 }
 
 impl AdminListener {
+    /// Lets `/v1/log` change the log filter of the program for a limited time. Without this it answers 409.
+    ///
+    /// `configured` is the filter that the program has now, in the syntax of `RUST_LOG`. `change` gets
+    /// another one, which is a list of levels and of modules with a level, or `None` for the configured one.
+    /// It returns false if it cannot apply the filter and has changed nothing.
+    pub fn with_log_filter(
+        mut self,
+        configured: impl Into<String>,
+        change: impl Fn(Option<&str>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.log = Some(LogSwitch::new(configured.into(), change));
+        self
+    }
+
     /// Logs the addresses, with the real port if the configured one is 0.
     pub(crate) fn announce(&self) {
         let addresses: Vec<String> = self.addresses().collect();
