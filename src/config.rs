@@ -116,6 +116,8 @@ pub(crate) struct Runtime {
     pub engine: Engine,
     /// Whether core dumps are allowed; they contain the private keys.
     pub core_dumps: bool,
+    /// The most memory, in bytes. `None` is unlimited.
+    pub max_memory: Option<u64>,
     /// A file to touch while connections are open.
     pub heartbeat: Option<PathBuf>,
     /// The time without a connection after which to end.

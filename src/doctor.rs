@@ -92,6 +92,7 @@ fn examine_on(machine: &Machine, file: Option<&Path>) -> Vec<Finding> {
     let needs = Needs::of(config.as_ref());
     findings.extend(kernel::check(machine, &needs));
     findings.push(memory::check(machine, &needs));
+    findings.extend(memory::check_budget(machine, &needs));
     findings.extend(files::check(machine, &needs, config.as_ref()));
     findings
 }

@@ -13,6 +13,7 @@ mod index;
 mod minute;
 mod record;
 mod refusals;
+mod shed;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ use self::minute::Totals;
 pub(crate) use self::record::{LedgerRecord, Via};
 use self::refusals::Origin;
 pub(crate) use self::refusals::{Detail, Reason, Refusals};
+pub(crate) use self::shed::NoRoom;
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
 use crate::journal::{ConnectionEnd, Event, EventKind, Journal};
@@ -128,28 +130,25 @@ impl Ledger {
     }
 
     /// Counts a connection that was closed before it had a record.
-    pub(crate) fn refused(
-        &self,
-        listener: &Arc<str>,
-        peer: Option<&Endpoint>,
-        limit: &'static str,
-    ) {
+    pub(crate) fn refused(&self, listener: &Arc<str>, peer: Option<&Endpoint>, no_room: NoRoom) {
+        let outcome = no_room.outcome();
         self.last_end.note();
-        self.count(Outcome::OverLimit);
-        self.metrics.listener(listener).refused(Outcome::OverLimit);
+        self.count(outcome);
+        self.metrics.listener(listener).refused(outcome);
         let origin = Origin {
             listener: Arc::clone(listener),
             peer: peer.cloned(),
         };
-        self.refusals.note(Reason::OverLimit(limit), origin, None);
-        self.publish_refused(listener, peer, limit);
+        self.refusals.note(no_room.reason(), origin, None);
+        self.publish_refused(listener, peer, no_room);
+        let limit = no_room.key();
         let (listener, peer) = (&**listener, peer.map(tracing::field::display));
         match self.closing_log.is_complete() {
             true => {
-                info!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+                info!(listener, peer, limit, %outcome, "connection refused");
             }
             false => {
-                debug!(listener, peer, limit, outcome = %Outcome::OverLimit, "connection refused");
+                debug!(listener, peer, limit, %outcome, "connection refused");
             }
         }
     }
@@ -186,7 +185,7 @@ impl Ledger {
         ended + self.open_connections() as u64
     }
 
-    fn publish_refused(&self, listener: &Arc<str>, peer: Option<&Endpoint>, limit: &str) {
+    fn publish_refused(&self, listener: &Arc<str>, peer: Option<&Endpoint>, no_room: NoRoom) {
         if !self.journal.is_observed() {
             return;
         }
@@ -195,8 +194,8 @@ impl Ledger {
         facts.peer = peer.cloned();
         self.journal
             .publish(Event::now(EventKind::Refuse(ConnectionEnd {
-                outcome: Outcome::OverLimit,
-                cause: format!("{limit} is reached").into(),
+                outcome: no_room.outcome(),
+                cause: no_room.reason().text().into(),
                 bytes_in: 0,
                 bytes_out: 0,
                 seconds: 0.0,

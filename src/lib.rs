@@ -40,6 +40,7 @@ mod tls;
 // Observers.
 mod audit;
 mod ledger;
+mod memory;
 mod metrics;
 mod moment;
 

@@ -19,6 +19,7 @@ use crate::active_config::ActiveConfig;
 use crate::client::Transport;
 use crate::connection::{Arrival, accept, serve};
 use crate::facts::Endpoint;
+use crate::ledger::NoRoom;
 use crate::proxy_state::ProxyState;
 use crate::sys::descriptors::{exhausted, is_exhausted};
 use crate::sys::socket::Socket;
@@ -185,7 +186,8 @@ impl Listener {
                 && let Poll::Ready(Ok(arrival)) = pin!(self.source.accept()).poll(&mut cx)
             {
                 let peer = arrival.peer.as_ref();
-                state.ledger.refused(&self.name, peer, "limits.connections");
+                let full = NoRoom::Limit("limits.connections");
+                state.ledger.refused(&self.name, peer, full);
             }
         });
     }

@@ -127,14 +127,17 @@ pub(crate) enum EndCause {
     Revoked,
     /// The time for the drain is over.
     Drained,
+    /// Memory is short, and others have been idle for a shorter time.
+    Shed,
 }
 
 impl EndCause {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Killed,
         Self::AddressDown,
         Self::Revoked,
         Self::Drained,
+        Self::Shed,
     ];
 
     /// A number above zero, which [`Self::from_u8`] converts back.

@@ -12,6 +12,7 @@ mod checks;
 mod error;
 mod heartbeat;
 mod limits;
+mod memory;
 mod reload;
 mod revoke;
 mod running;
@@ -34,6 +35,7 @@ pub(crate) use self::bind::AdminSocket;
 use self::bind::{Assembly, Open};
 use self::checks::Checks;
 pub use self::error::{BindError, PathError};
+pub(crate) use self::memory::MemoryUse;
 pub(crate) use self::reload::with_causes;
 pub use self::reload::{ReloadError, Reloaded};
 pub(crate) use self::revoke::{remove, revoke};
@@ -239,6 +241,11 @@ impl Proxy {
         if let Some(path) = assembly.fixed.runtime.heartbeat.clone() {
             let (end, ledger) = (refusal_log.clone(), Arc::clone(&state.ledger));
             tasks.spawn(end.run_until_cancelled_owned(heartbeat::beat(path, ledger)));
+        }
+        if let Some(meter) = assembly.meter {
+            memory::warn_if_pointless(&state.memory, &meter);
+            let (end, state) = (refusal_log.clone(), Arc::clone(&state));
+            tasks.spawn(end.run_until_cancelled_owned(memory::watch(state, meter)));
         }
         let gate = assembly.gate.map(|gate| gate.open(&state, &tasks));
         let mut checks = Checks::new(refusal_log.clone());

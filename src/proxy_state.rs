@@ -14,6 +14,7 @@ use crate::drain::Drain;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
+use crate::memory::MemoryBudget;
 use crate::pace::Pace;
 use crate::rendezvous::Rendezvous;
 use crate::revocations::Revocations;
@@ -25,6 +26,7 @@ use crate::tls::tickets::TicketSecret;
 pub(crate) struct ProxyState {
     pub config: ArcSwap<ActiveConfig>,
     pub limits: Limits,
+    pub memory: MemoryBudget,
     /// Encrypts session tickets that only this process can decrypt. A reload keeps it.
     pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,

@@ -8,6 +8,7 @@ pub(crate) mod file;
 pub(crate) mod inotify;
 pub(crate) mod listeners;
 pub(crate) mod lock;
+pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod queue;
 pub(crate) mod reach;

@@ -68,6 +68,7 @@ async fn start(directory: &TempDir, config: &str) -> Running {
 const CONFIG: &str = r#"
 [runtime]
 directory = "{dir}/run"
+max_memory = "64GiB"
 [limits]
 connections = 3
 [timeouts]

@@ -12,6 +12,7 @@ use crate::active_config::ListenerConfig;
 use crate::backend::{ActiveBackend, AddressStatus};
 use crate::ledger::ConnectionFilter;
 use crate::outcome::Outcome;
+use crate::proxy::MemoryUse;
 use crate::proxy_state::ProxyState;
 use crate::supervisor::{PastReloads, SupervisorHandle};
 use crate::sys::usage;
@@ -108,6 +109,15 @@ struct Limit {
 struct Memory {
     /// Bytes.
     resident: Option<u64>,
+    /// What `max` is compared with, in bytes.
+    used: Option<u64>,
+    /// Bytes. `null` is unlimited.
+    max: Option<u64>,
+    /// What is measured: `cgroup` or `process`.
+    source: &'static str,
+    pressure: &'static str,
+    /// Bytes by kind.
+    kinds: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -171,9 +181,7 @@ impl Status {
             connections: connections(handle),
             traffic: traffic(state),
             limits: limits(state),
-            memory: Memory {
-                resident: usage::resident(),
-            },
+            memory: Memory::of(MemoryUse::of(state)),
             descriptors: Descriptors {
                 open: usage::descriptors(),
                 limit: usage::most_descriptors(),
@@ -272,6 +280,19 @@ fn limits(state: &ProxyState) -> Vec<Limit> {
         peak: it.peak,
     });
     limits.into()
+}
+
+impl Memory {
+    fn of(memory: MemoryUse) -> Self {
+        Self {
+            resident: memory.resident,
+            used: memory.used,
+            max: memory.max,
+            source: memory.source,
+            pressure: memory.pressure.as_str(),
+            kinds: memory.kinds.into(),
+        }
+    }
 }
 
 fn certificates(state: &ProxyState) -> Vec<Dated> {

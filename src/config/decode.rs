@@ -156,8 +156,10 @@ impl Decoder<'_> {
             idle_exit: table
                 .read("idle_exit", |value| value.or_off(Value::duration))
                 .flatten(),
+            max_memory: table
+                .read("max_memory", |value| value.or_off(Value::size))
+                .flatten(),
         };
-        table.read("max_memory", |value| value.or_off(Value::unsupported));
         table.finish();
         runtime
     }

@@ -1,6 +1,5 @@
 //! Reads single values, and describes what was expected if a value is wrong.
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
@@ -143,11 +142,6 @@ impl<'d> Value<'d> {
             }
             other => Err(format!("{EXPECTED}, found {}", found(other))),
         }
-    }
-
-    /// A limit that this version does not support; for [`Value::or_off`].
-    pub(super) fn unsupported(&self) -> Result<Infallible, Expected> {
-        Err("not supported in this version".into())
     }
 
     /// The value that `read` reads, or `None` for the words that mean off.

@@ -6,7 +6,7 @@ use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::client::Transport;
 use crate::facts::{Endpoint, Facts};
 use crate::id::Id;
-use crate::ledger::{LedgerRecord, Via};
+use crate::ledger::{LedgerRecord, NoRoom, Via};
 use crate::limits::{FirstStage, Permit, Place};
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
@@ -65,12 +65,17 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         Some(_) => (None, FirstStage::ProxyHeader, Via::Proxy),
         None => (peer.as_ref(), listener.first_stage(), Via::Direct),
     };
+    let name = &listener.name;
+    if !state.memory.admits(|| state.limits.pending()) {
+        state.ledger.refused(name, peer.as_ref(), NoRoom::Memory);
+        return Err(Outcome::Shed);
+    }
     let ip = client.and_then(Endpoint::ip);
     let (permit, place) = match state.limits.admit(ip, first) {
         Ok(admitted) => admitted,
         Err(limit) => {
-            let name = &listener.name;
-            state.ledger.refused(name, peer.as_ref(), limit.key());
+            let no_room = NoRoom::Limit(limit.key());
+            state.ledger.refused(name, peer.as_ref(), no_room);
             return Err(Outcome::OverLimit);
         }
     };

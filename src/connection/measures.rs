@@ -76,9 +76,9 @@ fn resolution(termination: &Termination) -> Resolution {
             Unserved::Refused | Unserved::OutOfService(None) | Unserved::Reset => {
                 Resolution::Refused
             }
-            Unserved::Ended(EndCause::Killed | EndCause::AddressDown | EndCause::Revoked) => {
-                Resolution::Refused
-            }
+            Unserved::Ended(
+                EndCause::Killed | EndCause::AddressDown | EndCause::Revoked | EndCause::Shed,
+            ) => Resolution::Refused,
         },
         Termination::ClientGone => Resolution::ClientGone,
         // None of these ends a wait.

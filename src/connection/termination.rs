@@ -154,6 +154,7 @@ fn of_cause(cause: EndCause) -> Outcome {
         EndCause::Killed | EndCause::AddressDown => Outcome::Killed,
         EndCause::Revoked => Outcome::Revoked,
         EndCause::Drained => Outcome::Drained,
+        EndCause::Shed => Outcome::Shed,
     }
 }
 

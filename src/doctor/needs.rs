@@ -14,6 +14,8 @@ pub(super) struct Needs {
     pub connections: Option<u64>,
     pub handshaking: Option<u64>,
     pub pending: Option<u64>,
+    /// Bytes.
+    pub max_memory: Option<u64>,
     /// Descriptors of one connection.
     pub descriptors_each: u64,
     /// The number of addresses that are dialled over TCP.
@@ -60,6 +62,7 @@ impl Needs {
             gate_name: gate.filter(|it| it.is_relative()).unwrap_or(GATE.into()),
             unix_listeners: unix.collect(),
             watched: directories.len() as u64,
+            max_memory: config.runtime.max_memory,
             ..Self::of_limits(&config.limits)
         }
     }
@@ -75,6 +78,7 @@ impl Needs {
             connections: count(limits.connections),
             handshaking: count(limits.handshaking),
             pending: count(limits.pending),
+            max_memory: None,
             descriptors_each: 2,
             tcp_backends: 1,
             has_gate: false,

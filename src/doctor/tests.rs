@@ -172,6 +172,25 @@ fn the_smallest_limit_of_memory_counts() {
 }
 
 #[test]
+fn a_memory_budget_is_compared_with_the_limits_and_with_the_memory() {
+    let made = Made::with("sys/fs/cgroup/memory.max", "1073741824\n");
+    let examine = |max: &str, limits: &str| {
+        let runtime = format!("[runtime]\nmax_memory = \"{max}\"\n");
+        made.examine_with(&format!("{runtime}[limits]\n{limits}\n{LISTENER}{ECHO}"))
+    };
+    let findings = examine("2GiB", "");
+    let words = ["2.0 GiB", "the cgroup", "max_memory to 819.2 MiB"];
+    assert_bad(&findings, "memory budget", Level::Warn, &words);
+    let findings = examine("128MiB", "");
+    let words = ["90 %", "limits.connections", "max_memory to"];
+    assert_bad(&findings, "memory budget", Level::Warn, &words);
+    for (max, limits) in [("512MiB", ""), ("128MiB", "connections = \"unlimited\"")] {
+        let finding = one(&examine(max, limits), "memory budget");
+        assert_eq!(finding.level, Level::Ok, "{}", finding.message);
+    }
+}
+
+#[test]
 fn limits_of_the_kernel_that_are_too_small_say_which_key_to_set() {
     let cases: &[(&str, &str, &str, Level, &[&str])] = &[
         (

@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::facts::{Facts, TlsFacts};
-    use crate::ledger::{Detail, LedgerRecord, Via};
+    use crate::ledger::{Detail, LedgerRecord, NoRoom, Via};
     use crate::outcome::Outcome;
 
     fn open(ledger: &Arc<Ledger>) -> LedgerRecord {
@@ -207,7 +207,7 @@ mod tests {
         records[0].traffic().from_client.add(100);
         records[1].traffic().to_client.add(20);
         records.remove(0).close(Outcome::Done, Detail::default());
-        ledger.refused(&"https".into(), None, "limits.connections");
+        ledger.refused(&"https".into(), None, NoRoom::Limit("limits.connections"));
         let first = ledger.minute(&mut last).expect("much has moved");
         assert_eq!((first.open, first.peak), (2, 3));
         assert_eq!(first.refused, BTreeMap::from([("over_limit", 1)]));

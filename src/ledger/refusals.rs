@@ -79,7 +79,6 @@ impl Reason {
             Outcome::NoRoute => Some(Self::NoRoute),
             Outcome::Denied => Some(Self::Denied),
             Outcome::OverLimit => Some(Self::OverLimit("limits")),
-            Outcome::Shed => Some(Self::Shed),
             Outcome::Expired => Some(Self::Expired),
             Outcome::Done
             | Outcome::ClientReset
@@ -92,6 +91,8 @@ impl Reason {
             | Outcome::Killed
             | Outcome::Revoked
             | Outcome::Drained
+            // It was served, and a line says how many were closed with it.
+            | Outcome::Shed
             // The task panicked, and the panic was logged.
             | Outcome::Aborted => None,
         }
@@ -120,7 +121,7 @@ impl Reason {
     }
 
     /// The message of the log line.
-    fn text(self) -> Cow<'static, str> {
+    pub(super) fn text(self) -> Cow<'static, str> {
         let text = match self {
             Self::Untrusted => {
                 "their address is not in `trusted_proxies`; if `peer` is a load balancer, add it"

@@ -190,7 +190,7 @@ fn each_connection_is_published_as_one_refusal_or_as_opened_and_closed() {
     open(&ledger).close(Outcome::NotTls, Detail::default());
     drop(open(&ledger));
     ledger.denied(facts("https", [192, 0, 2, 7]));
-    ledger.refused(&"https".into(), None, "limits.connections");
+    ledger.refused(&"https".into(), None, NoRoom::Limit("limits.connections"));
     let outcomes = [
         Outcome::NotTls,
         Outcome::Aborted,

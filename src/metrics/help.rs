@@ -11,7 +11,7 @@ pub(crate) fn register(registry: &mut Registry, name: &'static str, metric: impl
 
 /// Names without `vestibule_`, and without the `_total` and `_info` that the format adds. The format
 /// also adds the full stop at the end.
-pub(super) const HELP: [(&str, &str); 24] = [
+pub(super) const HELP: [(&str, &str); 27] = [
     (
         "connections",
         "Connections that have ended, by outcome. If a failure grows, the log says why clients were \
@@ -87,8 +87,23 @@ pub(super) const HELP: [(&str, &str); 24] = [
     ),
     (
         "memory_bytes",
-        "Bytes of memory that the process has resident. If it nears the limit of the machine or the \
-         container, lower limits.connections",
+        "Bytes of memory in use: of the cgroup if it has a limit and runtime.max_memory is set, \
+         otherwise of the process. If it nears the maximum, lower limits.connections or raise the maximum",
+    ),
+    (
+        "memory_max_bytes",
+        "The value of runtime.max_memory in bytes; absent if there is none. Keep it below the limit of \
+         the container",
+    ),
+    (
+        "memory_pressure",
+        "0 if memory is well below runtime.max_memory, 1 from 80 %, 2 from 90 %: new connections are \
+         closed, 3 from 95 %: idle ones too. If it is not 0, lower limits.connections or raise the maximum",
+    ),
+    (
+        "memory_kind_bytes",
+        "Bytes of memory by kind. Connections, handshakes and waiting are estimates, a number times a \
+         usual size. If other is large, clients or backends do not read what is sent to them",
     ),
     (
         "open_fds",

@@ -25,7 +25,7 @@ pub(super) use self::gate::{BoundGate, bind_gate};
 pub(super) use self::listener::{Open, bind_listener};
 use super::error::BindError;
 use super::limits::EffectiveLimits;
-use super::{Threads, WithAdmin};
+use super::{Threads, WithAdmin, memory};
 use crate::audit::AuditLog;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets;
@@ -36,10 +36,12 @@ use crate::facts::Endpoint;
 use crate::gate::GateSettings;
 use crate::ledger::Ledger;
 use crate::limits::Limits;
+use crate::memory::MemoryBudget;
 use crate::proxy_state::{Complaint, ProxyState};
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
+use crate::sys::memory::MemoryMeter;
 use crate::sys::usage::most_descriptors;
 use crate::tls::tickets::TicketSecret;
 use crate::worker::{Bound, ListenerSender, Worker, WorkerThread};
@@ -56,6 +58,8 @@ pub(super) struct Assembly {
     pub listeners: HashMap<String, Open>,
     pub fixed: Fixed,
     pub limits: EffectiveLimits,
+    /// Present if there is a maximum of memory.
+    pub meter: Option<MemoryMeter>,
 }
 
 /// Settings that cannot change without a restart.
@@ -104,7 +108,8 @@ pub(super) async fn assemble(
     }
 
     let gate = bind_gate(&config)?;
-    let state = Arc::new(share(&config)?);
+    let (budget, meter) = memory::budget(&config)?;
+    let state = Arc::new(share(&config, budget)?);
     let mut listeners = HashMap::new();
     let mut bound: Vec<Vec<Bound>> = (0..workers).map(|_| Vec::new()).collect();
     for listener in &config.listeners {
@@ -132,6 +137,7 @@ pub(super) async fn assemble(
         listeners,
         fixed: Fixed::of(&config),
         limits,
+        meter,
     };
     for (index, sockets) in bound.into_iter().enumerate() {
         let sender = match threads {
@@ -153,7 +159,7 @@ pub(super) async fn assemble(
     Ok((state, assembly))
 }
 
-fn share(config: &Config) -> Result<ProxyState, BindError> {
+fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError> {
     let drain = Drain::default();
     let tickets =
         TicketSecret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
@@ -169,6 +175,7 @@ fn share(config: &Config) -> Result<ProxyState, BindError> {
     Ok(ProxyState {
         config: ArcSwap::from_pointee(active),
         limits: Limits::new(&config.limits),
+        memory,
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         audit: AuditLog::default(),

@@ -45,6 +45,9 @@ pub enum BindError {
         /// The reason.
         source: io::Error,
     },
+    /// `runtime.max_memory` is set, and the memory of this process cannot be measured.
+    #[error("cannot measure the memory of this process (runtime.max_memory); is /proc mounted?")]
+    Memory(#[source] io::Error),
     /// The audit log cannot be opened.
     #[error("cannot open the audit log {}", path.display())]
     Audit {
@@ -113,6 +116,7 @@ impl BindError {
             | Self::Audit { .. }
             | Self::Revocations { .. }
             | Self::Tls { .. }
+            | Self::Memory(_)
             | Self::Worker(_) => false,
         }
     }

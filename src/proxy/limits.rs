@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytesize::ByteSize;
 use tracing::warn;
 
 use crate::config::Config;
@@ -14,6 +15,7 @@ pub(super) struct EffectiveLimits {
     handshaking: Option<usize>,
     pending: Option<usize>,
     descriptors: Option<u64>,
+    memory: Option<u64>,
     workers: usize,
     /// File descriptors that one connection needs at most.
     descriptors_each: u64,
@@ -27,6 +29,7 @@ impl EffectiveLimits {
             handshaking: config.limits.handshaking,
             pending: config.limits.pending,
             descriptors,
+            memory: config.runtime.max_memory,
             workers,
             descriptors_each: match config.backends.iter().all(|it| it.to.is_built_in()) {
                 true => 1,
@@ -68,12 +71,17 @@ impl fmt::Display for EffectiveLimits {
         write!(
             f,
             "limits: connections={} handshaking={} connections_per_ip={} pending={} descriptors={} \
-             memory=unlimited workers={}",
+             memory={} workers={}",
             count(self.connections),
             count(self.handshaking),
             count(self.connections_per_ip),
             count(self.pending),
             limit(self.descriptors),
+            // Without a space, as all values of the line.
+            self.memory
+                .map_or("unlimited".into(), |bytes| ByteSize(bytes)
+                    .to_string()
+                    .replace(' ', "")),
             self.workers
         )
     }

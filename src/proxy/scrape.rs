@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::memory::MemoryUse;
 use crate::active_config::ActiveConfig;
 use crate::backend::ActiveBackend;
 use crate::backend::claimer::Claimer;
@@ -251,9 +252,7 @@ fn limits(registry: &mut Registry, state: &ProxyState) {
     if let Some(count) = descriptors {
         register(registry, "open_fds", gauge(count));
     }
-    if let Some(bytes) = usage::resident() {
-        register(registry, "memory_bytes", gauge(bytes));
-    }
+    MemoryUse::of(state).register(registry);
 }
 
 fn gauge(value: u64) -> Gauge {

@@ -85,6 +85,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "drain",
             "journal",
             "limits",
+            "memory",
             "proxy_protocol",
             "relay",
             "rendezvous",

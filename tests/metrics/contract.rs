@@ -9,7 +9,7 @@ use crate::common::process::{python, run, tool};
 use crate::{Site, exchange};
 
 /// Every metric with its labels, as the contract names them. A change here breaks dashboards.
-const METRICS: [(&str, &[&str]); 24] = [
+const METRICS: [(&str, &[&str]); 27] = [
     ("vestibule_connections_total", &["listener", "outcome"]),
     (
         "vestibule_connections_open",
@@ -43,6 +43,9 @@ const METRICS: [(&str, &[&str]); 24] = [
         &["listener", "issuer"],
     ),
     ("vestibule_memory_bytes", &[]),
+    ("vestibule_memory_max_bytes", &[]),
+    ("vestibule_memory_pressure", &[]),
+    ("vestibule_memory_kind_bytes", &["kind"]),
     ("vestibule_open_fds", &[]),
     ("vestibule_limit", &["name"]),
     ("vestibule_limit_used", &["name"]),

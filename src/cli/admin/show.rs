@@ -36,7 +36,7 @@ pub(super) fn status(status: &Value) -> String {
     let limits =
         limits.map(|it| format!("{} {}", word(&it["name"]), of(&it["used"], &it["limit"])));
     line(&mut text, "limits", &limits.collect::<Vec<_>>().join(", "));
-    line(&mut text, "memory", &bytes(&status["memory"]["resident"]));
+    line(&mut text, "memory", &memory(&status["memory"]));
     let descriptors = &status["descriptors"];
     line(
         &mut text,
@@ -84,6 +84,18 @@ pub(super) fn connections(connections: &[Value]) -> String {
         ]
     }));
     table("", &rows)
+}
+
+fn memory(it: &Value) -> String {
+    let max = match it["max"].as_u64() {
+        Some(max) => format!("of {}", ByteSize(max)),
+        None => "(unlimited)".into(),
+    };
+    let pressure = match it["pressure"].as_str() {
+        Some("none") | None => String::new(),
+        Some(_) => format!(", {}", word(&it["pressure"])),
+    };
+    format!("{} {max}{pressure}", bytes(&it["used"]))
 }
 
 fn listener(it: &Value) -> Vec<String> {

@@ -81,6 +81,20 @@ impl RuntimeOptions {
         self
     }
 
+    /// The most memory, in bytes, above 0; `None` is unlimited. Default: `None`. The memory is that of
+    /// the whole process, or of its control group if that has a limit. Near the maximum, new connections
+    /// are closed as [`Outcome::Shed`](crate::Outcome::Shed), and then those that have been idle longest.
+    ///
+    /// With an allocator that keeps freed memory, such as glibc's, closing connections may not help.
+    pub fn max_memory(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        let word = match bytes.into() {
+            Some(bytes) => format!("{bytes}B"),
+            None => "unlimited".into(),
+        };
+        self.0.set("max_memory", word);
+        self
+    }
+
     /// A file that is touched while connections are open, at most once in ten seconds, and created if
     /// there is none. A relative path is relative to the working directory. Default: none.
     pub fn heartbeat(mut self, path: impl Into<PathBuf>) -> Self {

@@ -190,8 +190,6 @@ fn options_that_are_not_set_have_their_defaults() {
 #[test]
 fn every_key_that_a_file_may_have_can_be_set() {
     const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
-    // A file may set these keys only to off.
-    const LATER: [(&str, &str); 1] = [("runtime", "max_memory")];
     let rendered = text_of(everything());
     let mut text = format!("{UNKNOWN} = 1\n");
     for line in rendered.lines() {
@@ -209,13 +207,6 @@ fn every_key_that_a_file_may_have_can_be_set() {
             let keys = keys.split(", ").map(str::to_owned);
             known.entry(path.to_owned()).or_default().extend(keys);
         }
-    }
-    for (path, key) in LATER {
-        let was_known = known.get_mut(path).is_some_and(|keys| keys.remove(key));
-        assert!(
-            was_known,
-            "{key} of [{path}] is not a key of a later version"
-        );
     }
     let mut settable = BTreeMap::new();
     let rendered: toml::Table = rendered.parse().expect("TOML");

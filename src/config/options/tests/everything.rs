@@ -13,6 +13,7 @@ log_format = "json"
 access_log = "connections"
 relay = "stream"
 core_dumps = true
+max_memory = "67108864B"
 heartbeat = "/run/vestibule/beat"
 idle_exit = "10m"
 
@@ -155,6 +156,7 @@ fn runtime() -> RuntimeOptions {
         .access_log(AccessLog::Connections)
         .relay(RelayMode::Stream)
         .core_dumps(true)
+        .max_memory(64 << 20)
         .heartbeat("/run/vestibule/beat")
         .idle_exit(Duration::from_secs(600))
 }

@@ -19,6 +19,7 @@ const RUNTIME_RIGHT: &[&str] = &[
     "access_log = \"connections\"",
     "max_memory = \"none\"",
     "max_memory = \"unlimited\"",
+    "max_memory = \"512MiB\"",
     "relay = \"auto\"",
     "relay = \"stream\"",
     "core_dumps = false",
@@ -89,9 +90,9 @@ const RUNTIME_WRONG: &[Wrong] = &[
         "`runtime.log_format`: unknown value \"yaml\"; one of: text, json",
     ),
     (
-        "max_memory = \"512MiB\"",
+        "max_memory = \"half\"",
         14,
-        "`runtime.max_memory`: not supported in this version; \"unlimited\" turns it off",
+        "`runtime.max_memory`: expected a size such as \"64KiB\" or \"512MiB\", found \"half\"; \"unlimited\" turns it off",
     ),
     (
         "relay = \"record\"",
