@@ -179,6 +179,8 @@ async fn a_lost_server_is_shown_and_the_page_connects_again() {
 async fn the_page_is_one_answer_with_a_tag_and_a_strict_policy() {
     let vestibule = start(Writes::Refused).await;
     let url = format!("http://{}/", admin(&vestibule).await);
+    let told = format!("dashboard at {url}");
+    vestibule.event(|event| message(event) == told).await;
     let page = send(&[], &url).await;
     assert_eq!(page.status, 200);
     for header in [

@@ -258,6 +258,24 @@ async fn what_is_queued_at_the_end_is_written() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_reached_is_for_streams_of_events_and_has_no_line() {
+    let directory = directory();
+    let settings = settings(&directory);
+    let journal = Arc::new(Journal::default());
+    let log = AuditLog::default();
+    log.change(Some(&settings), &journal).expect("a file");
+    journal.publish(Event::now(EventKind::Limit {
+        limit: "limits.connections",
+        clients: 7,
+        listener: "https".into(),
+        peer: None,
+    }));
+    journal.publish(stop(1));
+    log.finish().await;
+    assert_eq!(events(&settings.path).len(), 1);
+}
+
+#[tokio::test]
 async fn a_change_of_the_path_loses_and_repeats_nothing() {
     let directory = directory();
     let first = settings(&directory);

@@ -7,9 +7,11 @@ const EVENTS_AGAIN = 10_000;
 const MOST_EVENTS = 50;
 const MOST_LINES = 40;
 
-/** An answer of the API. Throws an Error, with the status if there was an answer. */
+/** An answer of the API. Throws an Error with its status, 0 if there was no answer. */
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, signal: AbortSignal.timeout(GIVE_UP), cache: "no-store" });
+  const signal = AbortSignal.timeout(GIVE_UP);
+  const answer = await fetch(path, { ...options, signal, cache: "no-store" }).catch(() => null);
+  if (answer === null) throw Object.assign(new Error("No answer from Vestibule"), { status: 0 });
   const date = Date.parse(answer.headers.get("date") ?? "");
   // The header has whole seconds.
   if (Math.abs(date + 500 - Date.now()) > 2500) clockOffset = date + 500 - Date.now();
@@ -66,7 +68,11 @@ function lost(error) {
   document.body.classList.add("is-lost");
   document.body.classList.remove("is-live");
   const last = state.since === null ? "" : ` What this page shows is from ${MOMENT.format(state.since)}.`;
-  const why = error.status ? `Vestibule refuses to answer: ${error.message}.` : "No answer from Vestibule.";
+  let why = error.status > 0 ? `Vestibule refuses to answer: ${error.message}.` : "No answer from Vestibule.";
+  if (error.status === undefined) {
+    console.error(error);
+    why = "This page cannot show what Vestibule answers: reload it.";
+  }
   // The same text again is not announced again.
   say(byId("lost"), `${why}${last} Trying again every two seconds.`);
   showLive();
@@ -83,6 +89,7 @@ function showLive() {
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(timer);
+    clearTimeout(sourceTimer);
     source?.close();
     showLive();
   } else {
@@ -376,5 +383,5 @@ const charts = {
 };
 const table = new ConnectionTable(new Killer(tell));
 table.changed = round;
-follow();
+if (!document.hidden) follow();
 round();

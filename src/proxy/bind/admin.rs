@@ -179,10 +179,17 @@ impl AdminListener {
         self
     }
 
-    /// Logs the addresses, with the real port if the configured one is 0.
+    /// Logs the addresses, with the real port if the configured one is 0. A browser needs TCP.
     pub(crate) fn announce(&self) {
         let addresses: Vec<String> = self.addresses().collect();
         info!(target: START, "admin API at {}", addresses.join(", "));
+        let browser = self.endpoints.iter().find_map(|it| match it {
+            Endpoint::Tcp(address) if address.ip().is_loopback() => Some(address),
+            Endpoint::Tcp(_) | Endpoint::Unix(_) => None,
+        });
+        if let Some(address) = browser {
+            info!(target: START, "dashboard at http://{address}/");
+        }
     }
 
     /// The addresses where it listens, for example `tcp:127.0.0.1:9901`.
