@@ -39,6 +39,8 @@ pub struct Subject {
     pub uri: &'static [&'static str],
     pub rsa: bool,
     pub expired: bool,
+    /// For how many days it is valid, from now on.
+    pub days: Option<u64>,
     /// Like the server certificates of public authorities: valid for 90 days, with the key usage to
     /// sign only.
     pub public: bool,
@@ -144,13 +146,15 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         if subject.public {
-            let now = SystemTime::now();
-            params.not_before = now.into();
-            params.not_after = (now + Duration::from_secs(90 * 24 * 60 * 60)).into();
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             params.is_ca = IsCa::ExplicitNoCa;
             params.use_authority_key_identifier_extension = true;
+        }
+        if let Some(days) = subject.days.or(subject.public.then_some(90)) {
+            let now = SystemTime::now();
+            params.not_before = now.into();
+            params.not_after = (now + Duration::from_secs(days * 24 * 60 * 60)).into();
         }
         if subject.critical {
             // certificatePolicies, with 1.2.3.4.
