@@ -9,7 +9,7 @@ async fn a_parked_connection_gets_an_address_as_soon_as_it_is_back_in_service() 
     let place = Site::new();
     let _a = place.listen("a");
     let address = place.address("a");
-    let pool = pool(&[address.clone()], Balance::RoundRobin);
+    let pool = pool(std::slice::from_ref(&address), Balance::RoundRobin);
     assert!(pool.order(&address, AddressState::Drain).is_some());
     assert_eq!(
         dial_or_refuse(&pool).await.err(),
@@ -31,7 +31,7 @@ async fn a_wait_for_an_address_in_service_ends_at_the_deadline() {
     let place = Site::new();
     let _a = place.listen("a");
     let address = place.address("a");
-    let pool = pool(&[address.clone()], Balance::RoundRobin);
+    let pool = pool(std::slice::from_ref(&address), Balance::RoundRobin);
     pool.order(&address, AddressState::Down);
     let start = Instant::now();
     let dialled = pool.dial(None, None, Deadline::after(BUDGET), Park::Hold);
@@ -69,7 +69,7 @@ async fn a_change_of_health_is_published_once() {
     let journal = Arc::new(Journal::default());
     let mut events = journal.subscribe("test", 16);
     let address = place.address("a");
-    let pool = pool(&[address.clone()], Balance::RoundRobin).reporting("app", &journal);
+    let pool = pool(std::slice::from_ref(&address), Balance::RoundRobin).reporting("app", &journal);
     for _ in 0..HEALTH.fall + 2 {
         assert!(dial_or_refuse(&pool).await.is_err());
     }
