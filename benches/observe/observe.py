@@ -136,7 +136,8 @@ def run(arguments):
             "own": {"chain": str(directory / "known.pem"), "key": str(directory / "known-key.pem")},
         })
         stack.callback(end, known)
-        known.stdout.readline()
+        if not known.stdout.readline():
+            raise SystemExit(f"observe: {known.stderr.read()}")
         load = bench.start_load(running, {
             "work": "starve", "connections": arguments.connections - KNOWN, "size": SIZE,
             "period_ms": 1000 * arguments.connections // MESSAGES_PER_SECOND, "windows": 2 * arguments.rounds,
@@ -282,7 +283,9 @@ def certificates(directory):
         openssl("req", "-x509", "-newkey", *key, "-days", "2", "-subj", f"/CN={name}",
                 "-addext", "subjectAltName=DNS:localhost", "-keyout", f"{name}-key.pem", "-out", f"{name}.pem")
     openssl("req", "-newkey", *key, "-subj", "/CN=known", "-keyout", "known-key.pem", "-out", "known.csr")
-    openssl("x509", "-req", "-in", "known.csr", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-days", "2",
+    # With an extension it is a certificate of version 3.
+    (directory / "known.cnf").write_text("basicConstraints=critical,CA:FALSE\n")
+    openssl("x509", "-req", "-in", "known.csr", "-extfile", "known.cnf", "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-days", "2",
             "-out", "known.pem")
 
 
