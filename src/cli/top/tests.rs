@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent};
+use ratatui::style::Modifier;
 use serde_json::{Value, json};
 
 use super::action::Page;
@@ -96,6 +98,16 @@ fn text(state: &mut State, words: &str) -> Option<Request> {
 
 /// The lines of the screen.
 fn screen(state: &mut State, width: u16, height: u16) -> Vec<String> {
+    let buffer = painted(state, width, height);
+    let line = |y| {
+        (0..width)
+            .map(|x| buffer[(x, y)].symbol())
+            .collect::<String>()
+    };
+    (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+}
+
+fn painted(state: &mut State, width: u16, height: u16) -> Buffer {
     let theme = Theme::plain();
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("memory");
     let drawn = terminal.draw(|frame| {
@@ -103,13 +115,7 @@ fn screen(state: &mut State, width: u16, height: u16) -> Vec<String> {
         state.fit(rows, lines);
         view::draw(frame, state, theme);
     });
-    let buffer = drawn.expect("memory").buffer;
-    let line = |y| {
-        (0..width)
-            .map(|x| buffer[(x, y)].symbol())
-            .collect::<String>()
-    };
-    (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+    drawn.expect("memory").buffer.clone()
 }
 
 fn has(screen: &[String], part: &str) -> bool {
@@ -194,6 +200,13 @@ fn a_lost_server_is_shown_with_the_age_of_the_data_until_it_is_back() {
     let lines = screen(&mut state, 80, 24);
     assert!(has(&lines, "LOST, data 13 s old"), "{lines:#?}");
     assert!(has(&lines, "trying again: nobody answers at unix:/x"));
+    // The old data is dim, and the badge is not.
+    let (painted, last) = (
+        painted(&mut state, 80, 24),
+        "vestibule 0.1.0   LOST".len() as u16 - 1,
+    );
+    let modifiers = [(last, 0), (0, 20)].map(|at| painted[at].modifier);
+    assert!(!modifiers[0].contains(Modifier::DIM) && modifiers[1].contains(Modifier::DIM));
     assert!(has(&lines, "192.0.2.1:51234"));
     let (status, page) = (status(), Ok(page(3)));
     state.received(Ok(Polled { status, page }));

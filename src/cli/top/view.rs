@@ -161,7 +161,9 @@ fn header(frame: &mut Frame, area: Rect, state: &State, theme: Theme) {
     let address = fit(&state.address, free);
     frame.render_widget(line, area);
     if columns(&address) > 8 {
-        let address = Line::styled(address, theme.label()).right_aligned();
+        // The style of a line would be that of the whole row.
+        let address = Span::styled(address, theme.label());
+        let address = Line::from(address).right_aligned();
         frame.render_widget(address, area);
     }
 }
