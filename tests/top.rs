@@ -251,7 +251,8 @@ async fn a_watch_on_a_terminal_stays_in_place() {
     let running = Vestibule::start(ECHO).await;
     let front = Front::Tcp(running.tcp());
     let client = moved(&front, 10).await;
-    let watch = Tmux::start(100, 12, &script(&running, "connections --watch=1")).await;
+    let words = script(&running, "connections --watch=1");
+    let watch = Tmux::start(100, 12, &format!("echo before; {words}")).await;
     watch.until("a row", |it| rows(it).len() == 1).await;
     let second = moved(&front, 10).await;
     let screen = watch.until("two rows", |it| rows(it).len() == 2).await;
@@ -267,4 +268,6 @@ async fn a_watch_on_a_terminal_stays_in_place() {
     assert!(!screen.contains("relaying"), "{screen}");
     watch.press(&["C-c"]).await;
     watch.shows("ended with 0").await;
+    // What was there before is above.
+    assert!(watch.history().await.starts_with("before"));
 }

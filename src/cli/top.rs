@@ -118,9 +118,8 @@ impl Top {
                     },
                     None => return Ok(()),
                 },
-                Some(done) = self.work.join_next() => if let Ok(done) = done {
-                    self.finish(done);
-                },
+                // A panic has given the terminal back already.
+                Some(done) = self.work.join_next() => self.finish(done.map_err(io::Error::other)?),
                 _ = self.ticks.tick() => if !self.state.is_paused {
                     self.ask();
                 },

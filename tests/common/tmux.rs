@@ -52,7 +52,14 @@ impl Tmux {
         output(self.command(&["capture-pane", "-p"])).await.text()
     }
 
-    /// The same, with the sequences for colours.
+    /// The same, and what was scrolled up before.
+    pub async fn history(&self) -> String {
+        output(self.command(&["capture-pane", "-p", "-S", "-"]))
+            .await
+            .text()
+    }
+
+    /// What it shows, with the sequences for colours.
     pub async fn coloured_screen(&self) -> String {
         output(self.command(&["capture-pane", "-p", "-e"]))
             .await

@@ -75,6 +75,8 @@ struct Painter {
     every: Duration,
     /// Whether the loss of the server was said.
     is_lost: bool,
+    /// Whether a table is on the screen.
+    is_painted: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -98,6 +100,7 @@ impl Painter {
             form,
             every,
             is_lost: false,
+            is_painted: false,
         }
     }
 
@@ -122,7 +125,13 @@ impl Painter {
                     }
                 };
                 let (_, height) = terminal::size().unwrap_or((80, 24));
-                screen(&table(&head, list), height.into())
+                let height = usize::from(height);
+                // What was on the screen before goes up, where it can be scrolled to.
+                let room = match std::mem::replace(&mut self.is_painted, true) {
+                    true => String::new(),
+                    false => "\n".repeat(height),
+                };
+                room + &screen(&table(&head, list), height)
             }
         }
     }

@@ -358,6 +358,18 @@ fn details_show_all_facts_and_pages_all_backends() {
 }
 
 #[test]
+fn an_address_out_of_service_is_told_from_one_that_is_down() {
+    let mut state = live();
+    let mut status = status();
+    status["backends"][0]["addresses"][0]["state"] = "drain".into();
+    let page = Ok(page(1));
+    state.received(Ok(Polled { status, page }));
+    let lines = screen(&mut state, 120, 24);
+    assert!(has(&lines, "web up (drain by order)"), "{lines:#?}");
+    assert!(has(&lines, "tcp:10.0.0.2:9000 down"), "{lines:#?}");
+}
+
+#[test]
 fn what_clients_choose_cannot_control_the_terminal() {
     let mut state = live();
     let mut evil = row(1);
