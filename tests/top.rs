@@ -231,6 +231,11 @@ async fn no_color_is_heeded() {
             .any(|rest| !rest.starts_with(['m', '9', ';']))
     };
     assert!(!colours.iter().any(is_colour), "{screen:?}");
+    // What matters stands out also without colours: it is reversed.
+    let _directory = running.kill().await;
+    plain.shows("LOST").await;
+    let screen = plain.coloured_screen().await;
+    assert!(screen.contains("7m LOST"), "{screen:?}");
 }
 
 #[tokio::test]
