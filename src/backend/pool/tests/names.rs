@@ -139,3 +139,49 @@ async fn a_name_without_an_address_that_answers_is_down() {
     }
     assert!(pool.targets()[0].is_down());
 }
+
+#[tokio::test]
+async fn an_order_for_a_name_is_about_all_its_addresses_and_one_for_an_address_about_that_one() {
+    let (addresses, _listeners) = listeners::<2>();
+    let pool = named(&addresses, Balance::RoundRobin);
+    let (mut found, leases) = places(&pool, 2).await;
+    found.sort();
+    assert_eq!(found.len(), 2);
+    let one = Address::from(addresses[0]);
+    let numbers = pool.order(&one, AddressState::Down).expect("known").numbers;
+    for lease in &leases {
+        let is_it = place_of(lease) == addresses[0];
+        assert_eq!(lease.is_overtaken(), is_it);
+        assert_eq!(numbers.contains(&lease.number()), is_it);
+    }
+    let (left, _more) = places(&pool, 2).await;
+    assert_eq!(left, [addresses[1]; 2]);
+
+    let name = pool.targets()[0].address.clone();
+    let numbers = pool
+        .order(&name, AddressState::Down)
+        .expect("known")
+        .numbers;
+    for lease in &leases {
+        assert!(lease.is_overtaken() && numbers.contains(&lease.number()));
+    }
+    let refused = dial_or_refuse(&pool).await.err();
+    assert_eq!(refused, Some(Unserved::OutOfService(None)));
+    pool.order(&name, AddressState::Up);
+    let (left, _more) = places(&pool, 2).await;
+    assert_eq!(left, [addresses[1]; 2], "the other has its own order");
+}
+
+#[tokio::test]
+async fn the_number_of_an_address_that_left_the_answer_is_known_while_it_has_a_connection() {
+    let (addresses, _listeners) = listeners::<2>();
+    let mut pool = named(&addresses[..1], Balance::RoundRobin);
+    let (_, leases) = places(&pool, 1).await;
+    pool.resolver = Resolver::Fixed(vec![Place::Tcp(addresses[1])]);
+    let (now, _more) = places(&pool, 1).await;
+    assert_eq!(now, [addresses[1]]);
+    let name = pool.targets()[0].address.clone();
+    let ordered = pool.order(&name, AddressState::Down).expect("known");
+    assert!(ordered.numbers.contains(&leases[0].number()));
+    assert!(leases[0].is_overtaken());
+}
