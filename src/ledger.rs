@@ -37,6 +37,7 @@ use crate::id::Id;
 use crate::journal::{ConnectionEnd, Event, EventKind, Journal};
 use crate::metrics::Metrics;
 use crate::outcome::{EndCause, Outcome};
+use crate::time_slice::{TimeSlice, in_slices};
 
 /// All open connections, and the number of ended ones by outcome.
 #[derive(Debug, Default)]
@@ -86,7 +87,11 @@ impl Ledger {
         };
         // Facts are behind a lock, and a list of all needs none of them.
         if !filter.is_all() {
-            found.retain(|entry| filter.matches(entry));
+            let mut slice = TimeSlice::begin();
+            found.retain(|entry| {
+                slice.step();
+                filter.matches(entry)
+            });
         }
         found
     }
@@ -109,7 +114,7 @@ impl Ledger {
     /// before.
     pub(crate) fn kill(&self, filter: &ConnectionFilter) -> usize {
         let found = self.find(filter);
-        let told = found.iter().filter(|entry| entry.end(EndCause::Killed));
+        let told = in_slices(&found).filter(|entry| entry.end(EndCause::Killed));
         told.count()
     }
 

@@ -20,6 +20,7 @@ mod outcome;
 mod pace;
 mod pattern;
 mod residue;
+mod time_slice;
 mod traffic;
 mod wire;
 

@@ -30,6 +30,7 @@ PORT = 21700
 SIZE = 1024
 MESSAGES_PER_SECOND = 5000
 KNOWN = 100  # connections with the identity that is queried
+TALKING = 100  # connections that echo; the others are idle
 GOAL = 1.10
 # Chromium needs some seconds until its page is complete.
 WARM_UP = 6.0
@@ -95,11 +96,22 @@ address = "tcp:127.0.0.1:{setting.port}"
 certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
 client_auth = "optional"
 client_ca = ["{setting.client_ca}"]
+[[listener]]
+name = "idle"
+address = "tcp:127.0.0.1:{setting.port + 2}"
+[listener.tls]
+certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
 [[route]]
 identity = ["cn:known"]
 backend = "known"
 [[route]]
+listener = ["idle"]
+backend = "idle"
+[[route]]
 backend = "app"
+[[backend]]
+name = "idle"
+to = "{setting.backend}.idle"
 [[backend]]
 name = "app"
 to = "{setting.backend}"
@@ -138,9 +150,16 @@ def run(arguments):
         stack.callback(end, known)
         if not known.stdout.readline():
             raise SystemExit(f"observe: {known.stderr.read()}")
+        idle = bench.start_load(running, {
+            "work": "idle", "connections": arguments.connections - KNOWN - TALKING, "size": SIZE,
+            "backend": setting.backend + ".idle", "target": f"127.0.0.1:{setting.port + 2}",
+        })
+        stack.callback(end, idle)
+        if not idle.stdout.readline():
+            raise SystemExit(f"observe: {idle.stderr.read()}")
         load = bench.start_load(running, {
-            "work": "starve", "connections": arguments.connections - KNOWN, "size": SIZE,
-            "period_ms": 1000 * arguments.connections // MESSAGES_PER_SECOND, "windows": 2 * arguments.rounds,
+            "work": "starve", "connections": TALKING, "size": SIZE,
+            "period_ms": 1000 * TALKING // MESSAGES_PER_SECOND, "windows": 2 * arguments.rounds,
         })
         stack.callback(end, load)
         take_turns(arguments, setting, load, results)
@@ -323,6 +342,7 @@ def report(results):
         most=found["ratios"][-1],
         version=about["proxies"]["vestibule"]["version"],
         known=KNOWN,
+        talking=TALKING,
         rate=MESSAGES_PER_SECOND,
         pause=WARM_UP,
         query=statistics.median(queries) * 1e3,
@@ -338,7 +358,7 @@ TEXT = """\
 
     {command}
 
-Round trips of 1 KiB on {connections:,} connections, {rate:,} a second in total, in ms. This command writes this page: do not edit it.
+Round trips of 1 KiB on {talking} of {connections:,} open connections, {rate:,} a second in total, in ms. This command writes this page: do not edit it.
 
 | | p50 | p99 | p99.9 |
 | --- | --: | --: | --: |

@@ -7,13 +7,15 @@ use hyper::{Response, StatusCode};
 use serde::Serialize;
 
 use super::stream::EventStream;
+use crate::time_slice::SlicedText;
 
 pub(super) type Answer = Response<Either<Full<Bytes>, EventStream>>;
 
 /// An answer with this value as its body.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
-    let body = serde_json::to_vec(value).expect("string keys and no failing serializer");
-    of_bytes(status, body.into())
+    let mut body = SlicedText::new();
+    serde_json::to_writer(&mut body, value).expect("string keys and no failing serializer");
+    of_bytes(status, body.into_bytes().into())
 }
 
 /// An answer with a body that is JSON already.

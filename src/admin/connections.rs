@@ -11,6 +11,7 @@ use super::query;
 use crate::facts::Facts;
 use crate::id::Id;
 use crate::ledger::{ConnectionFilter, Entry, Ledger, OpenConnection};
+use crate::time_slice::in_slices;
 
 /// A connection as the API shows it: its facts, and how it is now.
 #[derive(Serialize)]
@@ -97,7 +98,7 @@ fn killed(killed: usize) -> (Answer, usize) {
 
 fn page(found: Vec<Arc<Entry>>, sort: Sort, limit: usize, after: Option<Place>) -> Page {
     let total = found.len();
-    let places = found.into_iter().map(|entry| (sort.place(&entry), entry));
+    let places = in_slices(found).map(|entry| (sort.place(&entry), entry));
     let mut rest: Vec<(Place, Arc<Entry>)> = places
         .filter(|(place, _)| after.is_none_or(|after| *place > after))
         .collect();
@@ -105,7 +106,7 @@ fn page(found: Vec<Arc<Entry>>, sort: Sort, limit: usize, after: Option<Place>) 
     if has_more {
         // Sorting all of them would take several times as long.
         rest.select_nth_unstable_by_key(limit, |(place, _)| *place);
-        rest.truncate(limit);
+        in_slices(rest.drain(limit..)).for_each(drop);
     }
     rest.sort_unstable_by_key(|(place, _)| *place);
     let last = rest.last().filter(|_| has_more);

@@ -16,6 +16,7 @@ use crate::proxy::MemoryUse;
 use crate::proxy_state::ProxyState;
 use crate::supervisor::{PastReloads, SupervisorHandle};
 use crate::sys::usage;
+use crate::time_slice::in_slices;
 use crate::tls::certs::Certificate;
 
 #[derive(Serialize)]
@@ -227,7 +228,7 @@ impl Backend {
         Self {
             name: backend.name().to_owned(),
             kind: backend.kind(),
-            connections: state.ledger.find(&own).len(),
+            connections: in_slices(state.ledger.find(&own)).count(),
             addresses: addresses.collect(),
         }
     }

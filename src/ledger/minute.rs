@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::info;
 
 use super::Ledger;
+use crate::time_slice::in_slices;
 
 /// Counts since the start that nothing else needs.
 #[derive(Debug, Default)]
@@ -116,7 +117,7 @@ impl Ledger {
             reading.bytes_in += bytes_in;
             reading.bytes_out += bytes_out;
         }
-        for entry in self.index.all() {
+        for entry in in_slices(self.index.all()) {
             reading.bytes_in += entry.traffic.from_client.get();
             reading.bytes_out += entry.traffic.to_client.get();
         }

@@ -24,6 +24,7 @@ use crate::lost_lines;
 use crate::metrics::{Label, ListenerMetrics, MetricsFormat, PREFIX, Text, register};
 use crate::proxy_state::ProxyState;
 use crate::sys::usage;
+use crate::time_slice::in_slices;
 use crate::tls::TlsAcceptor;
 
 /// The text of all metrics.
@@ -66,7 +67,7 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
     for name in config.listeners.keys() {
         open.add(name, "", ConnectionState::Handshaking, 0);
     }
-    for entry in state.ledger.all() {
+    for entry in in_slices(state.ledger.all()) {
         let facts = entry.facts();
         let listener = facts.listener.as_ref();
         open.add_one(&facts, entry.state());

@@ -73,6 +73,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "pattern",
             "printable",
             "residue",
+            "time_slice",
             "traffic",
             "wire",
         ],
