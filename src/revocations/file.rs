@@ -66,7 +66,7 @@ impl Store {
         };
         if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
             let uid = found.uid();
-            let message = format!("it belongs to another user ({uid}); see who put it there");
+            let message = format!("it belongs to another user ({uid})");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
         parse(&file::read(&path)?)

@@ -1,10 +1,11 @@
 //! What survives a restart, and what happens if it cannot be stored or read.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::sync::Arc;
 
 use crate::common::process::{output, vestibule};
+use crate::common::users::{STRANGER, require_root};
 use crate::common::vestibule::{LISTENERS, Relay, Vestibule};
 use crate::{World, ask_of, revoke, start, text};
 
@@ -32,23 +33,31 @@ async fn revocations_survive_a_crash() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_stops_the_start_and_says_what_to_do() {
+async fn a_damaged_or_foreign_file_stops_the_start_and_says_what_to_do() {
+    require_root();
     let world = World::new(Relay::Auto).await;
     world.revoke("cn:alice").await;
     let file = world.vestibule.path("run/revocations.json");
     let whole = fs::read_to_string(&file).expect("a file");
     let directory = Arc::clone(&world.vestibule.directory);
     assert_eq!(world.vestibule.terminate().await, Some(0));
+    let start_fails_with = async |words: [&str; 2]| {
+        let mut command = vestibule();
+        command
+            .args(["run", "-c"])
+            .arg(directory.path().join("vestibule.toml"));
+        let done = output(command).await;
+        assert_eq!(done.code, Some(2), "{}", done.err);
+        let path = file.display().to_string();
+        for part in [&[&*path], &words[..]].concat() {
+            assert!(done.err.contains(part), "{part}: {}", done.err);
+        }
+    };
     fs::write(&file, &whole[..whole.len() / 2]).expect("ours");
-    let mut command = vestibule();
-    command
-        .args(["run", "-c"])
-        .arg(directory.path().join("vestibule.toml"));
-    let done = output(command).await;
-    assert_eq!(done.code, Some(2), "{}", done.err);
-    for part in [&*file.display().to_string(), "damaged", "or remove it"] {
-        assert!(done.err.contains(part), "{part}: {}", done.err);
-    }
+    start_fails_with(["damaged", "or remove it"]).await;
+    fs::write(&file, &whole).expect("ours");
+    chown(&file, Some(STRANGER), None).expect("root may");
+    start_fails_with(["another user", "give it to the user of this process"]).await;
 }
 
 #[tokio::test]

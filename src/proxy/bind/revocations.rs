@@ -17,9 +17,13 @@ pub(super) fn stored(runtime: &Runtime) -> Result<Revocations, BindError> {
     let directory = runtime.directory.clone().or_else(users);
     let path = directory.as_deref().map(file_in);
     Revocations::stored(directory).map_err(|error| {
-        let message = format!(
-            "{error}; restore the file, or remove it: then every revoked identity is admitted again"
-        );
+        let what_to_do = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "give it to the user of this process, or set another `runtime.directory`"
+            }
+            _ => "restore the file, or remove it: then every revoked identity is admitted again",
+        };
+        let message = format!("{error}; {what_to_do}");
         BindError::Revocations {
             path: path.unwrap_or_default(),
             source: io::Error::new(error.kind(), message),
