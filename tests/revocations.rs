@@ -3,6 +3,7 @@
 mod common;
 mod revocations {
     mod commands;
+    mod library;
     mod stored;
 }
 
