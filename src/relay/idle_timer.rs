@@ -75,6 +75,11 @@ impl<'a> IdleTimer<'a> {
                 this.timer = None;
             }
         }
+        // Most turns end here. The time of the end, which moves with every byte, need not be known before the
+        // timer fires.
+        if let Some(timer) = &mut this.timer {
+            ready!(timer.poll(cx));
+        }
         let (limit, lull) = match phase {
             Phase::Open => (this.settings.idle, Expired::Idle),
             Phase::HalfClosed => (this.settings.half_close, Expired::HalfClosed),
