@@ -75,7 +75,7 @@ fn directories(machine: &Machine, needs: &Needs) -> Vec<Finding> {
         None => runtime_directory(machine, needs),
     };
     let own = match own {
-        Some(directory) => own_directory(&directory, level_of_gate(needs)),
+        Some(directory) => own_directory(&directory, "of the gate", level_of_gate(needs)),
         None => Finding::ok(
             CHECK,
             format!(
@@ -85,6 +85,17 @@ fn directories(machine: &Machine, needs: &Needs) -> Vec<Finding> {
         ),
     };
     let mut findings = vec![own];
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("/")).to_owned();
+    if let Some(path) = &needs.admin {
+        findings.push(own_directory(
+            &parent(path),
+            "of the admin socket",
+            Level::Fail,
+        ));
+    }
+    if let Some(path) = &needs.audit {
+        findings.push(audit_directory(&parent(path)));
+    }
     for (name, path) in &needs.unix_listeners {
         let directory = path.parent().unwrap_or(path);
         // A missing directory is a finding of the configuration already.
@@ -102,8 +113,24 @@ fn directories(machine: &Machine, needs: &Needs) -> Vec<Finding> {
     findings
 }
 
-/// The directory of the gate, which the start creates if it is missing.
-fn own_directory(directory: &Path, level: Level) -> Finding {
+/// The directory of the audit log, in which rotated files are made too.
+fn audit_directory(directory: &Path) -> Finding {
+    const CHECK: &str = "directories";
+    let shown = directory.display();
+    let may = Access::WRITE_OK | Access::EXEC_OK;
+    match accessat(CWD, directory, may, AtFlags::EACCESS) {
+        Ok(()) => Finding::ok(CHECK, format!("{shown} is writable for the audit log")),
+        Err(error) => Finding::bad(
+            CHECK,
+            Level::Fail,
+            format!("the audit log cannot be written to {shown}: {error}"),
+            format!("create it for the user of Vestibule: `install -d -m 0700 -o USER {shown}`"),
+        ),
+    }
+}
+
+/// A directory of a socket, which the start creates if it is missing.
+fn own_directory(directory: &Path, whose: &str, level: Level) -> Finding {
     const CHECK: &str = "directories";
     let shown = directory.display();
     match ensure_private(directory) {
@@ -128,7 +155,7 @@ fn own_directory(directory: &Path, level: Level) -> Finding {
             CHECK,
             level,
             format!("{shown}: {error}"),
-            "no other user may be able to change the directory of the gate, or one above it",
+            format!("no other user may be able to change the directory {whose}, or one above it"),
         ),
     }
 }

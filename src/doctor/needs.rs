@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::address::Address;
 use crate::backend::To;
-use crate::config::Config;
+use crate::config::{AdminAddress, Config};
 use crate::limits::AdmissionSettings;
 
 /// The needs of a configuration, or of the defaults. A limit that is `None` is unlimited.
@@ -26,6 +26,9 @@ pub(super) struct Needs {
     pub gate: Option<PathBuf>,
     /// The gate in the runtime directory.
     pub gate_name: PathBuf,
+    /// The socket of the admin API, and the audit log, if they are not in the runtime directory.
+    pub admin: Option<PathBuf>,
+    pub audit: Option<PathBuf>,
     /// Names and paths.
     pub unix_listeners: Vec<(String, PathBuf)>,
     /// The number of directories to watch for changes.
@@ -60,6 +63,16 @@ impl Needs {
             runtime_directory: config.runtime.directory.clone(),
             gate: gate.clone().filter(|it| it.is_absolute()),
             gate_name: gate.filter(|it| it.is_relative()).unwrap_or(GATE.into()),
+            admin: config
+                .admin
+                .as_ref()
+                .and_then(|admin| match &admin.address {
+                    AdminAddress::Unix(path) => path.is_absolute().then(|| path.clone()),
+                    AdminAddress::Tcp { .. } => None,
+                }),
+            audit: (config.audit.as_ref())
+                .filter(|audit| audit.directory.is_none())
+                .map(|audit| audit.path.clone()),
             unix_listeners: unix.collect(),
             watched: directories.len() as u64,
             max_memory: config.runtime.max_memory,
@@ -85,6 +98,8 @@ impl Needs {
             runtime_directory: None,
             gate: None,
             gate_name: GATE.into(),
+            admin: None,
+            audit: None,
             unix_listeners: Vec::new(),
             watched: 1,
         }

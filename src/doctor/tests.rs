@@ -302,6 +302,34 @@ fn a_default_path_that_is_too_long_for_a_socket_is_a_failure_for_the_gate() {
 }
 
 #[test]
+fn the_directories_of_the_admin_socket_and_of_the_audit_log_are_checked() {
+    let made = Made::new();
+    for (name, mode) in [("own", 0o700), ("open", 0o777)] {
+        fs::create_dir(made.path(name)).expect("ours");
+        fs::set_permissions(made.path(name), Permissions::from_mode(mode)).expect("ours");
+    }
+    for (admin, audit, failures) in [
+        ("own", "own", &[][..]),
+        ("new", "own", &[]),
+        ("open", "own", &["of the admin socket"]),
+        ("own", "missing", &["the audit log cannot be written to"]),
+    ] {
+        let findings = made.examine_with(&format!(
+            "[admin]\naddress = \"unix:{{dir}}/{admin}/admin.sock\"\n[audit]\n\
+             path = \"{{dir}}/{audit}/audit.log\"\n{LISTENER}{ECHO}"
+        ));
+        let directories = findings.iter().filter(|it| it.check == "directories");
+        let failed: Vec<String> = directories
+            .filter(|it| it.level == Level::Fail)
+            .map(|it| format!("{} -> {}", it.message, it.advice.as_deref().unwrap_or("")))
+            .collect();
+        assert_eq!(failed.len(), failures.len(), "{failed:?}");
+        let told = |words: &&str| failed.iter().any(|it| it.contains(words));
+        assert!(failures.iter().all(told), "{failed:?}");
+    }
+}
+
+#[test]
 fn a_wrong_configuration_is_a_failure_with_its_place() {
     let made = Made::new();
     let wrong = format!("[limits]\nconections = 1\npendig = 1\n{LISTENER}{ECHO}");
