@@ -2,26 +2,26 @@
 
 mod common;
 mod memory_budget {
-    pub(crate) mod group;
+    pub(super) mod group;
+    pub(super) mod neighbours;
 }
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::admin::ask;
 use common::backend::Backend;
 use common::client::{self, Client, Front, Socket};
 use common::resources::raise_own_limit;
-use common::vestibule::{LISTENERS, RUNTIME, Vestibule};
+use common::vestibule::{LISTENERS, RUNTIME, Vestibule, message};
 use common::{soon, within};
 use memory_budget::group::Group;
+use memory_budget::neighbours::Neighbours;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::interval;
 
 const MIB: usize = 1024 * 1024;
 
@@ -39,6 +39,9 @@ handshake = "30s"
 name = "app"
 to = "unix:{dir}/app.sock"
 "#;
+
+/// Half a gigabyte and 20,000 attempts take long on a machine that is busy.
+const LONG: Duration = Duration::from_secs(300);
 
 /// A message. Its first byte says what the backend answers.
 const MESSAGE: usize = 64;
@@ -89,8 +92,7 @@ impl Site {
     }
 
     async fn status(&self) -> Value {
-        let socket = self.vestibule.path("run/admin.sock");
-        ask(&socket, "/v1/status", &[]).await.json()
+        status(&self.vestibule).await
     }
 
     async fn memory(&self) -> Value {
@@ -114,7 +116,7 @@ impl Site {
 
     async fn until_below_90_percent(&self) {
         let below = async { while self.used().await >= MAX / 10 * 9 {} };
-        within(Duration::from_secs(60), "below 90 %", below).await;
+        within(LONG, "below 90 %", below).await;
     }
 
     /// Ends the process, so that its group can be removed.
@@ -133,6 +135,11 @@ impl Site {
         let kib = line.and_then(|it| it.split_whitespace().nth(1));
         kib.and_then(|it| it.parse::<usize>().ok()).expect("a peak") * 1024
     }
+}
+
+async fn status(vestibule: &Vestibule) -> Value {
+    let socket = vestibule.path("run/admin.sock");
+    ask(&socket, "/v1/status", &[]).await.json()
 }
 
 async fn serve(mut socket: Socket) {
@@ -183,50 +190,8 @@ async fn attempts(front: &Front, count: usize, at_a_time: usize) -> Vec<Client> 
             served
         });
     }
-    let all = within(Duration::from_secs(300), "all attempts", coming.join_all()).await;
+    let all = within(LONG, "all attempts", coming.join_all()).await;
     all.into_iter().flatten().collect()
-}
-
-/// Clients that are never idle for long, and check every byte.
-struct Neighbours {
-    are_done: Arc<AtomicBool>,
-    rounds: Arc<AtomicUsize>,
-    tasks: JoinSet<()>,
-}
-
-impl Neighbours {
-    async fn new(front: &Front) -> Self {
-        let are_done = Arc::<AtomicBool>::default();
-        let rounds = Arc::<AtomicUsize>::default();
-        let mut tasks = JoinSet::new();
-        for mut client in attempts(front, 5, 5).await {
-            let (are_done, rounds) = (Arc::clone(&are_done), Arc::clone(&rounds));
-            tasks.spawn(async move {
-                let mut pace = interval(Duration::from_millis(50));
-                while !are_done.load(Ordering::Relaxed) {
-                    pace.tick().await;
-                    let word = rounds.fetch_add(1, Ordering::Relaxed) as u8;
-                    echo(&mut client, word).await.expect("an echo");
-                }
-                client.shutdown().await.expect("open");
-                let read = client.read(&mut [0]).await;
-                assert_eq!(read.expect("a clean end"), 0);
-            });
-        }
-        assert_eq!(tasks.len(), 5);
-        Self {
-            are_done,
-            rounds,
-            tasks,
-        }
-    }
-
-    async fn leave(self) {
-        self.are_done.store(true, Ordering::Relaxed);
-        // Panics if one of them has.
-        soon("their ends", self.tasks.join_all()).await;
-        assert!(self.rounds.load(Ordering::Relaxed) > 50);
-    }
 }
 
 /// Whether Vestibule has closed the connection, with `close_notify`.
@@ -273,7 +238,7 @@ async fn a_flood_closes_new_connections_and_then_those_that_have_been_idle_longe
     }
     let before = refused;
     let shedding = async { while site.shed().await == before {} };
-    soon("idle connections are closed", shedding).await;
+    within(LONG, "idle connections are closed", shedding).await;
     site.until_below_90_percent().await;
 
     let mut closed = Vec::new();
@@ -302,6 +267,54 @@ async fn a_flood_closes_new_connections_and_then_those_that_have_been_idle_longe
 
 const SLOW: usize = 150;
 const ATTEMPTS: usize = 20_000;
+
+#[tokio::test]
+async fn a_client_that_finds_no_memory_is_counted_logged_and_audited() {
+    const CONFIG: &str = r#"max_memory = "1MiB"
+[audit]
+path = "{dir}/audit.log"
+[[backend]]
+name = "echo"
+to = "echo"
+"#;
+    let directory = Arc::new(tempfile::tempdir().expect("a directory"));
+    let config = format!("{RUNTIME}{CONFIG}{LISTENERS}");
+    let vestibule = Vestibule::start_whole(Arc::clone(&directory), &config).await;
+    let said = |part: &'static str| vestibule.event(move |it| message(it).contains(part));
+    said("clients will be refused; raise it").await;
+    said("memory=1.0MiB").await;
+    let is_refusing =
+        async { while status(&vestibule).await["memory"]["pressure"] != "shedding" {} };
+    soon("the first sample", is_refusing).await;
+
+    assert!(served(&Front::Tcp(vestibule.tcp())).await.is_none());
+    let ended = &status(&vestibule).await["connections"]["ended"];
+    assert_eq!(ended, &serde_json::json!({"shed": 1}));
+    let metrics = ask(&vestibule.path("run/admin.sock"), "/metrics", &[]).await;
+    for sample in [
+        "vestibule_connections_total{listener=\"tcp\",outcome=\"shed\"} 1",
+        "vestibule_memory_max_bytes 1048576",
+        "vestibule_memory_pressure 3",
+    ] {
+        assert!(metrics.body.contains(sample), "{sample}: {}", metrics.body);
+    }
+    let refused = said("clients not served: memory is short").await;
+    assert_eq!(
+        (&refused["reason"], &refused["clients"]),
+        (&"shed".into(), &1.into())
+    );
+    // That does not help either, because it is the memory of the process itself.
+    said("closing idle connections frees no memory").await;
+
+    assert_eq!(vestibule.terminate().await, Some(0));
+    let audit = fs::read_to_string(directory.path().join("audit.log")).expect("a log");
+    let lines = audit
+        .lines()
+        .map(|it| serde_json::from_str(it).expect("JSON"));
+    let refused: Vec<Value> = lines.filter(|it: &Value| it["event"] == "refuse").collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0]["outcome"], "shed");
+}
 
 #[tokio::test]
 async fn half_hellos_fill_no_memory_that_others_need() {
