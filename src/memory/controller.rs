@@ -140,7 +140,9 @@ impl Controller {
         }
         let mut excess = used.saturating_sub(self.percent(90));
         if let Some(batch) = &self.batch {
-            let grown = used.saturating_sub(batch.used);
+            // Otherwise a batch would be the reason for the next one.
+            let closing = batch.size as u64 * CLOSING;
+            let grown = used.saturating_sub(batch.used).saturating_sub(closing);
             if grown >= self.percent(GROWN) {
                 excess = grown;
             } else if now - batch.at < EFFECT {
@@ -187,6 +189,10 @@ const EFFECT: Duration = Duration::from_millis(2_500);
 
 /// If this much of the maximum, in percent, comes on top meanwhile, the next batch does not wait.
 const GROWN: u64 = 2;
+
+/// What a connection takes in addition while it is told its end: a few KiB, several times as much in a
+/// debug build.
+const CLOSING: u64 = 10 * 1024;
 
 /// A closed connection that gives back less than this on average was not worth it. An idle one has four
 /// times as much.

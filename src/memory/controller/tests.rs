@@ -20,6 +20,8 @@ struct World {
     open: usize,
     /// Bytes of each connection.
     each: u64,
+    /// Bytes that each takes in addition while it closes.
+    closing: u64,
     /// When how many bytes come back.
     returning: Vec<(Instant, u64)>,
     shed: usize,
@@ -34,6 +36,7 @@ impl World {
             fixed: BASE,
             open,
             each,
+            closing: 0,
             returning: Vec::new(),
             shed: 0,
             remarks: Vec::new(),
@@ -54,7 +57,10 @@ impl World {
             let closed = decision.shed.min(self.open);
             self.open -= closed;
             self.shed += closed;
-            let back = (self.now + SECOND, closed as u64 * self.each);
+            let back = (
+                self.now + SECOND,
+                closed as u64 * (self.each + self.closing),
+            );
             self.returning.push(back);
             self.remarks.extend(decision.remark);
             self.now += decision.next;
@@ -143,6 +149,17 @@ fn connections_are_closed_until_there_is_room_and_not_many_more() {
 }
 
 #[test]
+fn memory_that_closing_takes_for_a_moment_closes_no_more_connections() {
+    let mut world = World::new(7_600, 10 * 1024);
+    world.closing = 10 * 1024;
+    world.fixed += 2 * MIB;
+    let needed = (world.used() - 90 * MIB).div_ceil(world.each) as usize;
+    world.run(60 * SECOND);
+    assert!(world.used() < 90 * MIB, "{}", world.used() / MIB);
+    assert!(world.shed < needed * 3 / 2, "{} of {needed}", world.shed);
+}
+
+#[test]
 fn small_connections_are_closed_in_several_batches_until_there_is_room() {
     // Half of the memory is that of a few connections that are not idle.
     let mut world = World::new(9_000, 4 * 1024);
@@ -176,7 +193,8 @@ fn a_flood_that_comes_on_top_does_not_wait_for_the_last_batch() {
     let first = controller.step(now, 96 * MIB, 1000).shed;
     let soon = now + Duration::from_millis(5);
     assert_eq!(controller.step(soon, 97 * MIB, 1000).shed, 0);
-    let second = controller.step(soon, 99 * MIB, 1000).shed;
+    let closing = first as u64 * CLOSING;
+    let second = controller.step(soon, 99 * MIB + closing, 1000).shed;
     // In proportion: 6 MiB were too much, and 3 MiB have come.
     assert!(first > 0 && (first / 3..first).contains(&second));
 }
