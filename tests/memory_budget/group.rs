@@ -23,8 +23,9 @@ impl Group {
         ];
         bases.into_iter().find_map(|(base, file)| {
             let base = Path::new(base);
-            // Of version 2: fails where groups below have this set already, or may not.
-            let _ = fs::write(base.join("cgroup.subtree_control"), "+memory");
+            // Of version 2. It fails in a group with processes, and then there is no group below with a limit.
+            let control = base.join("cgroup.subtree_control");
+            let _ = control.exists().then(|| fs::write(control, "+memory"));
             let directory = base.join(&name);
             fs::create_dir(&directory).ok()?;
             let group = Self { directory };
