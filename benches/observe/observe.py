@@ -141,6 +141,8 @@ def run(arguments):
             workers=1,
             client_ca=directory / "ca.pem",
         )
+        for cpu in (arguments.proxy_cpu, arguments.load_cpu):
+            stack.callback(end, keep_awake(cpu))
         running = stack.enter_context(launch.Running(arguments.proxies[0], setting, {arguments.proxy_cpu}))
         bench = measure.Bench(arguments.load, arguments.seconds, WARM_UP, arguments.proxy_cpu, arguments.load_cpu)
         known = bench.start_load(running, {
@@ -287,6 +289,12 @@ class Observers:
         return subprocess.Popen(["chrt", "--idle", "0", *command], start_new_session=True, **how)
 
 
+def keep_awake(cpu):
+    """Spins when nothing else wants the CPU. In a virtual machine a CPU that halts may take milliseconds to wake up,
+    and observers would keep it awake."""
+    return subprocess.Popen(["chrt", "--idle", "0", "taskset", "-c", str(cpu), sys.executable, "-c", "while True: pass"])
+
+
 def end(load):
     if load.poll() is None:
         load.kill()
@@ -371,7 +379,8 @@ The p99 with observers is {ratio:.2f} times the p99 without (median of {rounds} 
 The proxy has one worker, and all its threads are on one CPU. The clients and the backend are one program on the other CPU. The
 observers are, all at the same time: a scrape of `/metrics` each second, ten queries of `/v1/connections?identity=` per second for
 {known} of the connections, the dashboard in Chromium, and `vestibule top`. They use what the load leaves of its CPU (SCHED_IDLE), so
-that they cost the load nothing, but the proxy has all the work that they cause. Measurements of {seconds} s alternate on the same
+that they cost the load nothing, but the proxy has all the work that they cause. On both CPUs another program spins when nothing else
+wants the CPU: in a virtual machine a CPU that halts takes up to some milliseconds to wake up, which observers would prevent. Measurements of {seconds} s alternate on the same
 connections, {rounds} with observers and {rounds} without, with {pause:.0f} s between two of them. A round trip is measured from the time when the message was due, and every
 byte is compared with the expected one. A query took {query:.1f} ms (median; p99 {slow_query:.1f} ms), as a new connection of a client with the lowest priority.
 """
