@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::ALL_VERSIONS;
 
 /// The titles of the page, each with a test below.
-const TITLES: [&str; 12] = [
+const TITLES: [&str; 13] = [
     "Clients are refused",
     "A backend is down",
     "A server needs maintenance",
@@ -38,6 +38,7 @@ const TITLES: [&str; 12] = [
     "A reload failed",
     "A key was stolen",
     "Too many open files",
+    "The log does not say enough",
     "The machine needs maintenance",
 ];
 
@@ -213,6 +214,12 @@ async fn too_many_open_files() {
     let mut case = Case::start_whole(directory(), &listeners, |it| limited(it, 4096)).await;
     case.prefix = "ulimit -n 4096; ";
     case.follow("Too many open files").await;
+}
+
+#[tokio::test]
+async fn the_log_does_not_say_enough() {
+    let case = Case::start(ECHO).await;
+    case.follow("The log does not say enough").await;
 }
 
 #[tokio::test]
