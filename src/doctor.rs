@@ -100,7 +100,7 @@ fn examine_on(machine: &Machine, file: Option<&Path>) -> Vec<Finding> {
 fn configuration(file: Option<&Path>) -> (Vec<Finding>, Option<Config>) {
     const CHECK: &str = "configuration";
     let Some(file) = file else {
-        let message = "none given: these are the checks for the defaults";
+        let message = "no file given: these checks are for the defaults";
         let mut finding = Finding::ok(CHECK, message);
         finding.advice = Some("check yours with `vestibule doctor -c FILE`".into());
         return (vec![finding], None);

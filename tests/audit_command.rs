@@ -229,7 +229,7 @@ async fn without_a_name_the_log_in_the_runtime_directory_is_read() {
     };
     let done = log().await;
     assert_eq!(done.code, Some(2));
-    assert!(done.err.contains("which audit log?"), "{}", done.err);
+    assert!(done.err.contains("no audit log"), "{}", done.err);
     fs::create_dir(&run).expect("a directory");
     fs::rename(&path, run.join("audit.log")).expect("ours");
     assert_eq!(log().await.text().lines().count(), 10);

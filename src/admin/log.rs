@@ -145,7 +145,7 @@ impl Log {
         let mut present = self.present();
         if present.take().is_some() {
             self.back();
-            info!(target: START, %author, "log filter: the configured one is back");
+            info!(target: START, %author, "log filter: restored the configured one");
         }
     }
 
@@ -155,7 +155,7 @@ impl Log {
         let mut present = self.present();
         if present.take_if(is_over).is_some() {
             self.back();
-            info!(target: START, "log filter: its time is over, the configured one is back");
+            info!(target: START, "log filter: its time is over; restored the configured one");
         }
     }
 

@@ -88,7 +88,7 @@ pub(super) async fn remove(
     let wrong = |_| Refusal::bad(format!("expected the UUID of a revocation, found {id:?}"));
     let removed = handle.remove_revocation(id.parse().map_err(wrong)?).await?;
     let Some(revocation) = removed else {
-        let message = format!("no revocation has the id {id}; GET /v1/revocations lists all");
+        let message = format!("no revocation has the id {id}; `vestibule revoke --list` shows all");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message));
     };
     let identity = &revocation.identity;

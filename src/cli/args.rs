@@ -203,7 +203,7 @@ pub(super) struct ClaimArgs {
 #[derive(Debug, ArgGroup)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// The configuration file. Default: the defaults are checked.
+    /// The configuration file. Without it, the checks are for the defaults.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 

@@ -71,7 +71,7 @@ fn only_known() -> Result<PathBuf, Failure> {
     match <[PathBuf; 1]>::try_from(found) {
         Ok([path]) => Ok(path),
         Err(found) if found.is_empty() => Err(Failure::usage(anyhow!(
-            "which audit log? write `vestibule log PATH`, or `vestibule log -c FILE`"
+            "no audit log in the runtime directory; write `vestibule log PATH`, or `vestibule log -c FILE`"
         ))),
         Err(found) => {
             let found: Vec<String> = found
@@ -79,7 +79,7 @@ fn only_known() -> Result<PathBuf, Failure> {
                 .map(|path| path.display().to_string())
                 .collect();
             Err(Failure::usage(anyhow!(
-                "there are several audit logs, name one: {}",
+                "there are several audit logs; name one: {}",
                 found.join(", ")
             )))
         }

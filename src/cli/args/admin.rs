@@ -71,7 +71,7 @@ pub(in crate::cli) struct ConnectionsArgs {
     #[arg(long, value_name = "N", default_value = "100")]
     pub limit: std::num::NonZeroUsize,
 
-    /// Print again every SECONDS (2 if left out) until Ctrl-C, also after a restart of Vestibule. On a
+    /// Print again every SECONDS (default 2) until Ctrl-C, also after a restart of Vestibule. On a
     /// terminal, the table stays in place.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "2")]
@@ -104,9 +104,9 @@ Examples:
 const CONNECTIONS_EXAMPLES: &str = "\
 Examples:
   vestibule connections --backend app --state waiting
-      Who waits for a worker
+      Those that wait for a worker
   vestibule connections --sort=-bytes --limit 10
-      Who has moved most
+      Those that moved the most bytes
   vestibule connections --identity cn:alice --watch
       The connections of alice, every two seconds";
 

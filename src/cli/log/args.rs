@@ -16,16 +16,16 @@ pub(in crate::cli) struct LogArgs {
     #[arg(value_name = "PATH", conflicts_with = "config")]
     pub path: Option<PathBuf>,
 
-    /// The configuration file that names the audit log. Without it and without PATH: audit.log in the
-    /// runtime directory.
+    /// The configuration file that names the audit log. Without it and without PATH: audit.log in
+    /// $XDG_RUNTIME_DIR/vestibule or /run/vestibule.
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Only events since then: how long ago (30m, 2h, 1day), or a time such as 2026-11-20T20:00:00Z.
+    /// Only events from this time on: how long ago (30m, 2h, 1day), or a time such as 2026-11-20T20:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<SystemTime>,
 
-    /// Only events before then.
+    /// Only events before this time.
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub until: Option<SystemTime>,
 
@@ -47,7 +47,7 @@ pub(in crate::cli) struct LogArgs {
     #[arg(hide_possible_values = true)]
     pub outcome: Vec<String>,
 
-    /// Only the connection with this id, or whose id begins with these eight or more characters.
+    /// Only the connection with this id; its first eight characters are enough.
     #[arg(long, value_name = "ID", value_parser = id)]
     pub id: Option<String>,
 
@@ -98,7 +98,7 @@ fn id(text: &str) -> Result<String, String> {
     let is_id = |c: char| c.is_ascii_hexdigit() || c == '-';
     match (8..=36).contains(&text.len()) && text.chars().all(is_id) {
         true => Ok(text.to_ascii_lowercase()),
-        false => Err("expected an id, or its first eight or more characters".into()),
+        false => Err("expected an id, or at least its first eight characters".into()),
     }
 }
 
@@ -111,7 +111,7 @@ Examples:
   vestibule log -c /etc/vestibule.toml --since 2h --identity cn:alice
       What alice's connections did in the last two hours, newest first
   vestibule log /var/log/vestibule/audit.log --outcome no_route,denied -n 20
-      The last 20 clients that no route let in
+      The last 20 clients that no route accepted
   vestibule log -c /etc/vestibule.toml --follow --peer 192.0.2.0/24
       The connections from this network, as they come
   vestibule log -c /etc/vestibule.toml --event close --json | jq .bytes_out";

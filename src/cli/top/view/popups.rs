@@ -125,8 +125,8 @@ fn help(theme: Theme) -> Vec<Line<'static>> {
 
 const KEYS: [(&str, &str); 15] = [
     ("Up Down", "choose a connection; also PgUp PgDn Home End"),
-    ("Enter", "all that is known of it"),
-    ("k", "kill it, after a question"),
+    ("Enter", "show its details"),
+    ("k", "end it, after a question"),
     ("/", "filter: peer= identity= backend= listener="),
     ("", "sni= state=, or words; empty: all"),
     (
