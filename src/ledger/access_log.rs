@@ -201,7 +201,9 @@ fn words(outcome: Outcome) -> &'static str {
         Outcome::HalfClosed => "one side had closed, and nothing moved for timeouts.half_close",
         Outcome::Lifetime => "the connection reached timeouts.lifetime",
         Outcome::Killed => "an operator ended it",
-        Outcome::Revoked => "the client is revoked, or no route accepts its identity any more",
+        Outcome::Revoked => {
+            "the identity or certificate of the client is revoked, or no route accepts it"
+        }
         Outcome::Drained => "it was open at the end of a drain",
         Outcome::Aborted => "its task panicked or was dropped",
     }
