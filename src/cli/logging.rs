@@ -86,7 +86,8 @@ fn from_environment() -> Result<Option<String>> {
 
 fn parse(filter: &str) -> Result<EnvFilter> {
     let complete = log_filter::complete(filter).context("not a log filter")?;
-    Ok(EnvFilter::builder().parse(complete)?)
+    // As an expression, a value of a hundred bytes can take all memory and minutes.
+    Ok(EnvFilter::builder().with_regex(false).parse(complete)?)
 }
 
 fn directive(target: &str, level: &str) -> Result<Directive> {
@@ -99,4 +100,30 @@ fn is_colourful() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(filter: &str) -> String {
+        parse(filter).expect(filter).to_string()
+    }
+
+    #[test]
+    fn spaces_around_directives_mean_nothing() {
+        for filter in [
+            "warn, debug",
+            "warn,\tvestibule::gate=debug",
+            " vestibule[connection]=debug ",
+            "debug, [connection\u{e9}]=trace",
+        ] {
+            assert_eq!(shown(filter), shown(&filter.replace([' ', '\t'], "")));
+        }
+    }
+
+    #[test]
+    fn the_value_of_a_field_is_text_and_no_expression() {
+        assert!(parse("[connection{peer=(}]=trace").is_ok());
+    }
 }
