@@ -42,8 +42,8 @@ struct Client {
     kinds: Kinds,
     frames: mpsc::Sender<Bytes>,
     progress: Arc<Progress>,
-    /// How many frames it had taken at the last ping.
-    taken: u64,
+    /// How many frames it had taken at the last ping. `None`: it has had none.
+    taken: Option<u64>,
 }
 
 /// Makes a hub; the second part is to be run.
@@ -75,7 +75,7 @@ impl Events {
             kinds,
             frames: sender,
             progress: Arc::clone(progress),
-            taken: 0,
+            taken: None,
         };
         self.newcomers.try_send(client).map_err(|_| busy())?;
         Ok(EventStream::begin(frames, progress, place))
@@ -156,8 +156,10 @@ impl Streams {
         }
     }
 
-    /// The first bytes tell the client that it misses nothing from now on.
+    /// The first bytes tell the client that it misses nothing from now on. Those that are gone leave here
+    /// too: without an event of their kinds, many could come and go before the next ping.
     fn admit(&mut self, client: Client) {
+        self.clients.retain(|it| !it.frames.is_closed());
         let _ = client.frames.try_send(Bytes::from_static(GREETING));
         self.clients.push(client);
     }
@@ -199,8 +201,8 @@ impl Streams {
         self.clients.retain_mut(|it| {
             let taken = it.progress.taken();
             // At least the last ping is still there.
-            let is_stuck = it.queued() > 0 && taken == it.taken;
-            it.taken = taken;
+            let is_stuck = it.queued() > 0 && it.taken == Some(taken);
+            it.taken = Some(taken);
             if is_stuck {
                 it.cut(events);
             }

@@ -150,3 +150,31 @@ async fn places_are_bounded_and_come_back_and_the_journal_rests_without_clients(
     };
     timeout(PING * 10, rest).await.expect("no subscription");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_just_before_a_ping_is_not_cut_for_it() {
+    let (_journal, events, _tasks) = start();
+    let (_first, _) = follow(&events, "").await;
+    // The hub has both to do when it runs next: the newcomer, and the ping.
+    advance(PING).await;
+    let progress = Arc::<Progress>::default();
+    let mut stream = events.open(None, &progress).expect("a place");
+    for expected in ["retry: 2000\n\n", ": ping\n\n"] {
+        assert_eq!(frame(&mut stream).await.as_deref(), Some(expected));
+    }
+    assert!(timeout(Duration::ZERO, progress.is_cut()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_that_come_and_go_between_two_pings_leave_nothing_behind() {
+    let (_journal, events, _tasks) = start();
+    let mut gone = Vec::new();
+    for _ in 0..10 * MOST_STREAMS {
+        let (stream, progress) = follow(&events, "kinds=reload").await;
+        drop(stream);
+        gone.push(progress);
+    }
+    let (_last, _) = follow(&events, "kinds=reload").await;
+    let is_kept = |it: &&Arc<Progress>| Arc::strong_count(it) > 1;
+    assert_eq!(gone.iter().filter(is_kept).count(), 0);
+}
