@@ -302,6 +302,30 @@ async fn a_registered_address_and_a_name_are_checked_too() {
 }
 
 #[tokio::test]
+async fn a_reload_without_checks_takes_back_what_they_said_of_a_registered_address() {
+    let backend = Backend::tcp().await;
+    let line = format!("REGISTER app {}", backend.address());
+    let _serving = backend.serve(wrong);
+    let vestibule = Vestibule::start(&config("gate", PING)).await;
+    let mut registration = gate::send(&vestibule.gate(), &line).await;
+    let answer = soon("OK", gate::line(&mut registration)).await;
+    assert_eq!(answer.expect("OK"), "OK {}");
+    down(&vestibule, 1).await;
+    let text = complete(&vestibule.directory, &(config("gate", "") + LISTENERS));
+    fs::write(vestibule.path("vestibule.toml"), text).expect("a file");
+    vestibule.said("reloaded", 1).await;
+    assert_eq!(address(&vestibule).await["health"], "up");
+    let mut client = Front::Tcp(vestibule.tcp())
+        .connect()
+        .await
+        .expect("a handshake");
+    let mut answer = [0; 8];
+    let served = soon("the backend", client.read_exact(&mut answer)).await;
+    served.expect("an answer");
+    assert_eq!(&answer, b"-LOADING");
+}
+
+#[tokio::test]
 async fn a_reload_ends_the_checks_of_an_address_that_is_gone() {
     let counts = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
     let mut serving = Vec::new();

@@ -14,7 +14,7 @@ mod tour;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -72,6 +72,8 @@ pub(crate) struct Pool {
     balance: Balance,
     judge: Judge,
     checker: Option<Checker>,
+    /// Whether its checks have ended for ever.
+    is_retired: AtomicBool,
     unacknowledged: Option<Duration>,
     tls: Option<Arc<Tls>>,
     configured: Targets,
@@ -95,6 +97,7 @@ impl Pool {
             balance,
             judge: Judge::new(health),
             checker: None,
+            is_retired: AtomicBool::new(false),
             unacknowledged,
             tls,
             configured: addresses.iter().map(|it| Target::new(it, None)).collect(),
@@ -275,12 +278,6 @@ impl Pool {
                 untrusted, tried, ..
             } if untrusted > 0 && untrusted == tried.len() => Round::Untrusted,
             Tour { .. } => Round::Down,
-        }
-    }
-
-    fn note_verdict(&self, target: &Target, verdict: Result<(), String>) {
-        if target.checked(&self.judge, verdict) == Answered::Again {
-            self.recovered.notify_waiters();
         }
     }
 

@@ -39,6 +39,14 @@ impl ActiveBackend {
         }
     }
 
+    /// Called when the checks have ended, and this backend is not the active one of its name any more.
+    pub(crate) fn retire(&self) {
+        match &self.kind {
+            Kind::Dialled(pool, _) | Kind::Claimed(pool) => pool.retire(),
+            Kind::Hello(_) | Kind::Echo => {}
+        }
+    }
+
     /// Changes the state of an address. `None` if the backend has no such address.
     pub(crate) fn order(&self, address: &Address, state: AddressState) -> Option<Ordered> {
         match &self.kind {

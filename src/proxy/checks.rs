@@ -41,6 +41,9 @@ impl Checks {
         self.running.retain(|name, running| {
             let active = config.backends.get(name);
             let is_same = active.is_some_and(|active| Arc::ptr_eq(active, &running.backend));
+            if !is_same {
+                running.backend.retire();
+            }
             is_same && running.most == most
         });
         for (name, backend) in &config.backends {

@@ -2,12 +2,13 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Pool, Target};
+use super::{Answered, Pool, Target};
 
 impl Pool {
     /// Checks all addresses, also those that are registered later, until the future is dropped. Each
@@ -40,6 +41,30 @@ impl Pool {
             while tasks.try_join_next().is_some() {}
             // Fails only without a sender, and the registry is one.
             let _ = changes.changed().await;
+        }
+    }
+
+    /// Forgets what checks have said, when nobody checks with this pool any more. Otherwise connections that
+    /// still wait here would wait for an answer that nobody looks for, and so would all connections to
+    /// registered addresses, which the pool's successor has too: it may not check at all.
+    pub(crate) fn retire(&self) {
+        self.is_retired.store(true, Ordering::SeqCst);
+        for target in self.targets().iter() {
+            target.forget_verdicts();
+            let found = target.found.get();
+            found.iter().for_each(|it| it.forget_verdicts());
+        }
+        self.recovered.notify_waiters();
+    }
+
+    /// Records what a check says of the answer.
+    pub(super) fn note_verdict(&self, target: &Target, verdict: Result<(), String>) {
+        if target.checked(&self.judge, verdict) == Answered::Again {
+            self.recovered.notify_waiters();
+        }
+        // The check had begun before.
+        if self.is_retired.load(Ordering::SeqCst) {
+            target.forget_verdicts();
         }
     }
 

@@ -269,6 +269,14 @@ impl Target {
         }
     }
 
+    /// Health checks of the address have ended. This is no change of its health.
+    pub(super) fn forget_verdicts(&self) {
+        let mut state = self.state();
+        state.answers = Answers::default();
+        let has_failed = state.last_error().is_some();
+        self.has_failed.store(has_failed, Ordering::Release);
+    }
+
     /// A name is as its socket addresses are: down with this error, or up.
     pub(super) fn follow(&self, judge: &Judge, error: Option<String>) {
         if error.is_none() && self.is_well() {

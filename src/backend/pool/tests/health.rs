@@ -136,6 +136,37 @@ async fn an_address_whose_answers_are_wrong_is_not_tried_even_if_no_other_is_lef
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_checks_end_their_verdicts_count_no_more() {
+    let place = Site::new();
+    let _a = place.listen("a");
+    let registry = Arc::<Registry>::default();
+    let _registration = registry.register(&place.address("a"), us());
+    let pool = || pool(&[], Balance::RoundRobin).with(Arc::clone(&registry));
+    let (before, after) = (pool(), pool());
+    let target = Arc::clone(&before.targets()[0]);
+    let refuse = || {
+        for _ in 0..HEALTH.fall {
+            before.note_verdict(&target, Err("wrong".into()));
+        }
+    };
+    refuse();
+    refuse_times(&after, 1).await;
+    let parked = before.dial(None, None, Deadline::after(BUDGET), Park::Hold);
+    let reload = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        before.retire();
+        Instant::now()
+    };
+    let (dialled, since) = tokio::join!(parked, reload);
+    assert!(dialled.is_ok());
+    assert_after(since, Duration::ZERO);
+    // Checks that had begun end late.
+    refuse();
+    assert!(dial_or_refuse(&after).await.is_ok());
+    assert_eq!(after.addresses()[0].last_error, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_failures_in_a_row_count() {
     let place = Site::new();
     let pool = pool(&place.addresses(["a"]), Balance::RoundRobin);
