@@ -113,11 +113,24 @@ impl Revocations {
     ///
     /// # Errors
     ///
-    /// The file cannot be read or is damaged. What is in force stays so.
+    /// The file cannot be read, is damaged, or is gone. What is in force stays so.
     pub(crate) fn refresh(&self) -> io::Result<()> {
-        if let Some(store) = &self.store {
-            let _changing = self.changing();
-            self.put(store.read()?);
+        let Some(store) = &self.store else {
+            return Ok(());
+        };
+        let _changing = self.changing();
+        match store.read()? {
+            Some(all) => self.put(all),
+            None if self.in_force().is_empty() => {}
+            // No Vestibule removes the file: something has emptied the directory.
+            None => {
+                let path = store.path();
+                let message = format!(
+                    "{} is gone; the next change of revocations writes all of them again",
+                    path.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::NotFound, message));
+            }
         }
         Ok(())
     }
@@ -188,8 +201,7 @@ impl Revocations {
     ) -> Result<T, RevokeError> {
         let _changing = self.changing();
         let Some(store) = &self.store else {
-            let table = self.table.load();
-            let mut all = table.as_ref().map_or(All::new(), |it| it.all().clone());
+            let mut all = self.in_force();
             let (Change::Made(result) | Change::None(result)) = change(&mut all)?;
             self.put(all);
             return Ok(result);
@@ -199,17 +211,24 @@ impl Revocations {
             source,
         };
         let locked = store.lock().map_err(failed)?;
-        let mut all = locked.read().map_err(failed)?;
-        let result = match change(&mut all)? {
-            Change::Made(result) => {
-                locked.write(&all).map_err(failed)?;
-                result
-            }
-            Change::None(result) => result,
+        let stored = locked.read().map_err(failed)?;
+        let is_gone = stored.is_none();
+        let mut all = stored.unwrap_or_else(|| self.in_force());
+        let (result, is_changed) = match change(&mut all)? {
+            Change::Made(result) => (result, true),
+            Change::None(result) => (result, is_gone && !all.is_empty()),
         };
+        if is_changed {
+            locked.write(&all).map_err(failed)?;
+        }
         // Also without a change of ours: another process may have made one.
         self.put(all);
         Ok(result)
+    }
+
+    fn in_force(&self) -> All {
+        let table = self.table.load();
+        table.as_ref().map_or(All::new(), |it| it.all().clone())
     }
 
     fn put(&self, all: All) {

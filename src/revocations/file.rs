@@ -53,15 +53,15 @@ impl Store {
         file_in(&self.directory)
     }
 
-    /// What is stored. Nothing if there is no file.
+    /// What is stored. `None` if there is no file.
     ///
     /// # Errors
     ///
     /// The file cannot be read, is damaged, or belongs to another user.
-    pub(super) fn read(&self) -> io::Result<All> {
+    pub(super) fn read(&self) -> io::Result<Option<All>> {
         let path = self.path();
         let found = match fs::symlink_metadata(&path) {
-            Err(error) if is_absent(&error) => return Ok(Vec::new()),
+            Err(error) if is_absent(&error) => return Ok(None),
             found => found?,
         };
         if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
@@ -69,7 +69,7 @@ impl Store {
             let message = format!("it belongs to another user ({uid})");
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
         }
-        parse(&file::read(&path)?)
+        parse(&file::read(&path)?).map(Some)
     }
 
     /// Makes the directory if there is none, and locks it against other processes.
@@ -100,7 +100,7 @@ impl Store {
 }
 
 impl Locked<'_> {
-    pub(super) fn read(&self) -> io::Result<All> {
+    pub(super) fn read(&self) -> io::Result<Option<All>> {
         self.store.read()
     }
 

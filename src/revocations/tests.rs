@@ -99,6 +99,30 @@ fn a_truncated_file_is_an_error_at_every_byte() {
 }
 
 #[test]
+fn a_file_that_is_gone_takes_no_revocation_with_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    let stored = || Revocations::stored(Some(run.clone())).expect("readable");
+    let revocations = stored();
+    revocations.revoke(&ledger(), "cn:alice").expect("a disk");
+    for (identity, expected) in [("cn:alice", 1), ("cn:bob", 2)] {
+        fs::remove_dir_all(&run).expect("ours");
+        let error = revocations.refresh().expect_err("it is gone");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert_eq!(revocations.find(&alice(), &[]), Some("cn:alice".into()));
+        let made = revocations.revoke(&ledger(), identity).expect("a disk");
+        assert!(made.is_stored);
+        assert_eq!(revocations.list().len(), expected);
+        assert_eq!(stored().list(), revocations.list());
+    }
+    for revocation in revocations.list() {
+        revocations.remove(revocation.id).expect("a disk");
+    }
+    fs::remove_dir_all(&run).expect("ours");
+    revocations.refresh().expect("there was none");
+}
+
+#[test]
 fn processes_that_share_a_file_lose_nothing_of_each_other() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path();
