@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime::format_rfc3339_millis;
 use serde::Serialize;
@@ -12,14 +12,14 @@ use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 
-/// Samples of the last ten minutes, the oldest first: 121 of about 100 bytes.
+/// Samples of the last ten minutes, the oldest first: 121 of about 100 bytes. Each has its moment on a
+/// clock that nobody sets.
 #[derive(Debug, Default)]
-pub(super) struct History(Mutex<VecDeque<Sample>>);
+pub(super) struct History(Mutex<VecDeque<(Instant, Sample)>>);
 
 /// What is open at one moment, and what was counted since the start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Sample {
-    time: String,
     open: usize,
     pending: usize,
     /// With those that were closed at a limit.
@@ -37,7 +37,14 @@ pub(super) struct Sample {
 pub(super) struct Samples {
     /// Seconds between two samples.
     interval: u64,
-    samples: Vec<Sample>,
+    samples: Vec<Dated>,
+}
+
+#[derive(Serialize)]
+struct Dated {
+    time: String,
+    #[serde(flatten)]
+    sample: Sample,
 }
 
 impl History {
@@ -53,17 +60,25 @@ impl History {
         }
     }
 
+    /// The times are those of the present clock: if it was set meanwhile, the samples before are still as
+    /// far apart as they were, and no rate between two of them is wrong.
     pub(super) fn samples(&self) -> Samples {
+        let (present, now) = (Instant::now(), SystemTime::now());
+        let time = |at| now.checked_sub(present - at).unwrap_or(now);
+        let dated = |(at, sample): &(Instant, Sample)| Dated {
+            time: format_rfc3339_millis(time(*at).max(UNIX_EPOCH)).to_string(),
+            sample: sample.clone(),
+        };
         Samples {
             interval: STEP.as_secs(),
-            samples: self.kept().iter().cloned().collect(),
+            samples: self.kept().iter().map(dated).collect(),
         }
     }
 
     /// A connection that ends during a reading may be missing there. Counts never go down.
     fn add(&self, mut sample: Sample) {
         let mut kept = self.kept();
-        if let Some(last) = kept.back() {
+        if let Some((_, last)) = kept.back() {
             for (now, before) in [
                 (&mut sample.bytes_in, last.bytes_in),
                 (&mut sample.bytes_out, last.bytes_out),
@@ -75,10 +90,10 @@ impl History {
         if kept.len() == SAMPLES {
             kept.pop_front();
         }
-        kept.push_back(sample);
+        kept.push_back((Instant::now(), sample));
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<(Instant, Sample)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,7 +102,6 @@ impl Sample {
     fn of(ledger: &Ledger, pending: usize) -> Self {
         let reading = ledger.reading();
         Self {
-            time: format_rfc3339_millis(SystemTime::now()).to_string(),
             open: ledger.open_connections(),
             pending,
             accepted: reading.accepted,
@@ -132,7 +146,8 @@ mod tests {
         record.traffic().from_client.add(7);
         history.add(Sample::of(&ledger, 3));
         record.close(Outcome::NoRoute, Detail::default());
-        let samples = history.samples().samples;
+        let kept = history.samples().samples.into_iter();
+        let samples: Vec<Sample> = kept.map(|it| it.sample).collect();
         assert_eq!(samples.len(), SAMPLES);
         assert_eq!(
             (samples[SAMPLES - 2].open, samples[SAMPLES - 2].pending),
@@ -155,6 +170,23 @@ mod tests {
         history.add(full);
         history.add(Sample::of(&ledger, 0));
         let samples = history.samples().samples;
-        assert_eq!(samples[1].bytes_out, 1000);
+        assert_eq!(samples[1].sample.bytes_out, 1000);
+    }
+
+    /// In a test with a stopped clock, the time of day is that of the machine.
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_moves_no_sample_against_another() {
+        let history = History::default();
+        let ledger = Arc::<Ledger>::default();
+        for _ in 0..3 {
+            history.add(Sample::of(&ledger, 0));
+            tokio::time::advance(STEP).await;
+        }
+        let samples = history.samples().samples.into_iter();
+        let times = samples.map(|it| humantime::parse_rfc3339(&it.time).expect("a time"));
+        let times: Vec<SystemTime> = times.collect();
+        for pair in times.windows(2) {
+            assert_eq!(pair[1].duration_since(pair[0]).ok(), Some(STEP));
+        }
     }
 }
