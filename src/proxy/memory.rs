@@ -91,8 +91,10 @@ fn act(state: &ProxyState, used: u64, max: u64, decision: &Decision) {
     }
     if decision.shed > 0 {
         let closed = state.ledger.shed(decision.shed);
-        let (used, max) = (ByteSize(used), ByteSize(max));
-        info!(closed, %used, %max, "memory is short: closed the connections that were idle longest");
+        if closed > 0 {
+            let (used, max) = (ByteSize(used), ByteSize(max));
+            info!(closed, %used, %max, "memory is short: closed the connections that were idle longest");
+        }
     }
 }
 

@@ -56,7 +56,10 @@ pub(super) fn status(status: &Value) -> String {
     );
     let problem = &status["last_problem"];
     if problem.is_object() {
-        let said = format!("{}: {}", word(&problem["time"]), word(&problem["message"]));
+        // Several mistakes in a configuration are several lines.
+        let message = problem["message"].as_str().unwrap_or_default();
+        let message = Value::from(message.replace('\n', "; "));
+        let said = format!("{}: {}", word(&problem["time"]), word(&message));
         line(&mut text, "last problem", &said);
     }
     text
