@@ -10,6 +10,7 @@ mod access;
 mod addresses;
 mod answer;
 mod audited;
+mod body;
 mod connections;
 mod dashboard;
 mod events;
@@ -31,8 +32,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http_body_util::{BodyExt, Limited};
-use hyper::body::{Body, Bytes, Incoming};
+use hyper::body::{Bytes, Incoming};
 use hyper::header::ACCEPT;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
@@ -223,7 +223,7 @@ impl Server {
             if access == Access::Write {
                 author.check_write(&head, self.writes_over_tcp)?;
             }
-            let body = read(body).await?;
+            let body = body::read(body).await?;
             let journal = &self.handle.state().journal;
             let is_write = access == Access::Write;
             let audited = is_write.then(|| Audited::new(journal, &head, author));
@@ -347,27 +347,6 @@ fn said(author: Author, killed: Result<(Answer, usize), Refusal>) -> Result<Answ
     Ok(answer)
 }
 
-/// Reads a body to its end.
-async fn read(body: Incoming) -> Result<Bytes, Refusal> {
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    let read = Limited::new(body, LONGEST_BODY).collect();
-    match Deadline::after(REQUEST).bound(read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(_)) => Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            format!("the body is limited to {LONGEST_BODY} bytes"),
-        )),
-        Err(_) => Err(Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "timeout",
-            format!("the body did not arrive within {REQUEST:?}"),
-        )),
-    }
-}
-
 /// The description of the API. A test compares it with the routes.
 const OPENAPI: &str = include_str!("admin/openapi.json");
 
@@ -376,5 +355,4 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// A client that does not read its answer keeps its place no longer than this.
 const LONGEST: Duration = Duration::from_secs(60);
 const LONGEST_HEAD: usize = 16 * 1024;
-const LONGEST_BODY: usize = 64 * 1024;
 const BACK_OFF: Duration = Duration::from_millis(50);
