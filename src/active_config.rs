@@ -18,6 +18,7 @@ use crate::proxy_protocol::Trusted;
 use crate::relay;
 use crate::route::{Expecting, Naming, Query, RouteRefusal, Routes};
 use crate::tls::{Alpn, Protocol, TlsAcceptor};
+use crate::tunnel::TunnelSettings;
 
 /// The part of the configuration that connections use.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub(crate) struct ListenerConfig {
     pub tls: Option<TlsAcceptor>,
     /// The load balancers whose connections begin with a PROXY protocol header.
     pub proxies: Option<Trusted>,
+    /// Clients may bring tunnels.
+    pub tunnel: Option<TunnelSettings>,
 }
 
 impl ListenerConfig {
@@ -58,6 +61,15 @@ impl ListenerConfig {
             Some(_) => FirstStage::Handshake,
             None => FirstStage::Backend,
         }
+    }
+}
+
+impl ListenerConfig {
+    /// The settings of the tunnel that a client of this listener has brought, if it has agreed on one.
+    pub(crate) fn tunnel(&self, facts: &Facts) -> Option<&TunnelSettings> {
+        let alpn = facts.tls.as_ref()?.alpn.as_deref()?;
+        let settings = self.tunnel.as_ref()?;
+        (facts.tunnel().is_none() && settings.alpn == alpn).then_some(settings)
     }
 }
 
@@ -91,6 +103,7 @@ impl ActiveConfig {
             alpn: tls.and_then(|tls| tls.alpn.as_deref()),
             peer: facts.peer_ip(),
             identity: facts.identity.as_deref(),
+            authority: facts.authority(),
         })?;
         // Decoding the configuration has checked that the backend of every route exists.
         self.backends.get(name).ok_or(RouteRefusal::NoRoute)
@@ -100,6 +113,13 @@ impl ActiveConfig {
     pub(crate) fn has_listener(&self, facts: &Facts) -> bool {
         let listener = facts.listener.as_ref();
         listener.is_some_and(|listener| self.listeners.contains_key(listener))
+    }
+
+    /// Whether the connection carries a tunnel: only its streams have routes.
+    pub(crate) fn is_carrier(&self, facts: &Facts) -> bool {
+        let listener = facts.listener.as_ref();
+        let listener = listener.and_then(|it| self.listeners.get(it));
+        listener.is_some_and(|it| it.tunnel(facts).is_some())
     }
 
     /// Verifies again a certificate that another configuration has accepted.

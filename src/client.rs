@@ -3,7 +3,9 @@
 mod stream;
 mod transport;
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,9 +16,12 @@ pub(crate) use self::transport::Transport;
 use crate::backend::Upstream;
 use crate::deadline::{Deadline, Elapsed};
 use crate::record::MOST_HELD;
-use crate::relay::{End, Endpoint, Heard, InactivityTimeouts, Joint, Records, Relay};
+use crate::relay::{End, Endpoint, Heard, InactivityTimeouts, Joint, RecordStream, Records, Relay};
+use crate::sys::either::one_of_streams;
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
+use crate::tunnel::StatusCode;
+use crate::wire::Peer;
 
 /// A relay in progress. Most connections are relays, so each kind is boxed in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -28,6 +33,29 @@ pub(crate) enum Client {
     Record(Box<Joint<Records<Transport>>>),
     /// TLS with rustls's record layer, or no TLS.
     Stream(Box<Joint<Stream>>),
+}
+
+/// A TLS connection that carries a tunnel.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    Record(Box<RecordStream<Transport>>),
+    Stream(Box<Stream>),
+}
+
+one_of_streams!(Carrier { Record, Stream });
+
+impl Carrier {
+    /// Ends the connection cleanly, as [`Client::close`] does.
+    pub(crate) async fn close(mut self) {
+        let said = self.shutdown();
+        if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
+            close(match self {
+                Self::Record(stream) => stream.into_io(),
+                Self::Stream(stream) => stream.into_transport(),
+            })
+            .await;
+        }
+    }
 }
 
 impl Client {
@@ -56,10 +84,46 @@ impl Client {
     pub(crate) fn side_name(&mut self) -> &'static str {
         match self {
             Self::Record(_) => "record",
-            Self::Stream(joint) => match joint.client().is_plain() {
-                true => "plain",
-                false => "stream",
+            Self::Stream(joint) => match joint.client() {
+                Stream::Plain(Transport::Tunnel(_)) => "tunnel",
+                Stream::Plain(_) => "plain",
+                Stream::Tls(_) => "stream",
             },
+        }
+    }
+
+    /// A backend has the connection. The client of a stream in a tunnel is told so.
+    pub(crate) fn welcome(&mut self) {
+        if let Self::Stream(joint) = self
+            && let Some(stream) = joint.client().tunnelled()
+        {
+            stream.welcome();
+        }
+    }
+
+    /// Whether the client can be told with a status why nobody serves it.
+    pub(crate) fn takes_a_status(&self) -> bool {
+        match self {
+            Self::Record(_) => false,
+            Self::Stream(joint) => match joint.peer() {
+                Stream::Plain(Transport::Tunnel(stream)) => stream.is_unanswered(),
+                Stream::Plain(_) | Stream::Tls(_) => false,
+            },
+        }
+    }
+
+    /// Tells the client of a stream in a tunnel why nobody serves it.
+    pub(crate) fn turn_away(self, status: StatusCode) {
+        self.into_transport().turn_away(status);
+    }
+
+    /// The stream of bytes that carries a tunnel. Nothing was read of it yet.
+    pub(crate) fn into_carrier(self) -> Carrier {
+        match self {
+            Self::Record(joint) => {
+                Carrier::Record(Box::new(RecordStream::new(joint.into_client())))
+            }
+            Self::Stream(joint) => Carrier::Stream(Box::new(joint.into_client())),
         }
     }
 
@@ -78,7 +142,13 @@ impl Client {
             Self::Stream(joint) => joint.hear(EARLY).await,
         };
         if heard == Heard::Words {
-            std::future::pending::<()>().await;
+            poll_fn(|cx| {
+                if let Self::Stream(joint) = self {
+                    Peer::poll_absorb(joint.client(), cx);
+                }
+                Poll::Pending
+            })
+            .await
         }
     }
 

@@ -54,6 +54,7 @@ use crate::sys::file;
 use crate::sys::unix::Access;
 use crate::tls::Engine;
 use crate::tls::certs::Certificate;
+use crate::tunnel::TunnelSettings;
 use crate::watch::FileState;
 use crate::{gate, limits, relay, tls};
 
@@ -144,6 +145,8 @@ pub(crate) struct Listener {
     pub access: Access,
     /// The trusted load balancers. `None`: the listener accepts no PROXY protocol.
     pub proxies: Option<Trusted>,
+    /// `None`: no client brings a tunnel.
+    pub tunnel: Option<TunnelSettings>,
 }
 
 impl Config {
@@ -323,6 +326,7 @@ impl Config {
                 tls,
                 access: Access::PRIVATE,
                 proxies: None,
+                tunnel: None,
             }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],

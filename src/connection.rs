@@ -14,6 +14,7 @@
 
 mod accept;
 mod admission;
+mod carrier;
 mod measures;
 mod proxy_header;
 mod teardown;
@@ -22,8 +23,9 @@ mod termination;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use self::accept::{Accepted, Arrival, accept};
-use self::admission::admit;
+pub(crate) use self::accept::{Accepted, Arrival, Stream, accept};
+use self::admission::{Entered, admit};
+use self::carrier::Carrier;
 use self::teardown::{Remains, Unfinished, dismiss, interrupt, part};
 use self::termination::Termination;
 use crate::active_config::Timeouts;
@@ -93,16 +95,17 @@ pub(crate) async fn serve(accepted: Box<Accepted>, state: Arc<ProxyState>) -> Ou
 
 /// # Errors
 ///
-/// The outcome of a connection that ended before its relay.
+/// The outcome of a connection that has no relay: it ended before, or it carried a tunnel.
 async fn establish(
     accepted: Box<Accepted>,
     state: Arc<ProxyState>,
 ) -> Result<Box<Established>, Outcome> {
     let failed = match Box::pin(admit(accepted, &state)).await {
-        Ok(admitted) => match Box::pin(admitted.establish(&state)).await {
+        Ok(Entered::Client(admitted)) => match Box::pin(admitted.establish(&state)).await {
             Ok(established) => return Ok(established),
             Err(failed) => failed,
         },
+        Ok(Entered::Carrier(carrier)) => return Err(carrier.run(state).await),
         Err(failed) => failed,
     };
     Err(Box::pin(failed.end()).await)
@@ -161,8 +164,10 @@ impl Admitted {
         if let Some(lease) = &lease {
             settle(&mut record, lease);
         }
+        let mut client = self.client;
+        client.welcome();
         Established {
-            client: Unfinished::new(self.client),
+            client: Unfinished::new(client),
             backend: Unfinished::new(stream),
             service,
             timeouts: self.timeouts.relay,

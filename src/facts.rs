@@ -48,10 +48,27 @@ pub struct Facts {
     pub tls: Option<TlsFacts>,
     /// The client's identity from its verified certificate.
     pub identity: Option<Arc<Identity>>,
-    /// The backend's identity from its verified certificate, once it is connected. If it is not
-    /// known, the JSON form leaves it out.
+    #[serde(flatten)]
+    pub(crate) rare: Option<Box<RareFacts>>,
+}
+
+/// Facts that most connections have not. The JSON form leaves out those that are not known.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct RareFacts {
+    /// From the backend's verified certificate, once it is connected.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend_identity: Option<Arc<Identity>>,
+    backend_identity: Option<Arc<Identity>>,
+    #[serde(flatten)]
+    stream: Option<StreamFacts>,
+}
+
+/// What is known of a connection that is a stream in a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct StreamFacts {
+    /// The connection that carries the stream.
+    pub tunnel: Id,
+    /// The host and port that the client asks for.
+    pub authority: Box<str>,
 }
 
 impl Facts {
@@ -75,8 +92,37 @@ impl Facts {
             accepted_at: SystemTime::now(),
             tls: None,
             identity: None,
-            backend_identity: None,
+            rare: None,
         }
+    }
+
+    /// The backend's identity from its verified certificate, once it is connected. If it is not known, the JSON
+    /// form leaves it out.
+    pub fn backend_identity(&self) -> Option<&Arc<Identity>> {
+        self.rare.as_ref()?.backend_identity.as_ref()
+    }
+
+    /// Of a stream in a tunnel, the id of the connection that carries it. Otherwise the JSON form leaves it out.
+    pub fn tunnel(&self) -> Option<Id> {
+        Some(self.stream()?.tunnel)
+    }
+
+    /// Of a stream in a tunnel, the host and port that the client asks for, as in `db.example:5432`. Otherwise the
+    /// JSON form leaves it out.
+    pub fn authority(&self) -> Option<&str> {
+        Some(&self.stream()?.authority)
+    }
+
+    pub(crate) fn set_backend_identity(&mut self, identity: Arc<Identity>) {
+        self.rare.get_or_insert_default().backend_identity = Some(identity);
+    }
+
+    pub(crate) fn set_stream(&mut self, stream: StreamFacts) {
+        self.rare.get_or_insert_default().stream = Some(stream);
+    }
+
+    fn stream(&self) -> Option<&StreamFacts> {
+        self.rare.as_ref()?.stream.as_ref()
     }
 
     /// One line of JSON, without a newline at the end.

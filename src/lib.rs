@@ -12,6 +12,7 @@
 
 // Words: the types that everything else uses.
 mod address;
+mod authority;
 mod deadline;
 mod facts;
 mod id;
@@ -37,6 +38,7 @@ mod rendezvous;
 mod route;
 mod sys;
 mod tls;
+mod tunnel;
 
 // Observers.
 mod audit;

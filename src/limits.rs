@@ -86,6 +86,8 @@ pub(crate) enum FirstStage {
 pub(crate) enum Place {
     Handshaking(Box<Handshaking>),
     Pending(#[expect(dead_code, reason = "held for its Drop, never read")] Slot),
+    /// It waits for none.
+    None,
 }
 
 impl Limits {
@@ -172,7 +174,7 @@ impl Limits {
         };
         let take = || match place {
             Place::Handshaking(handshaking) => handshaking.count(ip, begin),
-            Place::Pending(_) => begin(),
+            Place::Pending(_) | Place::None => begin(),
         };
         let (share, ()) = self.per_ip.take(ip, Exceeded::ConnectionsPerIp, take)?;
         permit.ip = share;

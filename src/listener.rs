@@ -166,6 +166,7 @@ impl Listener {
                 Source::Tcp(_, local) => local.as_ref(),
                 Source::Unix(_, local) => Some(local),
             },
+            stream: None,
         };
         if let Ok(accepted) = accept(arrival, state) {
             let span = accepted.record.span();

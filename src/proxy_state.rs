@@ -27,6 +27,8 @@ pub(crate) struct ProxyState {
     pub config: ArcSwap<ActiveConfig>,
     pub limits: Limits,
     pub memory: MemoryBudget,
+    /// Of the connections that carry tunnels, which do not count against `limits`: their streams do.
+    pub tunnels: Limits,
     /// Encrypts session tickets that only this process can decrypt. A reload keeps it.
     pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,

@@ -9,6 +9,7 @@ mod drive;
 mod endpoint;
 mod idle_timer;
 mod joint;
+mod record_stream;
 mod records;
 mod write_buffer;
 
@@ -20,6 +21,7 @@ pub(crate) use self::endpoint::{Endpoint, poll_discard};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::joint::state::State as Exported;
 pub(crate) use self::joint::{Heard, Joint};
+pub(crate) use self::record_stream::RecordStream;
 pub(crate) use self::records::Records;
 use crate::traffic::Traffic;
 

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub(crate) use self::name::NamePattern;
+use crate::authority::AuthorityPattern;
 use crate::identity::{self, Identity};
 use crate::pattern::normal;
 
@@ -39,13 +40,17 @@ pub(crate) struct Rule {
     pub alpn: Vec<String>,
     pub from: Vec<IpNet>,
     pub identity: Vec<identity::Rule>,
+    pub authority: Vec<AuthorityPattern>,
     pub action: Action,
 }
 
 impl Rule {
     /// Whether it matches every client and every server name.
     pub(crate) fn is_broad(&self) -> bool {
-        self.sni.is_empty() && self.from.is_empty() && self.identity.is_empty()
+        self.sni.is_empty()
+            && self.from.is_empty()
+            && self.identity.is_empty()
+            && self.authority.is_empty()
     }
 
     /// Whether this rule, which [is broad](Self::is_broad), matches everything that `other` does,
@@ -74,6 +79,8 @@ pub(crate) struct Query<'a> {
     pub peer: Option<IpAddr>,
     /// `None` is a client without an identity.
     pub identity: Option<&'a Identity>,
+    /// The host and port that a stream in a tunnel asks for.
+    pub authority: Option<&'a str>,
 }
 
 /// Why no backend was chosen.
@@ -266,6 +273,11 @@ impl Candidate<'_> {
         let rule = self.rule;
         let has_name = |pattern: &NamePattern| query.sni.is_some_and(|name| pattern.matches(name));
         let has_address = |network: &IpNet| query.peer.is_some_and(|ip| network.contains(&ip));
+        let asks_for = |pattern: &AuthorityPattern| {
+            query
+                .authority
+                .is_some_and(|authority| pattern.matches(authority))
+        };
         let is_named = |name: &identity::Rule| {
             query.identity.is_some_and(|identity| match rule.action {
                 Action::Backend(_) => name.admits(identity),
@@ -280,6 +292,8 @@ impl Candidate<'_> {
             Some("from")
         } else if matches!(self.name, Name::Open) && !any(&rule.sni, has_name) {
             Some("sni")
+        } else if !any(&rule.authority, asks_for) {
+            Some("authority")
         } else if !any(&rule.identity, is_named) {
             // This check is last: if the identity is the mismatch, every other key matches.
             Some(IDENTITY)

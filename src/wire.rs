@@ -30,6 +30,12 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         poll_read_first(self, cx, places)
     }
 
+    /// Takes bytes that have arrived while nobody reads them, if the stream would otherwise keep them in a costly
+    /// form. They are read later. The task is woken when there are more to take.
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// Reads and drops what the socket still delivers after the end of the stream. Ready when the
     /// socket has ended as well.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -1,6 +1,7 @@
 //! Query strings: names and values, and the filters of connections.
 
 use crate::admin::answer::Refusal;
+use crate::id::Id;
 use crate::ledger::{ConnectionFilter, ConnectionState};
 
 /// The parameters of a query, each at most once.
@@ -45,6 +46,14 @@ pub(super) fn filter(
                 Ok(ip) => filter.peer(ip),
                 Err(_) => {
                     let message = format!("`peer`: expected an IP address, found {value:?}");
+                    return Err(Refusal::bad(message));
+                }
+            },
+            "tunnel" => match value.parse::<Id>() {
+                Ok(id) => filter.tunnel(id),
+                Err(_) => {
+                    let message =
+                        format!("`tunnel`: expected the UUID of a connection, found {value:?}");
                     return Err(Refusal::bad(message));
                 }
             },

@@ -167,6 +167,7 @@ impl Filters {
             ("peer", &peer),
             ("listener", &self.listener),
             ("sni", &self.sni),
+            ("tunnel", &self.tunnel),
             ("state", &self.state),
         ];
         let filters = filters.into_iter();

@@ -12,6 +12,7 @@ use crate::record::{Start, TrafficSecrets};
 use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
+use crate::tunnel::TunnelStream;
 use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
@@ -59,6 +60,14 @@ impl Stream {
         }
     }
 
+    /// The stream of a tunnel, if it is one.
+    pub(super) fn tunnelled(&mut self) -> Option<&mut TunnelStream> {
+        match self {
+            Self::Plain(Transport::Tunnel(stream)) => Some(stream),
+            Self::Plain(_) | Self::Tls(_) => None,
+        }
+    }
+
     fn transport(&self) -> &Transport {
         match self {
             Self::Tls(stream) => stream.get_ref().0,
@@ -102,6 +111,12 @@ impl Peer for Stream {
         match self {
             Self::Tls(_) => poll_read_first(self, cx, places),
             Self::Plain(transport) => transport.poll_read_vectored(cx, places),
+        }
+    }
+
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        if let Self::Plain(transport) = self {
+            transport.poll_absorb(cx);
         }
     }
 

@@ -11,12 +11,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::facts::Endpoint;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
+use crate::tunnel::{StatusCode, TunnelStream};
 use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Transport {
     Socket(Socket),
     Stream(Box<ForeignStream>),
+    Tunnel(Box<TunnelStream>),
 }
 
 impl Transport {
@@ -36,6 +38,8 @@ impl Transport {
         match self {
             Self::Socket(socket) => socket.first_byte().await,
             Self::Stream(stream) => poll_fn(|cx| stream.poll_see(cx)).await,
+            // It has no handshake that could begin.
+            Self::Tunnel(_) => Ok(()),
         }
     }
 
@@ -53,6 +57,7 @@ impl Transport {
                 room[..seen.len()].copy_from_slice(seen);
                 Ok(seen.len())
             }
+            Self::Tunnel(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -61,6 +66,7 @@ impl Transport {
         match self {
             Self::Socket(socket) => socket.take(room),
             Self::Stream(stream) => Ok(stream.take(room)),
+            Self::Tunnel(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -70,31 +76,50 @@ impl Transport {
         match self {
             Self::Socket(socket) => socket.reset(),
             Self::Stream(stream) => drop(stream),
+            Self::Tunnel(stream) => stream.reset(),
+        }
+    }
+
+    /// Tells the peer why nobody serves it, if it can be told.
+    pub(crate) fn turn_away(self, status: StatusCode) {
+        if let Self::Tunnel(stream) = self {
+            stream.refuse(status);
         }
     }
 
     pub(crate) fn local(&self) -> Option<Endpoint> {
         match self {
             Self::Socket(socket) => socket.local(),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Tunnel(_) => None,
         }
     }
 }
 
-one_of_streams!(Transport { Socket, Stream });
+one_of_streams!(Transport {
+    Socket,
+    Stream,
+    Tunnel
+});
 
 impl Peer for Transport {
     fn has_failed(&self) -> bool {
         match self {
             Self::Socket(socket) => socket.has_failed(),
             Self::Stream(_) => false,
+            Self::Tunnel(stream) => stream.has_failed(),
+        }
+    }
+
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        if let Self::Tunnel(stream) = self {
+            stream.poll_absorb(cx);
         }
     }
 
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),
-            Self::Stream(_) => None,
+            Self::Stream(_) | Self::Tunnel(_) => None,
         }
     }
 
@@ -106,6 +131,7 @@ impl Peer for Transport {
         match self {
             Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),
             Self::Stream(stream) => poll_read_first(stream, cx, places),
+            Self::Tunnel(stream) => poll_read_first(&mut **stream, cx, places),
         }
     }
 }
@@ -114,7 +140,7 @@ impl Wire for Transport {
     fn was_read_out(&self) -> bool {
         match self {
             Self::Socket(socket) => socket.was_read_out(),
-            Self::Stream(_) => false,
+            Self::Stream(_) | Self::Tunnel(_) => false,
         }
     }
 
@@ -122,6 +148,7 @@ impl Wire for Transport {
         match self {
             Self::Socket(socket) => socket.poll_write_more(cx, bytes),
             Self::Stream(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 }

@@ -4,6 +4,7 @@ mod audit;
 mod backends;
 mod health;
 mod listeners;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
 use crate::backend::To;
 use crate::ledger::AccessLog;
+use crate::route::Routes;
 use crate::tls::{Alpn, Engine};
 use crate::{gate, limits};
 
@@ -93,12 +95,7 @@ impl Decoder<'_> {
 
         let routes = routes?;
         for listener in &mut listeners {
-            if let Some(tls) = &mut listener.tls {
-                tls.engine = runtime.engine;
-                if let Alpn::OfRoutes(protocols) = &mut tls.alpn {
-                    *protocols = routes.protocols(&listener.name);
-                }
-            }
+            complete(listener, &routes, runtime.engine);
         }
         for tls in backends.iter_mut().filter_map(|it| it.tls.as_mut()) {
             tls.engine = runtime.engine;
@@ -181,6 +178,20 @@ impl Decoder<'_> {
             );
             root.problem_at(*offset, message);
         }
+    }
+}
+
+/// Adds what other tables say about the TLS of a listener.
+fn complete(listener: &mut Listener, routes: &Routes, engine: Engine) {
+    let Some(tls) = &mut listener.tls else {
+        return;
+    };
+    tls.engine = engine;
+    if let Alpn::OfRoutes(protocols) = &mut tls.alpn {
+        *protocols = routes.protocols(&listener.name);
+    }
+    if let Some(tunnel) = &listener.tunnel {
+        tls.alpn.add(&tunnel.alpn);
     }
 }
 

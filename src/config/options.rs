@@ -38,6 +38,7 @@ mod section;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use self::admin::AdminOptions;
 pub use self::audit::AuditOptions;
@@ -53,6 +54,7 @@ pub use self::route::RouteOptions;
 pub use self::runtime::{GateOptions, RelayMode, RuntimeOptions};
 use self::section::Section;
 pub use self::source::DataSource;
+pub use self::tunnel::TunnelOptions;
 use super::document::Document;
 use super::files::Files;
 use super::problem::{ConfigError, UNNAMED};

@@ -4,6 +4,7 @@ use super::foreign;
 use super::table::Table;
 use super::value::Value;
 use super::words::{network, protocol};
+use crate::authority::AuthorityPattern;
 use crate::identity;
 use crate::route::{Action, NamePattern, Routes, Rule};
 
@@ -70,6 +71,9 @@ fn rule(
     let identity = table.any_of("identity", |value| {
         value.parsed(str::parse::<identity::Rule>)
     });
+    let authority = table.any_of("authority", |value| {
+        value.parsed(str::parse::<AuthorityPattern>)
+    });
     let is_met = match &listener {
         Some(names) => names.iter().any(|name| identifying.contains(name)),
         None => !identifying.is_empty(),
@@ -101,6 +105,7 @@ fn rule(
         alpn: alpn.unwrap_or_default(),
         from: from.unwrap_or_default(),
         identity: identity.unwrap_or_default(),
+        authority: authority.unwrap_or_default(),
         action: action?,
     })
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use crate::active_config::{ActiveConfig, ListenerConfig};
+use crate::authority::Authority;
 use crate::client::Transport;
-use crate::facts::{Endpoint, Facts};
+use crate::facts::{Endpoint, Facts, StreamFacts};
 use crate::id::Id;
 use crate::ledger::{LedgerRecord, NoRoom, Via};
 use crate::limits::{FirstStage, Permit, Place};
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
+use crate::tunnel::StatusCode;
 
 /// A connection as it comes from its source.
 pub(crate) struct Arrival<'a> {
@@ -21,6 +23,14 @@ pub(crate) struct Arrival<'a> {
     /// The address that the client connected to, if the source knows it; otherwise the socket is
     /// asked.
     pub local: Option<&'a Endpoint>,
+    /// What is known already of a stream in a tunnel.
+    pub stream: Option<Stream<'a>>,
+}
+
+/// A stream in a tunnel: its client has proved its identity to the carrier.
+pub(crate) struct Stream<'a> {
+    pub carrier: &'a LedgerRecord,
+    pub authority: Authority,
 }
 
 /// A connection that has its place within the limits.
@@ -35,6 +45,19 @@ pub(crate) struct Accepted {
     pub record: LedgerRecord,
 }
 
+impl Stream<'_> {
+    fn inherit(&self, facts: &mut Facts) {
+        let carrier = self.carrier.facts();
+        facts.local = carrier.local.clone();
+        facts.tls = carrier.tls.clone();
+        facts.identity = carrier.identity.clone();
+        facts.set_stream(StreamFacts {
+            tunnel: carrier.id,
+            authority: self.authority.as_str().into(),
+        });
+    }
+}
+
 /// # Errors
 ///
 /// The outcome of a connection that was closed here.
@@ -45,6 +68,7 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         transport,
         peer,
         local,
+        stream,
     } = arrival;
     let facts = |peer| {
         let mut facts = Facts::of(Id::random());
@@ -54,6 +78,8 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         facts
     };
     let (client, first, via) = match &listener.proxies {
+        // The carrier has had the header, and the handshake.
+        _ if stream.is_some() => (peer.as_ref(), FirstStage::Backend, Via::Direct),
         // This check comes before the connection takes a place: no limit per address bounds the
         // connections of a peer that is not trusted.
         Some(trusted) if !trusted.contains(peer.as_ref()) => {
@@ -68,6 +94,7 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
     let name = &listener.name;
     if !state.memory.admits(|| state.limits.pending()) {
         state.ledger.refused(name, peer.as_ref(), NoRoom::Memory);
+        transport.turn_away(StatusCode::TOO_MANY_REQUESTS);
         return Err(Outcome::Shed);
     }
     let ip = client.and_then(Endpoint::ip);
@@ -76,10 +103,18 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
         Err(limit) => {
             let no_room = NoRoom::Limit(limit.key());
             state.ledger.refused(name, peer.as_ref(), no_room);
+            transport.turn_away(StatusCode::TOO_MANY_REQUESTS);
             return Err(Outcome::OverLimit);
         }
     };
-    let record = state.ledger.open(facts(peer), via);
+    let mut facts = facts(peer);
+    if let Some(stream) = &stream {
+        stream.inherit(&mut facts);
+    }
+    let record = state.ledger.open(facts, via);
+    if let Some(chain) = stream.and_then(|it| it.carrier.entry().chain()) {
+        record.entry().keep_chain(chain);
+    }
     Ok(Box::new(Accepted {
         config,
         listener,

@@ -7,25 +7,34 @@ use super::measures;
 use super::proxy_header::{ReadError, read};
 use super::teardown::Remains;
 use super::termination::{Rejection, Termination};
-use super::{Accepted, Admitted, Failed, Reserved};
+use super::{Accepted, Admitted, Carrier, Failed, Reserved};
 use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
 use crate::backend::ActiveBackend;
 use crate::client::{Client, Transport};
 use crate::deadline::Deadline;
 use crate::facts::{Endpoint, Facts};
 use crate::ledger::LedgerRecord;
-use crate::limits::Place;
+use crate::limits::{FirstStage, Place};
 use crate::proxy_protocol::Origin;
 use crate::proxy_state::ProxyState;
 use crate::residue;
 use crate::route::{Expecting, Query, RouteRefusal};
 use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
+use crate::tunnel::TunnelSettings;
+
+/// A client that was admitted.
+pub(super) enum Entered {
+    /// It waits for its backend.
+    Client(Box<Admitted>),
+    /// It brings a tunnel.
+    Carrier(Box<Carrier>),
+}
 
 /// Admits a client, unless its connection is ended meanwhile.
 pub(super) async fn admit(
     accepted: Box<Accepted>,
     state: &ProxyState,
-) -> Result<Box<Admitted>, Box<Failed>> {
+) -> Result<Entered, Box<Failed>> {
     let (mut admission, transport) = Admission::of(accepted, state);
     let entry = Arc::clone(admission.record.entry());
     let admitted = tokio::select! {
@@ -37,6 +46,7 @@ pub(super) async fn admit(
     };
     let Admission {
         config,
+        listener,
         lifetime,
         place,
         reserved,
@@ -44,9 +54,9 @@ pub(super) async fn admit(
         ..
     } = admission;
     match admitted {
-        Ok((mut client, backend)) => {
+        Ok((mut client, Destination::Backend(backend))) => {
             record.routed(backend.name(), client.side_name());
-            Ok(Box::new(Admitted {
+            Ok(Entered::Client(Box::new(Admitted {
                 client,
                 backend,
                 timeouts: config.timeouts,
@@ -54,7 +64,19 @@ pub(super) async fn admit(
                 _place: place,
                 reserved,
                 record,
-            }))
+            })))
+        }
+        Ok((client, Destination::Streams(settings))) => {
+            record.carries();
+            Ok(Entered::Carrier(Box::new(Carrier {
+                io: client.into_carrier(),
+                settings,
+                config,
+                listener,
+                lifetime,
+                reserved,
+                record,
+            })))
         }
         Err((remains, termination)) => Err(Box::new(Failed {
             remains,
@@ -77,12 +99,18 @@ struct Admission<'a> {
     record: LedgerRecord,
 }
 
+/// Where a client goes.
+enum Destination {
+    Backend(Arc<ActiveBackend>),
+    /// It brings a tunnel, and each of its streams has a backend of its own.
+    Streams(TunnelSettings),
+}
+
 /// What is left of a client that was not admitted, and why.
 type Rejected = (Remains, Rejection);
 
 impl<'a> Admission<'a> {
     // Moving out of a boxed argument in place would keep the box until the client is admitted.
-    #[expect(clippy::boxed_local, reason = "the function frees the box early")]
     fn of(accepted: Box<Accepted>, state: &'a ProxyState) -> (Self, Transport) {
         let Accepted {
             config,
@@ -110,15 +138,14 @@ impl<'a> Admission<'a> {
         (admission, transport)
     }
 
-    async fn admit(
-        &mut self,
-        mut transport: Transport,
-    ) -> Result<(Client, Arc<ActiveBackend>), Rejected> {
+    async fn admit(&mut self, mut transport: Transport) -> Result<(Client, Destination), Rejected> {
         let nothing_is_left = |rejection| (Remains::Nothing, rejection);
         self.first_byte(&mut transport)
             .await
             .map_err(nothing_is_left)?;
-        if self.listener.proxies.is_some() {
+        let listener = Arc::clone(&self.listener);
+        let is_stream = matches!(transport, Transport::Tunnel(_));
+        if listener.proxies.is_some() && !is_stream {
             match self.introduce(&mut transport).await {
                 Err(rejection @ Rejection::Header(_)) => {
                     return Err((Remains::Transport(transport), rejection));
@@ -126,13 +153,16 @@ impl<'a> Admission<'a> {
                 introduced => introduced.map_err(nothing_is_left)?,
             }
         }
-        let listener = Arc::clone(&self.listener);
         let client = match &listener.tls {
-            Some(acceptor) => self.secure(transport, acceptor).await?,
-            None => Client::plain(transport),
+            Some(acceptor) if !is_stream => self.secure(transport, acceptor).await?,
+            Some(_) | None => Client::plain(transport),
         };
-        match self.welcome() {
-            Ok(backend) => Ok((client, backend)),
+        let destination = match listener.tunnel(&self.record.facts()) {
+            Some(settings) => self.welcome_carrier(settings.clone()),
+            None => self.welcome().map(Destination::Backend),
+        };
+        match destination {
+            Ok(destination) => Ok((client, destination)),
             Err(rejection) => Err((Remains::Client(client), rejection)),
         }
     }
@@ -242,17 +272,50 @@ impl<'a> Admission<'a> {
             alpn: None,
             peer: facts.peer_ip(),
             identity: None,
+            authority: None,
         };
         let expecting = match acceptor.asks_for_certificates() {
             true => Expecting::Somebody,
             false => Expecting::Nobody,
         };
         let (alpn, routes) = (acceptor.alpn(), &self.config.routes);
+        // Each stream of a tunnel has its own route.
+        let of_tunnel = self.listener.tunnel.as_ref();
+        let of_tunnel = of_tunnel.and_then(|it| alpn.agreed(&it.alpn, &hello.protocols()));
+        if of_tunnel.is_some() {
+            return Ok(of_tunnel);
+        }
         match agree(alpn, &hello.protocols(), routes, &query, expecting)? {
             Agreed::On(protocol) => Ok(Some(protocol)),
             // rustls can tell these two apart, and sends the alert.
             Agreed::OnNone | Agreed::Nothing => Ok(None),
         }
+    }
+
+    /// Checks a client that brings a tunnel. From now on its streams count against the limits, and it counts among
+    /// the tunnels, which have limits of the same size.
+    fn welcome_carrier(&mut self, settings: TunnelSettings) -> Result<Destination, Rejection> {
+        let facts = self.record.facts();
+        let latest = self.state.config.load();
+        if !Arc::ptr_eq(&latest, &self.config) && latest.has_listener(&facts) {
+            let chain = self.record.entry().chain();
+            let verified = latest.verify(&facts, chain.as_deref().unwrap_or_default());
+            verified.map_err(|error| Rejection::NotAdmitted(NotAdmitted::Certificate(error)))?;
+        }
+        let tunnels = &self.state.tunnels;
+        let admitted = tunnels.admit(facts.peer_ip(), FirstStage::Backend);
+        let (permit, place) = admitted.map_err(Rejection::OverLimit)?;
+        let identity = facts.identity.as_ref();
+        let share = identity.map(|it| tunnels.admit_identity(it));
+        let share = share.transpose().map_err(Rejection::OverLimit)?;
+        drop(place);
+        self.place = Place::None;
+        self.reserved = Reserved {
+            permit,
+            _share: share,
+            _lease: None,
+        };
+        Ok(Destination::Streams(settings))
     }
 
     /// Checks a client whose facts are complete against the latest configuration and the limits.

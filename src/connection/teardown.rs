@@ -69,6 +69,9 @@ impl<S: Abort> Drop for Unfinished<S> {
 pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
     match (remains, termination) {
         (Remains::Nothing, _) => {}
+        (Remains::Client(client), _) if client.takes_a_status() => {
+            client.turn_away(termination.status());
+        }
         (Remains::Transport(transport), _) => client::close(transport).await,
         (Remains::Client(client), Termination::Rejected(rejection)) => {
             client.refuse(rejection.alert()).await;

@@ -14,6 +14,7 @@ use crate::relay;
 use crate::route::RouteRefusal;
 use crate::tls;
 use crate::tls::words::words;
+use crate::tunnel::StatusCode;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -62,6 +63,19 @@ impl Termination {
             Self::BackendRefused => Outcome::BackendRefused,
             Self::Lifetime => Outcome::Lifetime,
             Self::Ended(cause) => of_cause(*cause),
+        }
+    }
+
+    /// The answer to a stream in a tunnel that nobody serves.
+    pub(super) fn status(&self) -> StatusCode {
+        match self.outcome() {
+            Outcome::NoRoute => StatusCode::NOT_FOUND,
+            Outcome::OverLimit | Outcome::Shed => StatusCode::TOO_MANY_REQUESTS,
+            Outcome::BackendTimeout | Outcome::Lifetime => StatusCode::GATEWAY_TIMEOUT,
+            Outcome::Expired | Outcome::Drained => StatusCode::SERVICE_UNAVAILABLE,
+            Outcome::BackendRefused | Outcome::BackendReset => StatusCode::BAD_GATEWAY,
+            // Denied, killed or revoked: it may not.
+            _ => StatusCode::FORBIDDEN,
         }
     }
 

@@ -169,8 +169,8 @@ impl Entry {
         learn(Arc::make_mut(&mut self.known().facts));
     }
 
-    pub(super) fn keep_chain(&self, chain: Vec<CertificateDer<'static>>) {
-        self.known().chain = Some(chain.into());
+    pub(crate) fn keep_chain(&self, chain: Arc<[CertificateDer<'static>]>) {
+        self.known().chain = Some(chain);
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -11,7 +11,7 @@ use crate::id::Id;
 
 /// Selects open connections. A connection matches if it meets every condition that is set.
 ///
-/// A query by id, identity, peer, backend or listener does not scan all connections; a query by
+/// A query by id, tunnel, identity, peer, backend or listener does not scan all connections; a query by
 /// state or server name alone does.
 ///
 /// ```
@@ -31,6 +31,7 @@ pub struct ConnectionFilter {
     backend: Option<String>,
     listener: Option<String>,
     sni: Option<String>,
+    tunnel: Option<Id>,
     state: Option<ConnectionState>,
 }
 
@@ -78,6 +79,12 @@ impl ConnectionFilter {
         self
     }
 
+    /// Only streams of the tunnel that the connection with this id carries.
+    pub fn tunnel(mut self, id: impl Into<Id>) -> Self {
+        self.tunnel = Some(id.into());
+        self
+    }
+
     /// Only connections in this state.
     pub fn state(mut self, state: ConnectionState) -> Self {
         self.state = Some(state);
@@ -99,7 +106,8 @@ impl ConnectionFilter {
         let peer = self.peer.map(Name::Peer);
         let backend = self.backend.as_deref().map(Name::Backend);
         let listener = self.listener.as_deref().map(Name::Listener);
-        identity.or(peer).or(backend).or(listener)
+        let tunnel = self.tunnel.map(Name::Tunnel);
+        tunnel.or(identity).or(peer).or(backend).or(listener)
     }
 
     pub(super) fn matches(&self, entry: &Entry) -> bool {
@@ -119,6 +127,7 @@ impl ConnectionFilter {
             && holds(&self.sni, |name| {
                 sni.is_some_and(|sni| sni.eq_ignore_ascii_case(name))
             })
+            && holds(&self.tunnel, |id| facts.tunnel() == Some(*id))
             && holds(&self.state, |state| *state == entry.state())
     }
 }

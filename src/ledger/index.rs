@@ -28,6 +28,8 @@ pub(super) enum Name<'a> {
     Peer(IpAddr),
     /// One name of an identity, for example `cn:alice`.
     Identity(&'a str),
+    /// The connection that carries the stream.
+    Tunnel(Id),
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +158,9 @@ fn each_name(facts: &Facts, mut of: impl FnMut(Name<'_>)) {
     }
     if !facts.backend.is_empty() {
         of(Name::Backend(&facts.backend));
+    }
+    if let Some(tunnel) = facts.tunnel() {
+        of(Name::Tunnel(tunnel));
     }
     if let Some(identity) = &facts.identity {
         each_name_of(identity, |name| of(Name::Identity(name)));

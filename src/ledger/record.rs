@@ -37,6 +37,7 @@ pub(crate) struct LedgerRecord {
     ledger: Arc<Ledger>,
     span: Span,
     outcome: Outcome,
+    is_admitted: bool,
     /// Boxed, because every connection holds its record for its whole life.
     detail: Option<Box<Detail>>,
 }
@@ -66,6 +67,7 @@ impl LedgerRecord {
             ledger,
             span,
             outcome: Outcome::Aborted,
+            is_admitted: false,
             detail: None,
         }
     }
@@ -123,7 +125,7 @@ impl LedgerRecord {
     /// The client has proved its identity with this certificate chain.
     pub(crate) fn identified(&mut self, identity: Identity, chain: Vec<CertificateDer<'static>>) {
         self.span.record("identity", display(&identity));
-        self.entry.keep_chain(chain);
+        self.entry.keep_chain(chain.into());
         let identity = Arc::new(identity);
         self.entry
             .learn(|facts| facts.identity = Some(Arc::clone(&identity)));
@@ -138,10 +140,23 @@ impl LedgerRecord {
         self.entry.learn(|facts| facts.backend = backend.to_owned());
         self.ledger.index.add(self.entry.id, Name::Backend(backend));
         self.entry.set_state(ConnectionState::Waiting);
+        self.open();
+    }
+
+    /// The client was admitted.
+    fn open(&mut self) {
+        self.is_admitted = true;
         let journal = &self.ledger.journal;
         if journal.is_observed() {
             journal.publish(Event::now(EventKind::Open(self.facts())));
         }
+    }
+
+    /// The client brings a tunnel.
+    pub(crate) fn carries(&mut self) {
+        self.span.record("client_side", "carrier");
+        self.entry.set_state(ConnectionState::Relaying);
+        self.open();
     }
 
     /// A backend took the connection. `backend_side` is the kind of the backend's side of the relay;
@@ -151,7 +166,7 @@ impl LedgerRecord {
         if let Some(identity) = identity {
             self.span.record("backend_identity", display(&identity));
             self.entry
-                .learn(|facts| facts.backend_identity = Some(Arc::from(identity)));
+                .learn(|facts| facts.set_backend_identity(Arc::from(identity)));
         }
         self.entry.set_state(ConnectionState::Relaying);
     }
@@ -191,7 +206,6 @@ impl LedgerRecord {
         self.ledger.refusals.note(reason, origin, cause);
     }
 
-    /// Only a client that was admitted has a backend.
     fn publish_end(&self, facts: &Arc<Facts>, detail: &Detail) {
         if !self.ledger.journal.is_observed() {
             return;
@@ -204,9 +218,9 @@ impl LedgerRecord {
             seconds: self.entry.age().as_secs_f64(),
             facts: Arc::clone(facts),
         };
-        let kind = match facts.backend.is_empty() {
-            true => EventKind::Refuse(ended),
-            false => EventKind::Close(ended),
+        let kind = match self.is_admitted {
+            true => EventKind::Close(ended),
+            false => EventKind::Refuse(ended),
         };
         self.ledger.journal.publish(Event::now(kind));
     }

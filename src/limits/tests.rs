@@ -301,7 +301,7 @@ fn handshaking(most: usize) -> Limits {
 fn shake(limits: &Limits, client: &str) -> Result<(Permit, Handshaking), Exceeded> {
     match limits.admit(ip(client), FirstStage::Handshake)? {
         (permit, Place::Handshaking(place)) => Ok((permit, *place)),
-        (_, Place::Pending(_)) => panic!("it has a handshake"),
+        (_, Place::Pending(_) | Place::None) => panic!("it has a handshake"),
     }
 }
 

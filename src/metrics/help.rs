@@ -11,7 +11,7 @@ pub(crate) fn register(registry: &mut Registry, name: &'static str, metric: impl
 
 /// Names without `vestibule_`, and without the `_total` and `_info` that the format adds. The format
 /// also adds the full stop at the end.
-pub(super) const HELP: [(&str, &str); 27] = [
+pub(super) const HELP: [(&str, &str); 29] = [
     (
         "connections",
         "Connections that have ended, by outcome. If a failure grows, the log says why clients were \
@@ -21,6 +21,15 @@ pub(super) const HELP: [(&str, &str); 27] = [
         "connections_open",
         "Open connections. The backend is empty until a route has chosen one. If many stay in the \
          state waiting, add backends or workers",
+    ),
+    (
+        "tunnels",
+        "Open tunnels, by role: server for those that clients have brought. Each is one connection",
+    ),
+    (
+        "tunnel_streams",
+        "Open connections that are streams of tunnels, by role. Near limits.connections, raise it: \
+         limits count streams",
     ),
     (
         "pending",

@@ -176,6 +176,7 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
         config: ArcSwap::from_pointee(active),
         limits: Limits::new(&config.limits),
         memory,
+        tunnels: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
         audit: AuditLog::default(),

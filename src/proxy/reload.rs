@@ -78,6 +78,7 @@ impl Running {
         bind::change_audit(&self.state, &config)?;
 
         self.state.limits.change(&config.limits);
+        self.state.tunnels.change(&config.limits);
         self.state.own.replace(own);
         if let Some(gate) = gate {
             self.gate = Some(gate.open(&self.state, &self.tasks));
@@ -282,7 +283,8 @@ fn revoke(state: &ProxyState) -> usize {
         let is_good = *verified
             .entry((facts.listener.clone(), Arc::clone(&chain)))
             .or_insert_with(|| active.verify(&facts, &chain).is_ok());
-        is_good && active.route(&facts).is_ok()
+        // The streams of a tunnel have routes, the connection that carries them has none.
+        is_good && (active.is_carrier(&facts) || active.route(&facts).is_ok())
     };
     let open = state.ledger.find(&ConnectionFilter::all());
     let unwelcome = open.iter().filter(|entry| !is_welcome(entry));

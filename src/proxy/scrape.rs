@@ -63,6 +63,7 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
         listeners.insert(name, (metrics, ended));
     }
     let mut open = Open::default();
+    let (mut tunnels, mut streams) = (0, 0);
     // A graph of all connections has a value before the first one.
     for name in config.listeners.keys() {
         open.add(name, "", ConnectionState::Handshaking, 0);
@@ -71,12 +72,21 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
         let facts = entry.facts();
         let listener = facts.listener.as_ref();
         open.add_one(&facts, entry.state());
+        streams += i64::from(facts.tunnel().is_some());
+        tunnels += i64::from(config.is_carrier(&facts));
         if let Some((_, bytes)) = listener.and_then(|name| listeners.get_mut(name)) {
             bytes[0] += entry.traffic.from_client.get();
             bytes[1] += entry.traffic.to_client.get();
         }
     }
     register(registry, "connections_open", open.gauges());
+    for (name, count) in [("tunnels", tunnels), ("tunnel_streams", streams)] {
+        let gauges = Gauges::<1>::default();
+        gauges
+            .get_or_create(&[("role", "server".into())])
+            .set(count);
+        register(registry, name, gauges);
+    }
 
     let bytes = Counters::<2>::default();
     for (name, (metrics, found)) in &listeners {

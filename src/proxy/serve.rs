@@ -125,6 +125,7 @@ impl Entrance {
                 transport,
                 peer,
                 local: None,
+                stream: None,
             };
             let accepted = match accept(arrival, &state) {
                 Ok(accepted) => accepted,

@@ -67,6 +67,11 @@ pub(crate) trait Endpoint {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Like [`Peer::poll_absorb`](crate::wire::Peer::poll_absorb).
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        let _ = cx;
+    }
+
     /// Like [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 

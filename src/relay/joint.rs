@@ -67,6 +67,10 @@ impl<C: Endpoint> Joint<C> {
         &mut self.client
     }
 
+    pub(crate) fn peer(&self) -> &C {
+        &self.client
+    }
+
     pub(crate) fn into_client(self) -> C {
         self.client
     }
@@ -230,7 +234,11 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
             unflushed,
             counter: self.counter,
         };
-        self.writer.poll_rest(cx, &mut rest)
+        let sent = self.writer.poll_rest(cx, &mut rest);
+        if sent.is_pending() {
+            self.reader.poll_absorb(cx);
+        }
+        sent
     }
 
     fn poll_move(&mut self, cx: &mut Context<'_>, on_end: OnEnd) -> Poll<Result<(), Fault>> {

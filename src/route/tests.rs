@@ -46,6 +46,7 @@ fn the_first_rule_whose_keys_all_match_wins() {
             alpn,
             peer: peer.map(|ip| ip.parse().expect("an IP address")),
             identity: None,
+            authority: None,
         };
         routes.choose(&query).map(str::to_owned)
     };

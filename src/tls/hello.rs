@@ -66,6 +66,19 @@ impl Alpn {
         &self.names()[index]
     }
 
+    /// Offers one more protocol, after the others.
+    pub(crate) fn add(&mut self, name: &str) {
+        let (Self::Offered(names) | Self::OfRoutes(names)) = self;
+        if !names.iter().any(|it| it == name) {
+            names.push(name.to_owned());
+        }
+    }
+
+    /// The protocol of this name, if the client offers it and we do.
+    pub(crate) fn agreed(&self, name: &str, theirs: &[&[u8]]) -> Option<Protocol> {
+        self.common(theirs).find(|it| self.name(*it) == name)
+    }
+
     /// The protocols that the client offers too, in our order of preference (RFC 7301 §3.2).
     pub(crate) fn common(&self, theirs: &[&[u8]]) -> impl Iterator<Item = Protocol> {
         let ours = self.names().iter().enumerate();

@@ -61,6 +61,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
         Peers::Allowed,
         &[
             "address",
+            "authority",
             "deadline",
             "facts",
             "id",
@@ -93,6 +94,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "route",
             "sys",
             "tls",
+            "tunnel",
         ],
     ),
     ("observers", Peers::Allowed, &["audit", "ledger", "metrics"]),

@@ -18,6 +18,7 @@ pub mod process;
 pub mod resources;
 pub mod site;
 pub mod tmux;
+pub mod tunnel;
 pub mod users;
 pub mod vestibule;
 pub mod world;

@@ -9,12 +9,14 @@ use crate::common::process::{python, run, tool};
 use crate::{Site, exchange};
 
 /// Every metric with its labels, as the contract names them. A change here breaks dashboards.
-const METRICS: [(&str, &[&str]); 27] = [
+const METRICS: [(&str, &[&str]); 29] = [
     ("vestibule_connections_total", &["listener", "outcome"]),
     (
         "vestibule_connections_open",
         &["listener", "backend", "state"],
     ),
+    ("vestibule_tunnels", &["role"]),
+    ("vestibule_tunnel_streams", &["role"]),
     ("vestibule_pending", &[]),
     ("vestibule_bytes_total", &["listener", "direction"]),
     (

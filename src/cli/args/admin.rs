@@ -46,6 +46,10 @@ pub(in crate::cli) struct Filters {
     #[arg(long, value_name = "NAME")]
     pub sni: Option<String>,
 
+    /// Streams of the tunnel that the connection with this id carries.
+    #[arg(long, value_name = "ID")]
+    pub tunnel: Option<String>,
+
     /// Connections in this state.
     #[arg(long, value_name = "STATE")]
     #[arg(value_parser = PossibleValuesParser::new(["handshaking", "waiting", "relaying", "closing"]))]
@@ -89,7 +93,7 @@ pub(in crate::cli) struct KillArgs {
     pub target: Target,
 
     /// The connection's UUID.
-    #[arg(value_name = "ID", conflicts_with_all = ["backend", "identity", "peer", "listener", "sni", "state"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["backend", "identity", "peer", "listener", "sni", "tunnel", "state"])]
     pub id: Option<String>,
 
     #[command(flatten)]

@@ -16,7 +16,9 @@ pub(super) struct Filter {
 }
 
 /// The filters of the API.
-const KEYS: [&str; 6] = ["backend", "identity", "peer", "listener", "sni", "state"];
+const KEYS: [&str; 7] = [
+    "backend", "identity", "peer", "listener", "sni", "tunnel", "state",
+];
 
 impl Filter {
     /// # Errors

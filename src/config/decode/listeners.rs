@@ -1,5 +1,6 @@
 //! The `[[listener]]` tables, and the checks between their addresses.
 
+use super::tunnel::tunnel;
 use super::{Decoder, unique};
 use crate::address::Address;
 use crate::config::Listener;
@@ -37,6 +38,7 @@ impl Decoder<'_> {
                 Some(tls) => handshake(tls, self.files).map(Some),
                 None => Some(None),
             };
+            let tunnel = tunnel(&mut table, tls.as_ref().and_then(Option::as_ref));
             if let Some(name) = &name {
                 unique(&table, name, &mut names);
             }
@@ -48,6 +50,7 @@ impl Decoder<'_> {
                     tls,
                     access,
                     proxies,
+                    tunnel,
                 });
             }
         }

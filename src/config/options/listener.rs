@@ -2,6 +2,7 @@
 
 use super::listener_tls::ListenerTlsOptions;
 use super::section::{Item, Section};
+use super::tunnel::TunnelOptions;
 use crate::address::Address;
 
 /// `[[listener]]`: an address where clients connect.
@@ -51,6 +52,12 @@ impl ListenerOptions {
     /// Terminates TLS.
     pub fn tls(mut self, tls: ListenerTlsOptions) -> Self {
         self.0.set("tls", tls.0);
+        self
+    }
+
+    /// Takes tunnels from clients.
+    pub fn tunnel(mut self, tunnel: TunnelOptions) -> Self {
+        self.0.set("tunnel", tunnel.0);
         self
     }
 

@@ -60,6 +60,14 @@ impl RouteOptions {
         self
     }
 
+    /// Matches the host and port that a stream in a tunnel asks for, such as `db:5432` or `*.svc.example:*`. `*`
+    /// stands for one label of the host or for any port, `**` for one or more labels.
+    pub fn authority(mut self, names: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0
+            .set_list("authority", names.into_iter().map(Into::into));
+        self
+    }
+
     /// Matches a name in the client's certificate, such as `cn:alice`, `dns:*.corp.example`,
     /// `uri:spiffe://corp/ns/*/sa/web`, `ou:ops` or `sha256:…`.
     pub fn identity(mut self, rules: impl IntoIterator<Item: Into<String>>) -> Self {

@@ -31,6 +31,12 @@ fn file(section: &str, line: &str) -> String {
             let rest = unless_given(&["certificates"], certificates);
             format!("{LISTENER}[listener.tls]\n{rest}{line}\n{BACKEND}")
         }
+        "listener.tunnel" => {
+            let tls = "client_auth = \"required\"\nclient_ca = \"certs/ca.pem\"";
+            format!(
+                "{LISTENER}[listener.tls]\n{certificates}\n{tls}\n[listener.tunnel]\n{line}\n{BACKEND}"
+            )
+        }
         "route" => {
             let rest = unless_given(&["backend", "deny"], "backend = \"app\"");
             format!("{LISTENER}{BACKEND}[[route]]\n{rest}{line}\n")

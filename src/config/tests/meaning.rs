@@ -200,6 +200,7 @@ fn every_route_arrives() {
             alpn,
             peer,
             identity: None,
+            authority: Some("db:5432"),
         })
     };
     let sni = Some("www.example.com");

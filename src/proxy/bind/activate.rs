@@ -64,5 +64,6 @@ fn activate_listener(
         name: listener.name.as_str().into(),
         tls,
         proxies: listener.proxies.clone(),
+        tunnel: listener.tunnel.clone(),
     })
 }

@@ -68,6 +68,9 @@ crl = ["crl.pem"]
 alpn = ["h2", "http/1.1"]
 min_version = "1.3"
 tickets = { secret_file = "secret" }
+[listener.tunnel]
+alpn = "hbone"
+streams = 7
 
 [[listener]]
 name = "inside"
@@ -82,6 +85,7 @@ sni = ["api.example.com", "*.example.com"]
 alpn = ["h2"]
 from = ["192.0.2.0/24"]
 identity = ["cn:alice"]
+authority = ["db:5432", "*.svc.example:*"]
 backend = "api"
 
 [[route]]
@@ -126,7 +130,8 @@ pub(super) fn everything() -> ConfigBuilder {
             ListenerOptions::new("https", address("[::1]:8443"))
                 .accept_proxy_protocol(AcceptProxyProtocol::Required)
                 .trusted_proxies(["10.0.0.0/8", "192.0.2.1"])
-                .tls(listener_tls()),
+                .tls(listener_tls())
+                .tunnel(TunnelOptions::default().alpn("hbone").streams(7)),
         )
         .listener(
             ListenerOptions::new("inside", address("unix:/run/inside.sock"))
@@ -140,7 +145,8 @@ pub(super) fn everything() -> ConfigBuilder {
                 .sni(["api.example.com", "*.example.com"])
                 .alpn(["h2"])
                 .from(["192.0.2.0/24"])
-                .identity(["cn:alice"]),
+                .identity(["cn:alice"])
+                .authority(["db:5432", "*.svc.example:*"]),
         )
         .route(RouteOptions::deny())
         .backend(api())

@@ -225,3 +225,41 @@ fn a_secret_for_tickets_that_is_empty_is_a_problem() {
     );
     assert_eq!(problems, [expected]);
 }
+
+#[test]
+fn listener_tunnel() {
+    check("listener.tunnel", TUNNEL_RIGHT, TUNNEL_WRONG);
+}
+
+const TUNNEL_RIGHT: &[&str] = &["", "alpn = \"hbone\"", "streams = 1", "streams = 8190"];
+
+const TUNNEL_WRONG: &[Wrong] = &[
+    (
+        "alpn = \"\"",
+        8,
+        "`listener.tunnel.alpn`: the name of a protocol must have 1 to 255 bytes, found 0",
+    ),
+    (
+        "streams = 0",
+        11,
+        "`listener.tunnel.streams`: expected a whole number from 1 to 8190, found 0",
+    ),
+    (
+        "streams = 8191",
+        11,
+        "`listener.tunnel.streams`: expected a whole number from 1 to 8190, found 8191",
+    ),
+];
+
+#[test]
+fn a_tunnel_needs_clients_with_certificates() {
+    const TLS: &str = "[listener.tls]\ncertificates = [ { chain = \"certs/server.pem\", key = \"certs/server-key.pem\" } ]\n";
+    let optional = format!("{TLS}client_auth = \"optional\"\nclient_ca = \"certs/ca.pem\"\n");
+    for tls in ["", TLS, &optional] {
+        let text = format!("{LISTENER}{tls}[listener.tunnel]\n{BACKEND}");
+        let found = problems(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let expected = "`listener.tunnel` needs `client_auth = \"required\"` in `[listener.tls]`";
+        assert!(found[0].contains(expected), "{found:?}");
+    }
+}

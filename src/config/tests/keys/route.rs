@@ -15,6 +15,7 @@ const ROUTE_RIGHT: &[&str] = &[
     "from = [\"192.0.2.0/24\", \"2001:db8::/32\", \"192.0.2.1\"]",
     "identity = [\"uri:spiffe://corp/ns/*/sa/web\", \"dns:*.corp.example\"]",
     "identity = \"cn:alice\"",
+    "authority = [\"db:5432\", \"*.svc.example:*\", \"[2001:db8::1]:443\"]",
     "backend = \"app\"",
     "deny = true",
     "deny = false\nbackend = \"app\"",
@@ -41,6 +42,11 @@ const ROUTE_WRONG: &[Wrong] = &[
         8,
         "`route.from`: an empty list matches nothing; leave the key out to match \
          everything",
+    ),
+    (
+        "authority = [\"db\"]",
+        14,
+        "`route.authority`: \"db\": not a host and a port; write for example `db:5432` or `*.svc.example:*`: `*` is one label or any port, `**` (once) is one or more labels",
     ),
     (
         "alpn = [2]",

@@ -1,0 +1,39 @@
+//! The table `[listener.tunnel]`.
+
+use crate::config::table::Table;
+use crate::config::words::protocol;
+use crate::tls::AcceptorSettings;
+use crate::tls::client_auth::{ClientAuth, Demand};
+use crate::tunnel::TunnelSettings;
+
+/// Reads the table, and adds its protocol to those of the listener.
+///
+/// `None` if there is no table, or after a problem in it. `tls` is `None` on a plaintext listener or after a problem
+/// there.
+pub(super) fn tunnel(
+    listener: &mut Table<'_>,
+    tls: Option<&AcceptorSettings>,
+) -> Option<TunnelSettings> {
+    let mut table = listener.table("tunnel")?;
+    let alpn = table.read("alpn", protocol);
+    let streams = table.read("streams", |value| value.count_to(MOST_STREAMS));
+    let demand = tls.and_then(|tls| tls.client_auth.as_ref());
+    if demand.map(ClientAuth::demand) != Some(Demand::Required) {
+        table.problem(
+            "`listener.tunnel` needs `client_auth = \"required\"` in `[listener.tls]`: its \
+             streams count for the identity of the client that brings it"
+                .into(),
+        );
+    }
+    table.finish();
+    Some(TunnelSettings {
+        alpn: alpn.unwrap_or_else(|| ALPN.to_owned()),
+        streams: streams.map_or(STREAMS, |streams| streams as u32),
+    })
+}
+
+/// HTTP/2 (RFC 9113 §3.1).
+const ALPN: &str = "h2";
+const STREAMS: u32 = 100;
+/// With the window of each stream, the window of the tunnel is within what HTTP/2 allows.
+const MOST_STREAMS: u32 = 8190;

@@ -1,0 +1,132 @@
+//! The server's side of a tunnel: the streams that a peer opens.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use h2::server::{self, Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use hyper::body::Bytes;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::debug;
+
+use super::{
+    MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_UNSENT, STREAM_WINDOW, TunnelSettings,
+    TunnelStream, carrier_window,
+};
+use crate::authority::Authority;
+
+/// A tunnel that a peer has brought. Its streams move only while [`Self::next`] is polled.
+pub(crate) struct Carried<IO> {
+    connection: Connection<IO, Bytes>,
+}
+
+/// A stream that the peer has opened, and that was not answered yet.
+pub(crate) struct Opening {
+    pub authority: Authority,
+    pub stream: TunnelStream,
+}
+
+/// Why a tunnel ended before its peer was done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CarrierError {
+    /// Its connection failed, or ended without notice.
+    #[error("its connection has failed: {0}")]
+    Io(io::ErrorKind),
+    /// One of the two sides broke the protocol, or said that the other one did.
+    #[error("HTTP/2 error: {0}")]
+    Protocol(Reason),
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
+    /// Waits for the peer's preface (RFC 9113 §3.4).
+    ///
+    /// # Errors
+    ///
+    /// The peer speaks another protocol, or has left.
+    pub(crate) async fn begin(io: IO, settings: &TunnelSettings) -> Result<Self, CarrierError> {
+        let connection = server::Builder::new()
+            .max_concurrent_streams(settings.streams)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(carrier_window(settings.streams))
+            .max_header_list_size(MOST_FIELDS)
+            .max_send_buffer_size(MOST_UNSENT)
+            .max_pending_accept_reset_streams(MOST_RESET_EARLY)
+            .max_local_error_reset_streams(Some(MOST_ERRORS))
+            .handshake(io)
+            .await;
+        Ok(Self {
+            connection: connection?,
+        })
+    }
+
+    /// The next stream that the peer opens; `None` when the tunnel has ended in order. What is not a request to
+    /// CONNECT to a host and port is answered here.
+    ///
+    /// # Errors
+    ///
+    /// The tunnel has ended otherwise, and its streams have failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Opening>, CarrierError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Opening>, CarrierError>> {
+        loop {
+            let Some(accepted) = ready!(self.connection.poll_accept(cx)) else {
+                return Poll::Ready(Ok(None));
+            };
+            let (request, respond) = accepted?;
+            if let Some(opening) = opening(request, respond) {
+                return Poll::Ready(Ok(Some(opening)));
+            }
+        }
+    }
+
+    /// Lets the streams that are open end, and accepts no others (GOAWAY, RFC 9113 §6.8). [`Self::next`] has to be
+    /// called until it returns `None`.
+    pub(crate) fn drain(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+}
+
+fn opening(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Opening> {
+    let status = match request.method() {
+        &Method::CONNECT => match request.uri().authority().map(|it| it.as_str().parse()) {
+            Some(Ok(authority)) => {
+                let stream = TunnelStream::accepted(respond, request.into_body());
+                return Some(Opening { authority, stream });
+            }
+            _ => StatusCode::BAD_REQUEST,
+        },
+        _ => StatusCode::METHOD_NOT_ALLOWED,
+    };
+    debug!(%status, "request of a tunnel refused");
+    // If this fails, the peer has reset the stream meanwhile.
+    let _ = respond.send_response(answer(status), true);
+    None
+}
+
+pub(super) fn answer(status: StatusCode) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        // RFC 9110 §15.5.6.
+        let connect = hyper::header::HeaderValue::from_static("CONNECT");
+        response.headers_mut().insert(hyper::header::ALLOW, connect);
+    }
+    response
+}
+
+impl From<h2::Error> for CarrierError {
+    fn from(error: h2::Error) -> Self {
+        match error.get_io() {
+            Some(error) => Self::Io(error.kind()),
+            None => Self::Protocol(error.reason().unwrap_or(Reason::INTERNAL_ERROR)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One stream of a tunnel, as the relay reads and writes it.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::carried::answer;
+use crate::wire::Peer;
+
+/// A stream with its two directions. Dropping it before both have ended resets it.
+pub(crate) struct TunnelStream {
+    sending: Sending,
+    received: RecvStream,
+    /// The rest of a frame.
+    unread: Bytes,
+    /// What was taken of the tunnel while nobody read, behind `unread`.
+    kept: Vec<u8>,
+    end: Option<Ending>,
+}
+
+/// Our direction.
+enum Sending {
+    /// The request was not answered yet.
+    Due(SendResponse<Bytes>),
+    Open(SendStream<Bytes>),
+}
+
+/// How the peer's direction has ended.
+#[derive(Clone, Copy)]
+enum Ending {
+    InOrder,
+    Failed(io::ErrorKind),
+}
+
+impl TunnelStream {
+    pub(super) fn accepted(respond: SendResponse<Bytes>, received: RecvStream) -> Self {
+        Self {
+            sending: Sending::Due(respond),
+            received,
+            unread: Bytes::new(),
+            kept: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Tells the peer that somebody has its stream. Without an effect if it was told before.
+    pub(crate) fn welcome(&mut self) {
+        if let Sending::Due(respond) = &mut self.sending
+            // If this fails, the peer has reset the stream, which its next read says.
+            && let Ok(open) = respond.send_response(answer(StatusCode::OK), false)
+        {
+            self.sending = Sending::Open(open);
+        }
+    }
+
+    /// Whether the peer was not told anything yet.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        matches!(self.sending, Sending::Due(_))
+    }
+
+    /// Tells the peer why nobody serves its stream. A stream that was welcomed is reset.
+    pub(crate) fn refuse(self, status: StatusCode) {
+        match self.sending {
+            // If this fails, the peer has reset the stream meanwhile.
+            Sending::Due(mut respond) => drop(respond.send_response(answer(status), true)),
+            Sending::Open(_) => self.reset(),
+        }
+    }
+
+    /// Ends the stream so that the peer does not take it for a clean end: the connection behind it has failed
+    /// (RFC 9113 §8.5).
+    pub(crate) fn reset(mut self) {
+        match &mut self.sending {
+            Sending::Due(respond) => respond.send_reset(Reason::CONNECT_ERROR),
+            Sending::Open(sending) => sending.send_reset(Reason::CONNECT_ERROR),
+        }
+    }
+
+    /// Makes `unread` the next bytes. Ready with nothing in it: the stream has ended in order.
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.unread.is_empty() {
+            if !self.kept.is_empty() {
+                self.unread = std::mem::take(&mut self.kept).into();
+                break;
+            }
+            match self.end {
+                Some(Ending::InOrder) => break,
+                Some(Ending::Failed(kind)) => return Poll::Ready(Err(kind.into())),
+                None => {}
+            }
+            if let Some(frame) = ready!(self.poll_frame(cx)) {
+                self.unread = frame;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next frame; `None` after the last one, and then `end` says how it ended.
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let (frame, end) = match ready!(self.received.poll_data(cx)) {
+            Some(Ok(frame)) => (Some(frame), None),
+            // Trailers have no meaning for a connection (RFC 9113 §8.5).
+            None => (None, Some(Ending::InOrder)),
+            Some(Err(error)) => (None, Some(Ending::Failed(kind(&error)))),
+        };
+        self.end = self.end.or(end);
+        Poll::Ready(frame)
+    }
+
+    fn keep(&mut self, frame: &[u8]) {
+        if self.kept.capacity() - self.kept.len() < frame.len() {
+            // Doubling would cost twice the window of the stream.
+            self.kept
+                .reserve_exact(frame.len().max(self.kept.len() / 8));
+        }
+        self.kept.extend_from_slice(frame);
+    }
+
+    /// Lets the peer send as many bytes more.
+    fn release(&mut self, count: usize) {
+        // Fails only if more is released than was received.
+        let _ = self.received.flow_control().release_capacity(count);
+    }
+
+    fn sending(&mut self) -> io::Result<&mut SendStream<Bytes>> {
+        match &mut self.sending {
+            Sending::Open(sending) => Ok(sending),
+            Sending::Due(_) => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+/// A connection behind the tunnel that fails, a peer that gives up, and a tunnel that breaks off: to the other side
+/// all of them are a reset.
+fn kind(error: &h2::Error) -> io::ErrorKind {
+    match error.get_io() {
+        Some(_) if !error.is_remote() => io::ErrorKind::UnexpectedEof,
+        _ => io::ErrorKind::ConnectionReset,
+    }
+}
+
+impl Peer for TunnelStream {
+    fn has_failed(&self) -> bool {
+        matches!(self.end, Some(Ending::Failed(_)))
+    }
+
+    /// Takes what has arrived, so that it lies here in one piece: the memory of many small frames is many times
+    /// their bytes. The peer may send more only when these have been read.
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        while self.end.is_none() {
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(frame)) => self.keep(&frame),
+                Poll::Ready(None) => {}
+                Poll::Pending => return,
+            }
+        }
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_more(cx))?;
+        // Several small frames make one read.
+        while buf.remaining() > 0 && !this.unread.is_empty() {
+            let count = this.unread.len().min(buf.remaining());
+            buf.put_slice(&this.unread.split_to(count));
+            this.release(count);
+            if this.unread.is_empty() && !matches!(this.poll_more(cx), Poll::Ready(Ok(()))) {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sending = self.get_mut().sending()?;
+        sending.reserve_capacity(buf.len());
+        while sending.capacity() == 0 {
+            match ready!(sending.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(kind(&error).into())),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        let count = buf.len().min(sending.capacity());
+        let sent = sending.send_data(Bytes::copy_from_slice(&buf[..count]), false);
+        Poll::Ready(sent.map(|()| count).map_err(|error| kind(&error).into()))
+    }
+
+    /// What was written leaves with the tunnel, which another task drives.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sent = self.get_mut().sending()?.send_data(Bytes::new(), true);
+        Poll::Ready(sent.map_err(|error| kind(&error).into()))
+    }
+}
+
+impl fmt::Debug for TunnelStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelStream")
+            .field("is_unanswered", &self.is_unanswered())
+            .finish_non_exhaustive()
+    }
+}
