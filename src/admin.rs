@@ -52,7 +52,7 @@ use self::events::Events;
 use self::history::History;
 use self::routes::{Access, Route};
 use self::sockets::{Client, Listener, busy, foreign, refuse};
-use self::stream::Progress;
+use self::stream::{Progress, Stay};
 use crate::config::WritesOverTcp;
 use crate::deadline::Deadline;
 use crate::ledger::Ledger;
@@ -110,6 +110,14 @@ impl AdminListener {
     }
 }
 
+/// A client that is served.
+struct Guest {
+    author: Author,
+    stay: Stay,
+    #[expect(dead_code, reason = "held for its Drop, never read")]
+    place: Slot,
+}
+
 struct Server {
     events: Events,
     history: History,
@@ -128,6 +136,7 @@ impl Server {
     async fn accept(self: Arc<Self>, listener: Listener) {
         let mut clients = JoinSet::new();
         let reserve = &self.handle.state().reserve;
+        let mut stay = Stay::Allowed;
         loop {
             let accepted = tokio::select! {
                 Some(_) = clients.join_next() => {
@@ -136,12 +145,15 @@ impl Server {
                 }
                 accepted = listener.accept() => accepted,
             };
-            let admitted = accepted.and_then(|client| self.admit(client, &mut clients));
+            let accepted = accepted.map(|client| (client, std::mem::take(&mut stay)));
+            let admitted =
+                accepted.and_then(|(client, stay)| self.admit(client, stay, &mut clients));
             let Err(error) = admitted else { continue };
             // Without free descriptors, the reserve admits one client.
             if !is_exhausted(&error) {
                 warn!(%error, "the admin API cannot accept a client; trying again");
             } else if reserve.spend() {
+                stay = Stay::OneAnswer;
                 continue;
             }
             sleep(BACK_OFF).await;
@@ -150,41 +162,55 @@ impl Server {
     }
 
     /// Serves the client, or refuses it.
-    fn admit(self: &Arc<Self>, client: Client, clients: &mut JoinSet<()>) -> io::Result<()> {
+    fn admit(
+        self: &Arc<Self>,
+        client: Client,
+        stay: Stay,
+        clients: &mut JoinSet<()>,
+    ) -> io::Result<()> {
+        let guest = |author, place| Guest {
+            author,
+            stay,
+            place,
+        };
         let place = self.places.take();
         match (client, place) {
             (Client::Unix(client), place) => {
                 let author = client.peer_cred().ok().and_then(|it| Author::admitted(&it));
                 match (author, place) {
-                    (Some(author), Some(place)) => self.spawn(client, author, place, clients),
+                    (Some(author), Some(place)) => {
+                        self.spawn(client, guest(author, place), clients);
+                    }
                     (Some(_), None) => refuse(client.into_std()?, &busy()),
                     (None, _) => refuse(client.into_std()?, &foreign()),
                 }
             }
             (Client::Tcp(client, peer), Some(place)) => {
-                self.spawn(client, Author::Address(peer), place, clients);
+                let author = Author::Address(peer);
+                self.spawn(client, guest(author, place), clients);
             }
             (Client::Tcp(client, _), None) => refuse(client.into_std()?, &busy()),
         }
         Ok(())
     }
 
-    fn spawn<IO>(self: &Arc<Self>, io: IO, author: Author, place: Slot, clients: &mut JoinSet<()>)
+    fn spawn<IO>(self: &Arc<Self>, io: IO, guest: Guest, clients: &mut JoinSet<()>)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let span = debug_span!("admin", %author);
-        let talk = Arc::clone(self).talk(io, author, place);
+        let span = debug_span!("admin", author = %guest.author);
+        let talk = Arc::clone(self).talk(io, guest);
         clients.spawn(talk.instrument(span));
     }
 
     /// Answers the requests of one client. hyper bounds the time of a head, which includes the time
     /// between two requests.
-    async fn talk<IO>(self: Arc<Self>, io: IO, author: Author, _place: Slot)
+    async fn talk<IO>(self: Arc<Self>, io: IO, guest: Guest)
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let progress = Arc::<Progress>::default();
+        let (author, stay) = (guest.author, guest.stay);
+        let progress = Arc::new(Progress::of(stay));
         let service = service_fn(|mut request: Request<Incoming>| {
             request.extensions_mut().insert(Arc::clone(&progress));
             let answer = self.answer(request, author);
@@ -195,6 +221,7 @@ impl Server {
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST)
                 .max_buf_size(LONGEST_HEAD)
+                .keep_alive(stay == Stay::Allowed)
                 .serve_connection(TokioIo::new(io), service)
         );
         let talk = async {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use common::admin::ask;
 use common::backend::Backend;
 use common::client::{Client, Front, Socket};
 use common::gate::{self, Answer};
@@ -18,6 +19,7 @@ use common::resources::{cpu_seconds, limited};
 use common::vestibule::{LISTENERS, Vestibule, message};
 use common::{bytes, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -53,6 +55,33 @@ async fn while_connections_wait_for_descriptors_the_gate_answers_everybody() {
     soon("a complaint", complained(&vestibule, 1)).await;
     for _ in 0..ASKED {
         assert_answers(&vestibule).await;
+    }
+    clients.leave().await;
+    vestibule.ended("done", 2 * DESCRIPTORS).await;
+}
+
+/// Neither must a client of the admin API keep it: a page that follows the events, or one that asks again
+/// and again over one connection.
+#[tokio::test]
+async fn while_connections_wait_for_descriptors_the_admin_api_answers_everybody() {
+    let vestibule = start(2 * DESCRIPTORS, ECHO).await;
+    let front = Front::Tcp(vestibule.tcp());
+    let clients = Crowd::of(2 * DESCRIPTORS, &front);
+    soon("a complaint", complained(&vestibule, 1)).await;
+    let socket = vestibule.path("run/admin.sock");
+    let mut staying = Vec::new();
+    for (path, status) in [("/v1/events", "503"), ("/v1/status", "200")] {
+        let mut client = UnixStream::connect(&socket).await.expect("a socket");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("room");
+        let mut start = [0; 12];
+        let read = soon("an answer", client.read_exact(&mut start)).await;
+        read.expect("an answer");
+        assert_eq!(&start[9..], status.as_bytes());
+        staying.push(client);
+        for _ in 0..3 {
+            assert_eq!(ask(&socket, "/healthz", &[]).await.status, 200);
+        }
     }
     clients.leave().await;
     vestibule.ended("done", 2 * DESCRIPTORS).await;

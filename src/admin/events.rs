@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::Refusal;
 use super::query;
-use super::stream::{EventStream, Progress};
+use super::stream::{EventStream, Progress, Stay};
 use crate::journal::{Event, EventKind, Journal, Subscription};
 use crate::limits::Gauge;
 use crate::pace::INTERVAL;
@@ -62,13 +62,16 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// An unknown kind or parameter, or no free place.
+    /// An unknown kind or parameter, no free place, or no free descriptor.
     pub(super) fn open(
         &self,
         query: Option<&str>,
         progress: &Arc<Progress>,
     ) -> Result<EventStream, Refusal> {
         let kinds = Kinds::of_query(query)?;
+        if progress.stay() == Stay::OneAnswer {
+            return Err(exhausted());
+        }
         let place = self.places.take().ok_or_else(busy)?;
         let (sender, frames) = mpsc::channel(QUEUE);
         let client = Client {
@@ -93,6 +96,11 @@ fn busy() -> Refusal {
         "busy",
         format!("{MOST_STREAMS} clients follow the events; close one, or try again"),
     )
+}
+
+fn exhausted() -> Refusal {
+    let message = "no file descriptor is free for a stream; try again, or raise `ulimit -n`";
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
 }
 
 impl Hub {

@@ -20,9 +20,19 @@ pub(super) struct EventStream {
     _place: Slot,
 }
 
+/// Whether a client may keep its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Stay {
+    #[default]
+    Allowed,
+    /// It has the descriptor of the reserve: it gets one answer, because all others wait for it.
+    OneAnswer,
+}
+
 /// What a connection of the admin API and the hub know of a stream. A connection has one, used or not.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    stay: Stay,
     /// How many frames the connection has taken.
     taken: AtomicU64,
     is_stream: AtomicBool,
@@ -30,6 +40,18 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    pub(super) fn of(stay: Stay) -> Self {
+        Self {
+            stay,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the client may keep its connection, and so have a stream.
+    pub(super) fn stay(&self) -> Stay {
+        self.stay
+    }
+
     /// Whether the connection has a stream, which may last longer than a request.
     pub(super) fn is_stream(&self) -> bool {
         self.is_stream.load(Ordering::Relaxed)
