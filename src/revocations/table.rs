@@ -60,7 +60,7 @@ impl Table {
     pub(super) fn find(&self, client: &Identity, chain: &[CertificateDer<'_>]) -> Option<String> {
         let is_revoked = |name: &str| self.exact.contains(name);
         let name = || client.names().map(|it| normal(&it).into_owned());
-        let serial = || serial_of(chain).filter(|_| self.has_serials);
+        let serial = || self.has_serials.then(|| serial_of(chain)).flatten();
         let pattern = || self.patterns.iter().find(|it| it.turns_away(client));
         name()
             .find(|it| is_revoked(it))
