@@ -302,6 +302,7 @@ impl<'a> Admission<'a> {
             let verified = latest.verify(&facts, chain.as_deref().unwrap_or_default());
             verified.map_err(|error| Rejection::NotAdmitted(NotAdmitted::Certificate(error)))?;
         }
+        self.is_not_revoked()?;
         let tunnels = &self.state.tunnels;
         let admitted = tunnels.admit(facts.peer_ip(), FirstStage::Backend);
         let (permit, place) = admitted.map_err(Rejection::OverLimit)?;
@@ -335,17 +336,22 @@ impl<'a> Admission<'a> {
         let backend = Arc::clone(backend.map_err(Rejection::NotAdmitted)?);
         let limits = &self.state.limits;
         let identity = facts.identity.as_ref();
-        // Asked after the ledger has the identity, where a revocation looks for it.
-        let chain = chain.as_deref().unwrap_or_default();
-        let revoked = identity.and_then(|it| self.state.revocations.find(it, chain));
-        if let Some(identity) = revoked {
-            return Err(Rejection::Revoked(identity));
-        }
+        self.is_not_revoked()?;
         let share = identity.map(|it| limits.admit_identity(it));
         self.reserved._share = share.transpose().map_err(Rejection::OverLimit)?;
         if let Place::Handshaking(_) = self.place {
             self.place = Place::Pending(limits.wait().map_err(Rejection::OverLimit)?);
         }
         Ok(backend)
+    }
+    /// Asked after the ledger has the identity, where a revocation looks for it.
+    fn is_not_revoked(&self) -> Result<(), Rejection> {
+        let (facts, chain) = (self.record.facts(), self.record.entry().chain());
+        let chain = chain.as_deref().unwrap_or_default();
+        let identity = facts.identity.as_ref();
+        match identity.and_then(|it| self.state.revocations.find(it, chain)) {
+            Some(revoked) => Err(Rejection::Revoked(revoked)),
+            None => Ok(()),
+        }
     }
 }

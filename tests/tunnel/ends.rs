@@ -14,7 +14,7 @@ use crate::common::admin::{Answer, WRITE, ask};
 use crate::common::backend::Backend;
 use crate::common::changing::{Site, reloaded};
 use crate::common::soon;
-use crate::common::tunnel::{Tunnel, start};
+use crate::common::tunnel::{Tunnel, secured, start};
 use crate::common::vestibule::{Relay, Vestibule, message};
 
 async fn admin(vestibule: &Vestibule, path: &str, flags: &[&str]) -> Answer {
@@ -189,6 +189,27 @@ async fn a_revoked_certificate_ends_the_tunnel_and_its_streams() {
     assert!(stream.reset().await.is_some());
     let _ = tunnel.ended().await;
     vestibule.ended("revoked", 2).await;
+}
+
+#[tokio::test]
+async fn a_revoked_identity_has_no_tunnel_any_more() {
+    let site = Site::new();
+    let (alice, bob) = (site.client("alice"), site.client("bob"));
+    let vestibule = start(&site, Relay::Auto, ECHO).await;
+    let tunnel = Tunnel::open(&vestibule, &site, &alice).await;
+    let mut stream = tunnel.connect("a:1").await;
+    let others = Tunnel::open(&vestibule, &site, &bob).await;
+    let mut other = others.connect("a:1").await;
+    let body = ["-d", r#"{"identity":"cn:alice"}"#];
+    let revoked = admin(&vestibule, "/v1/revocations", &[&WRITE[..], &body].concat()).await;
+    assert_eq!(revoked.status, 201, "{revoked:?}");
+    assert!(stream.reset().await.is_some());
+    vestibule.ended("revoked", 2).await;
+    let mut again = secured(&vestibule, &site, &alice).await;
+    let read = soon("an alert", again.read(&mut [0])).await;
+    assert!(read.is_err(), "{read:?}");
+    vestibule.ended("revoked", 3).await;
+    other.echo(b"well").await;
 }
 
 #[tokio::test]
