@@ -24,9 +24,8 @@ pub(crate) struct RecordStream<IO> {
     read: usize,
     /// Written, and not sealed yet.
     unsent: WriteBuffer,
-    end: Option<Cause>,
-    has_ended: bool,
-    is_closing: bool,
+    /// How the peer's stream has ended: in order, or with a failure.
+    end: Option<Result<(), Cause>>,
 }
 
 impl<IO: Wire> RecordStream<IO> {
@@ -37,8 +36,6 @@ impl<IO: Wire> RecordStream<IO> {
             read: 0,
             unsent: WriteBuffer::default(),
             end: None,
-            has_ended: false,
-            is_closing: false,
         }
     }
 
@@ -60,8 +57,8 @@ impl<IO: Wire> RecordStream<IO> {
             self.unread.extend_from_slice(rest);
             match then {
                 Ok(Then::More) => {}
-                Ok(Then::End) => self.has_ended = true,
-                Ok(Then::Failed(fault)) | Err(fault) => self.end = Some(cause(fault)),
+                Ok(Then::End) => self.end = Some(Ok(())),
+                Ok(Then::Failed(fault)) | Err(fault) => self.end = Some(Err(cause(fault))),
             }
             Poll::Ready(())
         })
@@ -117,8 +114,8 @@ impl<IO: Wire> AsyncRead for RecordStream<IO> {
                 break;
             }
             match this.end {
-                Some(cause) => return Poll::Ready(Err(error(cause))),
-                None if this.has_ended => break,
+                Some(Err(cause)) => return Poll::Ready(Err(error(cause))),
+                Some(Ok(())) => break,
                 None => ready!(this.poll_open(cx, buf)),
             }
         }
@@ -170,11 +167,9 @@ impl<IO: Wire> AsyncWrite for RecordStream<IO> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_send(cx))?;
-        if !this.is_closing {
-            this.is_closing = true;
-            this.records.say_end();
-            ready!(this.poll_send(cx))?;
-        }
+        // Without an effect if it was said before.
+        this.records.say_end();
+        ready!(this.poll_send(cx))?;
         this.records.poll_shutdown(cx)
     }
 }
