@@ -48,7 +48,6 @@ pub(crate) struct Accepted {
 impl Stream<'_> {
     fn inherit(&self, facts: &mut Facts) {
         let carrier = self.carrier.facts();
-        facts.local = carrier.local.clone();
         facts.tls = carrier.tls.clone();
         facts.identity = carrier.identity.clone();
         facts.set_stream(StreamFacts {

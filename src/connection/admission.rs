@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_rustls::rustls::pki_types::CertificateDer;
+
 use super::measures;
 use super::proxy_header::{ReadError, read};
 use super::teardown::Remains;
@@ -295,14 +297,14 @@ impl<'a> Admission<'a> {
     /// Checks a client that brings a tunnel. From now on its streams count against the limits, and it counts among
     /// the tunnels, which have limits of the same size.
     fn welcome_carrier(&mut self, settings: TunnelSettings) -> Result<Destination, Rejection> {
-        let facts = self.record.facts();
+        let (facts, chain) = (self.record.facts(), self.record.entry().chain());
+        let chain = chain.as_deref().unwrap_or_default();
         let latest = self.state.config.load();
         if !Arc::ptr_eq(&latest, &self.config) && latest.has_listener(&facts) {
-            let chain = self.record.entry().chain();
-            let verified = latest.verify(&facts, chain.as_deref().unwrap_or_default());
+            let verified = latest.verify(&facts, chain);
             verified.map_err(|error| Rejection::NotAdmitted(NotAdmitted::Certificate(error)))?;
         }
-        self.is_not_revoked()?;
+        self.is_not_revoked(&facts, chain)?;
         let tunnels = &self.state.tunnels;
         let admitted = tunnels.admit(facts.peer_ip(), FirstStage::Backend);
         let (permit, place) = admitted.map_err(Rejection::OverLimit)?;
@@ -323,20 +325,20 @@ impl<'a> Admission<'a> {
     fn welcome(&mut self) -> Result<Arc<ActiveBackend>, Rejection> {
         // The ledger has the facts before the latest configuration is loaded: a reload in between
         // finds them there.
-        let facts = self.record.facts();
-        let chain = self.record.entry().chain();
+        let (facts, chain) = (self.record.facts(), self.record.entry().chain());
+        let chain = chain.as_deref().unwrap_or_default();
         let latest = self.state.config.load();
         // If a reload has removed the listener, the rules that it was accepted with remain valid.
         let is_as_it_was = Arc::ptr_eq(&latest, &self.config)
             || !latest.listeners.contains_key(&self.listener.name);
         let backend = match is_as_it_was {
             true => self.config.route(&facts).map_err(NotAdmitted::Route),
-            false => latest.admit(&facts, chain.as_deref().unwrap_or_default()),
+            false => latest.admit(&facts, chain),
         };
         let backend = Arc::clone(backend.map_err(Rejection::NotAdmitted)?);
         let limits = &self.state.limits;
         let identity = facts.identity.as_ref();
-        self.is_not_revoked()?;
+        self.is_not_revoked(&facts, chain)?;
         let share = identity.map(|it| limits.admit_identity(it));
         self.reserved._share = share.transpose().map_err(Rejection::OverLimit)?;
         if let Place::Handshaking(_) = self.place {
@@ -345,9 +347,11 @@ impl<'a> Admission<'a> {
         Ok(backend)
     }
     /// Asked after the ledger has the identity, where a revocation looks for it.
-    fn is_not_revoked(&self) -> Result<(), Rejection> {
-        let (facts, chain) = (self.record.facts(), self.record.entry().chain());
-        let chain = chain.as_deref().unwrap_or_default();
+    fn is_not_revoked(
+        &self,
+        facts: &Facts,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<(), Rejection> {
         let identity = facts.identity.as_ref();
         match identity.and_then(|it| self.state.revocations.find(it, chain)) {
             Some(revoked) => Err(Rejection::Revoked(revoked)),
