@@ -11,7 +11,7 @@ use common::backend::Backend;
 use common::changing::Site;
 use common::soon;
 use common::tunnel::{Tunnel, start};
-use common::vestibule::{RELAYS, Relay};
+use common::vestibule::{RELAYS, Relay, Vestibule};
 use h2::Reason;
 use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
@@ -198,16 +198,21 @@ async fn half_close_is_kept_both_ways() {
 
 const APP: &str = "[[backend]]\nname = \"app\"\nto = \"unix:{dir}/app.sock\"\n";
 
-#[tokio::test]
-async fn a_reset_of_one_side_resets_the_other() {
-    let site = Site::new();
-    let alice = site.client("alice");
+/// In front of a backend over TCP, whose resets can be seen.
+async fn before_tcp(site: &Site) -> (Vestibule, Backend) {
     let backend = Backend::tcp().await;
     let config = format!(
         "[[backend]]\nname = \"app\"\nto = \"{}\"\n",
         backend.address()
     );
-    let vestibule = start(&site, Relay::Auto, &config).await;
+    (start(site, Relay::Auto, &config).await, backend)
+}
+
+#[tokio::test]
+async fn a_reset_of_one_side_resets_the_other() {
+    let site = Site::new();
+    let alice = site.client("alice");
+    let (vestibule, backend) = before_tcp(&site).await;
     let tunnel = Tunnel::open(&vestibule, &site, &alice).await;
     let accept = async || match backend.accept().await.expect("a connection") {
         common::client::Socket::Tcp(socket) => socket,

@@ -9,13 +9,12 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use crate::ECHO;
 use crate::common::admin::{Answer, WRITE, ask};
-use crate::common::backend::Backend;
 use crate::common::changing::{Site, reloaded};
 use crate::common::soon;
 use crate::common::tunnel::{Tunnel, secured, start};
 use crate::common::vestibule::{Relay, Vestibule, message};
+use crate::{ECHO, before_tcp};
 
 async fn admin(vestibule: &Vestibule, path: &str, flags: &[&str]) -> Answer {
     ask(&vestibule.path("run/admin.sock"), path, flags).await
@@ -253,12 +252,7 @@ async fn a_client_that_leaves_before_its_backend_is_gone() {
 async fn bytes_that_were_sent_before_the_tunnel_broke_off_are_delivered() {
     let site = Site::new();
     let alice = site.client("alice");
-    let backend = Backend::tcp().await;
-    let config = format!(
-        "[[backend]]\nname = \"app\"\nto = \"{}\"\n",
-        backend.address()
-    );
-    let vestibule = start(&site, Relay::Auto, &config).await;
+    let (vestibule, backend) = before_tcp(&site).await;
     let tunnel = Tunnel::open(&vestibule, &site, &alice).await;
     let (mut stream, mut server) = tokio::join!(tunnel.connect("a:1"), async {
         backend.accept().await.expect("a connection")
