@@ -1,19 +1,27 @@
 //! Tunnels: many connections in one, each a CONNECT stream of HTTP/2 (RFC 9113 §8.5).
 //!
 //! ```text
-//! carrier (a TLS connection) ─► Carried ─ next ─► Opening: host and port ─► TunnelStream ─► 200, bytes both ways
-//!                                                                        └► a refusal: 4xx, 5xx
+//! a peer's tunnel ─► Carried ─ next ─► Opening: host and port ─► TunnelStream ─► 200, bytes both ways
+//!                                                             └► a refusal: 4xx, 5xx
+//! our own tunnel ─► Originated ─ open ─► Answer ─► TunnelStream
 //! ```
 //!
 //! The HTTP/2 layer is the h2 crate's. It runs where the carrier is polled; streams of the carrier only exchange
 //! bytes with it, on the same thread.
 
 mod carried;
+mod heartbeat;
+#[cfg_attr(not(test), expect(dead_code, reason = "what opens tunnels comes next"))]
+mod originated;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use hyper::StatusCode;
 
 pub(crate) use self::carried::{Carried, CarrierError, Opening};
+#[allow(unused_imports, reason = "what opens tunnels comes next")]
+pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
 
 /// `[listener.tunnel]`.

@@ -16,6 +16,7 @@ use crate::wire::Peer;
 
 /// A stream with its two directions. Dropping it before both have ended resets it.
 pub(crate) struct TunnelStream {
+    role: Role,
     sending: Sending,
     received: RecvStream,
     /// The rest of a frame.
@@ -23,6 +24,17 @@ pub(crate) struct TunnelStream {
     /// What was taken of the tunnel while nobody read, behind `unread`.
     kept: Vec<u8>,
     end: Option<Ending>,
+}
+
+/// Whose stream it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// The peer has opened it, for a connection of its own.
+    Accepted,
+    /// We have opened it, for a connection of ours.
+    Opened,
+    /// We have opened it, for a connection that the peer offers and that we have not taken yet.
+    Offered,
 }
 
 /// Our direction.
@@ -40,9 +52,25 @@ enum Ending {
 }
 
 impl TunnelStream {
+    /// A stream that the peer has opened.
     pub(super) fn accepted(respond: SendResponse<Bytes>, received: RecvStream) -> Self {
+        Self::new(Role::Accepted, Sending::Due(respond), received)
+    }
+
+    /// A stream that we have opened.
+    pub(super) fn opened(sending: SendStream<Bytes>, received: RecvStream) -> Self {
+        Self::new(Role::Opened, Sending::Open(sending), received)
+    }
+
+    /// A stream that we have opened, and on which the peer offers a connection.
+    pub(super) fn offered(sending: SendStream<Bytes>, received: RecvStream) -> Self {
+        Self::new(Role::Offered, Sending::Open(sending), received)
+    }
+
+    fn new(role: Role, sending: Sending, received: RecvStream) -> Self {
         Self {
-            sending: Sending::Due(respond),
+            role,
+            sending,
             received,
             unread: Bytes::new(),
             kept: Vec::new(),
@@ -50,19 +78,27 @@ impl TunnelStream {
         }
     }
 
-    /// Tells the peer that somebody has its stream. Without an effect if it was told before.
+    /// Tells the peer that its connection is served: with a status if it has opened the stream, with one zero byte if it
+    /// has offered the connection. Without an effect if it was told before.
     pub(crate) fn welcome(&mut self) {
-        if let Sending::Due(respond) = &mut self.sending
-            // If this fails, the peer has reset the stream, which its next read says.
-            && let Ok(open) = respond.send_response(answer(StatusCode::OK), false)
-        {
-            self.sending = Sending::Open(open);
+        // If this fails, the peer has reset the stream, which its next read says.
+        match &mut self.sending {
+            Sending::Due(respond) => {
+                if let Ok(open) = respond.send_response(answer(StatusCode::OK), false) {
+                    self.sending = Sending::Open(open);
+                }
+            }
+            Sending::Open(sending) if self.role == Role::Offered => {
+                let _ = sending.send_data(Bytes::from_static(TAKEN), false);
+                self.role = Role::Opened;
+            }
+            Sending::Open(_) => {}
         }
     }
 
     /// Whether the peer was not told anything yet.
     pub(crate) fn is_unanswered(&self) -> bool {
-        matches!(self.sending, Sending::Due(_))
+        matches!(self.sending, Sending::Due(_)) || self.role == Role::Offered
     }
 
     /// Tells the peer why nobody serves its stream. A stream that was welcomed is reset.
@@ -77,9 +113,13 @@ impl TunnelStream {
     /// Ends the stream so that the peer does not take it for a clean end: the connection behind it has failed
     /// (RFC 9113 §8.5).
     pub(crate) fn reset(mut self) {
+        let reason = match self.role {
+            Role::Accepted => Reason::CONNECT_ERROR,
+            Role::Opened | Role::Offered => Reason::CANCEL,
+        };
         match &mut self.sending {
-            Sending::Due(respond) => respond.send_reset(Reason::CONNECT_ERROR),
-            Sending::Open(sending) => sending.send_reset(Reason::CONNECT_ERROR),
+            Sending::Due(respond) => respond.send_reset(reason),
+            Sending::Open(sending) => sending.send_reset(reason),
         }
     }
 
@@ -136,6 +176,9 @@ impl TunnelStream {
         }
     }
 }
+
+/// What a worker sends first when it takes a connection. It is not part of the connection.
+const TAKEN: &[u8] = &[0];
 
 /// A connection behind the tunnel that fails, a peer that gives up, and a tunnel that breaks off: to the other side
 /// all of them are a reset.

@@ -1,0 +1,159 @@
+//! The client's side of a tunnel: the streams that we open.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use h2::client::{self, Connection, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::heartbeat::Heartbeat;
+use super::{
+    CarrierError, MOST_ERRORS, MOST_FIELDS, MOST_UNSENT, STREAM_WINDOW, TunnelStream,
+    carrier_window,
+};
+
+/// A tunnel that we have opened. A clone is another handle to it.
+#[derive(Clone)]
+pub(crate) struct Originated {
+    requests: SendRequest<Bytes>,
+}
+
+/// Moves the bytes of a tunnel that we have opened. Its streams move only while this is polled; it ends with the
+/// tunnel.
+///
+/// If the last [`Originated`] and the last stream are gone, it closes the tunnel.
+pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
+    connection: Connection<IO, Bytes>,
+    heartbeat: Option<Heartbeat>,
+}
+
+/// A stream that the peer has accepted.
+pub(crate) struct Answer {
+    pub headers: HeaderMap,
+    sending: SendStream<Bytes>,
+    received: RecvStream,
+}
+
+/// Why the peer gives us no stream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// It has answered with another status than 2xx.
+    #[error("the peer answers {0}")]
+    Refused(StatusCode, Box<HeaderMap>),
+    /// The peer has certainly not looked at the request (RFC 9113 §8.7): another tunnel may serve it.
+    #[error("the peer takes no more streams in this tunnel")]
+    Unprocessed,
+    /// The tunnel or the stream has failed.
+    #[error(transparent)]
+    Failed(#[from] CarrierError),
+}
+
+impl Originated {
+    /// Begins HTTP/2 over a connection after its handshake, for up to `streams` streams at a time.
+    ///
+    /// # Errors
+    ///
+    /// The peer has left.
+    pub(crate) async fn begin<IO>(io: IO, streams: u32) -> Result<(Self, Driver<IO>), CarrierError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (requests, mut connection) = client::Builder::new()
+            .enable_push(false)
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(carrier_window(streams))
+            .max_header_list_size(MOST_FIELDS)
+            .max_send_buffer_size(MOST_UNSENT)
+            .max_local_error_reset_streams(Some(MOST_ERRORS))
+            .handshake(io)
+            .await?;
+        let heartbeat = connection.ping_pong().map(Heartbeat::new);
+        let driver = Driver {
+            connection,
+            heartbeat,
+        };
+        Ok((Self { requests }, driver))
+    }
+
+    /// Asks for a stream, and waits for the answer, without a limit of time. Waits first while the peer has as many
+    /// streams as it allows.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future resets the stream.
+    pub(crate) async fn open(
+        &self,
+        authority: &str,
+        headers: HeaderMap,
+    ) -> Result<Answer, OpenError> {
+        let uri = Uri::builder().authority(authority).build();
+        let uri = uri.map_err(|_| CarrierError::Protocol(Reason::INTERNAL_ERROR))?;
+        let mut request = Request::new(());
+        *request.method_mut() = Method::CONNECT;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let mut requests = self.requests.clone();
+        // Nothing was sent yet.
+        poll_fn(|cx| requests.poll_ready(cx))
+            .await
+            .map_err(|_| OpenError::Unprocessed)?;
+        let sent = requests.send_request(request, false);
+        let (response, sending) = sent.map_err(|_| OpenError::Unprocessed)?;
+        let (parts, received) = response.await.map_err(unanswered)?.into_parts();
+        match parts.status.is_success() {
+            true => Ok(Answer {
+                headers: parts.headers,
+                sending,
+                received,
+            }),
+            false => Err(OpenError::Refused(parts.status, parts.headers.into())),
+        }
+    }
+}
+
+impl Answer {
+    /// The stream, whose bytes both sides may send now.
+    pub(crate) fn into_stream(self) -> TunnelStream {
+        TunnelStream::opened(self.sending, self.received)
+    }
+
+    /// The stream of a connection that the peer offers us. It is ours when we have said so: see
+    /// [`TunnelStream::welcome`].
+    pub(crate) fn into_offer(self) -> TunnelStream {
+        TunnelStream::offered(self.sending, self.received)
+    }
+}
+
+fn unanswered(error: h2::Error) -> OpenError {
+    match error.reason() {
+        Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
+            OpenError::Unprocessed
+        }
+        _ => OpenError::Failed(error.into()),
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
+    type Output = Result<(), CarrierError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(heartbeat) = &mut this.heartbeat
+            && heartbeat.poll_missed(cx).is_ready()
+        {
+            return Poll::Ready(Err(CarrierError::Io(io::ErrorKind::TimedOut)));
+        }
+        Pin::new(&mut this.connection)
+            .poll(cx)
+            .map_err(CarrierError::from)
+    }
+}

@@ -1,0 +1,124 @@
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::HeaderMap;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
+
+use super::*;
+
+/// Both ends of a tunnel. The streams that arrive are served by `serve`.
+async fn tunnel<F>(serve: fn(Opening) -> F) -> (Originated, JoinSet<()>)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (ours, theirs) = duplex(64 * 1024);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let settings = TunnelSettings {
+            alpn: "h2".into(),
+            streams: 100,
+        };
+        let mut carried = Carried::begin(theirs, &settings).await.expect("HTTP/2");
+        let mut streams = JoinSet::new();
+        while let Ok(Some(opening)) = carried.next().await {
+            streams.spawn(serve(opening));
+        }
+    });
+    let (originated, driver) = Originated::begin(ours, 100).await.expect("open");
+    tasks.spawn(async move {
+        let _ = driver.await;
+    });
+    (originated, tasks)
+}
+
+async fn echo(opening: Opening) {
+    let mut stream = opening.stream;
+    stream.welcome();
+    let mut word = [0; 5];
+    stream.read_exact(&mut word).await.expect("a word");
+    stream.write_all(&word).await.expect("open");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("a clean end");
+    stream.write_all(&rest).await.expect("half open");
+    stream.shutdown().await.expect("open");
+}
+
+async fn refuse(opening: Opening) {
+    opening.stream.refuse(StatusCode::NOT_FOUND);
+}
+
+async fn reflect_the_first_byte(opening: Opening) {
+    let mut stream = opening.stream;
+    stream.welcome();
+    let mut first = [1];
+    stream.read_exact(&mut first).await.expect("the byte");
+    stream.write_all(&first).await.expect("open");
+    stream.shutdown().await.expect("open");
+}
+
+#[tokio::test]
+async fn a_stream_that_we_open_is_relayed_and_closed_in_each_direction() {
+    let (originated, _tasks) = tunnel(echo).await;
+    let answer = originated.open("db:5432", HeaderMap::new()).await;
+    let answer = answer.expect("200");
+    assert!(answer.headers.is_empty(), "{:?}", answer.headers);
+    let mut stream = answer.into_stream();
+    stream.write_all(b"hello").await.expect("open");
+    stream.read_exact(&mut [0; 5]).await.expect("an echo");
+    stream.write_all(b"last").await.expect("open");
+    stream.shutdown().await.expect("open");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.expect("a clean end");
+    assert_eq!(rest, b"last");
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_status() {
+    let (originated, _tasks) = tunnel(refuse).await;
+    let refused = originated.open("db:5432", HeaderMap::new()).await.err();
+    assert!(
+        matches!(refused, Some(OpenError::Refused(StatusCode::NOT_FOUND, _))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_is_offered_begins_with_one_zero_byte() {
+    let (originated, _tasks) = tunnel(reflect_the_first_byte).await;
+    let answer = originated.open("app:1", HeaderMap::new()).await;
+    let mut stream = answer.expect("200").into_offer();
+    assert!(stream.is_unanswered());
+    stream.welcome();
+    assert!(!stream.is_unanswered());
+    stream.welcome();
+    let mut seen = Vec::new();
+    stream.read_to_end(&mut seen).await.expect("a clean end");
+    assert_eq!(seen, [0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_peer_says_nothing_fails_within_ten_seconds() {
+    let (ours, theirs): (DuplexStream, DuplexStream) = duplex(64 * 1024);
+    let (_originated, driver) = Originated::begin(ours, 100).await.expect("open");
+    let mut driver = pin!(driver);
+    let early = tokio::time::timeout(Duration::from_millis(9_900), &mut driver).await;
+    assert!(early.is_err(), "{early:?}");
+    let failed = tokio::time::timeout(Duration::from_millis(200), &mut driver).await;
+    assert!(
+        matches!(
+            failed,
+            Ok(Err(CarrierError::Io(std::io::ErrorKind::TimedOut)))
+        ),
+        "{failed:?}"
+    );
+    drop(theirs);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_peer_answers_stays() {
+    let (originated, mut tasks) = tunnel(echo).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), tasks.join_next()).await;
+    assert!(ended.is_err(), "it has ended");
+    drop(originated);
+}
