@@ -303,7 +303,8 @@ fn certificates(state: &ProxyState) -> Vec<Dated> {
         let certificates = listener.tls.iter().flat_map(|tls| tls.certificates());
         all.extend(certificates.map(|it| Dated::of(name, it)));
     }
-    all.sort_by_key(|it| it.days_left);
+    // The listeners have no order of their own.
+    all.sort_by(|a, b| (&a.not_after, &a.listener).cmp(&(&b.not_after, &b.listener)));
     all
 }
 
