@@ -11,6 +11,7 @@ pub(crate) mod pool;
 mod secure;
 mod served;
 mod status;
+pub(crate) mod tunnels;
 pub(crate) mod upstream;
 pub(crate) mod whose;
 
@@ -27,6 +28,7 @@ pub(crate) use self::pool::{Lease, Ordered};
 use self::secure::Tls;
 pub(crate) use self::served::{Served, Service};
 pub(crate) use self::status::AddressStatus;
+use self::tunnels::{Census, OriginateSettings, Tunnels};
 pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
@@ -52,6 +54,8 @@ pub(crate) struct BackendSettings {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// TLS towards dialled addresses; claimers get plain sockets.
     pub tls: Option<connector::ConnectorSettings>,
+    /// Connections are streams in tunnels, which have this `tls`.
+    pub tunnel: Option<OriginateSettings>,
 }
 
 impl BackendSettings {
@@ -73,6 +77,7 @@ pub(crate) struct Surroundings<'a> {
     pub drain: &'a Drain,
     pub own: &'a Arc<OwnSockets>,
     pub journal: &'a Arc<Journal>,
+    pub census: &'a Arc<Census>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,13 +131,15 @@ impl ActiveBackend {
         let pool = |addresses: &[Address]| {
             let tls = settings.tls.as_ref();
             let tls = tls.map(|tls| Tls::new(&settings.name, tls));
+            let tunnels = Tunnels::of(settings, tls.as_ref(), around);
             let BackendSettings {
                 balance, health, ..
             } = *settings;
             let pool = Pool::new(addresses, balance, health, around.unacknowledged, tls)
                 .beside(Arc::clone(around.own))
                 .reporting(&settings.name, around.journal)
-                .checked_by(settings.checker());
+                .checked_by(settings.checker())
+                .through(tunnels);
             match before.map(|before| &before.kind) {
                 Some(Kind::Dialled(before, _)) => pool.after(before),
                 _ => pool,

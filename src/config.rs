@@ -310,6 +310,7 @@ impl Config {
             check: None,
             proxy_protocol: None,
             tls: None,
+            tunnel: None,
         };
         Self {
             runtime: Runtime::default(),

@@ -10,6 +10,7 @@ use crate::active_config::ActiveConfig;
 use crate::audit::AuditLog;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets::OwnSockets;
+use crate::backend::tunnels::Census;
 use crate::drain::Drain;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
@@ -40,6 +41,8 @@ pub(crate) struct ProxyState {
     pub drain: Drain,
     /// The sockets that this proxy listens on, which it must not dial.
     pub own: Arc<OwnSockets>,
+    /// The tunnels to backends.
+    pub census: Arc<Census>,
     pub reserve: Reserve,
     pub complaint: Complaint,
 }

@@ -11,7 +11,10 @@
 
 mod carried;
 mod heartbeat;
-#[cfg_attr(not(test), expect(dead_code, reason = "what opens tunnels comes next"))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, reason = "offers are for workers of another front")
+)]
 mod originated;
 mod stream;
 #[cfg(test)]
@@ -20,7 +23,7 @@ mod tests;
 pub(crate) use hyper::StatusCode;
 
 pub(crate) use self::carried::{Carried, CarrierError, Opening};
-#[allow(unused_imports, reason = "what opens tunnels comes next")]
+#[allow(unused_imports, reason = "offers are for workers of another front")]
 pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
 

@@ -95,6 +95,8 @@ impl Worker {
         }
         connections.close();
         connections.wait().await;
+        // Their last frames need this runtime.
+        self.state.census.emptied().await;
     }
 }
 

@@ -75,10 +75,10 @@ pub(crate) async fn introduce(
         });
     };
     // Boxed: this future is large, and most backends have no TLS.
-    let (secured, identity) = Box::pin(tls.secure(address, socket)).await?;
+    let (secured, server) = Box::pin(tls.secure(address, socket)).await?;
     Ok(Reached {
         stream: secured.into(),
-        identity: Some(identity),
+        identity: Some(server.identity),
     })
 }
 

@@ -31,11 +31,11 @@ pub(crate) use self::status::AddressStatus;
 pub(crate) use self::target::Lease;
 use self::target::{Answered, Target};
 use self::tour::{NO_ANSWER, Tour};
-use super::dial::{Reached, introduce};
+use super::dial::Reached;
 use super::dial_error::DialError;
 use super::own_sockets::OwnSockets;
 use super::secure::Tls;
-use super::whose::Expected;
+use super::tunnels::Tunnels;
 use super::{Park, Unserved};
 use crate::address::Address;
 use crate::deadline::Deadline;
@@ -76,6 +76,8 @@ pub(crate) struct Pool {
     is_retired: AtomicBool,
     unacknowledged: Option<Duration>,
     tls: Option<Arc<Tls>>,
+    /// Present if connections are streams in tunnels.
+    tunnels: Option<Tunnels>,
     configured: Targets,
     resolver: Resolver,
     registry: Arc<Registry>,
@@ -100,6 +102,7 @@ impl Pool {
             is_retired: AtomicBool::new(false),
             unacknowledged,
             tls,
+            tunnels: None,
             configured: addresses.iter().map(|it| Target::new(it, None)).collect(),
             resolver: Resolver::default(),
             registry: Arc::default(),
@@ -124,6 +127,12 @@ impl Pool {
     /// Checks its addresses while [`Pool::check_all`] runs.
     pub(crate) fn checked_by(mut self, checker: Option<Checker>) -> Self {
         self.checker = checker;
+        self
+    }
+
+    /// Reaches its addresses through tunnels.
+    pub(crate) fn through(mut self, tunnels: Option<Tunnels>) -> Self {
+        self.tunnels = tunnels;
         self
     }
 
@@ -215,7 +224,10 @@ impl Pool {
                     },
                     // The queue is full of other connections that wait as well: retries at the same
                     // time would not help.
-                    Round::Busy => sleep(self.apart(pause)).await,
+                    Round::Busy => tokio::select! {
+                        () = sleep(self.apart(pause)) => {}
+                        () = self.freed() => {}
+                    },
                 }
                 pause = (2 * pause).min(LONGEST_PAUSE);
             }
@@ -244,19 +256,12 @@ impl Pool {
             busy: false,
             untrusted: 0,
         };
-        while let Some((lease, socket)) = tour.connected(deadline).await {
+        while let Some((lease, link)) = tour.connected(deadline).await {
             // A silent address must not use up the time for addresses that would answer.
             let share = deadline.remaining().map(|left| left / tour.rest());
-            let address = &lease.target.address;
-            let expected = Expected {
-                registrant: lease.target.registrant,
-                own: &self.own,
-            };
-            let introduction = async {
-                expected.verify(&socket)?;
-                introduce(socket, address, self.tls.as_ref(), greeting).await
-            };
-            match Deadline::after(share).bound(introduction).await {
+            let share = Deadline::after(share);
+            let introduced = self.introduce(&lease, link, greeting, deadline, share);
+            match introduced.await {
                 // The client has sent nothing there, and another address may take it.
                 Ok(Ok(_)) if lease.is_overtaken() => {}
                 Ok(Ok(reached)) => {
@@ -264,6 +269,10 @@ impl Pool {
                     return Round::Connected(reached, lease);
                 }
                 Ok(Err(DialError::Reset)) => return Round::Reset,
+                Ok(Err(error @ DialError::Lost(_))) => {
+                    tour.failed(&lease, error);
+                    return Round::Reset;
+                }
                 Ok(Err(error)) => tour.failed(&lease, error),
                 Err(_) => lease.target.failed(&self.judge, NO_ANSWER),
             }

@@ -12,13 +12,12 @@ use tracing::warn;
 
 use super::dial_error::DialError;
 use crate::address::Address;
-use crate::identity::Identity;
 use crate::pace::Pace;
-use crate::relay::Records;
+use crate::relay::{RecordStream, Records};
 use crate::residue;
 use crate::sys::socket::Socket;
 use crate::tls::connect_error::{is_refusal, refusal};
-use crate::tls::connector::{Connected, ConnectorSettings, TlsConnector};
+use crate::tls::connector::{Connected, ConnectorSettings, Server, TlsConnector};
 use crate::tls::{self, Keyed};
 use crate::wire::Wire;
 
@@ -54,14 +53,14 @@ impl Tls {
         self: &Arc<Self>,
         address: &Address,
         socket: Socket,
-    ) -> Result<(Secured, Box<Identity>), DialError> {
+    ) -> Result<(Secured, Server), DialError> {
         let connected = self.connector.connect(address, socket).await;
         residue::wipe();
         match connected {
-            Ok((connected, identity)) => {
+            Ok((connected, server)) => {
                 let secured = self.secured(connected);
                 residue::wipe();
-                Ok((secured?, identity))
+                Ok((secured?, server))
             }
             Err(error) if error.is_about_trust() => {
                 self.complain(Some(address), &error.to_string());
@@ -90,7 +89,7 @@ impl Tls {
         }
     }
 
-    fn complain_about_us(&self, alert: AlertDescription) {
+    pub(super) fn complain_about_us(&self, alert: AlertDescription) {
         let error = format!("backend rejected our client certificate, or requires one ({alert:?})");
         self.complain(None, &error);
     }
@@ -133,6 +132,11 @@ impl SecureRecords {
 
     pub(super) fn into_socket(self) -> Socket {
         self.records.into_io()
+    }
+
+    /// As a stream of bytes, for a protocol that is spoken here.
+    pub(super) fn into_stream(self) -> (RecordStream<Socket>, Arc<Tls>) {
+        (RecordStream::new(self.records), self.tls)
     }
 
     /// Like [`SecureStream::is_refused`], for a connection that has failed.

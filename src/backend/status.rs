@@ -47,6 +47,14 @@ impl ActiveBackend {
         }
     }
 
+    /// Called when another backend has taken its place: its tunnels end with their last streams.
+    pub(crate) fn retire_tunnels(&self) {
+        match &self.kind {
+            Kind::Dialled(pool, _) | Kind::Claimed(pool) => pool.retire_tunnels(),
+            Kind::Hello(_) | Kind::Echo => {}
+        }
+    }
+
     /// Changes the state of an address. `None` if the backend has no such address.
     pub(crate) fn order(&self, address: &Address, state: AddressState) -> Option<Ordered> {
         match &self.kind {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::secure::{SecureRecords, SecureStream, Secured};
+use super::tunnels::passage::Passage;
 use crate::deadline::Deadline;
 use crate::relay::poll_discard;
 use crate::sys::either::one_of_streams;
@@ -27,6 +28,7 @@ pub(crate) enum Clear {
     Memory(DuplexStream),
     /// Boxed for the same reason.
     Secure(Box<SecureStream>),
+    Tunnel(Box<Passage>),
 }
 
 impl From<Socket> for Upstream {
@@ -38,6 +40,12 @@ impl From<Socket> for Upstream {
 impl From<DuplexStream> for Upstream {
     fn from(stream: DuplexStream) -> Self {
         Self::Clear(Clear::Memory(stream))
+    }
+}
+
+impl From<Passage> for Upstream {
+    fn from(passage: Passage) -> Self {
+        Self::Clear(Clear::Tunnel(Box::new(passage)))
     }
 }
 
@@ -56,6 +64,7 @@ impl Upstream {
         match self {
             Self::Records(_) => "record",
             Self::Clear(Clear::Secure(_)) => "stream",
+            Self::Clear(Clear::Tunnel(_)) => "tunnel",
             Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => "plain",
         }
     }
@@ -68,6 +77,7 @@ impl Upstream {
             Self::Clear(Clear::Socket(socket)) => socket.reset(),
             Self::Clear(Clear::Secure(secure)) => secure.into_socket().reset(),
             Self::Clear(Clear::Memory(stream)) => drop(stream),
+            Self::Clear(Clear::Tunnel(passage)) => passage.reset(),
         }
     }
 
@@ -82,7 +92,7 @@ impl Upstream {
             Self::Clear(Clear::Secure(mut secure)) => {
                 let _ = goodbye.bound(secure.shutdown()).await;
             }
-            Self::Clear(Clear::Socket(_) | Clear::Memory(_)) => {}
+            Self::Clear(Clear::Socket(_) | Clear::Memory(_) | Clear::Tunnel(_)) => {}
         }
     }
 
@@ -100,7 +110,7 @@ impl Clear {
     pub(crate) fn has_refused_us(&self) -> bool {
         match self {
             Self::Secure(secure) => secure.is_refused(),
-            Self::Socket(_) | Self::Memory(_) => false,
+            Self::Socket(_) | Self::Memory(_) | Self::Tunnel(_) => false,
         }
     }
 }
@@ -108,10 +118,24 @@ impl Clear {
 one_of_streams!(Clear {
     Socket,
     Memory,
-    Secure
+    Secure,
+    Tunnel
 });
 
 impl Peer for Clear {
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Tunnel(passage) => passage.has_failed(),
+            Self::Socket(_) | Self::Memory(_) | Self::Secure(_) => false,
+        }
+    }
+
+    fn poll_absorb(&mut self, cx: &mut Context<'_>) {
+        if let Self::Tunnel(passage) = self {
+            passage.poll_absorb(cx);
+        }
+    }
+
     fn poll_read_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -119,14 +143,16 @@ impl Peer for Clear {
     ) -> Poll<io::Result<usize>> {
         match self {
             Self::Socket(socket) => Peer::poll_read_vectored(socket, cx, places),
-            Self::Memory(_) | Self::Secure(_) => poll_read_first(self, cx, places),
+            Self::Memory(_) | Self::Secure(_) | Self::Tunnel(_) => {
+                poll_read_first(self, cx, places)
+            }
         }
     }
 
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),
-            Self::Memory(_) => None,
+            Self::Memory(_) | Self::Tunnel(_) => None,
             Self::Secure(secure) => secure.socket().transmission(),
         }
     }
@@ -134,7 +160,7 @@ impl Peer for Clear {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Secure(secure) => poll_discard(secure.socket(), cx),
-            Self::Socket(_) | Self::Memory(_) => Poll::Ready(()),
+            Self::Socket(_) | Self::Memory(_) | Self::Tunnel(_) => Poll::Ready(()),
         }
     }
 }

@@ -4,6 +4,7 @@ mod audit;
 mod backends;
 mod health;
 mod listeners;
+mod originate;
 mod tunnel;
 
 use std::cell::RefCell;
@@ -96,6 +97,9 @@ impl Decoder<'_> {
         let routes = routes?;
         for listener in &mut listeners {
             complete(listener, &routes, runtime.engine);
+        }
+        for tunnel in backends.iter_mut().filter_map(|it| it.tunnel.as_mut()) {
+            tunnel.idle = timeouts.relay.idle;
         }
         for tls in backends.iter_mut().filter_map(|it| it.tls.as_mut()) {
             tls.engine = runtime.engine;

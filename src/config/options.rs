@@ -16,6 +16,7 @@
 //! | [`CertificateOptions`] | an entry of `listener.tls.certificates`, and `backend.tls.certificate` |
 //! | [`RouteOptions`] | `[[route]]` |
 //! | [`BackendOptions`], [`HealthOptions`], [`BackendTlsOptions`] | `[[backend]]`, `backend.health`, `[backend.tls]` |
+//! | [`BackendTunnelOptions`] | `[backend.tunnel]` |
 //!
 //! - An option that is not set has its default.
 //! - Limits and timeouts take a value, or `None` for unlimited. 0 is refused.
@@ -28,6 +29,7 @@ mod admin;
 mod audit;
 mod backend;
 mod backend_tls;
+mod backend_tunnel;
 mod limits;
 mod listener;
 mod listener_tls;
@@ -44,6 +46,7 @@ pub use self::admin::AdminOptions;
 pub use self::audit::AuditOptions;
 pub use self::backend::{BackendOptions, BackendTarget, HealthOptions};
 pub use self::backend_tls::BackendTlsOptions;
+pub use self::backend_tunnel::BackendTunnelOptions;
 pub use self::limits::{LimitOptions, TimeoutOptions};
 pub use self::listener::{AcceptProxyProtocol, Account, ListenerOptions};
 pub use self::listener_tls::{

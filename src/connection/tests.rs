@@ -51,12 +51,14 @@ impl Site {
             check: None,
             proxy_protocol: None,
             tls: None,
+            tunnel: None,
         };
         let around = Surroundings {
             unacknowledged: None,
             drain: &Drain::default(),
             own: &Arc::default(),
             journal: &Arc::default(),
+            census: &Arc::default(),
         };
         Self {
             address,

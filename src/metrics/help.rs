@@ -24,7 +24,8 @@ pub(super) const HELP: [(&str, &str); 29] = [
     ),
     (
         "tunnels",
-        "Open tunnels, by role: server for those that clients have brought. Each is one connection",
+        "Open tunnels, by role: server for those that clients have brought, client for those to \
+         backends. Each is one TLS connection",
     ),
     (
         "tunnel_streams",

@@ -163,13 +163,14 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
     let drain = Drain::default();
     let tickets =
         TicketSecret::random().map_err(|error| BindError::Worker(io::Error::other(error)))?;
-    let own = Arc::default();
+    let (own, census) = (Arc::default(), Arc::default());
     let ledger = Arc::new(Ledger::default().with_log_of(config.runtime.access_log));
     let around = Surroundings {
         unacknowledged: config.unacknowledged,
         drain: &drain,
         own: &own,
         journal: &ledger.journal,
+        census: &census,
     };
     let active = activate(config, None, &tickets, &around)?;
     Ok(ProxyState {
@@ -185,6 +186,7 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
         ledger,
         drain,
         own,
+        census,
         reserve: Reserve::new().map_err(BindError::Worker)?,
         complaint: Complaint::default(),
     })

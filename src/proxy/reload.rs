@@ -88,6 +88,7 @@ impl Running {
         let active = self.state.config.load_full();
         self.checks.follow(&active, &self.tasks);
         send_workers_away(&self.state, &before);
+        retire_tunnels(&active, &before);
         drop(before);
         for (name, open, sockets) in added {
             for (sender, sockets) in self.senders.iter().zip(sockets) {
@@ -125,6 +126,7 @@ impl Running {
             drain,
             own,
             journal,
+            census,
             ..
         } = &*self.state;
         let around = Surroundings {
@@ -132,6 +134,7 @@ impl Running {
             drain,
             own,
             journal,
+            census,
         };
         bind::activate(config, Some(before), tickets, &around)
     }
@@ -220,6 +223,16 @@ impl Running {
             }
             is_wanted
         });
+    }
+}
+
+/// Lets the tunnels of backends that are no longer as they were end with their streams.
+fn retire_tunnels(active: &ActiveConfig, before: &ActiveConfig) {
+    for (name, backend) in &before.backends {
+        let now = active.backends.get(name);
+        if !now.is_some_and(|now| Arc::ptr_eq(now, backend)) {
+            backend.retire_tunnels();
+        }
     }
 }
 

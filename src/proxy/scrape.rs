@@ -80,11 +80,15 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
         }
     }
     register(registry, "connections_open", open.gauges());
-    for (name, count) in [("tunnels", tunnels), ("tunnel_streams", streams)] {
+    let census = &state.census;
+    for (name, count, ours) in [
+        ("tunnels", tunnels, census.tunnels()),
+        ("tunnel_streams", streams, census.streams()),
+    ] {
         let gauges = Gauges::<1>::default();
-        gauges
-            .get_or_create(&[("role", "server".into())])
-            .set(count);
+        for (role, count) in [("server", count), ("client", ours as i64)] {
+            gauges.get_or_create(&[("role", role.into())]).set(count);
+        }
         register(registry, name, gauges);
     }
 

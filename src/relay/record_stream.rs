@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::rustls::AlertDescription;
 
 use super::drive::{Cause, Fault, OnEnd};
 use super::endpoint::{Endpoint, Rest, Then, with_scratch};
@@ -41,6 +42,11 @@ impl<IO: Wire> RecordStream<IO> {
 
     pub(crate) fn into_io(self) -> IO {
         self.records.into_io()
+    }
+
+    /// The fatal alert by which the peer has ended the connection.
+    pub(crate) fn given_up(&self) -> Option<AlertDescription> {
+        self.records.given_up()
     }
 
     /// Reads records into the caller's buffer, and what does not fit into `unread`.

@@ -52,6 +52,13 @@ pub(crate) enum Connected<IO> {
     Record(Box<Keyed<IO>>),
 }
 
+/// What a server has shown in the handshake.
+pub(crate) struct Server {
+    pub identity: Box<Identity>,
+    /// Whether it has agreed on one of the protocols (ALPN) that were offered.
+    pub has_agreed: bool,
+}
+
 impl TlsConnector {
     pub(crate) fn new(settings: &ConnectorSettings) -> Self {
         Self::with_clock(settings, UnixTime::now)
@@ -107,7 +114,7 @@ impl TlsConnector {
         &self,
         address: &Address,
         io: IO,
-    ) -> Result<(Connected<IO>, Box<Identity>), ConnectError>
+    ) -> Result<(Connected<IO>, Server), ConnectError>
     where
         IO: Wire,
     {
@@ -122,18 +129,19 @@ impl TlsConnector {
         let server_name = name.clone();
         // Boxed as in `TlsAcceptor::accept`. The first step, which generates a key, is part of the
         // future.
-        let (connected, chain) = match self.engine {
+        let (connected, chain, has_agreed) = match self.engine {
             Engine::Record => {
                 let handshake = Box::pin(record::connect(config, server_name, io));
-                let (keyed, chain) = in_turn(handshake).await?;
-                (Connected::Record(Box::new(keyed)), chain)
+                let (keyed, chain, has_agreed) = in_turn(handshake).await?;
+                (Connected::Record(Box::new(keyed)), chain, has_agreed)
             }
             Engine::Stream => {
                 let handshaker = Handshaker::from(config);
                 let handshake = Box::pin(async move { handshaker.connect(server_name, io).await });
                 let stream = in_turn(handshake).await?;
                 let chain = chain_of(stream.get_ref().1);
-                (Connected::Stream(Box::new(stream)), chain)
+                let has_agreed = stream.get_ref().1.alpn_protocol().is_some();
+                (Connected::Stream(Box::new(stream)), chain, has_agreed)
             }
         };
         let certificate = chain.first().ok_or(BadCertificate::Unreadable)?;
@@ -141,7 +149,14 @@ impl TlsConnector {
         if let Some(attempt) = attempt {
             attempt.done(&name, &chain);
         }
-        Ok((connected, Box::new(identity)))
+        let identity = Box::new(identity);
+        Ok((
+            connected,
+            Server {
+                identity,
+                has_agreed,
+            },
+        ))
     }
 
     fn name_of(&self, address: &Address) -> Result<ServerName<'static>, ConnectError> {

@@ -82,15 +82,17 @@ where
     }
 }
 
-/// Performs a handshake with a server. Also returns the chain of the server's certificate.
+/// Performs a handshake with a server. Also returns the chain of the server's certificate, and whether the server
+/// has agreed on a protocol (ALPN).
 pub(super) async fn connect<IO: Wire>(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     mut io: IO,
-) -> Result<(Keyed<IO>, Vec<CertificateDer<'static>>), Failure> {
+) -> Result<(Keyed<IO>, Vec<CertificateDer<'static>>, bool), Failure> {
     let connection = UnbufferedClientConnection::new(config, name).map_err(Failure::Tls)?;
     let done = shake_hands(connection, Vec::new(), &mut io).await?;
     let chain = chain_of(&done.connection);
+    let has_agreed = done.connection.alpn_protocol().is_some();
     let kernel = done.connection.dangerous_into_kernel_connection();
     let (secrets, kernel) = kernel.map_err(Failure::Tls)?;
     // In TLS 1.2 the tickets are part of the handshake.
@@ -102,7 +104,7 @@ pub(super) async fn connect<IO: Wire>(
         received: done.received,
         keeper: later.map(|later| Box::new(later) as Box<dyn Keeper>),
     };
-    Ok((Keyed { io, start }, chain))
+    Ok((Keyed { io, start }, chain, has_agreed))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, Connection, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
@@ -65,6 +65,8 @@ impl Originated {
     {
         let (requests, mut connection) = client::Builder::new()
             .enable_push(false)
+            // No stream is sent before the peer has said how many it takes: it would have to refuse some.
+            .initial_max_send_streams(0)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(carrier_window(streams))
             .max_header_list_size(MOST_FIELDS)
@@ -78,6 +80,21 @@ impl Originated {
             heartbeat,
         };
         Ok((Self { requests }, driver))
+    }
+
+    /// How many streams the peer takes at a time; 0 before it has said so.
+    pub(crate) fn allowed(&self) -> usize {
+        self.requests.current_max_send_streams()
+    }
+
+    /// Whether the tunnel takes new streams: it has not ended, and the peer has sent no GOAWAY.
+    pub(crate) fn is_open(&self) -> bool {
+        // A new handle has no request of its own that it would wait for.
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(
+            self.requests.clone().poll_ready(&mut cx),
+            Poll::Ready(Ok(()))
+        )
     }
 
     /// Asks for a stream, and waits for the answer, without a limit of time. Waits first while the peer has as many
@@ -133,8 +150,12 @@ impl Answer {
     }
 }
 
+/// The error of a stream shows a GOAWAY of the peer only if the stream is above its last stream identifier, and so was
+/// not looked at (RFC 9113 §6.8). The streams below it continue. When the tunnel ends later, their errors are those of
+/// its connection.
 fn unanswered(error: h2::Error) -> OpenError {
     match error.reason() {
+        Some(_) if error.is_go_away() && error.is_remote() => OpenError::Unprocessed,
         Some(Reason::REFUSED_STREAM) if error.is_reset() && error.is_remote() => {
             OpenError::Unprocessed
         }

@@ -115,6 +115,10 @@ impl Pool {
     }
 
     async fn reach(&self, checker: &Checker, target: &Target) -> Result<Reached, DialError> {
+        let greeting = checker.greeting.as_deref();
+        if let (Some(tunnels), Some(tls)) = (&self.tunnels, &checker.tls) {
+            return Box::pin(tunnels.alone(target, tls, greeting)).await;
+        }
         let socket = match &target.place {
             Some(Place::Tcp(address)) => connect_tcp(*address, self.unacknowledged).await?,
             Some(Place::Unix(path)) => connect_unix(path)?,
@@ -125,7 +129,6 @@ impl Pool {
             own: &self.own,
         };
         expected.verify(&socket)?;
-        let greeting = checker.greeting.as_deref();
         introduce(socket, &target.address, checker.tls.as_ref(), greeting).await
     }
 
@@ -140,7 +143,9 @@ impl Pool {
             // has a full queue at every check does not accept.
             DialError::Busy => Finding::Unreachable("the queue of its listener is full".into()),
             DialError::Down(error) => Finding::Unreachable(error.to_string()),
-            DialError::Untrusted(error) => Finding::Unreachable(error),
+            DialError::Untrusted(error) | DialError::Refused(error) | DialError::Lost(error) => {
+                Finding::Unreachable(error)
+            }
             DialError::Ours => Finding::Unreachable(LEADS_BACK.into()),
             DialError::Reset => Finding::Unreachable(RESET.into()),
         }

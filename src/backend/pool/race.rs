@@ -13,10 +13,18 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Lease;
 use crate::backend::dial_error::DialError;
+use crate::backend::tunnels::Berth;
 use crate::sys::socket::Socket;
 
 /// How a connect ended.
-pub(super) type Connected = Result<Socket, DialError>;
+pub(super) type Connected = Result<Link, DialError>;
+
+/// The way to an address.
+pub(super) enum Link {
+    Socket(Socket),
+    /// A place in a tunnel, for a stream.
+    Tunnel(Berth),
+}
 
 type Connect = Pin<Box<dyn Future<Output = Connected> + Send>>;
 

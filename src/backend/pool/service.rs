@@ -27,6 +27,7 @@ impl Pool {
         if state == AddressState::Up {
             self.recovered.notify_waiters();
         }
+        self.tunnels.iter().for_each(|it| it.look_again());
         let numbers = targets.iter().flat_map(|target| target.order.numbers());
         Some(Ordered {
             numbers: numbers.collect(),
@@ -38,6 +39,19 @@ impl Pool {
     pub(super) fn is_out_of_service(&self) -> bool {
         let targets = self.targets();
         !targets.is_empty() && targets.iter().all(|target| target.is_out_of_service())
+    }
+
+    /// From now on its tunnels end with their last streams.
+    pub(crate) fn retire_tunnels(&self) {
+        self.tunnels.iter().for_each(|it| it.retire());
+    }
+
+    /// Waits until there may be a place in a tunnel; for ever without tunnels.
+    pub(super) async fn freed(&self) {
+        match &self.tunnels {
+            Some(tunnels) => tunnels.freed().await,
+            None => std::future::pending().await,
+        }
     }
 
     fn named(&self, address: &Address) -> Vec<Arc<Target>> {

@@ -14,6 +14,7 @@ use super::names::Found;
 use super::order::{AddressState, Order};
 use crate::address::Address;
 use crate::backend::dial::Place;
+use crate::backend::tunnels::Site;
 
 /// What the answer of an address means.
 #[derive(PartialEq, Eq)]
@@ -318,6 +319,20 @@ impl Target {
 
     pub(super) fn state(&self) -> MutexGuard<'_, TargetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Site for Target {
+    fn address(&self) -> &Address {
+        &self.address
+    }
+
+    fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    fn is_in_service(&self) -> bool {
+        self.is_in_service()
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pool;
-use super::race::{Connected, Race};
+use super::race::{Connected, Link, Race};
 use super::target::{Lease, Target};
-use crate::backend::dial::{Place, connect_tcp, connect_unix};
+use crate::backend::dial::{Place, Reached, connect_tcp, connect_unix, introduce};
 use crate::backend::dial_error::DialError;
-use crate::deadline::Deadline;
-use crate::sys::socket::Socket;
+use crate::backend::tunnels::{Tunnels, Way};
+use crate::backend::whose::Expected;
+use crate::deadline::{Deadline, Elapsed};
 
 /// One round over the addresses.
 pub(super) struct Tour<'a> {
@@ -25,9 +26,9 @@ pub(super) struct Tour<'a> {
 
 impl Tour<'_> {
     /// The next connection to one of the addresses; `None` after all have been tried.
-    pub(super) async fn connected(&mut self, deadline: Deadline) -> Option<(Lease, Socket)> {
+    pub(super) async fn connected(&mut self, deadline: Deadline) -> Option<(Lease, Link)> {
         loop {
-            let (lease, connected) = match self.begin() {
+            let (lease, connected) = match self.begin(deadline) {
                 Begun::Ended(lease, connected) => (lease, connected),
                 Begun::Running => match self.race.next().await {
                     Some(ended) => ended,
@@ -45,11 +46,11 @@ impl Tour<'_> {
                 },
             };
             match connected {
-                Ok(socket) => {
+                Ok(link) => {
                     for late in self.race.late() {
                         late.target.failed(&self.pool.judge, LATE);
                     }
-                    return Some((lease, socket));
+                    return Some((lease, link));
                 }
                 Err(error) => self.failed(&lease, error),
             }
@@ -57,23 +58,40 @@ impl Tour<'_> {
     }
 
     /// Starts to connect to the next address.
-    fn begin(&mut self) -> Begun {
+    fn begin(&mut self, deadline: Deadline) -> Begun {
         let picked = self.pool.pick(self.source, self.targets, &mut self.tried);
         let Some(lease) = picked else {
             return Begun::Nothing;
         };
+        if let Some(tunnels) = &self.pool.tunnels {
+            return self.enter(tunnels, lease, deadline);
+        }
         match &lease.target.place {
             Some(Place::Unix(path)) => {
                 let connected = connect_unix(path);
-                Begun::Ended(lease, connected)
+                Begun::Ended(lease, connected.map(Link::Socket))
             }
             Some(Place::Tcp(address)) => {
                 let connect = connect_tcp(*address, self.pool.unacknowledged);
+                let connect = async { connect.await.map(Link::Socket) };
                 self.race.begin(lease, Box::pin(connect));
                 Begun::Running
             }
             // A host name itself is never picked, only its addresses.
             None => Begun::Nothing,
+        }
+    }
+
+    /// Looks for a place in a tunnel to the address.
+    fn enter(&mut self, tunnels: &Tunnels, lease: Lease, deadline: Deadline) -> Begun {
+        match tunnels.enter(&lease.target, deadline) {
+            Way::Open(berth) => Begun::Ended(lease, Ok(Link::Tunnel(berth))),
+            Way::Full => Begun::Ended(lease, Err(DialError::Busy)),
+            Way::Wait(waiting) => {
+                let wait = async { waiting.wait().await.map(Link::Tunnel) };
+                self.race.begin(lease, Box::pin(wait));
+                Begun::Running
+            }
         }
     }
 
@@ -92,7 +110,7 @@ impl Tour<'_> {
         match error {
             DialError::Busy | DialError::Exhausted => self.busy = true,
             DialError::Down(error) => lease.target.failed(judge, &error.to_string()),
-            DialError::Untrusted(error) => {
+            DialError::Untrusted(error) | DialError::Refused(error) => {
                 self.untrusted += 1;
                 lease.target.failed(judge, &error);
             }
@@ -103,6 +121,7 @@ impl Tour<'_> {
             }
             // The end of the round handles this.
             DialError::Reset => {}
+            DialError::Lost(error) => lease.target.failed(judge, &error),
         }
     }
 
@@ -110,6 +129,39 @@ impl Tour<'_> {
     pub(super) fn rest(&self) -> u32 {
         let untried = self.targets.len() - self.tried.len() + self.race.len();
         untried as u32 + 1
+    }
+}
+
+impl Pool {
+    /// Makes the way to an address ready for the client's bytes. `share` is the part of the time for this address.
+    pub(super) async fn introduce(
+        &self,
+        lease: &Lease,
+        link: Link,
+        greeting: Option<&[u8]>,
+        deadline: Deadline,
+        share: Deadline,
+    ) -> Result<Result<Reached, DialError>, Elapsed> {
+        let target = &lease.target;
+        let socket = match (link, &self.tunnels) {
+            (Link::Socket(socket), _) => socket,
+            (Link::Tunnel(berth), Some(tunnels)) => {
+                // All of the time: another address may not be asked after this one.
+                let opened = tunnels.open(berth, target, greeting, deadline);
+                let opened = deadline.bound(Box::pin(opened)).await;
+                return Ok(opened.unwrap_or_else(|_| Err(DialError::Lost(NO_ANSWER.into()))));
+            }
+            (Link::Tunnel(_), None) => return Ok(Err(DialError::Busy)),
+        };
+        let expected = Expected {
+            registrant: target.registrant,
+            own: &self.own,
+        };
+        let introduction = async {
+            expected.verify(&socket)?;
+            introduce(socket, &target.address, self.tls.as_ref(), greeting).await
+        };
+        share.bound(introduction).await
     }
 }
 

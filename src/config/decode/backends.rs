@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{Decoder, health, unique};
+use super::{Decoder, health, originate, unique};
 use crate::address::Address;
 use crate::backend::pool::Balance;
 use crate::backend::{self, Park, To};
@@ -40,13 +40,15 @@ pub(super) fn backends(
             .map(|it| health::health(it, is_built_in))
             .unwrap_or_default();
         let proxy_protocol = proxy_protocol::sent(&mut table, to.as_ref());
-        let tls = client_mode(decoder.files, &mut table, to.as_ref());
+        let mut tls = client_mode(decoder.files, &mut table, to.as_ref());
+        let of_tls = tls.as_mut().map(Option::as_mut);
+        let tunnel = originate::originate(&mut table, to.as_ref(), of_tls);
         foreign::backend(&mut table);
         if let Some(name) = &name {
             unique(&table, name, &mut names);
         }
         table.finish();
-        if let (Some(name), Some(to), Some(tls)) = (name, to, tls) {
+        if let (Some(name), Some(to), Some(tls), Some(tunnel)) = (name, to, tls, tunnel) {
             backends.push(backend::BackendSettings {
                 name: name.name,
                 to,
@@ -56,6 +58,7 @@ pub(super) fn backends(
                 check,
                 proxy_protocol,
                 tls,
+                tunnel,
             });
         }
     }

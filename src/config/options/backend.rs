@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::backend_tls::BackendTlsOptions;
+use super::backend_tunnel::BackendTunnelOptions;
 use super::section::{Item, Section};
 use crate::address::Address;
 use crate::backend::pool::Balance;
@@ -95,6 +96,12 @@ impl BackendOptions {
     /// Uses TLS to the addresses.
     pub fn tls(mut self, tls: BackendTlsOptions) -> Self {
         self.0.set("tls", tls.0);
+        self
+    }
+
+    /// Reaches the addresses through tunnels, which need [`tls`](Self::tls).
+    pub fn tunnel(mut self, tunnel: BackendTunnelOptions) -> Self {
+        self.0.set("tunnel", tunnel.0);
         self
     }
 }

@@ -6,6 +6,7 @@ mod foreign;
 mod listener;
 mod route;
 mod tables;
+mod tunnel;
 
 use super::*;
 
@@ -49,6 +50,13 @@ fn file(section: &str, line: &str) -> String {
         "backend.tls" => {
             let ca = unless_given(&["ca"], "ca = \"certs/ca.pem\"");
             format!("{LISTENER}{BACKEND}[backend.tls]\n{ca}{line}\n")
+        }
+        "backend.tunnel" => {
+            let to = "to = \"a:1\"";
+            let authority = unless_given(&["authority"], "authority = \"db:5432\"");
+            format!(
+                "{LISTENER}[[backend]]\nname = \"app\"\n{to}\n[backend.tls]\nca = \"certs/ca.pem\"\n[backend.tunnel]\n{authority}{line}\n"
+            )
         }
         table => with(&format!("[{table}]\n{line}")),
     }

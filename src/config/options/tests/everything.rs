@@ -104,6 +104,10 @@ ca = ["api-ca.pem"]
 certificate = { chain = "client.pem", key = "client-key.pem" }
 alpn = ["http/1.1"]
 allow = ["ou:ops"]
+[backend.tunnel]
+authority = "db:5432"
+connections = 3
+streams = 8
 
 [[backend]]
 name = "app"
@@ -235,6 +239,11 @@ fn api() -> BackendOptions {
                 ))
                 .alpn(["http/1.1"])
                 .allow(["ou:ops"]),
+        )
+        .tunnel(
+            BackendTunnelOptions::new("db:5432")
+                .connections(3)
+                .streams(8),
         )
 }
 

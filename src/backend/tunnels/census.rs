@@ -1,0 +1,71 @@
+//! The tunnels that this process has opened, of all backends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio_util::task::TaskTracker;
+
+/// The number of open tunnels and of their streams, and the tasks that drive them.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    pub(super) tasks: TaskTracker,
+    tunnels: AtomicUsize,
+    streams: AtomicUsize,
+}
+
+impl Census {
+    pub(crate) fn tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no tunnel is open. In a drain they end by themselves.
+    pub(crate) async fn emptied(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    pub(super) fn add(self: &Arc<Self>, what: Counted) -> Count {
+        self.of(what).fetch_add(1, Ordering::Relaxed);
+        Count {
+            census: Arc::clone(self),
+            what,
+        }
+    }
+
+    fn of(&self, what: Counted) -> &AtomicUsize {
+        match what {
+            Counted::Tunnel => &self.tunnels,
+            Counted::Stream => &self.streams,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Counted {
+    Tunnel,
+    Stream,
+}
+
+/// One that is counted, until this is dropped.
+#[must_use]
+pub(super) struct Count {
+    census: Arc<Census>,
+    what: Counted,
+}
+
+impl Count {
+    /// Counts one more.
+    pub(super) fn and(&self, what: Counted) -> Self {
+        self.census.add(what)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.census.of(self.what).fetch_sub(1, Ordering::Relaxed);
+    }
+}
