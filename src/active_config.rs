@@ -11,11 +11,13 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
+use crate::backend::network_worker::WorkerHost;
 use crate::backend::{ActiveBackend, Backends};
 use crate::facts::Facts;
 use crate::limits::FirstStage;
 use crate::proxy_protocol::Trusted;
 use crate::relay;
+use crate::rendezvous::wire::GateRefusal;
 use crate::route::{Expecting, Naming, Query, RouteRefusal, Routes};
 use crate::tls::{Alpn, Protocol, TlsAcceptor};
 use crate::tunnel::TunnelSettings;
@@ -120,6 +122,24 @@ impl ActiveConfig {
         let listener = facts.listener.as_ref();
         let listener = listener.and_then(|it| self.listeners.get(it));
         listener.is_some_and(|it| it.tunnel(facts).is_some())
+    }
+
+    /// Whether a worker may come through a tunnel for connections of the backend.
+    ///
+    /// # Errors
+    ///
+    /// The refusal for the worker.
+    pub(crate) fn admit_worker(&self, host: &WorkerHost, backend: &str) -> Result<(), GateRefusal> {
+        let listener = self.listeners.get(&host.listener);
+        let tunnel = listener.and_then(|it| it.tunnel.as_ref());
+        if !tunnel.is_some_and(|it| it.workers) {
+            return Err(GateRefusal::Forbidden);
+        }
+        let backend = self.backends.get(backend).ok_or(GateRefusal::Unknown)?;
+        match backend.admits_worker(host.identity.as_deref()) {
+            true => Ok(()),
+            false => Err(GateRefusal::Forbidden),
+        }
     }
 
     /// Verifies again a certificate that another configuration has accepted.

@@ -6,19 +6,19 @@ mod dial_error;
 pub(crate) mod echo;
 mod greeting;
 pub(crate) mod hello;
+pub(crate) mod network_worker;
 pub(crate) mod own_sockets;
 pub(crate) mod pool;
 mod secure;
 mod served;
 mod status;
+mod taken;
 pub(crate) mod tunnels;
 pub(crate) mod upstream;
 pub(crate) mod whose;
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::net::UnixStream;
 
 use self::claimer::Claimer;
 use self::own_sockets::OwnSockets;
@@ -28,12 +28,14 @@ pub(crate) use self::pool::{Lease, Ordered};
 use self::secure::Tls;
 pub(crate) use self::served::{Served, Service};
 pub(crate) use self::status::AddressStatus;
+use self::taken::{READ_BUDGET, Taken, taken};
 use self::tunnels::{Census, OriginateSettings, Tunnels};
 pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
 use crate::deadline::{Deadline, Scope};
 use crate::drain::Drain;
 use crate::facts::Facts;
+use crate::identity::{Identity, Rule};
 use crate::journal::Journal;
 use crate::outcome::EndCause;
 use crate::proxy_protocol::{ProxyProtocol, header, own_header};
@@ -56,6 +58,8 @@ pub(crate) struct BackendSettings {
     pub tls: Option<connector::ConnectorSettings>,
     /// Connections are streams in tunnels, which have this `tls`.
     pub tunnel: Option<OriginateSettings>,
+    /// Which workers may serve it through tunnels.
+    pub workers: Vec<Rule>,
 }
 
 impl BackendSettings {
@@ -167,6 +171,12 @@ impl ActiveBackend {
 
     pub(crate) fn settings(&self) -> &BackendSettings {
         &self.settings
+    }
+
+    /// Whether a worker with this identity may serve it through a tunnel.
+    pub(crate) fn admits_worker(&self, identity: Option<&Identity>) -> bool {
+        let mut rules = self.settings.workers.iter();
+        identity.is_some_and(|identity| rules.any(|rule| rule.admits(identity)))
     }
 
     /// The registered addresses, if this is a claimed backend.
@@ -281,17 +291,17 @@ impl ActiveBackend {
                 },
             };
             match taken(claimer).await {
-                Taken::Read(stream) => {
+                Taken::Served(served) => {
                     registered.registry().taken(self.name());
-                    return Ok(Served::claimed(stream));
+                    return Ok(served);
                 }
                 // This claimer never had the connection, which waits again in its old place.
                 Taken::Gone => {}
-                Taken::Hung(pid) => {
-                    registered.registry().hung(self.name(), pid);
-                    // The next socket of the same process would hang as well.
-                    if let Some(pid) = pid {
-                        waiting.rendezvous.prune(|claimer| !claimer.is_of(pid));
+                Taken::Hung(culprit) => {
+                    registered.registry().hung(self.name(), culprit);
+                    // What else waits of the same process or tunnel would hang as well.
+                    if let Some(culprit) = culprit {
+                        waiting.rendezvous.prune(|claimer| !claimer.is_of(culprit));
                     }
                     // The hung worker used up the connection's time. This happens only once.
                     if !is_postponed {
@@ -329,28 +339,6 @@ impl Waiting<'_> {
     }
 }
 
-/// What happened to a claimer after it was told.
-enum Taken {
-    Read(UnixStream),
-    /// It died before it read its answer.
-    Gone,
-    /// It did not read its answer in time, and its socket is closed. The value is its process id.
-    Hung(Option<i32>),
-}
-
-/// A claimer has its own time to read its answer: a claim just before the deadline is valid.
-async fn taken(claimer: Claimer) -> Taken {
-    let Some(told) = claimer.into_answered() else {
-        return Taken::Gone;
-    };
-    let pid = told.process();
-    match Deadline::after(READ_BUDGET).bound(told.until_read()).await {
-        Ok(Ok(stream)) => Taken::Read(stream),
-        Ok(Err(_)) => Taken::Gone,
-        Err(_) => Taken::Hung(pid),
-    }
-}
-
 /// Why no backend serves a connection. The first word says who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unserved {
@@ -382,10 +370,6 @@ impl From<Unredeemed> for Unserved {
         }
     }
 }
-
-/// How long a worker may take to read its `OK` before it counts as hung. It is less than
-/// `timeouts.backend`, so that another worker can still take the connection.
-const READ_BUDGET: Duration = Duration::from_secs(2);
 
 /// The backends of a proxy, by name.
 pub(crate) type Backends = std::collections::HashMap<String, Arc<ActiveBackend>>;

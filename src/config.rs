@@ -311,6 +311,7 @@ impl Config {
             proxy_protocol: None,
             tls: None,
             tunnel: None,
+            workers: Vec::new(),
         };
         Self {
             runtime: Runtime::default(),

@@ -19,6 +19,7 @@ mod measures;
 mod proxy_header;
 mod teardown;
 mod termination;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Instant;

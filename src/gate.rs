@@ -33,7 +33,7 @@ use crate::backend::own_sockets::OwnSockets;
 use crate::backend::pool::{Registry, Withdrawn};
 use crate::deadline::Deadline;
 use crate::id::Id;
-use crate::limits::{Gauge, Slot};
+use crate::limits::Slot;
 use crate::proxy_state::ProxyState;
 use crate::rendezvous::wire::{GateRefusal, Request};
 use crate::rendezvous::{Accepted, Rendezvous};
@@ -101,17 +101,11 @@ impl GateSettings {
 pub(crate) struct Gate {
     settings: GateSettings,
     state: Arc<ProxyState>,
-    slots: Gauge,
 }
 
 impl Gate {
     pub(crate) fn new(settings: GateSettings, state: Arc<ProxyState>) -> Self {
-        let slots = Gauge::new(settings.max_clients);
-        Self {
-            settings,
-            state,
-            slots,
-        }
+        Self { settings, state }
     }
 
     /// Serves clients until the drain starts. Then it answers every client with `draining` until the
@@ -346,6 +340,15 @@ pub(crate) fn send_away(state: &ProxyState, backend: &str) -> bool {
     true
 }
 
+/// Refuses the workers in tunnels that may not serve their backend any more.
+pub(crate) fn send_network_workers_away(state: &ProxyState) {
+    let config = state.config.load();
+    state.rendezvous.prune(|claimer| {
+        let worker = claimer.in_tunnel();
+        worker.is_none_or(|(host, backend)| config.admit_worker(host, backend).is_ok())
+    });
+}
+
 /// Resolves all that waits at the rendezvous as drained, and refuses the waiting workers.
 pub(crate) fn dismiss(rendezvous: &Rendezvous<Claimer>) {
     for claimer in rendezvous.drain() {
@@ -364,6 +367,8 @@ fn detach(client: UnixStream) -> Option<StdUnixStream> {
 fn untold(claimer: Claimer) -> Option<StdUnixStream> {
     match claimer {
         Claimer::Worker(stream, _) => Some(stream),
+        // The task of a worker in a tunnel finds the reason itself.
+        Claimer::Network(_) | Claimer::Promised(_) => None,
         Claimer::Handler(_) | Claimer::Answered(_) => None,
     }
 }

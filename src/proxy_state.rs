@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tracing::warn;
@@ -14,7 +15,7 @@ use crate::backend::tunnels::Census;
 use crate::drain::Drain;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
-use crate::limits::Limits;
+use crate::limits::{Gauge, Limits};
 use crate::memory::MemoryBudget;
 use crate::pace::Pace;
 use crate::rendezvous::Rendezvous;
@@ -33,6 +34,9 @@ pub(crate) struct ProxyState {
     /// Encrypts session tickets that only this process can decrypt. A reload keeps it.
     pub tickets: TicketSecret,
     pub rendezvous: Rendezvous<Claimer>,
+    /// The workers that wait, watch or are registered, at the gate and in tunnels.
+    pub gate_places: Gauge,
+    pub network_workers: NetworkWorkers,
     pub ledger: Arc<Ledger>,
     /// The same as the ledger's.
     pub journal: Arc<Journal>,
@@ -45,6 +49,33 @@ pub(crate) struct ProxyState {
     pub census: Arc<Census>,
     pub reserve: Reserve,
     pub complaint: Complaint,
+}
+
+/// How many workers have come through tunnels.
+#[derive(Debug, Default)]
+pub(crate) struct NetworkWorkers {
+    /// Tunnels with at least one stream of a worker.
+    pub tunnels: Arc<AtomicUsize>,
+    /// Streams of workers: those that wait or watch, and those that are a connection.
+    pub streams: Arc<AtomicUsize>,
+}
+
+/// Counts one until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    pub(crate) fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Limits the log line about failed accepts to one a second, over all listeners and workers:

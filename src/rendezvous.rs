@@ -11,10 +11,12 @@
 mod table;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watching;
 pub(crate) mod wire;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::task::Waker;
 
 use tokio::sync::mpsc;
 
@@ -100,14 +102,14 @@ impl<S> Rendezvous<S> {
     /// No connection waits under `id`: it never did, another claimer has it, or it has expired or was
     /// withdrawn. The error gives the stream back.
     pub fn claim(&self, id: impl Into<Id>, stream: S) -> Result<(), Unclaimed<S>> {
-        let claimed = self.lock().claim(id.into(), stream, self.confirm);
-        match claimed {
-            Ok(waker) => {
-                waker.inspect(|waker| waker.wake_by_ref());
-                Ok(())
-            }
-            Err(stream) => Err(Unclaimed(stream)),
-        }
+        let claimed = self.lock().claim(id.into(), None, stream, self.confirm);
+        woken(claimed)
+    }
+
+    /// As [`Rendezvous::claim`], but only a connection that waits for `backend`.
+    pub(crate) fn claim_of(&self, backend: &str, id: Id, stream: S) -> Result<(), Unclaimed<S>> {
+        let claimed = self.lock().claim(id, Some(backend), stream, self.confirm);
+        woken(claimed)
     }
 
     /// Claims the oldest waiting connection of `backend`, or queues the claimer for the next one.
@@ -151,7 +153,7 @@ impl<S> Rendezvous<S> {
     /// claimers.
     pub(crate) fn drain(&self) -> Vec<S> {
         let (wakers, claimers) = self.lock().drain();
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
         claimers
     }
 
@@ -172,6 +174,13 @@ impl<S> Rendezvous<S> {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
+}
+
+/// Wakes the ticket that was claimed, after the lock was released.
+fn woken<S>(claimed: Result<Option<Waker>, S>) -> Result<(), Unclaimed<S>> {
+    let waker = claimed.map_err(Unclaimed)?;
+    waker.inspect(Waker::wake_by_ref);
+    Ok(())
 }
 
 impl<S> Clone for Rendezvous<S> {

@@ -19,13 +19,15 @@ mod originated;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub(crate) use hyper::StatusCode;
 
-pub(crate) use self::carried::{Carried, CarrierError, Opening};
-#[allow(unused_imports, reason = "offers are for workers of another front")]
+pub(crate) use self::carried::{Carried, CarrierError, Opened, Opening};
+#[allow(unused_imports, reason = "what opens tunnels comes next")]
 pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
+pub(crate) use self::worker::{WatchStream, WorkerRequest};
 
 /// `[listener.tunnel]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(crate) struct TunnelSettings {
     pub alpn: String,
     /// The number of streams that may be open on a tunnel at a time.
     pub streams: u32,
+    /// Whether workers may come through tunnels.
+    pub workers: bool,
 }
 
 /// What the peer may send on a stream before we have taken anything of it. With the 64 KiB that the relay has

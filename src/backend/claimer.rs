@@ -1,4 +1,4 @@
-//! The taker of a connection at the rendezvous: a worker at the gate, or a handler in this process.
+//! The taker of a connection at the rendezvous: a worker at the gate or in a tunnel, or a handler in this process.
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +7,9 @@ use rustix::net::sockopt::socket_peercred;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 
+use super::network_worker::{NetworkWorker, Promise, WorkerHost};
 use crate::facts::Facts;
+use crate::id::Id;
 use crate::limits::Slot;
 use crate::rendezvous::wire::ok_line;
 use crate::sys::socket::is_hung_up;
@@ -18,10 +20,23 @@ pub(crate) enum Claimer {
     /// A client of the gate. Its socket is non-blocking and has no answer yet; it becomes the
     /// connection's plaintext. The slot is its place among the gate's clients.
     Worker(UnixStream, Slot),
+    /// A worker in a tunnel, whose stream becomes the connection's plaintext.
+    Network(Box<NetworkWorker>),
     /// A handler in this process, which gets one end of a socket pair.
     Handler(oneshot::Sender<HandedOver>),
     /// A claimer that was told. The relay owns this end of its stream.
     Answered(Answered),
+    /// A worker in a tunnel that was told.
+    Promised(Promise),
+}
+
+/// Who is at fault when a worker hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Culprit {
+    /// A local process, by its id.
+    Process(i32),
+    /// The host at the other end of a tunnel, by the connection that carries it.
+    Tunnel(Id),
 }
 
 /// The relay's end of the stream of a claimer that was told.
@@ -54,6 +69,10 @@ impl Claimer {
                 })),
                 Err(_) => Err(Self::Worker(stream, slot)),
             },
+            Self::Network(worker) => match worker.tell(facts) {
+                Ok(promise) => Ok(Self::Promised(promise)),
+                Err(worker) => Err(Self::Network(worker)),
+            },
             Self::Handler(handler) => match pair() {
                 Ok((ours, theirs)) => {
                     let handed = HandedOver {
@@ -72,7 +91,7 @@ impl Claimer {
                 }
                 Err(_) => Err(Self::Handler(handler)),
             },
-            told @ Self::Answered(_) => Err(told),
+            told @ (Self::Answered(_) | Self::Promised(_)) => Err(told),
         }
     }
 
@@ -82,24 +101,32 @@ impl Claimer {
             Self::Worker(stream, _) | Self::Answered(Answered { stream, .. }) => {
                 !is_hung_up(stream)
             }
+            Self::Network(worker) => !worker.told.is_closed(),
+            Self::Promised(_) => true,
             Self::Handler(handler) => !handler.is_closed(),
         }
     }
 
-    /// Whether this is a worker of the process `pid`.
-    pub(crate) fn is_of(&self, pid: i32) -> bool {
-        match self {
-            Self::Worker(stream, _) => process(stream) == Some(pid),
-            Self::Handler(_) | Self::Answered(_) => false,
+    /// Whether this is a worker that waits, of this process or tunnel.
+    pub(crate) fn is_of(&self, culprit: Culprit) -> bool {
+        match (self, culprit) {
+            (Self::Worker(stream, _), Culprit::Process(pid)) => process(stream) == Some(pid),
+            (Self::Network(worker), Culprit::Tunnel(id)) => worker.host.tunnel == id,
+            _ => false,
         }
     }
 
-    /// The relay's end, if the claimer was told.
-    pub(crate) fn into_answered(self) -> Option<Answered> {
+    /// The host and the backend of a worker in a tunnel that waits.
+    pub(crate) fn in_tunnel(&self) -> Option<(&WorkerHost, &str)> {
         match self {
-            Self::Answered(told) => Some(told),
-            Self::Worker(..) | Self::Handler(_) => None,
+            Self::Network(worker) => Some((&worker.host, &worker.backend)),
+            _ => None,
         }
+    }
+
+    /// Whether this is a worker in a tunnel that is gone. Unlike [`Self::is_alive`], it makes no system call.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Network(worker) if worker.told.is_closed())
     }
 }
 
@@ -209,8 +236,10 @@ mod tests {
         let slot = Gauge::new(None).take().expect("unlimited");
         let mut facts = Facts::new("app");
         facts.listener = Some(listener.into());
-        let told = Claimer::Worker(ours, slot).tell(&facts);
-        (told.expect("told").into_answered().expect("told"), theirs)
+        match Claimer::Worker(ours, slot).tell(&facts) {
+            Ok(Claimer::Answered(told)) => (told, theirs),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Long enough for a wrong readiness to show; a correct implementation never depends on it.

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 
-use super::Upstream;
 use super::pool::{Dialled, Lease};
+use super::tunnels::passage::Passage;
+use super::upstream::Upstream;
 use crate::identity::Identity;
 use crate::rendezvous::Resolution;
 use crate::sys::socket::Socket;
 use crate::sys::unix_stream;
+use crate::tunnel::TunnelStream;
 
 /// A backend's side of a connection.
 pub(crate) struct Served {
@@ -46,6 +48,16 @@ impl Served {
     pub(super) fn claimed(stream: UnixStream) -> Self {
         Self {
             stream: Socket::Unix(unix_stream::UnixStream::claimed(stream)).into(),
+            service: None,
+            lease: None,
+            identity: None,
+            dial: None,
+        }
+    }
+
+    pub(super) fn tunnelled(stream: TunnelStream) -> Self {
+        Self {
+            stream: Passage::new(stream, None).into(),
             service: None,
             lease: None,
             identity: None,

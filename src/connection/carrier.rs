@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, debug};
 
 use super::termination::Termination;
+use super::workers::{self, Workers};
 use super::{Accepted, Arrival, Reserved, Stream, accept, close, serve};
 use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::client::{self, Transport};
@@ -27,7 +29,10 @@ use crate::ledger::{Entry, LedgerRecord};
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
 use crate::relay::End;
-use crate::tunnel::{Carried, CarrierError, Opening, StatusCode, TunnelSettings};
+use crate::rendezvous::wire::GateRefusal;
+use crate::tunnel::{
+    Carried, CarrierError, Opened, Opening, StatusCode, TunnelSettings, WorkerRequest,
+};
 
 /// A client that was admitted and brings a tunnel.
 pub(super) struct Carrier {
@@ -60,9 +65,10 @@ impl Carrier {
             } = *self;
             let streams = Streams {
                 record: &record,
-                state,
                 config,
                 listener,
+                workers: Workers::of(&record, &state),
+                state,
                 tasks: JoinSet::new(),
                 entries: HashMap::new(),
             };
@@ -82,12 +88,17 @@ struct Streams<'a> {
     config: Arc<ActiveConfig>,
     listener: Arc<ListenerConfig>,
     tasks: JoinSet<Outcome>,
+    workers: Workers,
     entries: HashMap<TaskId, Arc<Entry>>,
 }
 
 /// What has happened to a tunnel.
 enum Event {
     Opened(Opening),
+    Asked(WorkerRequest),
+    WorkersEnded,
+    /// Its peer is silent.
+    Lost,
     /// `None`: its task has panicked.
     StreamEnded(TaskId, Option<Outcome>),
     /// The peer has closed it, or it has failed.
@@ -131,12 +142,24 @@ impl Streams<'_> {
             cut: None,
             quiet_since: Instant::now(),
         };
-        while !(stage.is_over && self.tasks.is_empty()) {
+        while !(stage.is_over && self.is_empty()) {
             match self.next(&mut tunnel, &stage, lifetime).await {
                 Event::Opened(opening) if stage.termination.is_some() => {
                     opening.stream.refuse(StatusCode::SERVICE_UNAVAILABLE);
                 }
                 Event::Opened(opening) => self.open(opening),
+                Event::Asked(request) if stage.termination.is_some() => {
+                    workers::refuse(request, GateRefusal::Draining);
+                }
+                Event::Asked(request) => {
+                    self.workers.open(request);
+                    tunnel.listen_for_a_pulse();
+                }
+                Event::WorkersEnded => stage.quiet_since = Instant::now(),
+                Event::Lost => {
+                    stage.termination = Some(Termination::Relayed(End::ClientReset));
+                    break;
+                }
                 Event::StreamEnded(task, outcome) => {
                     self.entries.remove(&task);
                     stage.quiet_since = Instant::now();
@@ -153,6 +176,7 @@ impl Streams<'_> {
                     if let Termination::Ended(cause) = termination {
                         self.end_all(cause);
                     }
+                    self.workers.withdraw();
                     stage.termination = Some(termination);
                     stage.cut = Some(Instant::now() + HURRY);
                     tunnel.drain();
@@ -166,6 +190,7 @@ impl Streams<'_> {
         }
         // Without the tunnel, the streams that are left fail at once.
         drop(tunnel);
+        self.workers.close().await;
         while self.tasks.join_next().await.is_some() {}
         stage.termination.unwrap_or(Termination::Relayed(End::Done))
     }
@@ -178,7 +203,7 @@ impl Streams<'_> {
     ) -> Event {
         let is_free = stage.termination.is_none();
         let idle = self.config.timeouts.relay.idle;
-        let idle = idle.filter(|_| is_free && self.tasks.is_empty());
+        let idle = idle.filter(|_| is_free && self.is_empty());
         tokio::select! {
             biased;
             cause = self.record.ended(), if is_free => Event::Told(Termination::Ended(cause)),
@@ -190,14 +215,21 @@ impl Streams<'_> {
                 Err(error) => Event::StreamEnded(error.id(), None),
             },
             next = tunnel.next(), if !stage.is_over => match next {
-                Ok(Some(opening)) => Event::Opened(opening),
+                Ok(Some(Opened::Client(opening))) => Event::Opened(opening),
+                Ok(Some(Opened::Worker(request))) => Event::Asked(request),
                 Ok(None) => Event::TunnelEnded(Termination::Relayed(End::Done)),
+                Err(CarrierError::Io(io::ErrorKind::TimedOut)) => Event::Lost,
                 Err(error) => Event::TunnelEnded(ended(&error)),
             },
+            () = self.workers.ended(), if !self.workers.is_empty() => Event::WorkersEnded,
             () = until(idle.map(|idle| stage.quiet_since + idle)), if idle.is_some() => {
                 Event::Told(Termination::Relayed(End::Idle))
             }
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tasks.is_empty() && self.workers.is_empty()
     }
 
     /// Serves a stream as a connection.

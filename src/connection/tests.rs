@@ -52,6 +52,7 @@ impl Site {
             proxy_protocol: None,
             tls: None,
             tunnel: None,
+            workers: Vec::new(),
         };
         let around = Surroundings {
             unacknowledged: None,

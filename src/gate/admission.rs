@@ -36,7 +36,11 @@ impl Gate {
             );
             return Err(Some(GateRefusal::Forbidden));
         }
-        let slot = self.slots.take().ok_or(Some(GateRefusal::Busy))?;
+        let slot = self
+            .state
+            .gate_places
+            .take()
+            .ok_or(Some(GateRefusal::Busy))?;
         let uid = peer.uid();
         Ok(AdmittedClient { uid, slot })
     }

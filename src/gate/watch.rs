@@ -2,7 +2,6 @@
 //! the proxy ends.
 
 use std::io;
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -14,6 +13,7 @@ use super::registry;
 use crate::deadline::Deadline;
 use crate::proxy_state::ProxyState;
 use crate::rendezvous::Event;
+use crate::rendezvous::watching::{CAPACITY, PATIENCE, PING_EVERY};
 use crate::sys::socket::hung_up;
 
 /// Sends what waits now, and then each event.
@@ -26,7 +26,7 @@ pub(super) async fn serve(state: &ProxyState, backend: &str, client: UnixStream)
     let is_over = || state.drain.is_started() || registry(state, backend).is_err();
     let tell = async {
         for facts in waiting {
-            send(&mut writer, &format!("OFFER {}\n", facts.to_json())).await?;
+            send(&mut writer, &Event::Offer(facts).line()).await?;
         }
         tell(&mut events, &mut writer, is_over).await
     };
@@ -83,10 +83,7 @@ async fn tell(
             return Err(io::ErrorKind::TimedOut.into());
         }
         match event {
-            Some(Event::Offer(facts)) => {
-                send(writer, &format!("OFFER {}\n", facts.to_json())).await?;
-            }
-            Some(Event::Gone(id, why)) => send(writer, &format!("GONE {id} {why}\n")).await?,
+            Some(event) => send(writer, &event.line()).await?,
             None => return Ok(()),
         }
     }
@@ -99,16 +96,10 @@ async fn send(writer: &mut (impl AsyncWriteExt + Unpin), line: &str) -> io::Resu
     written.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// How many events a watcher may be behind, in addition to what its socket holds.
-const CAPACITY: usize = 1024;
-
-/// How long a watcher may take nothing while there is an event for it.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-const PING_EVERY: Duration = Duration::from_secs(15);
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt;
     use tokio::time::Instant;
 

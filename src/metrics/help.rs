@@ -24,13 +24,14 @@ pub(super) const HELP: [(&str, &str); 29] = [
     ),
     (
         "tunnels",
-        "Open tunnels, by role: server for those that clients have brought, client for those to \
-         backends. Each is one TLS connection",
+        "Open tunnels, by role: worker for those with workers, server for the others that clients \
+         have brought, client for those to backends. Each is one TLS connection. If none has the \
+         role worker, no network worker is there to take connections",
     ),
     (
         "tunnel_streams",
-        "Open connections that are streams of tunnels, by role. Near limits.connections, raise it: \
-         limits count streams",
+        "Streams of tunnels, by role: server for those of clients, which are open connections: near \
+         limits.connections, raise it. The role worker is for those of workers, which are none",
     ),
     (
         "pending",

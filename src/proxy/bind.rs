@@ -35,9 +35,9 @@ use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::gate::GateSettings;
 use crate::ledger::Ledger;
-use crate::limits::Limits;
+use crate::limits::{Gauge, Limits};
 use crate::memory::MemoryBudget;
-use crate::proxy_state::{Complaint, ProxyState};
+use crate::proxy_state::{Complaint, NetworkWorkers, ProxyState};
 use crate::rendezvous::Rendezvous;
 use crate::sys::descriptors::{Reserve, raise_limit};
 use crate::sys::dumps;
@@ -180,6 +180,8 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
         tunnels: Limits::new(&config.limits),
         tickets,
         rendezvous: Rendezvous::confirmed_by(Claimer::tell),
+        gate_places: Gauge::new(config.gate.clone().unwrap_or_default().max_clients),
+        network_workers: NetworkWorkers::default(),
         audit: AuditLog::default(),
         revocations: revocations::stored(&config.runtime)?,
         journal: Arc::clone(&ledger.journal),

@@ -267,6 +267,7 @@ fn send_workers_away(state: &ProxyState, before: &ActiveConfig) {
             registry.close();
         }
     }
+    gate::send_network_workers_away(state);
 }
 
 /// Ends the connections that the new configuration would not admit. Returns how many were told to end

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::metrics::counter::Counter;
@@ -80,13 +80,19 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
         }
     }
     register(registry, "connections_open", open.gauges());
+    let of_workers = &state.network_workers;
+    let [of_workers, their_streams] = [&of_workers.tunnels, &of_workers.streams]
+        .map(|it| i64::try_from(it.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
+    // A tunnel is counted once, and these counts are taken at different times.
+    let of_clients = (tunnels - of_workers).max(0);
     let census = &state.census;
-    for (name, count, ours) in [
-        ("tunnels", tunnels, census.tunnels()),
-        ("tunnel_streams", streams, census.streams()),
+    for (name, server, worker, client) in [
+        ("tunnels", of_clients, of_workers, census.tunnels()),
+        ("tunnel_streams", streams, their_streams, census.streams()),
     ] {
         let gauges = Gauges::<1>::default();
-        for (role, count) in [("server", count), ("client", ours as i64)] {
+        let client = i64::try_from(client).unwrap_or(i64::MAX);
+        for (role, count) in [("server", server), ("worker", worker), ("client", client)] {
             gauges.get_or_create(&[("role", role.into())]).set(count);
         }
         register(registry, name, gauges);
@@ -289,7 +295,8 @@ fn workers(registry: &mut Registry, state: &ProxyState, config: &ActiveConfig) {
     }
     register(registry, "worker_busy_ratio", busy);
 
-    let is_at_the_gate = |claimer: &Claimer| matches!(claimer, Claimer::Worker(..));
+    let is_at_the_gate =
+        |claimer: &Claimer| matches!(claimer, Claimer::Worker(..) | Claimer::Network(_));
     let (accept, watch) = state.rendezvous.clients(is_at_the_gate);
     let registered = config.backends.values().filter_map(|it| it.registry());
     let registered: usize = registered.map(|registry| registry.len()).sum();

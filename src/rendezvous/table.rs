@@ -97,10 +97,12 @@ impl<S> Table<S> {
         Ok(place)
     }
 
-    /// Gives the offer to the claimer, or gives the claimer back.
+    /// Gives the offer to the claimer, or gives the claimer back. If `backend` is given, the offer must be one of this
+    /// backend.
     pub(super) fn claim(
         &mut self,
         id: Id,
+        backend: Option<&str>,
         claimer: S,
         confirm: Confirm<S>,
     ) -> Result<Option<Waker>, S> {
@@ -115,6 +117,9 @@ impl<S> Table<S> {
         let State::Waiting(waker) = state else {
             return Err(claimer);
         };
+        if backend.is_some_and(|backend| backend != facts.backend) {
+            return Err(claimer);
+        }
         let claimer = confirm(claimer, facts)?;
         let waker = waker.take();
         *state = State::Claimed(claimer);
@@ -133,7 +138,7 @@ impl<S> Table<S> {
             queue.claimers.push_back(claimer);
             return Accepted::Queued;
         };
-        match self.claim(oldest, claimer, confirm) {
+        match self.claim(oldest, None, claimer, confirm) {
             Ok(waker) => Accepted::Matched(waker),
             Err(claimer) => Accepted::Gone(claimer),
         }
@@ -300,6 +305,16 @@ pub(crate) enum Accepted<S> {
 pub(crate) enum Event {
     Offer(Arc<Facts>),
     Gone(Id, Resolution),
+}
+
+impl Event {
+    /// The line for a watcher, with its line end.
+    pub(crate) fn line(&self) -> String {
+        match self {
+            Self::Offer(facts) => format!("OFFER {}\n", facts.to_json()),
+            Self::Gone(id, why) => format!("GONE {id} {why}\n"),
+        }
+    }
 }
 
 /// How the waiting of a connection ended.

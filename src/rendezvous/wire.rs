@@ -54,6 +54,33 @@ impl Request {
     }
 }
 
+/// A request of a worker in a tunnel. The name of the backend is not part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TunnelRequest {
+    Claim(Id),
+    Accept,
+    Watch,
+}
+
+impl TunnelRequest {
+    /// Parses the value of the field `vestibule`.
+    ///
+    /// # Errors
+    ///
+    /// [`GateRefusal::Malformed`] if it has none of the three forms, byte for byte.
+    pub(crate) fn parse(value: &[u8]) -> Result<Self, GateRefusal> {
+        match std::str::from_utf8(value) {
+            Ok("accept") => Ok(Self::Accept),
+            Ok("watch") => Ok(Self::Watch),
+            Ok(text) => match text.strip_prefix("claim ").map(str::parse) {
+                Some(Ok(id)) => Ok(Self::Claim(id)),
+                Some(Err(_)) | None => Err(GateRefusal::Malformed),
+            },
+            Err(_) => Err(GateRefusal::Malformed),
+        }
+    }
+}
+
 /// Why a client of the gate is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GateRefusal {
@@ -75,6 +102,16 @@ pub(crate) enum GateRefusal {
 }
 
 impl GateRefusal {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Forbidden => "forbidden",
+            Self::Busy => "busy",
+            Self::Draining => "draining",
+        }
+    }
+
     /// The answer, with its line end.
     pub(crate) fn line(self) -> String {
         format!("NO {self}\n")

@@ -11,18 +11,28 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
+use super::heartbeat::Heartbeat;
 use super::{
     MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_UNSENT, STREAM_WINDOW, TunnelSettings,
-    TunnelStream, carrier_window,
+    TunnelStream, WorkerRequest, carrier_window,
 };
 use crate::authority::Authority;
 
 /// A tunnel that a peer has brought. Its streams move only while [`Self::next`] is polled.
 pub(crate) struct Carried<IO> {
     connection: Connection<IO, Bytes>,
+    heartbeat: Option<Heartbeat>,
 }
 
 /// A stream that the peer has opened, and that was not answered yet.
+pub(crate) enum Opened {
+    /// For a connection of its own.
+    Client(Opening),
+    /// To take a connection of ours.
+    Worker(WorkerRequest),
+}
+
+/// A connection of the peer, before it is answered.
 pub(crate) struct Opening {
     pub authority: Authority,
     pub stream: TunnelStream,
@@ -58,32 +68,49 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
             .await;
         Ok(Self {
             connection: connection?,
+            heartbeat: None,
         })
     }
 
-    /// The next stream that the peer opens; `None` when the tunnel has ended in order. What is not a request to
-    /// CONNECT to a host and port is answered here.
+    /// The next stream that the peer opens; `None` when the tunnel has ended in order. What is neither a request to
+    /// CONNECT to a host and port, nor a worker's, is answered here.
     ///
     /// # Errors
     ///
-    /// The tunnel has ended otherwise, and its streams have failed.
+    /// The tunnel has ended otherwise, and its streams have failed. After [`io::ErrorKind::TimedOut`] they fail when
+    /// this is dropped.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn next(&mut self) -> Result<Option<Opening>, CarrierError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Opened>, CarrierError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Opening>, CarrierError>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Opened>, CarrierError>> {
+        if let Some(heartbeat) = &mut self.heartbeat
+            && heartbeat.poll_missed(cx).is_ready()
+        {
+            self.heartbeat = None;
+            let error = CarrierError::Io(io::ErrorKind::TimedOut);
+            return Poll::Ready(Err(error));
+        }
         loop {
             let Some(accepted) = ready!(self.connection.poll_accept(cx)) else {
                 return Poll::Ready(Ok(None));
             };
             let (request, respond) = accepted?;
-            if let Some(opening) = opening(request, respond) {
-                return Poll::Ready(Ok(Some(opening)));
+            if let Some(opened) = opened(request, respond) {
+                return Poll::Ready(Ok(Some(opened)));
             }
+        }
+    }
+
+    /// Fails from now on when the peer is silent.
+    pub(crate) fn listen_for_a_pulse(&mut self) {
+        if self.heartbeat.is_none() {
+            // It can be taken once.
+            self.heartbeat = self.connection.ping_pong().map(Heartbeat::new);
         }
     }
 
@@ -94,12 +121,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     }
 }
 
-fn opening(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Opening> {
+fn opened(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Opened> {
+    if WorkerRequest::is_one(&request) {
+        return Some(Opened::Worker(WorkerRequest::new(request, respond)));
+    }
     let status = match request.method() {
         &Method::CONNECT => match request.uri().authority().map(|it| it.as_str().parse()) {
             Some(Ok(authority)) => {
                 let stream = TunnelStream::accepted(respond, request.into_body());
-                return Some(Opening { authority, stream });
+                return Some(Opened::Client(Opening { authority, stream }));
             }
             _ => StatusCode::BAD_REQUEST,
         },

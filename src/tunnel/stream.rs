@@ -1,5 +1,6 @@
 //! One stream of a tunnel, as the relay reads and writes it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 use super::carried::answer;
 use crate::wire::Peer;
@@ -24,6 +26,8 @@ pub(crate) struct TunnelStream {
     /// What was taken of the tunnel while nobody read, behind `unread`.
     kept: Vec<u8>,
     end: Option<Ending>,
+    /// Dropped with the stream, which its other end notices.
+    held: Option<oneshot::Sender<Infallible>>,
 }
 
 /// Whose stream it is.
@@ -75,6 +79,22 @@ impl TunnelStream {
             unread: Bytes::new(),
             kept: Vec::new(),
             end: None,
+            held: None,
+        }
+    }
+
+    /// A stream of a worker that has taken a connection. `unread` came with the byte that said so. The other end of
+    /// `held` learns when this is dropped.
+    pub(super) fn taken(
+        sending: SendStream<Bytes>,
+        received: RecvStream,
+        unread: Bytes,
+        held: oneshot::Sender<Infallible>,
+    ) -> Self {
+        Self {
+            unread,
+            held: Some(held),
+            ..Self::new(Role::Accepted, Sending::Open(sending), received)
         }
     }
 
@@ -262,6 +282,7 @@ impl AsyncWrite for TunnelStream {
 impl fmt::Debug for TunnelStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TunnelStream")
+            .field("is_held", &self.held.is_some())
             .field("is_unanswered", &self.is_unanswered())
             .finish_non_exhaustive()
     }

@@ -18,10 +18,11 @@ where
         let settings = TunnelSettings {
             alpn: "h2".into(),
             streams: 100,
+            workers: false,
         };
         let mut carried = Carried::begin(theirs, &settings).await.expect("HTTP/2");
         let mut streams = JoinSet::new();
-        while let Ok(Some(opening)) = carried.next().await {
+        while let Ok(Some(Opened::Client(opening))) = carried.next().await {
             streams.spawn(serve(opening));
         }
     });

@@ -13,6 +13,7 @@ pub mod bytes;
 pub mod changing;
 pub mod client;
 pub mod gate;
+pub mod network_worker;
 pub mod pki;
 pub mod process;
 pub mod resources;

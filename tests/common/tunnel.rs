@@ -44,6 +44,7 @@ pub struct Tunnel {
 }
 
 /// An answered stream.
+#[derive(Debug)]
 pub struct Stream {
     pub sending: SendStream<Bytes>,
     pub received: RecvStream,
@@ -123,6 +124,10 @@ impl Tunnel {
         let requests = self.requests.clone().ready().await;
         let begun = requests.expect("open").send_request(request, false);
         begun.expect("open")
+    }
+
+    pub async fn requests(&self) -> Result<SendRequest<Bytes>, h2::Error> {
+        self.requests.clone().ready().await
     }
 
     /// How the tunnel ended.

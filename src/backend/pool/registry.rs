@@ -12,6 +12,8 @@ use tracing::{info, warn};
 
 use super::{Target, Targets};
 use crate::address::Address;
+use crate::backend::claimer::Culprit;
+use crate::id::Id;
 use crate::pace::Pace;
 
 /// The addresses that workers have registered.
@@ -91,14 +93,31 @@ impl Registry {
 
     /// A worker has not read that it has a connection. It is logged once for each process, because
     /// a process may have many requests, and at most once a second.
-    pub(crate) fn hung(&self, backend: &str, pid: Option<i32>) {
-        let pid = pid.unwrap_or_default();
+    pub(crate) fn hung(&self, backend: &str, culprit: Option<Culprit>) {
+        let pid = match culprit {
+            Some(Culprit::Process(pid)) => pid,
+            // No process has this id.
+            None => 0,
+            Some(Culprit::Tunnel(tunnel)) => return self.hung_in_tunnel(backend, tunnel),
+        };
         if self.last_hung.swap(pid, Ordering::Relaxed) != pid && self.hung.is_due() {
             warn!(
                 backend,
                 pid,
                 "a worker did not read its OK in time; closed all sockets on which its process \
                  waits; its connections wait for another worker"
+            );
+        }
+    }
+
+    /// As [`Self::hung`], at most once a second.
+    fn hung_in_tunnel(&self, backend: &str, tunnel: Id) {
+        if self.hung.is_due() {
+            warn!(
+                backend,
+                tunnel = tunnel.short(),
+                "a network worker did not confirm its connection in time; ended all streams on which \
+                 its tunnel waits; its connections wait for another worker"
             );
         }
     }

@@ -14,13 +14,13 @@ use crate::wire::Peer;
 /// A stream and its place in a tunnel. Dropping it before both directions have ended resets the stream.
 pub(crate) struct Passage {
     stream: TunnelStream,
-    /// Given back after the stream is dropped: then the peer has room for another one. `None` for a tunnel with one
-    /// stream.
+    /// Given back after the stream is dropped: then the peer has room for another one. `None` if the tunnel
+    /// is not one of a shelf.
     _berth: Option<Berth>,
 }
 
 impl Passage {
-    pub(super) fn new(stream: TunnelStream, berth: Option<Berth>) -> Self {
+    pub(in crate::backend) fn new(stream: TunnelStream, berth: Option<Berth>) -> Self {
         Self {
             stream,
             _berth: berth,

@@ -12,6 +12,7 @@ use crate::config::proxy_protocol;
 use crate::config::table::Table;
 use crate::config::value::Value;
 use crate::config::words::{name, to};
+use crate::identity::Rule;
 
 pub(super) fn backends(
     decoder: &Decoder<'_>,
@@ -43,6 +44,7 @@ pub(super) fn backends(
         let mut tls = client_mode(decoder.files, &mut table, to.as_ref());
         let of_tls = tls.as_mut().map(Option::as_mut);
         let tunnel = originate::originate(&mut table, to.as_ref(), of_tls);
+        let workers = workers(&mut table, to.as_ref());
         foreign::backend(&mut table);
         if let Some(name) = &name {
             unique(&table, name, &mut names);
@@ -59,10 +61,27 @@ pub(super) fn backends(
                 proxy_protocol,
                 tls,
                 tunnel,
+                workers,
             });
         }
     }
     (backends, names)
+}
+
+/// Reads who may serve the backend through tunnels.
+fn workers(table: &mut Table<'_>, to: Option<&To>) -> Vec<Rule> {
+    let place = table.place("workers");
+    let rules = table.list("workers", |value| value.parsed(str::parse::<Rule>));
+    let rules = rules.unwrap_or_default();
+    if let Some(place) = place
+        && !rules.is_empty()
+        && to.is_some_and(|to| *to != To::Gate)
+    {
+        let message = "`backend.workers` needs `to = \"gate\"`: workers come for connections, and \
+                       are not dialled";
+        table.problem_at(place, message.into());
+    }
+    rules
 }
 
 /// Reads one or more addresses, or one word.

@@ -1,6 +1,7 @@
 //! The table `[listener.tunnel]`.
 
 use crate::config::table::Table;
+use crate::config::value::Value;
 use crate::config::words::protocol;
 use crate::tls::AcceptorSettings;
 use crate::tls::client_auth::{ClientAuth, Demand};
@@ -17,6 +18,7 @@ pub(super) fn tunnel(
     let mut table = listener.table("tunnel")?;
     let alpn = table.read("alpn", protocol);
     let streams = table.read("streams", |value| value.count_to(MOST_STREAMS));
+    let workers = table.read("workers", Value::boolean);
     let demand = tls.and_then(|tls| tls.client_auth.as_ref());
     if demand.map(ClientAuth::demand) != Some(Demand::Required) {
         table.problem(
@@ -29,6 +31,7 @@ pub(super) fn tunnel(
     Some(TunnelSettings {
         alpn: alpn.unwrap_or_else(|| ALPN.to_owned()),
         streams: streams.map_or(STREAMS, |streams| streams as u32),
+        workers: workers.unwrap_or(false),
     })
 }
 

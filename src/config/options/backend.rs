@@ -93,6 +93,14 @@ impl BackendOptions {
         self
     }
 
+    /// Which workers may come for connections through tunnels, as in `uri:spiffe://corp/ns/*/sa/app`. Only with
+    /// [`BackendTarget::Gate`]. Default: none.
+    pub fn workers(mut self, rules: impl IntoIterator<Item: Into<String>>) -> Self {
+        self.0
+            .set_list("workers", rules.into_iter().map(Into::into));
+        self
+    }
+
     /// Uses TLS to the addresses.
     pub fn tls(mut self, tls: BackendTlsOptions) -> Self {
         self.0.set("tls", tls.0);

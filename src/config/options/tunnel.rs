@@ -27,4 +27,11 @@ impl TunnelOptions {
         self.0.set("streams", most);
         self
     }
+
+    /// Whether workers may come through tunnels, to serve the backends that admit them. Default: `false`. See
+    /// [`BackendOptions::workers`](super::BackendOptions::workers).
+    pub fn workers(mut self, workers: bool) -> Self {
+        self.0.set("workers", workers);
+        self
+    }
 }

@@ -71,6 +71,7 @@ tickets = { secret_file = "secret" }
 [listener.tunnel]
 alpn = "hbone"
 streams = 7
+workers = true
 
 [[listener]]
 name = "inside"
@@ -112,6 +113,7 @@ streams = 8
 [[backend]]
 name = "app"
 to = "gate"
+workers = ["cn:worker", "ou:ops"]
 "#;
 
 pub(super) fn everything() -> ConfigBuilder {
@@ -135,7 +137,7 @@ pub(super) fn everything() -> ConfigBuilder {
                 .accept_proxy_protocol(AcceptProxyProtocol::Required)
                 .trusted_proxies(["10.0.0.0/8", "192.0.2.1"])
                 .tls(listener_tls())
-                .tunnel(TunnelOptions::default().alpn("hbone").streams(7)),
+                .tunnel(tunnel()),
         )
         .listener(
             ListenerOptions::new("inside", address("unix:/run/inside.sock"))
@@ -154,7 +156,14 @@ pub(super) fn everything() -> ConfigBuilder {
         )
         .route(RouteOptions::deny())
         .backend(api())
-        .backend(app())
+        .backend(app().workers(["cn:worker", "ou:ops"]))
+}
+
+fn tunnel() -> TunnelOptions {
+    TunnelOptions::default()
+        .alpn("hbone")
+        .streams(7)
+        .workers(true)
 }
 
 fn runtime() -> RuntimeOptions {

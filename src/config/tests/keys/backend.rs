@@ -12,6 +12,8 @@ const BACKEND_RIGHT: &[&str] = &[
     "to = \"tcp:localhost:9000\"",
     "to = [\"unix:/run/api.sock\", \"tcp:127.0.0.1:9000\"]",
     "to = \"gate\"",
+    "to = \"gate\"\nworkers = []",
+    "to = \"gate\"\nworkers = [\"cn:worker\", \"uri:spiffe://corp/ns/*/sa/app\"]",
     "to = \"hello\"",
     "to = \"echo\"",
     "balance = \"least_connections\"",
@@ -29,6 +31,16 @@ const BACKEND_RIGHT: &[&str] = &[
 ];
 
 const BACKEND_WRONG: &[Wrong] = &[
+    (
+        "workers = \"cn:worker\"",
+        11,
+        "`backend.workers` needs `to = \"gate\"`: workers come for connections, and are not dialled",
+    ),
+    (
+        "workers = [\"worker\"]",
+        12,
+        "`backend.workers`: \"worker\": an identity rule must start with `uri:`, `dns:`, `cn:`, `ou:` or `sha256:`",
+    ),
     (
         "name = \"a/b\"",
         8,

@@ -231,7 +231,13 @@ fn listener_tunnel() {
     check("listener.tunnel", TUNNEL_RIGHT, TUNNEL_WRONG);
 }
 
-const TUNNEL_RIGHT: &[&str] = &["", "alpn = \"hbone\"", "streams = 1", "streams = 8190"];
+const TUNNEL_RIGHT: &[&str] = &[
+    "",
+    "alpn = \"hbone\"",
+    "streams = 1",
+    "streams = 8190",
+    "workers = true",
+];
 
 const TUNNEL_WRONG: &[Wrong] = &[
     (
@@ -248,6 +254,11 @@ const TUNNEL_WRONG: &[Wrong] = &[
         "streams = 8191",
         11,
         "`listener.tunnel.streams`: expected a whole number from 1 to 8190, found 8191",
+    ),
+    (
+        "workers = 1",
+        11,
+        "`listener.tunnel.workers`: expected true or false, found an integer",
     ),
 ];
 

@@ -1,0 +1,232 @@
+//! The workers that come through one tunnel.
+//!
+//! ```text
+//! request ─ enter ─┬─ accept, claim: told ─► 200, facts ─► the zero byte ─► its stream goes to the connection
+//!                  ├─ watch: 200, lines
+//!                  └─ a refusal
+//! ```
+//!
+//! A stream of a worker is no connection: the connection that it serves is. It moves only while its tunnel is driven,
+//! so it counts among the streams of the tunnel until it has ended.
+
+mod watch;
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tracing::{Instrument, Span, debug};
+
+use crate::backend::claimer::Claimer;
+use crate::backend::network_worker::{NetworkWorker, Told, WorkerHost};
+use crate::ledger::LedgerRecord;
+use crate::limits::Slot;
+use crate::proxy_state::{Counted, ProxyState};
+use crate::rendezvous::Accepted;
+use crate::rendezvous::wire::{GateRefusal, TunnelRequest};
+use crate::tunnel::{StatusCode, WorkerRequest};
+
+/// The streams of workers in one tunnel.
+pub(super) struct Workers {
+    state: Arc<ProxyState>,
+    host: Arc<WorkerHost>,
+    span: Span,
+    tasks: JoinSet<()>,
+    /// While there is a stream.
+    counted: Option<Counted>,
+}
+
+/// A request that was accepted.
+enum Entered {
+    /// The worker waits for a connection, or was told that it has one.
+    Offered(oneshot::Receiver<Told>),
+    Watching(Slot),
+}
+
+impl Workers {
+    pub(super) fn of(carrier: &LedgerRecord, state: &Arc<ProxyState>) -> Self {
+        let facts = carrier.facts();
+        let host = WorkerHost {
+            tunnel: facts.id,
+            listener: facts.listener.clone().unwrap_or_default(),
+            identity: facts.identity.clone(),
+        };
+        Self {
+            state: Arc::clone(state),
+            host: Arc::new(host),
+            span: carrier.span(),
+            tasks: JoinSet::new(),
+            counted: None,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Accepts or refuses a request.
+    pub(super) fn open(&mut self, request: WorkerRequest) {
+        let entered = match self.enter(&request) {
+            Ok(entered) => entered,
+            Err(refusal) => return refuse(request, refusal),
+        };
+        let counts = &self.state.network_workers;
+        self.counted
+            .get_or_insert_with(|| Counted::new(&counts.tunnels));
+        let counted = Counted::new(&counts.streams);
+        let (state, host) = (Arc::clone(&self.state), Arc::clone(&self.host));
+        let served = async move {
+            match entered {
+                Entered::Offered(told) => offer(request, told, &state, &host).await,
+                Entered::Watching(slot) => watch::serve(request, &state, &host, slot).await,
+            }
+            drop(counted);
+        };
+        self.tasks.spawn(served.instrument(self.span.clone()));
+    }
+
+    fn enter(&self, request: &WorkerRequest) -> Result<Entered, GateRefusal> {
+        let state = &*self.state;
+        let admit = || {
+            state
+                .config
+                .load()
+                .admit_worker(&self.host, &request.backend)
+        };
+        let line = request.line.as_ref().ok_or(GateRefusal::Malformed);
+        let line = line.and_then(|it| TunnelRequest::parse(it.as_bytes()));
+        match (&line, admit()) {
+            // Others do not learn how a request has to look.
+            (_, Err(GateRefusal::Forbidden)) => return Err(GateRefusal::Forbidden),
+            (Err(malformed), _) => return Err(*malformed),
+            (Ok(_), admitted) => admitted?,
+        }
+        let line = line?;
+        if line != TunnelRequest::Watch && request.has_ended() {
+            return Err(GateRefusal::Malformed);
+        }
+        if state.drain.is_started() {
+            return Err(GateRefusal::Draining);
+        }
+        let slot = state.gate_places.take().ok_or(GateRefusal::Busy)?;
+        let (told, telling) = oneshot::channel();
+        let claimer = |slot| {
+            Claimer::Network(Box::new(NetworkWorker {
+                host: Arc::clone(&self.host),
+                backend: request.backend.clone(),
+                told,
+                _slot: slot,
+            }))
+        };
+        let rendezvous = &state.rendezvous;
+        match line {
+            TunnelRequest::Watch => return Ok(Entered::Watching(slot)),
+            TunnelRequest::Claim(id) => {
+                let claimed = rendezvous.claim_of(&request.backend, id, claimer(slot));
+                claimed.map_err(|_| match state.drain.is_started() {
+                    true => GateRefusal::Draining,
+                    false => GateRefusal::Unknown,
+                })?;
+            }
+            TunnelRequest::Accept => match rendezvous.accept(&request.backend, claimer(slot)) {
+                Accepted::Matched(_) => {}
+                // A reload on another thread may have refused the waiting workers before this one waited.
+                Accepted::Queued => admit()?,
+                Accepted::Drained(_) => return Err(GateRefusal::Draining),
+                // It is told below, where nothing has changed yet.
+                Accepted::Gone(_) => return Err(GateRefusal::Unknown),
+            },
+        }
+        Ok(Entered::Offered(telling))
+    }
+
+    /// Waits until streams have ended. Never completes while there is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn ended(&mut self) {
+        if self.tasks.join_next().await.is_none() {
+            return pending().await;
+        }
+        // If the tunnel has failed, all of them end at the same time, and the queues are tidied up once.
+        while self.tasks.try_join_next().is_some() {}
+        self.tidy_up();
+    }
+
+    /// Takes back what was offered. Streams that are connections continue.
+    pub(super) fn withdraw(&mut self) {
+        self.tasks.abort_all();
+    }
+
+    /// Ends all of them, when the tunnel has ended.
+    pub(super) async fn close(&mut self) {
+        self.tasks.shutdown().await;
+        self.tidy_up();
+    }
+
+    /// A worker that left while it waited would keep its place among the gate's clients.
+    fn tidy_up(&mut self) {
+        self.state.rendezvous.prune(|it| !it.is_abandoned());
+        if self.tasks.is_empty() {
+            self.counted = None;
+        }
+    }
+}
+
+/// Waits with a worker for a connection, hands its stream over, and waits until the connection has ended.
+///
+/// If this is dropped before the worker has confirmed, the connection waits for another worker.
+async fn offer(
+    mut request: WorkerRequest,
+    told: oneshot::Receiver<Told>,
+    state: &ProxyState,
+    host: &WorkerHost,
+) {
+    let told = tokio::select! {
+        biased;
+        _ = request.gone() => return debug!("a worker has left while it waited"),
+        told = told => told,
+    };
+    let Ok(Told { facts, mut taken }) = told else {
+        // Somebody has taken it out of the queue.
+        let admitted = state.config.load().admit_worker(host, &request.backend);
+        return match admitted {
+            _ if state.drain.is_started() => refuse(request, GateRefusal::Draining),
+            Err(refusal) => refuse(request, refusal),
+            // Another stream of this tunnel has hung.
+            Ok(()) => request.reset(),
+        };
+    };
+    let Ok(mut granted) = request.grant(&facts) else {
+        return;
+    };
+    let confirmed = tokio::select! {
+        biased;
+        confirmed = granted.confirmed() => confirmed,
+        // The client has left, or the time is up.
+        () = taken.closed() => return granted.reset(),
+    };
+    let Ok(unread) = confirmed else {
+        return debug!("a worker has left before it had its connection");
+    };
+    let (held, released) = oneshot::channel();
+    let stream = Box::new(granted.into_stream(unread, held));
+    if let Err(stream) = taken.send(stream) {
+        return stream.reset();
+    }
+    let _ = released.await;
+}
+
+pub(super) fn refuse(request: WorkerRequest, refusal: GateRefusal) {
+    debug!(%refusal, backend = %request.backend.escape_debug(), "network worker refused");
+    let status = match refusal {
+        GateRefusal::Malformed => StatusCode::BAD_REQUEST,
+        GateRefusal::Forbidden => StatusCode::FORBIDDEN,
+        GateRefusal::Unknown => StatusCode::NOT_FOUND,
+        GateRefusal::Busy => StatusCode::TOO_MANY_REQUESTS,
+        GateRefusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    request.refuse(status, refusal.as_str());
+}
