@@ -173,12 +173,8 @@ impl Streams<'_> {
                     stage.termination.get_or_insert(termination);
                 }
                 Event::Told(termination) => {
-                    if let Termination::Ended(cause) = termination {
-                        self.end_all(cause);
-                    }
-                    self.workers.withdraw();
+                    stage.cut = self.told(&termination).map(|time| Instant::now() + time);
                     stage.termination = Some(termination);
-                    stage.cut = Some(Instant::now() + HURRY);
                     tunnel.drain();
                 }
                 Event::DrainStarted => {
@@ -206,7 +202,10 @@ impl Streams<'_> {
         let idle = idle.filter(|_| is_free && self.is_empty());
         tokio::select! {
             biased;
-            cause = self.record.ended(), if is_free => Event::Told(Termination::Ended(cause)),
+            // Also a tunnel that ends by itself may be killed.
+            cause = self.record.ended(), if stage.cut.is_none() => {
+                Event::Told(Termination::Ended(cause))
+            }
             () = lifetime.passed(), if is_free => Event::Told(Termination::Lifetime),
             () = self.state.drain.started(), if !stage.is_draining => Event::DrainStarted,
             () = until(stage.cut), if stage.cut.is_some() => Event::TimeIsUp,
@@ -226,6 +225,23 @@ impl Streams<'_> {
                 Event::Told(Termination::Relayed(End::Idle))
             }
         }
+    }
+
+    /// Tells the streams that the tunnel ends. Returns the time after which those that are left are cut.
+    fn told(&mut self, termination: &Termination) -> Option<Duration> {
+        match termination {
+            Termination::Ended(cause) => {
+                self.end_all(*cause);
+                self.workers.withdraw();
+            }
+            // The connections that workers serve are not the tunnel's own, and each has a lifetime.
+            _ if !self.workers.is_empty() => {
+                self.workers.leave();
+                return None;
+            }
+            _ => {}
+        }
+        Some(HURRY)
     }
 
     fn is_empty(&self) -> bool {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug};
 
 use crate::backend::claimer::Claimer;
@@ -29,12 +30,28 @@ use crate::tunnel::{StatusCode, WorkerRequest};
 
 /// The streams of workers in one tunnel.
 pub(super) struct Workers {
-    state: Arc<ProxyState>,
-    host: Arc<WorkerHost>,
+    common: Common,
     span: Span,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Parting>,
     /// While there is a stream.
     counted: Option<Counted>,
+}
+
+/// How a stream has left the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parting {
+    /// Before it was told anything: its place in the queue is still taken.
+    Queued,
+    Resolved,
+}
+
+/// What the streams of one tunnel share.
+#[derive(Clone)]
+struct Common {
+    state: Arc<ProxyState>,
+    host: Arc<WorkerHost>,
+    /// The tunnel takes no more connections.
+    leaving: CancellationToken,
 }
 
 /// A request that was accepted.
@@ -53,8 +70,11 @@ impl Workers {
             identity: facts.identity.clone(),
         };
         Self {
-            state: Arc::clone(state),
-            host: Arc::new(host),
+            common: Common {
+                state: Arc::clone(state),
+                host: Arc::new(host),
+                leaving: CancellationToken::new(),
+            },
             span: carrier.span(),
             tasks: JoinSet::new(),
             counted: None,
@@ -71,29 +91,27 @@ impl Workers {
             Ok(entered) => entered,
             Err(refusal) => return refuse(request, refusal),
         };
-        let counts = &self.state.network_workers;
+        let counts = &self.common.state.network_workers;
         self.counted
             .get_or_insert_with(|| Counted::new(&counts.tunnels));
         let counted = Counted::new(&counts.streams);
-        let (state, host) = (Arc::clone(&self.state), Arc::clone(&self.host));
+        let common = self.common.clone();
         let served = async move {
+            let _counted = counted;
             match entered {
-                Entered::Offered(told) => offer(request, told, &state, &host).await,
-                Entered::Watching(slot) => watch::serve(request, &state, &host, slot).await,
+                Entered::Offered(told) => offer(request, told, &common).await,
+                Entered::Watching(slot) => {
+                    watch::serve(request, &common, slot).await;
+                    Parting::Resolved
+                }
             }
-            drop(counted);
         };
         self.tasks.spawn(served.instrument(self.span.clone()));
     }
 
     fn enter(&self, request: &WorkerRequest) -> Result<Entered, GateRefusal> {
-        let state = &*self.state;
-        let admit = || {
-            state
-                .config
-                .load()
-                .admit_worker(&self.host, &request.backend)
-        };
+        let Common { state, host, .. } = &self.common;
+        let admit = || state.config.load().admit_worker(host, &request.backend);
         let line = request.line.as_ref().ok_or(GateRefusal::Malformed);
         let line = line.and_then(|it| TunnelRequest::parse(it.as_bytes()));
         match (&line, admit()) {
@@ -113,7 +131,7 @@ impl Workers {
         let (told, telling) = oneshot::channel();
         let claimer = |slot| {
             Claimer::Network(Box::new(NetworkWorker {
-                host: Arc::clone(&self.host),
+                host: Arc::clone(host),
                 backend: request.backend.clone(),
                 told,
                 _slot: slot,
@@ -147,31 +165,51 @@ impl Workers {
     ///
     /// Cancel safe.
     pub(super) async fn ended(&mut self) {
-        if self.tasks.join_next().await.is_none() {
+        let Some(mut ended) = self.tasks.join_next().await else {
             return pending().await;
+        };
+        let mut has_left_places = false;
+        loop {
+            // A task that was aborted may have waited.
+            has_left_places |= !matches!(ended, Ok(Parting::Resolved));
+            // If the tunnel has failed, all of them end at the same time, and the queues are searched once.
+            match self.tasks.try_join_next() {
+                Some(next) => ended = next,
+                None => break,
+            }
         }
-        // If the tunnel has failed, all of them end at the same time, and the queues are tidied up once.
-        while self.tasks.try_join_next().is_some() {}
-        self.tidy_up();
+        if has_left_places {
+            self.tidy_up();
+        }
+        if self.tasks.is_empty() {
+            self.counted = None;
+        }
     }
 
-    /// Takes back what was offered. Streams that are connections continue.
+    /// Takes no more connections. The streams that are told already go on.
+    pub(super) fn leave(&self) {
+        self.common.leaving.cancel();
+    }
+
+    /// Takes back every connection that no worker has confirmed.
     pub(super) fn withdraw(&mut self) {
         self.tasks.abort_all();
     }
 
     /// Ends all of them, when the tunnel has ended.
     pub(super) async fn close(&mut self) {
+        let has_left_places = !self.tasks.is_empty();
         self.tasks.shutdown().await;
-        self.tidy_up();
+        self.counted = None;
+        if has_left_places {
+            self.tidy_up();
+        }
     }
 
     /// A worker that left while it waited would keep its place among the gate's clients.
-    fn tidy_up(&mut self) {
-        self.state.rendezvous.prune(|it| !it.is_abandoned());
-        if self.tasks.is_empty() {
-            self.counted = None;
-        }
+    fn tidy_up(&self) {
+        let rendezvous = &self.common.state.rendezvous;
+        rendezvous.prune(|it| !it.is_abandoned());
     }
 }
 
@@ -181,24 +219,30 @@ impl Workers {
 async fn offer(
     mut request: WorkerRequest,
     told: oneshot::Receiver<Told>,
-    state: &ProxyState,
-    host: &WorkerHost,
-) {
+    common: &Common,
+) -> Parting {
     let told = tokio::select! {
         biased;
-        _ = request.gone() => return debug!("a worker has left while it waited"),
+        _ = request.gone() => {
+            debug!("a worker has left while it waited");
+            return Parting::Queued;
+        }
         told = told => told,
+        () = common.leaving.cancelled() => {
+            refuse(request, GateRefusal::Draining);
+            return Parting::Queued;
+        }
     };
-    let Ok(Told { facts, mut taken }) = told else {
-        // Somebody has taken it out of the queue.
-        let admitted = state.config.load().admit_worker(host, &request.backend);
-        return match admitted {
-            _ if state.drain.is_started() => refuse(request, GateRefusal::Draining),
-            Err(refusal) => refuse(request, refusal),
-            // Another stream of this tunnel has hung.
-            Ok(()) => request.reset(),
-        };
-    };
+    match told {
+        Ok(told) => give(request, told).await,
+        Err(_) => common.dismiss(request),
+    }
+    Parting::Resolved
+}
+
+/// Gives a worker the connection that it was told, and waits until that has ended.
+async fn give(request: WorkerRequest, told: Told) {
+    let Told { facts, mut taken } = told;
     let Ok(mut granted) = request.grant(&facts) else {
         return;
     };
@@ -216,7 +260,21 @@ async fn offer(
     if let Err(stream) = taken.send(stream) {
         return stream.reset();
     }
+    // An error: it was dropped.
     let _ = released.await;
+}
+
+impl Common {
+    /// Ends a request that somebody has taken out of the queue.
+    fn dismiss(&self, request: WorkerRequest) {
+        let config = self.state.config.load();
+        match config.admit_worker(&self.host, &request.backend) {
+            _ if self.state.drain.is_started() => refuse(request, GateRefusal::Draining),
+            Err(refusal) => refuse(request, refusal),
+            // Another stream of this tunnel has hung.
+            Ok(()) => request.reset(),
+        }
+    }
 }
 
 pub(super) fn refuse(request: WorkerRequest, refusal: GateRefusal) {

@@ -186,11 +186,14 @@ impl<S> Table<S> {
     pub(super) fn prune(&mut self, mut alive: impl FnMut(&S) -> bool) -> Vec<S> {
         let mut dead = Vec::new();
         for queue in self.queues.values_mut() {
-            for claimer in std::mem::take(&mut queue.claimers) {
-                if alive(&claimer) {
-                    queue.claimers.push_back(claimer);
-                } else {
-                    dead.push(claimer);
+            // Once around, in place: the lock is held.
+            for _ in 0..queue.claimers.len() {
+                let Some(claimer) = queue.claimers.pop_front() else {
+                    break;
+                };
+                match alive(&claimer) {
+                    true => queue.claimers.push_back(claimer),
+                    false => dead.push(claimer),
                 }
             }
         }

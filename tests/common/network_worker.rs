@@ -61,6 +61,13 @@ impl Host {
         (facts, stream)
     }
 
+    pub async fn claim(&self, backend: &str, id: &str) -> Answer {
+        self.ask(backend, &format!("claim {id}"))
+            .await
+            .answer()
+            .await
+    }
+
     /// Waits until the front has read all requests before.
     pub async fn until_in_place(&self) {
         let unknown = "claim 00000000-0000-4000-8000-000000000000";
@@ -127,5 +134,22 @@ impl Stream {
         self.sending
             .send_data(taken, false)
             .expect("an open stream");
+    }
+
+    /// Sends back what comes, until the end.
+    pub async fn echo_all(self) {
+        let Self {
+            mut sending,
+            mut received,
+        } = self;
+        while let Some(frame) = soon("bytes or the end", received.data()).await {
+            let frame = frame.expect("bytes");
+            let length = frame.len();
+            super::tunnel::send(&mut sending, frame)
+                .await
+                .expect("room");
+            let _ = received.flow_control().release_capacity(length);
+        }
+        sending.send_data(Bytes::new(), true).expect("open");
     }
 }

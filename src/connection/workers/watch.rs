@@ -7,22 +7,21 @@ use tokio::sync::mpsc;
 use tokio::time::interval;
 use tracing::debug;
 
-use crate::backend::network_worker::WorkerHost;
+use super::Common;
 use crate::deadline::Deadline;
 use crate::facts::Facts;
 use crate::limits::Slot;
-use crate::proxy_state::ProxyState;
 use crate::rendezvous::{Event, watching};
 use crate::tunnel::{WatchStream, WorkerRequest};
 
 /// Sends what waits now, and then each event. A worker that is too far behind, or takes nothing for too long, is
 /// dropped.
-pub(super) async fn serve(
-    request: WorkerRequest,
-    state: &ProxyState,
-    host: &WorkerHost,
-    _slot: Slot,
-) {
+pub(super) async fn serve(request: WorkerRequest, common: &Common, _slot: Slot) {
+    let Common {
+        state,
+        host,
+        leaving,
+    } = common;
     let backend = request.backend.clone();
     // A worker that may not know of connections any more gets no line.
     let may_know = || state.config.load().admit_worker(host, &backend).is_ok();
@@ -35,7 +34,10 @@ pub(super) async fn serve(
         may_know,
         is_draining: || state.drain.is_started(),
     };
-    let told = watch.tell(waiting, events).await;
+    let told = tokio::select! {
+        told = watch.tell(waiting, events) => told,
+        () = leaving.cancelled() => Ok(()),
+    };
     match told {
         Ok(()) => stream.finish(),
         Err(error) => {
