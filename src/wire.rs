@@ -37,10 +37,10 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
     }
 
     /// Reads and drops what the socket still delivers after the end of the stream. Ready when the
-    /// socket has ended as well.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// socket has ended as well. An error: the peer has given up its answer too.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let _ = cx;
-        Poll::Ready(())
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -120,7 +120,7 @@ impl Peer for Stream {
         }
     }
 
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tls(stream) => poll_discard(stream.get_mut().0, cx),
             Self::Plain(transport) => transport.poll_discard(cx),

@@ -116,6 +116,13 @@ impl Peer for Transport {
         }
     }
 
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Socket(_) | Self::Stream(_) => Poll::Ready(Ok(())),
+            Self::Tunnel(stream) => stream.poll_discard(cx),
+        }
+    }
+
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),

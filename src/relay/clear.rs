@@ -90,7 +90,7 @@ impl<S: Peer> Endpoint for S {
         Peer::poll_absorb(self, cx);
     }
 
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Peer::poll_discard(self, cx)
     }
 

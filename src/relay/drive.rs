@@ -5,6 +5,8 @@
 //! Open ─► Ending ─► Closing ─► Closed ─► Ended      the reader ended in order
 //!   ├───► Broken                                    the reader failed: its bytes come first
 //!   └───► Refused                                   the writer failed: nothing can be delivered
+//!
+//! Closed ─► Broken                                   a stream of a tunnel that is reset after its end
 //! ```
 
 use std::future::poll_fn;
@@ -164,8 +166,8 @@ pub(super) trait Direction {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Reads and discards what still arrives at the reader's socket. Ready when the socket has
-    /// ended.
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// ended. An error: it has failed after all.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Discards what the writer will never accept.
     fn forget(&mut self);
@@ -226,8 +228,10 @@ fn advance<D: Direction>(
                 *direction.state() = State::Closed;
             }
             State::Closed => {
-                if direction.poll_discard(cx).is_ready() {
-                    *direction.state() = State::Ended;
+                match direction.poll_discard(cx) {
+                    Poll::Ready(Ok(())) => *direction.state() = State::Ended,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::read(error))),
+                    Poll::Pending => {}
                 }
                 return Poll::Ready(Ok(()));
             }

@@ -73,7 +73,7 @@ pub(crate) trait Endpoint {
     }
 
     /// Like [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// Like [`Peer::has_failed`](crate::wire::Peer::has_failed).
     fn has_failed(&self) -> bool;
@@ -115,7 +115,7 @@ pub(super) fn with_scratch<T>(work: impl FnOnce(&mut [u8], &mut Pieces) -> T) ->
 }
 
 /// Reads and discards what still arrives at a socket. Ready when the socket has ended.
-pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<()>
+pub(crate) fn poll_discard<S>(socket: &mut S, cx: &mut Context<'_>) -> Poll<io::Result<()>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -125,7 +125,7 @@ where
             match ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
                 // If it has failed, the other direction reports that.
-                Ok(()) | Err(_) => return Poll::Ready(()),
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
             }
         }
         cx.waker().wake_by_ref();

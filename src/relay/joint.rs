@@ -282,7 +282,7 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
         self.writer.poll_shutdown(cx)
     }
 
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.reader.poll_discard(cx)
     }
 

@@ -292,7 +292,7 @@ impl<IO: Wire> Endpoint for Records<IO> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_discard(&mut self.io, cx)
     }
 

@@ -225,6 +225,20 @@ impl Peer for TunnelStream {
             }
         }
     }
+
+    /// A client that has sent everything resets the stream if it does not want the answer any more. A server that does
+    /// so has answered, and reads nothing more (RFC 9113 §8.1), which the next write says.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.sending {
+            Sending::Open(sending) if self.role == Role::Accepted => {
+                Poll::Ready(Err(match ready!(sending.poll_reset(cx)) {
+                    Ok(_) => io::ErrorKind::ConnectionReset.into(),
+                    Err(error) => kind(&error).into(),
+                }))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
 }
 
 impl AsyncRead for TunnelStream {

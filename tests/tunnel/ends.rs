@@ -7,7 +7,7 @@ use h2::Reason;
 use hyper::body::Bytes;
 use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::admin::{Answer, WRITE, ask};
 use crate::common::changing::{Site, reloaded};
@@ -246,6 +246,37 @@ async fn a_client_that_leaves_before_its_backend_is_gone() {
     while open(&vestibule).await.1.is_empty() {}
     sending.send_reset(Reason::CANCEL);
     vestibule.ended("client_gone", 1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_after_its_last_byte_resets_the_backend() {
+    let site = Site::new();
+    let alice = site.client("alice");
+    let (vestibule, backend) = before_tcp(&site).await;
+    for breaks_off in [false, true] {
+        let tunnel = Tunnel::open(&vestibule, &site, &alice).await;
+        let (mut stream, mut server) = tokio::join!(tunnel.connect("a:1"), async {
+            backend.accept().await.expect("a connection")
+        });
+        let bytes = Bytes::from_static(b"question");
+        stream.send(bytes).await.expect("room");
+        stream.end().expect("open");
+        let mut question = Vec::new();
+        soon("the end", server.read_to_end(&mut question))
+            .await
+            .expect("a clean end");
+        assert_eq!(question, b"question");
+        if breaks_off {
+            tunnel.break_off();
+            vestibule.ended("client_truncated", 2).await;
+        } else {
+            stream.sending.send_reset(Reason::CANCEL);
+            vestibule.ended("client_reset", 1).await;
+        }
+        // The server learns that nobody waits for its answer. After an end, Linux says so with EPIPE.
+        let written = server.write_all(b"answer").await;
+        assert_eq!(written.expect_err("a reset").kind(), ErrorKind::BrokenPipe);
+    }
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ impl Peer for server::TlsStream<Socket> {
         Peer::has_failed(self.get_ref().0)
     }
 
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_discard(self.get_mut().0, cx)
     }
 }
