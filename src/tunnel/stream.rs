@@ -166,12 +166,21 @@ impl TunnelStream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let (frame, end) = match ready!(self.received.poll_data(cx)) {
             Some(Ok(frame)) => (Some(frame), None),
-            // Trailers have no meaning for a connection (RFC 9113 §8.5).
-            None => (None, Some(Ending::InOrder)),
+            None => (None, Some(ready!(self.poll_end(cx)))),
             Some(Err(error)) => (None, Some(Ending::Failed(kind(&error)))),
         };
         self.end = self.end.or(end);
         Poll::Ready(frame)
+    }
+
+    /// After the last frame of data. Trailers are an error: they have no meaning for a connection (RFC 9113 §8.5).
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let trailers = ready!(self.received.poll_trailers(cx));
+        Poll::Ready(match trailers {
+            Ok(None) => Ending::InOrder,
+            Ok(Some(_)) => Ending::Failed(io::ErrorKind::ConnectionReset),
+            Err(error) => Ending::Failed(kind(&error)),
+        })
     }
 
     fn keep(&mut self, frame: &[u8]) {
