@@ -5,6 +5,9 @@ mod tunnel_backend {
     mod ends;
     mod hostile;
     pub(crate) mod pair;
+    mod pool;
+    pub(crate) mod raw;
+    mod retries;
     pub(crate) mod server;
 }
 

@@ -274,7 +274,13 @@ impl Pool {
                     return Round::Reset;
                 }
                 Ok(Err(error)) => tour.failed(&lease, error),
-                Err(_) => lease.target.failed(&self.judge, NO_ANSWER),
+                Err(_) => {
+                    lease.target.failed(&self.judge, NO_ANSWER);
+                    // A stream that may have been looked at is not asked for again.
+                    if self.tunnels.is_some() {
+                        break;
+                    }
+                }
             }
         }
         if self.is_out_of_service() {

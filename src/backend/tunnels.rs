@@ -35,7 +35,7 @@ pub(crate) use self::census::Census;
 use self::dialling::{Dialling, Waiting};
 use self::passage::Passage;
 pub(crate) use self::shelf::Berth;
-use self::shelf::{Entrance, Shelf};
+use self::shelf::{Entrance, Shelf, Tunnel};
 use super::dial::{Place, Reached};
 use super::dial_error::DialError;
 use super::own_sockets::OwnSockets;
@@ -138,21 +138,40 @@ impl Tunnels {
 
     /// Finds a place in a tunnel to this address, or starts to dial a tunnel.
     pub(crate) fn enter(&self, site: &Arc<impl Site + 'static>, deadline: Deadline) -> Way {
-        let Some(shelf) = self.shelf(&**site) else {
-            return Way::Full;
-        };
-        let most = self.shared.settings.connections;
-        match shelf.enter(most, None) {
-            Entrance::Berth(berth) => Way::Open(berth),
-            Entrance::Full => Way::Full,
-            Entrance::Dialled(told) => Way::Wait(self.waiting(shelf, site, deadline, told)),
-            Entrance::Begun(pending) => {
-                let told = pending.told();
-                let waiting = self.waiting(shelf, site, deadline, told);
-                waiting.dial(pending);
-                Way::Wait(waiting)
-            }
+        match self.shelf(&**site) {
+            Some(shelf) => self.enter_at(shelf, site, deadline, None),
+            None => Way::Full,
         }
+    }
+
+    fn enter_at(
+        &self,
+        shelf: Arc<Shelf>,
+        site: &Arc<impl Site + 'static>,
+        deadline: Deadline,
+        avoided: Option<Arc<Tunnel>>,
+    ) -> Way {
+        let most = self.shared.settings.connections;
+        let (told, pending) = match shelf.enter(most, avoided.as_ref()) {
+            Entrance::Berth(berth) => return Way::Open(berth),
+            Entrance::Full => return Way::Full,
+            Entrance::Dialled(told) => (told, None),
+            Entrance::Begun(pending) => (pending.told(), Some(pending)),
+        };
+        let waiting = Waiting {
+            dialling: Dialling {
+                shared: Arc::clone(&self.shared),
+                shelf,
+                site: Arc::clone(site) as Arc<dyn Site>,
+            },
+            deadline,
+            avoided,
+            told,
+        };
+        if let Some(pending) = pending {
+            waiting.dial(pending);
+        }
+        Way::Wait(waiting)
     }
 
     /// Asks for a stream, and sends it `greeting`. If the peer has certainly not looked at the request, another
@@ -175,10 +194,14 @@ impl Tunnels {
             let answer = match asked.await {
                 Ok(answer) => answer,
                 Err(OpenError::Unprocessed) => {
+                    berth.is_refused = true;
                     berth = self.enter_another(berth, site, deadline).await?;
                     continue;
                 }
-                Err(OpenError::Refused(status, _)) => return Err(self.refused(&**site, status)),
+                Err(OpenError::Refused(status, _)) => {
+                    berth.is_refused = true;
+                    return Err(self.refused(&**site, status));
+                }
                 Err(OpenError::Failed(error)) => return Err(DialError::Lost(error.to_string())),
             };
             let identity = Some(berth.tunnel.identity.clone());
@@ -203,36 +226,10 @@ impl Tunnels {
         let shelf = Arc::clone(&before.shelf);
         let avoided = Arc::clone(&before.tunnel);
         drop(before);
-        let most = self.shared.settings.connections;
-        let told = match shelf.enter(most, Some(&avoided)) {
-            Entrance::Berth(berth) => return Ok(berth),
-            Entrance::Full => return Err(DialError::Busy),
-            Entrance::Dialled(told) => told,
-            Entrance::Begun(pending) => {
-                let told = pending.told();
-                let waiting = self.waiting(shelf, site, deadline, told);
-                waiting.dial(pending);
-                return waiting.wait().await;
-            }
-        };
-        self.waiting(shelf, site, deadline, told).wait().await
-    }
-
-    fn waiting(
-        &self,
-        shelf: Arc<Shelf>,
-        site: &Arc<impl Site + 'static>,
-        deadline: Deadline,
-        told: dialling::Told,
-    ) -> Waiting {
-        Waiting {
-            dialling: Dialling {
-                shared: Arc::clone(&self.shared),
-                shelf,
-                site: Arc::clone(site) as Arc<dyn Site>,
-            },
-            deadline,
-            told,
+        match self.enter_at(shelf, site, deadline, Some(avoided)) {
+            Way::Open(berth) => Ok(berth),
+            Way::Wait(waiting) => waiting.wait().await,
+            Way::Full => Err(DialError::Busy),
         }
     }
 

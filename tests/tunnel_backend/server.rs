@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use h2::RecvStream;
-use h2::server::{Builder, Connection, SendResponse};
+use h2::server::{Connection, SendResponse};
 use hyper::body::Bytes;
 use hyper::{Request, Response};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
@@ -55,14 +56,22 @@ impl Server {
         tls.expect("a handshake")
     }
 
-    /// The next tunnel.
-    pub(crate) async fn tunnel(&self) -> Connection<Tls, Bytes> {
-        self.tunnel_with(&Builder::new()).await
+    /// The next TLS connection, whose certificate the server does not accept.
+    pub(crate) async fn refused(&self) {
+        let accepted = soon("a connection", self.listener.accept()).await;
+        let (socket, _) = accepted.expect("a connection");
+        let accepted = soon("a handshake", self.acceptor.accept(socket).into_fallible()).await;
+        let Err((_, mut socket)) = accepted else {
+            panic!("the certificate is accepted");
+        };
+        // A close with unread bytes would destroy the alert.
+        let _ = soon("the end", socket.read_to_end(&mut Vec::new())).await;
     }
 
-    pub(crate) async fn tunnel_with(&self, builder: &Builder) -> Connection<Tls, Bytes> {
+    /// The next tunnel.
+    pub(crate) async fn tunnel(&self) -> Connection<Tls, Bytes> {
         let tls = self.secured().await;
-        let begun = soon("a preface", builder.handshake(tls)).await;
+        let begun = soon("a preface", h2::server::handshake(tls)).await;
         begun.expect("HTTP/2")
     }
 }

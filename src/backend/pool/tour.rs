@@ -148,8 +148,7 @@ impl Pool {
             (Link::Tunnel(berth), Some(tunnels)) => {
                 // All of the time: another address may not be asked after this one.
                 let opened = tunnels.open(berth, target, greeting, deadline);
-                let opened = deadline.bound(Box::pin(opened)).await;
-                return Ok(opened.unwrap_or_else(|_| Err(DialError::Lost(NO_ANSWER.into()))));
+                return deadline.bound(Box::pin(opened)).await;
             }
             (Link::Tunnel(_), None) => return Ok(Err(DialError::Busy)),
         };

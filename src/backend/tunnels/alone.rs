@@ -42,7 +42,7 @@ impl Tunnels {
         };
         // It ends when the stream is dropped, or within the time in which a silent peer is noticed.
         let census = &self.shared.census;
-        census.tasks.spawn(async move {
+        census.of_checks.spawn(async move {
             let _ = driver.await;
         });
         let mut passage = Passage::new(answer.into_stream(), None);

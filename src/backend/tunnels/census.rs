@@ -9,6 +9,8 @@ use tokio_util::task::TaskTracker;
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     pub(super) tasks: TaskTracker,
+    /// Of health checks, which do not run on a worker. Each ends soon after its check.
+    pub(super) of_checks: TaskTracker,
     tunnels: AtomicUsize,
     streams: AtomicUsize,
 }

@@ -38,6 +38,8 @@ pub(super) struct Dialling {
 pub(crate) struct Waiting {
     pub(super) dialling: Dialling,
     pub(super) deadline: Deadline,
+    /// A tunnel that has refused the connection.
+    pub(super) avoided: Option<Arc<Tunnel>>,
     pub(super) told: Told,
 }
 
@@ -71,7 +73,7 @@ impl Waiting {
                 () = self.dialling.shelf.freed(), if listens => false,
             };
             let most = self.dialling.shared.settings.connections;
-            match self.dialling.shelf.enter(most, None) {
+            match self.dialling.shelf.enter(most, self.avoided.as_ref()) {
                 Entrance::Berth(berth) => return Ok(berth),
                 Entrance::Full => return Err(DialError::Busy),
                 Entrance::Dialled(told) => self.told = told,
@@ -151,11 +153,14 @@ impl Dialling {
 
     /// At most once a second: every connection meets the same error.
     fn complain(&self, error: &DialError) {
-        if let DialError::Down(error) = error {
-            match self.shared.complaint.is_due() {
-                true => warn!(%error, "cannot open a tunnel to a backend"),
-                false => debug!(%error, "cannot open a tunnel to a backend"),
-            }
+        let error: &dyn std::fmt::Display = match error {
+            DialError::Down(error) => error,
+            DialError::Untrusted(error) => error,
+            _ => return,
+        };
+        match self.shared.complaint.is_due() {
+            true => warn!(%error, "cannot open a tunnel to a backend"),
+            false => debug!(%error, "cannot open a tunnel to a backend"),
         }
     }
 }

@@ -58,6 +58,7 @@ impl Shelf {
                 _count: tunnel.count.and(Counted::Stream),
                 tunnel: Arc::clone(tunnel),
                 shelf: Arc::clone(self),
+                is_refused: false,
             });
         }
         if let Some(dial) = &state.dial {
@@ -218,6 +219,8 @@ impl Tunnel {
 pub(crate) struct Berth {
     pub(super) tunnel: Arc<Tunnel>,
     pub(super) shelf: Arc<Shelf>,
+    /// The peer has given no stream for it: whoever waits for a place would be refused as well.
+    pub(super) is_refused: bool,
     _count: Count,
 }
 
@@ -225,7 +228,9 @@ impl Drop for Berth {
     fn drop(&mut self) {
         self.tunnel.taken.fetch_sub(1, Ordering::AcqRel);
         self.tunnel.changed.notify_one();
-        self.shelf.say_one_is_free();
+        if !self.is_refused {
+            self.shelf.say_one_is_free();
+        }
     }
 }
 
