@@ -4,6 +4,8 @@
 //! of the client and the choice of its backend use the latest one. The same function decides for a
 //! new client, for a resumed session, and at a reload for every open connection.
 
+mod join;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
+pub(crate) use self::join::{ActiveJoin, DIAL_BUDGET, JoinSettings, TunnelCount};
 use crate::backend::network_worker::WorkerHost;
 use crate::backend::{ActiveBackend, Backends};
 use crate::facts::Facts;
@@ -30,6 +33,7 @@ pub(crate) struct ActiveConfig {
     pub backends: Backends,
     /// By the name of the listener.
     pub listeners: HashMap<Arc<str>, Arc<ListenerConfig>>,
+    pub joins: Vec<Arc<ActiveJoin>>,
 }
 
 /// The maximum duration of each phase; `None` is unlimited.

@@ -2,13 +2,14 @@
 
 pub(crate) mod claimer;
 pub(crate) mod dial;
-mod dial_error;
+pub(crate) mod dial_error;
 pub(crate) mod echo;
 mod greeting;
 pub(crate) mod hello;
 pub(crate) mod network_worker;
 pub(crate) mod own_sockets;
 pub(crate) mod pool;
+mod probe;
 mod secure;
 mod served;
 mod status;

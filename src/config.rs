@@ -42,7 +42,7 @@ pub use self::problem::{ConfigError, Problem};
 pub use self::sidecar::{Sidecar, SidecarError};
 pub use self::summary::Summary;
 use self::unready::Unready;
-use crate::active_config::Timeouts;
+use crate::active_config::{JoinSettings, Timeouts};
 use crate::address::Address;
 use crate::audit::AuditSettings;
 use crate::backend::pool::{Balance, Health};
@@ -97,6 +97,7 @@ pub struct Config {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) routes: Routes,
     pub(crate) backends: Vec<backend::BackendSettings>,
+    pub(crate) joins: Vec<JoinSettings>,
     base: PathBuf,
     files: Vec<FileState>,
     warnings: Vec<Problem>,
@@ -332,6 +333,7 @@ impl Config {
             }],
             routes: Routes::new(vec![route]),
             backends: vec![backend],
+            joins: Vec::new(),
             base: PathBuf::new(),
             files: Vec::new(),
             warnings: Vec::new(),

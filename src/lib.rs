@@ -52,6 +52,7 @@ mod active_config;
 mod backend;
 mod client;
 mod connection;
+mod join;
 mod listener;
 mod proxy_state;
 mod revocations;

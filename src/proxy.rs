@@ -44,6 +44,7 @@ pub(crate) use self::scrape::scrape;
 pub(crate) use self::serve::Entrance;
 pub use self::serve::ServeError;
 pub use self::statistics::Statistics;
+use crate::active_config::{ActiveJoin, JoinSettings};
 use crate::address::Address;
 use crate::config::Config;
 use crate::facts::Endpoint;
@@ -230,6 +231,7 @@ impl Proxy {
         for (name, open) in &assembly.listeners {
             open.announce(name);
         }
+        announce_joins(&state.config.load().joins, &[]);
         assembly.limits.warn_if_unreachable();
         info!(target: START, "{}", assembly.limits);
         state.journal.publish(Event::now(EventKind::Start {
@@ -303,6 +305,24 @@ impl Open {
                 info!(target: START, listener = name, tls = has_tls, also, "listening on {actual}");
             }
         }
+    }
+}
+
+/// One line for each join that was not there before.
+fn announce_joins(joins: &[Arc<ActiveJoin>], before: &[Arc<ActiveJoin>]) {
+    let is_old = |join: &Arc<ActiveJoin>| before.iter().any(|it| Arc::ptr_eq(it, join));
+    for join in joins.iter().filter(|join| !is_old(join)) {
+        let JoinSettings {
+            fronts,
+            backend,
+            to,
+            ..
+        } = &join.settings;
+        let list = |all: &[Address]| {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            all.join(", ")
+        };
+        info!(target: START, backend, to = list(to), "joining {}", list(fronts));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tracing::warn;
 
 use crate::active_config::ActiveConfig;
@@ -27,6 +28,8 @@ use crate::tls::tickets::TicketSecret;
 #[derive(Debug)]
 pub(crate) struct ProxyState {
     pub config: ArcSwap<ActiveConfig>,
+    /// Notified when `config` was replaced.
+    pub reloaded: watch::Sender<()>,
     pub limits: Limits,
     pub memory: MemoryBudget,
     /// Of the connections that carry tunnels, which do not count against `limits`: their streams do.

@@ -11,10 +11,6 @@
 
 mod carried;
 mod heartbeat;
-#[cfg_attr(
-    not(test),
-    allow(dead_code, reason = "offers are for workers of another front")
-)]
 mod originated;
 mod stream;
 #[cfg(test)]
@@ -24,7 +20,6 @@ mod worker;
 pub(crate) use hyper::StatusCode;
 
 pub(crate) use self::carried::{Carried, CarrierError, Opened, Opening};
-#[allow(unused_imports, reason = "what opens tunnels comes next")]
 pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
 pub(crate) use self::worker::{WatchStream, WorkerRequest};

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::facts::Endpoint;
+use crate::join::{Share, follow};
 use crate::listener::{Listener, Source, Stop};
 use crate::proxy_state::ProxyState;
 use crate::tls::turns::Rounds;
@@ -42,6 +43,7 @@ pub(crate) enum Socket {
 pub(crate) struct Worker {
     listeners: Vec<Listener>,
     state: Arc<ProxyState>,
+    share: Share,
     more: mpsc::Receiver<Bound>,
 }
 
@@ -56,6 +58,7 @@ impl Worker {
     pub(crate) fn new(
         bound: Vec<Bound>,
         state: Arc<ProxyState>,
+        share: Share,
     ) -> io::Result<(Self, ListenerSender)> {
         let listeners = bound
             .into_iter()
@@ -65,6 +68,7 @@ impl Worker {
         let worker = Self {
             listeners,
             state,
+            share,
             more,
         };
         Ok((worker, door))
@@ -78,6 +82,7 @@ impl Worker {
             connections.spawn(listener.run(Arc::clone(state), connections.clone()));
         };
         self.listeners.into_iter().for_each(accept);
+        connections.spawn(follow(Arc::clone(state), self.share, connections.clone()));
         loop {
             let bound = tokio::select! {
                 biased;
@@ -129,7 +134,7 @@ pub(crate) struct WorkerThread {
 impl WorkerThread {
     /// Creates the thread, its runtime and its listeners, so that the start cannot fail.
     pub(crate) async fn spawn(
-        index: usize,
+        share: Share,
         bound: Vec<Bound>,
         state: Arc<ProxyState>,
     ) -> io::Result<(Self, ListenerSender)> {
@@ -138,7 +143,7 @@ impl WorkerThread {
         let (end, ended) = oneshot::channel();
         let ledger = Arc::clone(&state.ledger);
         let life = async move {
-            let worker = match Worker::new(bound, state) {
+            let worker = match Worker::new(bound, state, share) {
                 Ok((worker, door)) => {
                     // If the receiver is gone, the proxy was dropped, and `start` never comes
                     // either.
@@ -158,9 +163,9 @@ impl WorkerThread {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        ledger.metrics.workers.add(index, runtime.metrics());
+        ledger.metrics.workers.add(share.index, runtime.metrics());
         thread::Builder::new()
-            .name(format!("worker-{index}"))
+            .name(format!("worker-{}", share.index))
             .spawn(move || runtime.block_on(life))?;
         let door = is_ready
             .await

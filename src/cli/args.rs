@@ -1,6 +1,7 @@
 //! The arguments of the command line, and their help texts.
 
 mod admin;
+mod join;
 mod revoke;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 use vestibule::{Address, LogFormat, ProxyProtocol};
 
 pub(super) use self::admin::{ConnectionsArgs, Filters, KillArgs, StatusArgs, Target};
+pub(super) use self::join::JoinArgs;
 pub(super) use self::revoke::RevokeArgs;
 use super::log::args::LogArgs;
 
@@ -36,6 +38,8 @@ pub(super) enum Command {
     Check(CheckArgs),
     /// Serve each connection with a command: its stdin and stdout are the connection.
     Claim(ClaimArgs),
+    /// Serve the connections of a front elsewhere with a local server, also from behind NAT.
+    Join(JoinArgs),
     /// Show the state of a running Vestibule.
     Status(StatusArgs),
     /// List the open connections of a running Vestibule.

@@ -6,6 +6,7 @@ mod check;
 mod children;
 mod claim;
 mod doctor;
+mod join;
 mod log;
 mod logging;
 mod run;
@@ -48,6 +49,7 @@ fn answer() -> ExitCode {
         Some(Command::Run(args)) => run::run(&args),
         Some(Command::Check(args)) => check::check(&args),
         Some(Command::Claim(args)) => claim::claim(&args),
+        Some(Command::Join(args)) => join::join(&args),
         Some(Command::Status(args)) => admin::status(&args),
         Some(Command::Connections(args)) => admin::connections(&args),
         Some(Command::Kill(args)) => admin::kill(&args),

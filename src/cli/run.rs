@@ -45,11 +45,11 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 }
 
 /// A path on the command line is relative to the current directory.
-fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute_path(path: &Path) -> Result<PathBuf, Failure> {
     Ok(absolute(path).with_context(|| format!("cannot resolve {}", path.display()))?)
 }
 
-fn serve(source: ConfigSource) -> Result<Exit, Failure> {
+pub(super) fn serve(source: ConfigSource) -> Result<Exit, Failure> {
     let config = source.read().map_err(Failure::usage)?;
     let logging = logging::set_up(config.log(), config.log_format()).map_err(Failure::usage)?;
     control(async {

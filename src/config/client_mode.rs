@@ -47,7 +47,7 @@ pub(super) fn client_mode(
         Some(Unnamed::Needed(why)) if !has_name => {
             backend.problem_at(
                 place,
-                format!("`backend.tls` needs the key `server_name`: {why}"),
+                format!("`{}tls` needs the key `server_name`: {why}", backend.path()),
             );
             false
         }
@@ -101,9 +101,12 @@ fn allow(table: &mut Table<'_>) -> Option<Vec<Rule>> {
     let place = table.place("allow")?;
     let rules = table.list("allow", |value| value.parsed(str::parse::<Rule>))?;
     if rules.is_empty() {
-        let message = "`backend.tls.allow`: an empty list allows no server; leave the key out to \
-         allow every server with a valid certificate";
-        table.problem_at(place, message.into());
+        let message = format!(
+            "`{}allow`: an empty list allows no server; leave the key out to allow every server with \
+             a valid certificate",
+            table.path()
+        );
+        table.problem_at(place, message);
         return None;
     }
     Some(rules)
@@ -116,7 +119,8 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
             Ok(roots) => Some(roots),
             Err(error) => {
                 table.problem(format!(
-                    "`backend.tls.ca`: {error} with `ca = [\"ca.pem\"]`"
+                    "`{}ca`: {error} with `ca = [\"ca.pem\"]`",
+                    table.path()
                 ));
                 None
             }
@@ -125,9 +129,12 @@ fn roots(files: &Files<'_>, table: &mut Table<'_>) -> Option<Roots> {
     let bundles = table.list("ca", |value| files.read(value))?;
     let roots = authorities(&bundles, &[], table)?;
     if bundles.is_empty() {
-        let message = "`backend.tls.ca`: an empty list trusts no authority; leave the key out to \
-         trust the authorities of this machine";
-        table.problem_at(place, message.into());
+        let message = format!(
+            "`{}ca`: an empty list trusts no authority; leave the key out to trust the authorities of \
+             this machine",
+            table.path()
+        );
+        table.problem_at(place, message);
     }
     roots
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod backends;
 mod health;
+mod joins;
 mod listeners;
 mod originate;
 mod tunnel;
@@ -25,7 +26,7 @@ use super::{Config, DRAIN, Listener, LogFormat, Runtime, UNACKNOWLEDGED};
 use super::{forecast, foreign};
 use crate::active_config::Timeouts;
 use crate::address::{Address, LONGEST_UNIX_PATH};
-use crate::backend::To;
+use crate::backend::{BackendSettings, To};
 use crate::ledger::AccessLog;
 use crate::route::Routes;
 use crate::tls::{Alpn, Engine};
@@ -33,11 +34,13 @@ use crate::{gate, limits};
 
 /// Decodes a configuration. It reads files through `files`, which records them.
 pub(super) fn decode(document: Document<'_>, files: &Files<'_>) -> Result<Config, Vec<Problem>> {
+    let root = Table::root(&document);
     let decoder = Decoder {
         files,
         dialled: RefCell::default(),
+        only_joins: root.as_ref().is_some_and(joins::are_alone),
     };
-    let config = Table::root(&document).and_then(|root| decoder.config(root));
+    let config = root.and_then(|root| decoder.config(root));
     let Findings {
         problems,
         warnings,
@@ -59,6 +62,8 @@ pub(super) struct Decoder<'b> {
     files: &'b Files<'b>,
     /// The addresses of the backends, with their places in the text.
     dialled: RefCell<Vec<(Address, usize)>>,
+    /// Nothing is accepted here: there are no listeners and no backends.
+    only_joins: bool,
 }
 
 impl Decoder<'_> {
@@ -90,7 +95,11 @@ impl Decoder<'_> {
             .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
             .map(|it| it.name.clone())
             .collect();
-        let routes = routes(&mut root, &backend_names, &listener_names, &identifying);
+        let routes = match self.only_joins {
+            true => Some(Routes::new(Vec::new())),
+            false => routes(&mut root, &backend_names, &listener_names, &identifying),
+        };
+        let joins = self.joins(&mut root);
         foreign::root(&mut root);
         root.finish();
 
@@ -98,11 +107,8 @@ impl Decoder<'_> {
         for listener in &mut listeners {
             complete(listener, &routes, runtime.engine);
         }
-        for tunnel in backends.iter_mut().filter_map(|it| it.tunnel.as_mut()) {
-            tunnel.idle = timeouts.relay.idle;
-        }
-        for tls in backends.iter_mut().filter_map(|it| it.tls.as_mut()) {
-            tls.engine = runtime.engine;
+        for backend in &mut backends {
+            complete_backend(backend, &timeouts, runtime.engine);
         }
         Some(Config {
             runtime,
@@ -116,6 +122,7 @@ impl Decoder<'_> {
             listeners,
             routes,
             backends,
+            joins,
             base: PathBuf::new(),
             files: Vec::new(),
             warnings: Vec::new(),
@@ -196,6 +203,16 @@ fn complete(listener: &mut Listener, routes: &Routes, engine: Engine) {
     }
     if let Some(tunnel) = &listener.tunnel {
         tls.alpn.add(&tunnel.alpn);
+    }
+}
+
+/// Adds what other tables say about the connections to a backend.
+fn complete_backend(backend: &mut BackendSettings, timeouts: &Timeouts, engine: Engine) {
+    if let Some(tunnel) = &mut backend.tunnel {
+        tunnel.idle = timeouts.relay.idle;
+    }
+    if let Some(tls) = &mut backend.tls {
+        tls.engine = engine;
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`RouteOptions`] | `[[route]]` |
 //! | [`BackendOptions`], [`HealthOptions`], [`BackendTlsOptions`] | `[[backend]]`, `backend.health`, `[backend.tls]` |
 //! | [`BackendTunnelOptions`] | `[backend.tunnel]` |
+//! | [`JoinOptions`] | `[[join]]`; its `tls` is a [`BackendTlsOptions`] |
 //!
 //! - An option that is not set has its default.
 //! - Limits and timeouts take a value, or `None` for unlimited. 0 is refused.
@@ -30,6 +31,7 @@ mod audit;
 mod backend;
 mod backend_tls;
 mod backend_tunnel;
+mod join;
 mod limits;
 mod listener;
 mod listener_tls;
@@ -47,6 +49,7 @@ pub use self::audit::AuditOptions;
 pub use self::backend::{BackendOptions, BackendTarget, HealthOptions};
 pub use self::backend_tls::BackendTlsOptions;
 pub use self::backend_tunnel::BackendTunnelOptions;
+pub use self::join::JoinOptions;
 pub use self::limits::{LimitOptions, TimeoutOptions};
 pub use self::listener::{AcceptProxyProtocol, Account, ListenerOptions};
 pub use self::listener_tls::{
@@ -69,7 +72,7 @@ pub use crate::tls::hosts::UnknownSni;
 
 /// Builds a [`Config`] in code.
 ///
-/// At least one listener and one backend are required. With a single backend no route is needed.
+/// At least one listener and one backend are required, or one [`join`](Self::join) alone. With a single backend no route is needed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -113,6 +116,7 @@ pub struct ConfigBuilder {
     listeners: Vec<Section>,
     routes: Vec<Section>,
     backends: Vec<Section>,
+    joins: Vec<Section>,
 }
 
 impl ConfigBuilder {
@@ -167,6 +171,12 @@ impl ConfigBuilder {
     /// Adds a backend. Its name must be unique.
     pub fn backend(mut self, backend: BackendOptions) -> Self {
         self.backends.push(backend.0);
+        self
+    }
+
+    /// Adds fronts to serve for.
+    pub fn join(mut self, join: JoinOptions) -> Self {
+        self.joins.push(join.0);
         self
     }
 

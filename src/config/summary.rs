@@ -35,6 +35,12 @@ impl fmt::Display for Summary<'_> {
         for settings in &config.backends {
             writeln!(f, "backend {}: {}", settings.name, Target(settings))?;
         }
+        for join in &config.joins {
+            let fronts: Vec<String> = join.fronts.iter().map(ToString::to_string).collect();
+            let to: Vec<String> = join.to.iter().map(ToString::to_string).collect();
+            let (fronts, to) = (fronts.join(", "), to.join(", "));
+            writeln!(f, "join {fronts}: worker of {}, {to}", join.backend)?;
+        }
         Ok(())
     }
 }

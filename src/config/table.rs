@@ -114,6 +114,16 @@ impl<'d> Table<'d> {
         self.read(key, read)
     }
 
+    /// Whether the key is there and was not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// The dotted path with a final dot, as in `limits.`.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The byte offset where the table starts.
     pub(super) fn start(&self) -> usize {
         self.offset

@@ -4,6 +4,7 @@ mod certificates;
 mod chains;
 mod files;
 mod forecast;
+mod joins;
 mod keys;
 mod meaning;
 mod sidecar;

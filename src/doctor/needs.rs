@@ -45,6 +45,7 @@ impl Needs {
             To::Dialled(addresses) => Some(addresses),
             To::Gate | To::Hello | To::Echo => None,
         });
+        let joined = config.joins.iter().map(|it| &it.to);
         let is_tcp = |it: &&Address| matches!(it, Address::Tcp { .. });
         let gate = config.gate.as_ref().map(|gate| gate.path.clone());
         let unix = config.listeners.iter().filter_map(|it| match &it.address {
@@ -54,11 +55,11 @@ impl Needs {
         let directories = config.files().iter().map(|it| it.path().parent());
         let directories: BTreeSet<_> = directories.collect();
         Self {
-            descriptors_each: match to().all(To::is_built_in) {
+            descriptors_each: match to().all(To::is_built_in) && config.joins.is_empty() {
                 true => 1,
                 false => 2,
             },
-            tcp_backends: dialled.flatten().filter(is_tcp).count() as u64,
+            tcp_backends: dialled.chain(joined).flatten().filter(is_tcp).count() as u64,
             has_gate: config.is_claimed() && gate.is_some(),
             runtime_directory: config.runtime.directory.clone(),
             gate: gate.clone().filter(|it| it.is_absolute()),

@@ -132,6 +132,19 @@ impl LedgerRecord {
         self.ledger.index.add_identity(self.entry.id, &identity);
     }
 
+    /// What another Vestibule has said of the client, whose connection it has offered. No certificate was seen here.
+    pub(crate) fn told(&mut self, tls: Option<TlsFacts>, identity: Option<Identity>) {
+        let identity = identity.map(Arc::new);
+        if let Some(identity) = &identity {
+            self.span.record("identity", display(&**identity));
+            self.ledger.index.add_identity(self.entry.id, identity);
+        }
+        self.entry.learn(|facts| {
+            facts.tls = tls;
+            facts.identity = identity;
+        });
+    }
+
     /// A route chose the backend, and the connection waits for it. `client_side` is the kind of the
     /// client's side of the relay.
     pub(crate) fn routed(&mut self, backend: &str, client_side: &'static str) {

@@ -25,8 +25,8 @@ pub(super) const HELP: [(&str, &str); 29] = [
     (
         "tunnels",
         "Open tunnels, by role: worker for those with workers, server for the others that clients \
-         have brought, client for those to backends. Each is one TLS connection. If none has the \
-         role worker, no network worker is there to take connections",
+         have brought, client for those to backends, join for those to fronts. Each is one TLS \
+         connection. If none has the role worker, no network worker is there to take connections",
     ),
     (
         "tunnel_streams",

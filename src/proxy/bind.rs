@@ -15,6 +15,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use tracing::warn;
 
 pub(super) use self::activate::activate;
@@ -34,6 +35,7 @@ use crate::config::{AdminSettings, Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
 use crate::gate::GateSettings;
+use crate::join::Share;
 use crate::ledger::Ledger;
 use crate::limits::{Gauge, Limits};
 use crate::memory::MemoryBudget;
@@ -139,16 +141,16 @@ pub(super) async fn assemble(
         limits,
         meter,
     };
-    for (index, sockets) in bound.into_iter().enumerate() {
+    for (share, sockets) in Share::all(workers).zip(bound) {
         let sender = match threads {
             Threads::Callers => {
-                let worker = Worker::new(sockets, Arc::clone(&state));
+                let worker = Worker::new(sockets, Arc::clone(&state), share);
                 let (worker, sender) = worker.map_err(BindError::Worker)?;
                 assembly.worker = Some(worker);
                 sender
             }
             Threads::Own => {
-                let thread = WorkerThread::spawn(index, sockets, Arc::clone(&state)).await;
+                let thread = WorkerThread::spawn(share, sockets, Arc::clone(&state)).await;
                 let (thread, sender) = thread.map_err(BindError::Worker)?;
                 assembly.threads.push(thread);
                 sender
@@ -175,6 +177,7 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
     let active = activate(config, None, &tickets, &around)?;
     Ok(ProxyState {
         config: ArcSwap::from_pointee(active),
+        reloaded: watch::Sender::default(),
         limits: Limits::new(&config.limits),
         memory,
         tunnels: Limits::new(&config.limits),
@@ -236,14 +239,16 @@ pub(super) fn ensure_no_loop(
     config: &Config,
     own: &[own_sockets::OwnSocket],
 ) -> Result<(), BindError> {
-    for backend in &config.backends {
-        let To::Dialled(addresses) = &backend.to else {
-            continue;
-        };
+    let dialled = config.backends.iter().filter_map(|it| match &it.to {
+        To::Dialled(addresses) => Some((&it.name, addresses)),
+        To::Gate | To::Hello | To::Echo => None,
+    });
+    let joined = config.joins.iter().map(|it| (&it.backend, &it.to));
+    for (backend, addresses) in dialled.chain(joined) {
         for address in addresses {
             if let Some(socket) = own.iter().find(|socket| socket.is_at(address)) {
                 return Err(BindError::LeadsBack {
-                    backend: backend.name.clone(),
+                    backend: backend.clone(),
                     address: address.clone(),
                     holder: socket.name.clone(),
                 });

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::bind::{self, BoundGate, Fixed, Open};
 use super::bind::{bind_gate, bind_listener, warn_if_for_development};
-use super::{Running, START, addresses};
+use super::{Running, START, addresses, announce_joins};
 use crate::active_config::ActiveConfig;
 use crate::address::Address;
 use crate::backend::{Surroundings, own_sockets};
@@ -85,8 +85,10 @@ impl Running {
         }
         self.remove(&config, &before);
         self.state.config.store(Arc::new(active));
+        self.state.reloaded.send_replace(());
         let active = self.state.config.load_full();
         self.checks.follow(&active, &self.tasks);
+        announce_joins(&active.joins, &before.joins);
         send_workers_away(&self.state, &before);
         retire_tunnels(&active, &before);
         drop(before);

@@ -80,23 +80,8 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
         }
     }
     register(registry, "connections_open", open.gauges());
-    let of_workers = &state.network_workers;
-    let [of_workers, their_streams] = [&of_workers.tunnels, &of_workers.streams]
-        .map(|it| i64::try_from(it.load(Ordering::Relaxed)).unwrap_or(i64::MAX));
-    // A tunnel is counted once, and these counts are taken at different times.
-    let of_clients = (tunnels - of_workers).max(0);
-    let census = &state.census;
-    for (name, server, worker, client) in [
-        ("tunnels", of_clients, of_workers, census.tunnels()),
-        ("tunnel_streams", streams, their_streams, census.streams()),
-    ] {
-        let gauges = Gauges::<1>::default();
-        let client = i64::try_from(client).unwrap_or(i64::MAX);
-        for (role, count) in [("server", server), ("worker", worker), ("client", client)] {
-            gauges.get_or_create(&[("role", role.into())]).set(count);
-        }
-        register(registry, name, gauges);
-    }
+    let joined = open.joined(config);
+    tunnels_by_role(registry, state, [tunnels, streams], joined);
 
     let bytes = Counters::<2>::default();
     for (name, (metrics, found)) in &listeners {
@@ -110,6 +95,28 @@ fn connections(registry: &mut Registry, state: &ProxyState, config: &ActiveConfi
     let pending: Gauge = Gauge::default();
     pending.set(state.limits.pending() as i64);
     register(registry, "pending", pending);
+}
+
+/// Tunnels and their streams. `open` are the tunnels that clients have brought, and the streams of clients in them.
+fn tunnels_by_role(registry: &mut Registry, state: &ProxyState, open: [i64; 2], joined: [i64; 2]) {
+    let of_workers = &state.network_workers;
+    let workers = [&of_workers.tunnels, &of_workers.streams];
+    let workers = workers.map(|it| saturating(it.load(Ordering::Relaxed) as u64));
+    let clients = [state.census.tunnels(), state.census.streams()];
+    // A tunnel is counted once, and these counts are taken at different times.
+    let servers = [(open[0] - workers[0]).max(0), open[1]];
+    for (index, name) in ["tunnels", "tunnel_streams"].into_iter().enumerate() {
+        let gauges = Gauges::<1>::default();
+        for (role, count) in [
+            ("server", servers[index]),
+            ("worker", workers[index]),
+            ("client", saturating(clients[index] as u64)),
+            ("join", joined[index]),
+        ] {
+            gauges.get_or_create(&[("role", role.into())]).set(count);
+        }
+        register(registry, name, gauges);
+    }
 }
 
 /// The number of open connections by listener, backend and state.
@@ -133,6 +140,16 @@ impl Open {
         }
         let states = backends.get_mut(backend).expect("inserted above");
         states[state as usize] += count;
+    }
+
+    /// The tunnels to fronts, and the connections in them.
+    fn joined(&self, config: &ActiveConfig) -> [i64; 2] {
+        let tunnels: usize = config.joins.iter().map(|it| it.open_tunnels()).sum();
+        let names = config.joins.iter().map(|it| &it.listener.name);
+        let names: std::collections::BTreeSet<_> = names.collect();
+        let open = names.into_iter().filter_map(|name| self.0.get(name));
+        let open = open.flat_map(BTreeMap::values).flatten();
+        [saturating(tunnels as u64), open.sum()]
     }
 
     /// Without zeros, except for connections that have no backend yet.

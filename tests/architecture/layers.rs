@@ -106,6 +106,7 @@ const LAYERS: [(&str, Peers, &[&str]); 6] = [
             "backend",
             "client",
             "connection",
+            "join",
             "listener",
             "proxy_state",
             "revocations",

@@ -21,7 +21,7 @@ pub(super) fn backends(
     let mut backends = Vec::new();
     let mut names = Vec::new();
     let tables = root.tables("backend");
-    if tables.as_ref().is_some_and(Vec::is_empty) {
+    if tables.as_ref().is_some_and(Vec::is_empty) && !decoder.only_joins {
         root.problem("there is no `[[backend]]`; add one with `name` and `to`".into());
     }
     for mut table in tables.unwrap_or_default() {

@@ -23,7 +23,7 @@ impl Decoder<'_> {
         let mut names = Vec::new();
         let mut taken: Vec<_> = gate.map(|it| (it, "the gate")).into_iter().collect();
         let tables = root.tables("listener");
-        if tables.as_ref().is_some_and(Vec::is_empty) {
+        if tables.as_ref().is_some_and(Vec::is_empty) && !self.only_joins {
             root.problem("there is no `[[listener]]`; add one with `name` and `address`".into());
         }
         for mut table in tables.unwrap_or_default() {

@@ -30,6 +30,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         listeners,
         routes,
         backends,
+        joins,
     } = builder;
     let mut renderer = Renderer::default();
     let tables = [
@@ -49,6 +50,7 @@ pub(super) fn render(builder: ConfigBuilder) -> Result<Rendered, ConfigError> {
         ("listener", listeners),
         ("route", routes),
         ("backend", backends),
+        ("join", joins),
     ] {
         for (index, section) in sections.into_iter().enumerate() {
             let name = match section.text("name") {

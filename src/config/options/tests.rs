@@ -82,7 +82,7 @@ fn meaning(config: &Config) -> String {
             &config.admin,
             &config.listeners,
             &config.routes,
-            &config.backends,
+            (&config.backends, &config.joins),
             (&config.base, &config.files),
         )
     )

@@ -61,7 +61,7 @@ fn unknown_keys_are_told_in_every_table() {
         (
             "gopher = 1",
             "1:1: unknown key `gopher`; known here: runtime, limits, timeouts, gate, admin, \
-             audit, backend, listener, route",
+             audit, backend, listener, route, join",
         ),
         (
             "[runtime]\nwrokers = 1",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::active_config::{ActiveConfig, ListenerConfig};
+use crate::active_config::{ActiveConfig, ActiveJoin, JoinSettings, ListenerConfig};
 use crate::backend::{self, ActiveBackend, Surroundings};
 use crate::config::{Config, Listener};
 use crate::proxy::error::BindError;
@@ -27,6 +27,13 @@ pub(in crate::proxy) fn activate(
         let before = before.map(|before| &**before);
         Arc::new(ActiveBackend::new(settings, before, around))
     };
+    let join = |settings: &JoinSettings| {
+        let mut before = before.iter().flat_map(|before| &before.joins);
+        match before.find(|it| it.settings == *settings) {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(ActiveJoin::new(settings, around)),
+        }
+    };
     let backends = config.backends.iter();
     let listeners: Result<_, BindError> = config
         .listeners
@@ -43,6 +50,7 @@ pub(in crate::proxy) fn activate(
             .map(|settings| (settings.name.clone(), backend(settings)))
             .collect(),
         listeners: listeners?,
+        joins: config.joins.iter().map(join).collect(),
     })
 }
 

@@ -114,6 +114,18 @@ streams = 8
 name = "app"
 to = "gate"
 workers = ["cn:worker", "ou:ops"]
+
+[[join]]
+front = ["tcp:front.example:8443", "tcp:10.0.0.2:8443"]
+backend = "app"
+to = ["unix:/run/app.sock"]
+offers = 9
+[join.tls]
+server_name = "front.internal"
+ca = ["front-ca.pem"]
+certificate = { chain = "worker.pem", key = "worker-key.pem" }
+alpn = ["hbone"]
+allow = ["ou:edge"]
 "#;
 
 pub(super) fn everything() -> ConfigBuilder {
@@ -157,6 +169,7 @@ pub(super) fn everything() -> ConfigBuilder {
         .route(RouteOptions::deny())
         .backend(api())
         .backend(app().workers(["cn:worker", "ou:ops"]))
+        .join(join())
 }
 
 fn tunnel() -> TunnelOptions {
@@ -164,6 +177,22 @@ fn tunnel() -> TunnelOptions {
         .alpn("hbone")
         .streams(7)
         .workers(true)
+}
+
+fn join() -> JoinOptions {
+    let fronts = [address("front.example:8443"), address("10.0.0.2:8443")];
+    let certificate = || CertificateOptions::from_files("worker.pem", "worker-key.pem");
+    let to = [address("unix:/run/app.sock")];
+    JoinOptions::new("app", fronts, to, certificate())
+        .offers(9)
+        .tls(
+            BackendTlsOptions::default()
+                .server_name("front.internal")
+                .ca([DataSource::file("front-ca.pem")])
+                .certificate(certificate())
+                .alpn(["hbone"])
+                .allow(["ou:edge"]),
+        )
 }
 
 fn runtime() -> RuntimeOptions {

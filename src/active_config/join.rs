@@ -1,0 +1,155 @@
+//! One `[[join]]`: fronts elsewhere, and the local server for the connections that they offer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{ActiveConfig, ListenerConfig, Timeouts};
+use crate::address::Address;
+use crate::backend::pool::{Balance, Health};
+use crate::backend::{ActiveBackend, BackendSettings, Park, Surroundings, To};
+use crate::route::{Action, Routes, Rule};
+use crate::tls::Engine;
+use crate::tls::connector::{ConnectorSettings, TlsConnector};
+
+/// One `[[join]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JoinSettings {
+    pub fronts: Vec<Address>,
+    /// The name of the backend at the fronts.
+    pub backend: String,
+    /// The local server.
+    pub to: Vec<Address>,
+    /// The number of connections to wait for at each front.
+    pub offers: usize,
+    pub tls: ConnectorSettings,
+}
+
+/// A `[[join]]` of the running configuration.
+#[derive(Debug)]
+pub(crate) struct ActiveJoin {
+    pub settings: JoinSettings,
+    pub fronts: Vec<ActiveFront>,
+    pub connector: TlsConnector,
+    /// The local server.
+    pub server: Arc<ActiveBackend>,
+    /// Stands in for the listener that its connections do not have.
+    pub listener: Arc<ListenerConfig>,
+    /// Whether the local server does not answer: then nothing is offered.
+    pub is_down: watch::Sender<bool>,
+    tunnels: Arc<AtomicUsize>,
+}
+
+/// One front of a join.
+#[derive(Debug)]
+pub(crate) struct ActiveFront {
+    pub address: Address,
+    /// How it is with the front, as the log has said it last: joined, or what keeps us from it.
+    said: Mutex<Option<Result<(), String>>>,
+}
+
+/// Counts one tunnel until it is dropped.
+#[derive(Debug)]
+pub(crate) struct TunnelCount(Arc<AtomicUsize>);
+
+impl ActiveJoin {
+    pub(crate) fn new(settings: &JoinSettings, around: &Surroundings<'_>) -> Self {
+        let server = BackendSettings {
+            name: settings.backend.clone(),
+            to: To::Dialled(settings.to.clone()),
+            balance: Balance::LeastConnections,
+            // Otherwise a connection would wait here that another worker may serve.
+            park: Park::Refuse,
+            health: Health::default(),
+            check: None,
+            proxy_protocol: None,
+            tls: None,
+            tunnel: None,
+            workers: Vec::new(),
+        };
+        // A tunnel moves the records of many connections, with one buffer for all of them.
+        let tls = ConnectorSettings {
+            engine: Engine::Stream,
+            ..settings.tls.clone()
+        };
+        Self {
+            settings: settings.clone(),
+            fronts: settings.fronts.iter().map(ActiveFront::new).collect(),
+            connector: TlsConnector::new(&tls),
+            server: Arc::new(ActiveBackend::new(&server, None, around)),
+            listener: Arc::new(ListenerConfig {
+                // No listener has this name, because `:` is not allowed there.
+                name: format!("join:{}", settings.backend).into(),
+                tls: None,
+                proxies: None,
+                tunnel: None,
+            }),
+            is_down: watch::Sender::new(false),
+            tunnels: Arc::default(),
+        }
+    }
+
+    /// What its connections are served by: everything goes to the local server. Its time is shorter than the one
+    /// that a front gives a worker to take a connection.
+    pub(crate) fn config(&self, timeouts: Timeouts) -> ActiveConfig {
+        let name = &self.settings.backend;
+        let rule = Rule {
+            action: Action::Backend(name.clone()),
+            ..Rule::default()
+        };
+        let backend = timeouts.backend.unwrap_or(DIAL_BUDGET);
+        ActiveConfig {
+            timeouts: Timeouts {
+                backend: Some(backend.min(DIAL_BUDGET)),
+                ..timeouts
+            },
+            routes: Routes::new(vec![rule]),
+            backends: HashMap::from([(name.clone(), Arc::clone(&self.server))]),
+            listeners: HashMap::new(),
+            joins: Vec::new(),
+        }
+    }
+
+    /// Counts one more tunnel.
+    pub(crate) fn count_tunnel(&self) -> TunnelCount {
+        self.tunnels.fetch_add(1, Ordering::Relaxed);
+        TunnelCount(Arc::clone(&self.tunnels))
+    }
+
+    /// The number of its open tunnels, on all threads.
+    pub(crate) fn open_tunnels(&self) -> usize {
+        self.tunnels.load(Ordering::Relaxed)
+    }
+}
+
+impl ActiveFront {
+    fn new(address: &Address) -> Self {
+        Self {
+            address: address.clone(),
+            said: Mutex::default(),
+        }
+    }
+
+    /// Whether this is news: the threads have not said it of this front.
+    pub(crate) fn is_news(&self, now: Result<(), &str>) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.as_ref();
+        let is_news = before.map(|it| it.as_ref().copied().map_err(|it| &**it)) != Some(now);
+        if is_news {
+            *said = Some(now.map_err(str::to_owned));
+        }
+        is_news
+    }
+}
+
+impl Drop for TunnelCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A front waits for two seconds until a worker has taken a connection.
+pub(crate) const DIAL_BUDGET: Duration = Duration::from_millis(1500);

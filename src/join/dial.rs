@@ -1,0 +1,140 @@
+//! Opens a tunnel to a front: looks up its name, connects, performs the handshake, and begins HTTP/2.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::rustls::AlertDescription;
+
+use super::front_stream::{FrontStream, Refusal};
+use crate::active_config::ActiveJoin;
+use crate::address::Address;
+use crate::backend::dial::{Place, connect_tcp, connect_unix, look_up};
+use crate::backend::dial_error::DialError;
+use crate::deadline::Deadline;
+use crate::sys::socket::Socket;
+use crate::tls::connect_error::ConnectError;
+use crate::tls::connector::Connected;
+use crate::tunnel::{CarrierError, Driver, Originated};
+
+/// A tunnel to a front.
+pub(super) struct Dialled {
+    pub requests: Originated,
+    pub driver: Driver<FrontStream>,
+    /// That the front refuses our certificate arrives after the handshake.
+    pub refusal: Refusal,
+}
+
+/// Why there is no tunnel to a front.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoTunnel {
+    #[error("its name cannot be looked up: {0}")]
+    Nameless(io::Error),
+    #[error("its name has no address")]
+    Nowhere,
+    #[error("cannot connect: {0}")]
+    Unreachable(io::Error),
+    #[error("this process or this machine has no free descriptor")]
+    Exhausted,
+    #[error("no answer within {}", humantime::format_duration(BUDGET))]
+    Silent,
+    #[error("its certificate is not accepted: {0}")]
+    Untrusted(ConnectError),
+    #[error(
+        "it does not accept our certificate (`join.tls.certificate`; {0:?}); its listener has to have the authority \
+         of the certificate in `client_ca`"
+    )]
+    RefusesUs(AlertDescription),
+    #[error("no TLS connection: {0}")]
+    Failed(ConnectError),
+    #[error(
+        "it speaks another protocol; its listener needs `[listener.tunnel]` with `workers = true` and the ALPN of \
+         `[join.tls]`"
+    )]
+    OtherProtocol,
+    #[error("HTTP/2 cannot begin: {0}")]
+    Broken(CarrierError),
+}
+
+/// Tries the addresses of the front one after the other, with an equal share of the time for each.
+pub(super) async fn dial(
+    join: Arc<ActiveJoin>,
+    front: usize,
+    unacknowledged: Option<Duration>,
+) -> Result<Box<Dialled>, NoTunnel> {
+    let address = &join.fronts[front].address;
+    let deadline = Deadline::after(BUDGET);
+    let places = match Place::of(address) {
+        Some(place) => vec![place],
+        None => match deadline.bound(look_up(address)).await {
+            Ok(places) => places.map_err(NoTunnel::Nameless)?,
+            Err(_) => return Err(NoTunnel::Silent),
+        },
+    };
+    let mut last = NoTunnel::Nowhere;
+    let count = places.len();
+    for (index, place) in places.into_iter().enumerate() {
+        let share = deadline
+            .remaining()
+            .map(|left| left / (count - index) as u32);
+        let attempt = attempt(&join, address, &place, unacknowledged);
+        match Deadline::after(share).bound(attempt).await {
+            Ok(Ok(dialled)) => return Ok(dialled),
+            Ok(Err(error)) => last = error,
+            Err(_) => last = NoTunnel::Silent,
+        }
+    }
+    Err(last)
+}
+
+async fn attempt(
+    join: &ActiveJoin,
+    address: &Address,
+    place: &Place,
+    unacknowledged: Option<Duration>,
+) -> Result<Box<Dialled>, NoTunnel> {
+    let socket = connect(place, unacknowledged).await?;
+    // Boxed: it is large, and there once for each tunnel.
+    let connected = Box::pin(join.connector.connect(address, socket)).await;
+    let (connected, _) = connected.map_err(refused)?;
+    // A join's connector leaves the records to rustls.
+    let Connected::Stream(stream) = connected else {
+        return Err(NoTunnel::OtherProtocol);
+    };
+    if stream.get_ref().1.alpn_protocol().is_none() {
+        return Err(NoTunnel::OtherProtocol);
+    }
+    let (stream, refusal) = FrontStream::new(stream);
+    let begun = Originated::begin(stream, MOST_STREAMS as u32).await;
+    let (requests, driver) = begun.map_err(NoTunnel::Broken)?;
+    Ok(Box::new(Dialled {
+        requests,
+        driver,
+        refusal,
+    }))
+}
+
+async fn connect(place: &Place, unacknowledged: Option<Duration>) -> Result<Socket, NoTunnel> {
+    let connected = match place {
+        Place::Unix(path) => connect_unix(path),
+        Place::Tcp(address) => connect_tcp(*address, unacknowledged).await,
+    };
+    connected.map_err(|error| match error {
+        DialError::Down(error) => NoTunnel::Unreachable(error),
+        DialError::Exhausted => NoTunnel::Exhausted,
+        _ => NoTunnel::Unreachable(io::ErrorKind::WouldBlock.into()),
+    })
+}
+
+fn refused(error: ConnectError) -> NoTunnel {
+    match error {
+        ConnectError::RefusedUs(alert) => NoTunnel::RefusesUs(alert),
+        error if error.is_about_trust() => NoTunnel::Untrusted(error),
+        error => NoTunnel::Failed(error),
+    }
+}
+
+/// From the look-up of the name to the end of the handshake.
+const BUDGET: Duration = Duration::from_secs(10);
+/// The streams of one tunnel, if the front allows as many: the windows of all are within that of the tunnel.
+pub(super) const MOST_STREAMS: usize = 100;
