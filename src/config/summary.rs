@@ -164,7 +164,11 @@ impl fmt::Display for Target<'_> {
         match &self.0.to {
             To::Dialled(addresses) => {
                 let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                f.write_str(&addresses.join(", "))
+                f.write_str(&addresses.join(", "))?;
+                match &self.0.tunnel {
+                    Some(tunnel) => write!(f, ", through tunnels, as {}", tunnel.authority),
+                    None => Ok(()),
+                }
             }
             To::Gate => f.write_str("workers at the gate"),
             To::Hello => f.write_str("the built-in hello page"),

@@ -12,10 +12,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::heartbeat::Heartbeat;
-use super::{
-    CarrierError, MOST_ERRORS, MOST_FIELDS, MOST_UNSENT, STREAM_WINDOW, TunnelStream,
-    carrier_window,
-};
+use super::{CarrierError, MOST_FIELDS, MOST_UNSENT, STREAM_WINDOW, TunnelStream, carrier_window};
 
 /// A tunnel that we have opened. A clone is another handle to it.
 #[derive(Clone)]
@@ -71,7 +68,10 @@ impl Originated {
             .initial_connection_window_size(carrier_window(streams))
             .max_header_list_size(MOST_FIELDS)
             .max_send_buffer_size(MOST_UNSENT)
-            .max_local_error_reset_streams(Some(MOST_ERRORS))
+            // What is on its way to a stream that we have reset is no error of the peer. h2 remembers some of these
+            // streams for a time, and would end the tunnel, with all others in it, after so many frames for the rest.
+            .max_concurrent_reset_streams(MOST_RESETS)
+            .max_local_error_reset_streams(None)
             .handshake(io)
             .await?;
         let heartbeat = connection.ping_pong().map(Heartbeat::new);
@@ -149,6 +149,9 @@ impl Answer {
         TunnelStream::offered(self.sending, self.received)
     }
 }
+
+/// Streams that we have reset lately, for which frames are ignored without an answer.
+const MOST_RESETS: usize = 256;
 
 /// The error of a stream shows a GOAWAY of the peer only if the stream is above its last stream identifier, and so was
 /// not looked at (RFC 9113 §6.8). The streams below it continue. When the tunnel ends later, their errors are those of

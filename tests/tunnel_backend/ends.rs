@@ -1,14 +1,17 @@
 //! How connections and tunnels end: half-close, resets, drains, and the death of either side.
 
+use std::time::Duration;
+
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::pair::{ECHO, Pair};
+use super::pair::{ECHO, Pair, connect, site, start_near};
+use super::server::Server;
 use crate::common::backend::Backend;
 use crate::common::client::Socket;
 use crate::common::vestibule::{RELAYS, Relay};
-use crate::common::{soon, until};
+use crate::common::{soon, until, within};
 use crate::echo;
 
 async fn before_tcp(relay: Relay) -> (Pair, Backend) {
@@ -153,6 +156,35 @@ async fn a_drain_of_ours_lets_streams_end_and_closes_the_tunnels() {
     assert_eq!(pair.near.wait().await.code(), Some(0));
     // The carrier has ended in order, and so has its stream.
     pair.far[0].ended("done", 2).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_drain_cuts_the_streams_and_closes_the_tunnels() {
+    let more = "[timeouts]\ndrain = \"300ms\"\n";
+    let mut pair = Pair::start(Relay::Auto, more, &[ECHO]).await;
+    let mut client = pair.client().await;
+    echo(&mut client).await;
+    pair.near.signal(Signal::TERM);
+    let read = soon("a reset", client.read(&mut [0])).await;
+    read.expect_err("a reset");
+    assert_eq!(pair.near.wait().await.code(), Some(3));
+    pair.far[0].ended("client_reset", 1).await;
+    pair.far[0].ended("done", 1).await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_dial_without_clients() {
+    let site = site();
+    let server = Server::new(&site).await;
+    let mut near = start_near(&site, Relay::Auto, &[server.address()], "").await;
+    let client = connect(&near).await;
+    let _silent = server.secured().await;
+    client.set_zero_linger().expect("an open socket");
+    drop(client);
+    near.ended("client_gone", 1).await;
+    near.signal(Signal::TERM);
+    let exit = within(Duration::from_millis(1_500), "an exit", near.wait());
+    assert_eq!(exit.await.code(), Some(0));
 }
 
 #[tokio::test]

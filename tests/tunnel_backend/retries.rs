@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::hostile::{before, reads};
 use super::pair::connect;
-use super::raw::{DATA, Raw};
+use super::raw::{DATA, RST_STREAM, Raw};
 use crate::common::soon;
 
 async fn reads_a_reset(client: &mut TcpStream) {
@@ -144,6 +144,43 @@ async fn a_connection_that_is_cut_before_the_answer_is_not_tried_again() {
         _ = server.secured() => panic!("it asks another tunnel"),
     }
     near.ended("backend_reset", 1).await;
+}
+
+#[tokio::test]
+async fn frames_for_streams_that_were_reset_end_no_tunnel() {
+    const RESETS: usize = 1_400;
+    let (_site, server, near) = before("").await;
+    let mut neighbour = connect(&near).await;
+    let mut tunnel = Raw::accept(&server, 200).await;
+    let beside = tunnel.asked().await;
+    tunnel.answer(beside).await;
+    let mut streams = Vec::new();
+    while streams.len() < RESETS {
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            clients.push(connect(&near).await);
+            let stream = tunnel.asked().await;
+            tunnel.answer(stream).await;
+            streams.push(stream);
+        }
+        for client in clients {
+            client.set_zero_linger().expect("an open socket");
+            drop(client);
+            tunnel.next(RST_STREAM).await;
+        }
+    }
+    for stream in streams {
+        tunnel.data(stream, b"late").await;
+    }
+    tunnel.data(beside, b"well").await;
+    reads(&mut neighbour, b"well").await;
+    neighbour.write_all(b"back").await.expect("open");
+    assert_eq!(tunnel.next(DATA).await.payload, b"back");
+    let mut another = connect(&near).await;
+    let stream = tunnel.asked().await;
+    tunnel.answer(stream).await;
+    tunnel.data(stream, b"well").await;
+    reads(&mut another, b"well").await;
 }
 
 #[tokio::test]

@@ -107,7 +107,9 @@ async fn ended(told: &mut Told) -> Result<(), DialError> {
 impl Dialling {
     fn spawn(self, mut pending: Pending, budget: Duration) {
         pending.forget_own_receiver();
+        // It outlives the connection that has begun it.
         let span = debug_span!(
+            parent: None,
             "tunnel",
             backend = self.shared.backend,
             address = %self.site.address()
