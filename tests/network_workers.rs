@@ -2,8 +2,12 @@
 
 mod common;
 mod network_workers {
-
+    mod cable;
+    mod ends;
+    mod many;
     mod offers;
+    mod refusals;
+    mod watch;
 }
 
 use std::sync::Arc;
@@ -144,4 +148,10 @@ workers = ["cn:worker", "cn:both"]
 name = "other"
 to = "gate"
 workers = ["cn:other", "cn:both"]
+[[backend]]
+name = "local"
+to = "gate"
+[[backend]]
+name = "echo"
+to = "echo"
 "#;

@@ -66,6 +66,11 @@ impl Tunnel {
         certificate: &Issued,
     ) -> Self {
         let tls = secured(vestibule, site, certificate).await;
+        Self::over(builder, tls).await
+    }
+
+    /// Opens a tunnel over a TLS connection.
+    pub async fn over(builder: &Builder, tls: TlsStream<TcpStream>) -> Self {
         let (requests, connection) = builder.handshake(tls).await.expect("HTTP/2");
         let mut driver = JoinSet::new();
         driver.spawn(connection);
@@ -146,9 +151,14 @@ pub async fn secured(
     site: &Site,
     certificate: &Issued,
 ) -> TlsStream<TcpStream> {
+    secured_at(&vestibule.tcp(), site, certificate).await
+}
+
+/// As [`secured`], at this address.
+pub async fn secured_at(address: &str, site: &Site, certificate: &Issued) -> TlsStream<TcpStream> {
     let mut config = config_for(ALL_VERSIONS, &site.authority.pem(), Some(certificate));
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let socket = TcpStream::connect(vestibule.tcp()).await.expect("TCP");
+    let socket = TcpStream::connect(address).await.expect("TCP");
     socket.set_nodelay(true).expect("an open socket");
     let name = "localhost".try_into().expect("a name");
     let connector = TlsConnector::from(Arc::new(config));
