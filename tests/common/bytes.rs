@@ -32,7 +32,7 @@ impl Bytes {
     }
 
     /// A length from 1 to `most` bytes, for the next piece.
-    fn length(&mut self, most: usize) -> usize {
+    pub fn length(&mut self, most: usize) -> usize {
         (self.next() as usize % most) + 1
     }
 }
