@@ -76,6 +76,7 @@ def parse_arguments():
     arguments.seconds = arguments.seconds or (0.4 if quick else 1.0)
     arguments.warm_up = 0.15 if quick else 0.25
     arguments.connections = arguments.connections or (500 if quick else 4000)
+    arguments.streams = 1000 if quick else 10_000
     everything = proxies.catalogue(arguments.vestibule, arguments.envoy)
     chosen = choose(parser, "proxy", arguments.proxies, [proxy.name for proxy in everything])
     arguments.proxies = [proxy for proxy in everything if proxy.name in chosen]
@@ -169,7 +170,8 @@ def one_round(arguments, results, measured):
             if name not in arguments.works:
                 continue
             order = rotated(able(arguments.proxies, side), measured)
-            samples = measure.memory(bench, start, order, arguments.connections, IDLE_SIZE, logger(name), side)
+            connections = arguments.streams if side == proxies.TUNNEL else arguments.connections
+            samples = measure.memory(bench, start, order, connections, IDLE_SIZE, logger(name), side)
             results["memory"] += [sample | {"round": measured} for sample in samples]
 
 
@@ -183,7 +185,7 @@ def timed_works(arguments, results, measured, bench, start, timed, side):
         running = [stack.enter_context(start(proxy, side=side)) for proxy in able(arguments.proxies, side)]
         for turn, work in enumerate(timed):
             for one in rotated(running, measured + turn):
-                if work.needs_tls and not one.proxy.tls:
+                if (work.needs_tls and not one.proxy.tls) or (work.alone and one.proxy.name != "vestibule"):
                     continue
                 sample = {"work": work.name, "proxy": one.proxy.name, "round": measured}
                 sample |= bench.timed(one, work.task)

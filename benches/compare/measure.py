@@ -6,6 +6,9 @@ import resource
 import subprocess
 import time
 
+import proxies
+import works
+
 SETTLE_SECONDS = 1.5  # from the last byte until the memory is read
 AFTER_SECONDS = 10  # from the last close until it is read again
 LOAD_TIMEOUT = 120
@@ -32,10 +35,16 @@ class Bench:
             "backend": setting.backend,
             "backend_tls": shown if setting.to_backend else None,
             "pids": running.pids(),
+            "own": self.own(setting) if setting.side == proxies.TUNNEL else None,
             "warm_up_ms": int(self.warm_up * 1000),
             "measure_ms": int(self.seconds * 1000),
         }
         return json.dumps(whole | task | {"tls": tls})
+
+    def own(self, setting):
+        """The certificate of the clients, which are the same for each proxy."""
+        certs = setting.certificate.parent
+        return {"chain": str(certs / "client.pem"), "key": str(certs / "client-key.pem")}
 
     def start_load(self, running, task, cpus=None):
         cpus = cpus or {self.load_cpu}
@@ -71,7 +80,10 @@ class Bench:
 
     def open_idle(self, running, connections, size):
         """Opens connections, echoes a message on each, and leaves them open."""
-        load = self.start_load(running, {"work": "idle", "connections": connections, "size": size})
+        task = {"work": "idle", "connections": connections, "size": size}
+        if running.setting.side == proxies.TUNNEL:
+            task["tunnels"] = -(-connections // works.STREAMS_OF_A_TUNNEL)
+        load = self.start_load(running, task)
         if not load.stdout.readline():
             output, errors = load.communicate(timeout=LOAD_TIMEOUT)
             self.answer(running, load, output, errors)
@@ -115,14 +127,14 @@ def thread_times(before, after):
     return dict(sorted(times.items(), key=lambda item: -item[1])[:8])
 
 
-def memory(bench, start, proxies, connections, size, log, side):
+def memory(bench, start, chosen, connections, size, log, side):
     """Bytes per idle connection of each proxy, and the rest after they are closed.
 
     `start` returns a new process. The time after the close is waited for only once, for all proxies.
     """
     waiting = []
     try:
-        for proxy in proxies:
+        for proxy in chosen:
             running = start(proxy, side=side)
             waiting.append((running, None, None))
             bench.close_idle(running, bench.open_idle(running, 16, size))

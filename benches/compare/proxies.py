@@ -12,8 +12,10 @@ from typing import Callable
 
 # The sides with TLS: the clients, as usual; the backend, which is client mode; or both.
 SERVER, CLIENT, BOTH = "server", "client", "both"
-ALL_SIDES = (SERVER, CLIENT, BOTH)
+TUNNEL = "tunnel"  # as SERVER; the connections are streams of HTTP/2 in few TLS connections
+ALL_SIDES = (SERVER, CLIENT, BOTH, TUNNEL)
 
+STREAMS = 128  # at a time on one tunnel
 CONNECTIONS = 19000  # for proxies that need a number as a limit; below the limit on descriptors
 
 
@@ -34,7 +36,7 @@ class Setting:
     @property
     def to_clients(self):
         """Whether clients use TLS."""
-        return self.side in (SERVER, BOTH)
+        return self.side in (SERVER, BOTH, TUNNEL)
 
     @property
     def to_backend(self):
@@ -76,6 +78,8 @@ class Proxy:
 def vestibule(relay):
     def command(program, setting):
         client_auth = f'client_auth = "optional"\nclient_ca = ["{setting.client_ca}"]' if setting.client_ca else ""
+        if setting.side == TUNNEL:
+            client_auth = f'client_auth = "required"\nclient_ca = ["{setting.ca}"]\n[listener.tunnel]\nstreams = {STREAMS}'
         listener = f"""\
 [listener.tls]
 certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
@@ -218,16 +222,21 @@ def envoy(program, setting):
         host, port = setting.backend.rsplit(":", 1)
         address = f"socket_address: {{ address: {host}, port_value: {port} }}"
     extensions = "type.googleapis.com/envoy.extensions"
+    verified = f"""\
+            validation_context: {{ trusted_ca: {{ filename: {setting.ca} }} }}
+            alpn_protocols: [ h2 ]
+""" if setting.side == TUNNEL else ""
     to_clients = f"""\
       transport_socket:
         name: envoy.transport_sockets.tls
         typed_config:
           "@type": {extensions}.transport_sockets.tls.v3.DownstreamTlsContext
+          require_client_certificate: {"true" if setting.side == TUNNEL else "false"}
           common_tls_context:
             tls_certificates:
             - certificate_chain: {{ filename: {setting.certificate} }}
               private_key: {{ filename: {setting.key} }}
-""" if setting.to_clients else ""
+{verified}""" if setting.to_clients else ""
     to_backend = f"""\
     transport_socket:
       name: envoy.transport_sockets.tls
@@ -241,22 +250,45 @@ def envoy(program, setting):
             match_typed_subject_alt_names:
             - {{ san_type: DNS, matcher: {{ exact: localhost }} }}
 """ if setting.to_backend else ""
+    relay = f"""\
+      - name: envoy.filters.network.tcp_proxy
+        typed_config:
+          "@type": {extensions}.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: compared
+          cluster: load
+""" if setting.side != TUNNEL else f"""\
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": {extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: compared
+          codec_type: HTTP2
+          http2_protocol_options: {{ allow_connect: true, max_concurrent_streams: {STREAMS} }}
+          stream_idle_timeout: 0s
+          upgrade_configs: [ {{ upgrade_type: CONNECT }} ]
+          route_config:
+            virtual_hosts:
+            - name: load
+              domains: ["*"]
+              routes:
+              - match: {{ connect_matcher: {{}} }}
+                route: {{ cluster: load, timeout: 0s, upgrade_configs: [ {{ upgrade_type: CONNECT, connect_config: {{}} }} ] }}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config:
+              "@type": {extensions}.filters.http.router.v3.Router
+              suppress_envoy_headers: true
+"""
     path = setting.write("envoy.yaml", f"""\
 static_resources:
   listeners:
   - address: {{ socket_address: {{ address: 127.0.0.1, port_value: {setting.port} }} }}
     filter_chains:
     - filters:
-      - name: envoy.filters.network.tcp_proxy
-        typed_config:
-          "@type": {extensions}.filters.network.tcp_proxy.v3.TcpProxy
-          stat_prefix: compared
-          cluster: load
-{to_clients}  clusters:
+{relay}{to_clients}  clusters:
   - name: load
     type: STATIC
 {to_backend}    circuit_breakers:
-      thresholds: [ {{ max_connections: 1000000, max_pending_requests: 1000000 }} ]
+      thresholds: [ {{ max_connections: 1000000, max_pending_requests: 1000000, max_requests: 1000000 }} ]
     load_assignment:
       cluster_name: load
       endpoints: [ {{ lb_endpoints: [ {{ endpoint: {{ address: {{ {address} }} }} }} ] }} ]
@@ -271,7 +303,7 @@ def catalogue(vestibule_program, envoy_program):
               sides=ALL_SIDES, why="defaults"),
         Proxy("vestibule-stream", 'Vestibule, relay = "stream"', vestibule_program, ("--version",), vestibule("stream"),
               sides=ALL_SIDES, why="without the record relay"),
-        Proxy("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(tls=True), sides=ALL_SIDES,
+        Proxy("haproxy", "HAProxy", "haproxy", ("-v",), haproxy(tls=True), sides=(SERVER, CLIENT, BOTH),
               why="mode tcp, default buffers"),
         Proxy("nginx", "nginx stream", "nginx", ("-v",), nginx, why="default buffers"),
         Proxy("envoy", "Envoy", envoy_program, ("--version",), envoy, sides=ALL_SIDES,

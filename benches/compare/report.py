@@ -31,7 +31,7 @@ def markdown(results):
     """The whole page."""
     page = Page(results)
     with open(METHOD, encoding="utf-8") as method:
-        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.sides(), page.memory(),
+        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.sides(), page.tunnels(), page.memory(),
                  page.scaling(), method.read().strip(), page.busy(), page.machine()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -111,6 +111,33 @@ class Page:
         rows = [[self.proxies[name]["label"]] + [self.cell(work.name, name) for work in chosen] + [self.cell(idle, name)] for name in names]
         head = [""] + [f"{work.title}, {work.unit}" for work in chosen] + ["idle, KiB"]
         return f"## {title}\n\n{words} Units as above.\n\n" + table(head, rows)
+
+    def tunnels(self):
+        """Streams of tunnels beside the TLS connections that they replace."""
+        columns = [(works.by_name(f"tunnel-{name}"), works.by_name(plain))
+                   for name, plain in (("open", "full-1.3"), ("to-client", "to-client"), ("from-client", "from-client"), ("echo-1KiB-64", "echo-1KiB-64"))]
+        names = [name for name in self.proxies if any((work.name, name) in self.found for work, _ in columns)]
+        if not names:
+            return ""
+        idle = works.IDLES[works.TUNNEL]
+        rows = []
+        for name in names:
+            label = self.proxies[name]["label"]
+            rows.append([f"{label}, streams", *(self.cell(work.name, name) for work, _ in columns), self.cell(idle, name)])
+            rows.append([f"{label}, TLS connections", *(self.cell(plain.name, name) for _, plain in columns), self.cell(works.IDLE, name)])
+        head = ["", *(f"{work.title}, {work.unit}" for work, _ in columns), "idle, KiB"]
+        sample = next((s for s in self.results["memory"] if s.get("side") == works.TUNNEL), {"connections": 0})
+        text = ("## Tunnels\n\nA tunnel is one connection with TLS 1.3 and a client certificate; its streams are opened with CONNECT. The first four"
+                " columns are of one tunnel with 16, 4, 4 and 64 streams; to open a stream is HEADERS, one byte there and back, and END_STREAM both ways."
+                f" The last one is of {sample['connections']:,} streams in tunnels of {works.STREAMS_OF_A_TUNNEL}. Units as above.\n\n" + table(head, rows))
+        beside = [work for work in works.TUNNELS if (f"{work.name} calm", "vestibule") in self.found]
+        if beside:
+            lines = [[work.title, self.median(f"{work.name} p50", "vestibule"), self.median(f"{work.name} p99", "vestibule"),
+                      self.cell(f"{work.name} calm", "vestibule")] for work in beside]
+            text += ("\n\n99 streams of one tunnel echo 1 KiB, one message after the other, and the hundredth does something else. Latency of the 99"
+                     " in µs, and p99 relative to the same streams in the same tunnel before the hundredth was opened:\n\n"
+                     + table(["the hundredth stream", "p50", "p99", "p99, relative"], lines))
+        return text
 
     def memory(self):
         samples = [sample for sample in self.results["memory"] if sample.get("side", "server") == "server"]

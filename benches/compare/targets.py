@@ -27,6 +27,8 @@ def medians(results):
         work = works.by_name(sample["work"])
         key = (work.name, sample["proxy"])
         found.setdefault(key, []).append(work.figure(sample))
+        if "calm_p99_ns" in sample:
+            found.setdefault((f"{work.name} calm", sample["proxy"]), []).append(sample["p99_ns"] / sample["calm_p99_ns"])
         for quantile in ("p50", "p99", "p999"):
             if f"{quantile}_ns" in sample:
                 found.setdefault((f"{work.name} {quantile}", sample["proxy"]), []).append(sample[f"{quantile}_ns"] / 1e3)
@@ -89,6 +91,22 @@ def evaluate(results):
         value = ours.median / sum(part.median for part in parts)
         return Row(title, f"≤ {OWN:.2f}", f"{value:.2f}", PASS if value <= OWN else MISS)
 
+    def tunnel(title, figure, reference, limit):
+        """A stream of a tunnel relative to a TLS connection of Vestibule's own."""
+        ours, theirs = found.get((figure, "vestibule")), found.get((reference, "vestibule"))
+        if ours is None or theirs is None:
+            return Row(title, f"≤ {limit:.2f}", "", UNKNOWN)
+        value = ours.median / theirs.median
+        return Row(title, f"≤ {limit:.2f}", f"{value:.2f}", PASS if value <= limit else MISS)
+
+    def most(title, figure, limit, unit=""):
+        """Not a ratio of two rows."""
+        ours = found.get((figure, "vestibule"))
+        if ours is None:
+            return Row(title, f"≤ {limit:.2f}{unit}", "", UNKNOWN)
+        return Row(title, f"≤ {limit:.2f}{unit}", f"{ours.median:.2f}{unit}", PASS if ours.median <= limit else MISS)
+
+    idle = works.IDLES[works.TUNNEL]
     rows = [
         ratio("full handshake, TLS 1.3, CPU: against Envoy", "full-1.3", "envoy", 0.62),
         ratio("full handshake, TLS 1.3, CPU: against HAProxy", "full-1.3", "haproxy", 0.36),
@@ -105,6 +123,18 @@ def evaluate(results):
         own("TLS to TLS, bulk to the client: against sealing and opening", "tls-to-tls-to-client", "to-client", "from-client"),
         own("TLS to TLS, bulk from the client: against sealing and opening", "tls-to-tls-from-client", "to-client", "from-client"),
         own("TLS to TLS, memory of an idle connection: against two server sides", works.IDLES["both"], works.IDLE, works.IDLE),
+        most("tunnel, memory of an idle stream", idle, 6, " KiB"),
+        tunnel("tunnel, 1 KiB echo, 64 streams, CPU: against 64 TLS connections", "tunnel-echo-1KiB-64", "echo-1KiB-64", 1.6),
+        tunnel("tunnel, bulk to the client, CPU: against TLS connections", "tunnel-to-client", "to-client", 1.5),
+        tunnel("tunnel, bulk from the client, CPU: against TLS connections", "tunnel-from-client", "from-client", 1.5),
+        tunnel("tunnel, opening a stream, CPU: against a TLS connection", "tunnel-open", "full-1.3", 0.3),
+        ratio("tunnel, memory of an idle stream: against Envoy", idle, "envoy", 0.7),
+        ratio("tunnel, 1 KiB echo, 64 streams, CPU: against Envoy", "tunnel-echo-1KiB-64", "envoy", 0.7),
+        ratio("tunnel, bulk to the client, CPU: against Envoy", "tunnel-to-client", "envoy", 0.7),
+        ratio("tunnel, bulk from the client, CPU: against Envoy", "tunnel-from-client", "envoy", 0.7),
+        ratio("tunnel, opening a stream, CPU: against Envoy", "tunnel-open", "envoy", 0.7),
+        most("tunnel, p99 of 99 echoes beside a stream that its client does not read: against before", "tunnel-stalled-to-client calm", 1.5),
+        most("tunnel, p99 of 99 echoes beside a stream that its backend does not read: against before", "tunnel-stalled-from-client calm", 1.5),
     ]
     factors = scaling(results)
     for name, work in works.SCALED.items():

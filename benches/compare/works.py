@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from proxies import BOTH, CLIENT, SERVER
+from proxies import BOTH, CLIENT, SERVER, TUNNEL
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Work:
     scale: float  # from nanoseconds per piece to `unit`
     task: dict = field(default_factory=dict)
     side: str = SERVER  # the side of the proxy with TLS
+    alone: bool = False  # only with Vestibule, in comparison with itself
 
     @property
     def needs_tls(self):
@@ -79,12 +80,36 @@ def _beside(side, name):
 
 CLIENT_MODE = _beside(CLIENT, "client-mode")
 TLS_TO_TLS = _beside(BOTH, "tls-to-tls")
-SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS}
+
+
+def _in_tunnels(work, tunnels=1, name=None, title=None, alone=False, **task):
+    """The same work, with connections that are streams."""
+    task = work.task | {"tunnels": tunnels} | task
+    return replace(work, name=f"tunnel-{name or work.name}", title=title or work.title, task=task, side=TUNNEL, alone=alone)
+
+
+# What the hundredth stream of a tunnel does while the others echo; the name of the load generator for it.
+BESIDE = {
+    "stalled-to-client": ("one that its client does not read", "unread_by_client"),
+    "stalled-from-client": ("one that its backend does not read", "unread_by_backend"),
+    "beside-to-client": ("one with bulk to the client", "to_client"),
+    "beside-from-client": ("one with bulk from the client", "from_client"),
+}
+TUNNELS = [
+    _in_tunnels(HANDSHAKES[0], name="open", title="open and close"),
+    _in_tunnels(BULK[0]),
+    _in_tunnels(BULK[1]),
+    _in_tunnels(ECHO[4], title="1 KiB, 64 streams"),
+    *(_in_tunnels(ECHO[4], name=name, title=title, connections=99, beside=beside, alone=True) for name, (title, beside) in BESIDE.items()),
+]
+SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
 TIMED = [work for some in SIDES.values() for work in some]
 
 # Without CPU time: memory, by the side of TLS; and Vestibule alone on one and on two cores.
 IDLE = "idle"
-IDLES = {SERVER: IDLE, CLIENT: f"client-mode-{IDLE}", BOTH: f"tls-to-tls-{IDLE}"}
+IDLES = {SERVER: IDLE, CLIENT: f"client-mode-{IDLE}", BOTH: f"tls-to-tls-{IDLE}", TUNNEL: f"tunnel-{IDLE}"}
+# The number of streams for each tunnel that is held open.
+STREAMS_OF_A_TUNNEL = 100
 SCALING = "scaling"
 NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING]
 

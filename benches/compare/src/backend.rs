@@ -25,6 +25,8 @@ pub(crate) const ECHO: u8 = b'E';
 pub(crate) const SINK: u8 = b'K';
 /// Send the pattern without end.
 pub(crate) const SOURCE: u8 = b'S';
+/// Read nothing after this byte.
+pub(crate) const DEAF: u8 = b'D';
 /// Both of them.
 pub(crate) const SINK_AND_SOURCE: u8 = b'B';
 
@@ -280,6 +282,7 @@ impl Peer {
                 );
                 *sunk += bytes.len() as u64;
             }
+            Some(DEAF) => {}
             Some(SOURCE) => ensure!(bytes.is_empty(), "nothing was to be sent here"),
             role => bail!("no such role: {role:?}"),
         }
@@ -314,6 +317,7 @@ impl Peer {
             return Interest::Both;
         }
         match self.role {
+            Some(DEAF) => Interest::Nothing,
             // Back-pressure: while an echo is not accepted, nothing is read.
             Some(ECHO) if self.waiting.len() > 0 => Interest::Write,
             Some(SOURCE) => Interest::Both,

@@ -20,12 +20,14 @@ mod flood;
 mod handshakes;
 mod idle;
 mod meter;
+mod mux;
 mod pattern;
 mod poll;
 mod session;
 mod stage;
 mod starve;
 mod task;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn measure() -> Result<()> {
         .context("usage: load TASK, a JSON object")?;
     let task: Task = serde_json::from_str(&argument).context("the task")?;
     let answer = match task.work {
+        _ if task.tunnels > 0 => tunnel::run(&task)?,
         Work::Handshakes => handshakes::run(&task)?,
         Work::Echo => echo::run(&task)?,
         Work::ToClient | Work::FromClient | Work::BothWays => bulk::run(&task)?,

@@ -21,6 +21,8 @@ pub(crate) enum Interest {
     Write,
     /// Either.
     Both,
+    /// Neither; the end is reported all the same.
+    Nothing,
 }
 
 /// A descriptor that is ready.
@@ -120,6 +122,7 @@ impl Interest {
             Self::Read => EventFlags::IN,
             Self::Write => EventFlags::OUT,
             Self::Both => EventFlags::IN | EventFlags::OUT,
+            Self::Nothing => EventFlags::empty(),
         }
     }
 }

@@ -77,6 +77,9 @@ pub(crate) fn offer_as(
         }
         None => builder.with_no_client_auth(),
     };
+    if task.tunnels > 0 {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
     config.resumption = match task.sessions {
         Sessions::Forgotten => Resumption::disabled(),
         Sessions::Resumed => Resumption::in_memory_sessions(8),

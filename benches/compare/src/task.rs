@@ -33,9 +33,15 @@ pub(crate) struct Task {
     /// Whether the clients of `handshakes` offer their last session, which must then be resumed.
     #[serde(default)]
     pub(crate) sessions: Sessions,
-    /// The certificate of the clients of `idle`, if they have one.
+    /// The certificate of the clients of `idle` and of tunnels, if they have one.
     #[serde(default)]
     pub(crate) own: Option<Certificate>,
+    /// The number of tunnels that carry the connections as streams; 0 is none.
+    #[serde(default)]
+    pub(crate) tunnels: usize,
+    /// For `echo` in tunnels, one more stream.
+    #[serde(default)]
+    pub(crate) beside: Option<Beside>,
     /// For `starve`, the time between two messages of a connection.
     #[serde(default = "period_ms")]
     pub(crate) period_ms: u64,
@@ -72,6 +78,20 @@ pub(crate) enum Work {
     Idle,
     /// Round trips at fixed times on each connection, beside a flood of handshakes.
     Starve,
+}
+
+/// A stream beside the echoes of a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Beside {
+    /// The backend sends without end, and the client gives no room.
+    UnreadByClient,
+    /// The client sends as much as it may, and the backend reads nothing.
+    UnreadByBackend,
+    /// The backend sends as fast as it can.
+    ToClient,
+    /// The client sends as fast as it can.
+    FromClient,
 }
 
 /// Handshakes that are always in progress.
