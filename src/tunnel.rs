@@ -10,6 +10,7 @@
 //! bytes with it, on the same thread.
 
 mod carried;
+mod gathered;
 mod heartbeat;
 mod originated;
 mod stream;
@@ -54,7 +55,14 @@ const MOST_WINDOW: u32 = (1 << 31) - 1;
 const MOST_FIELDS: u32 = 16 * 1024;
 /// What is taken from a backend and not sent yet, for each stream.
 const MOST_UNSENT: usize = 64 * 1024;
+/// The cost of small frames of data that h2 holds because no stream has taken them yet: of each one what it lacks of
+/// 256 bytes. A peer above this gets GOAWAY. Database drivers send frames of 20 bytes: a turn of the tunnel brings
+/// 9,000 of them (2 MiB here), and streams that wait for a backend may hold 9,000 more each. These are 40,000 frames
+/// of one byte at most, whose memory is many times their bytes.
+const SMALL_FRAMES: usize = 40_000 * 256;
 /// Streams that the peer has opened and reset before we have looked at them (CVE-2023-44487).
 const MOST_RESET_EARLY: usize = 20;
+/// Streams that we have reset lately, for which frames are ignored without an answer: they were on their way.
+const MOST_RESETS: usize = 256;
 /// Errors of the peer in single streams, after which the tunnel ends.
 const MOST_ERRORS: usize = 1024;

@@ -1,6 +1,9 @@
 //! A TLS connection in our record layer as a stream of bytes, for a protocol that is read and written here.
+//!
+//! Small writes are collected until a flush, and leave in full records, several with one call of the kernel.
 
-use std::io::{self, IoSlice};
+use std::cell::Cell;
+use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -13,7 +16,7 @@ use super::records::Records;
 use super::write_buffer::WriteBuffer;
 use crate::record::Layout;
 use crate::traffic::Counter;
-use crate::wire::Wire;
+use crate::wire::{MOST_PLACES, Wire};
 
 /// A TLS connection after its handshake. It owns memory only for payload that was not read or sent yet.
 #[derive(Debug)]
@@ -23,8 +26,10 @@ pub(crate) struct RecordStream<IO> {
     unread: Vec<u8>,
     /// How much of it was read.
     read: usize,
-    /// Written, and not sealed yet.
-    unsent: WriteBuffer,
+    /// Written, and not sealed yet: payloads with room for the records around them.
+    unsent: Vec<u8>,
+    /// The bytes of payload in it.
+    filled: usize,
     /// How the peer's stream has ended: in order, or with a failure.
     end: Option<Result<(), Cause>>,
 }
@@ -35,7 +40,8 @@ impl<IO: Wire> RecordStream<IO> {
             records,
             unread: Vec::new(),
             read: 0,
-            unsent: WriteBuffer::default(),
+            unsent: Vec::new(),
+            filled: 0,
             end: None,
         }
     }
@@ -60,7 +66,11 @@ impl<IO: Wire> RecordStream<IO> {
             let opened = &scratch[..pieces.length()];
             let (fits, rest) = opened.split_at(opened.len().min(buf.remaining()));
             buf.put_slice(fits);
-            self.unread.extend_from_slice(rest);
+            if !rest.is_empty() {
+                self.unread = UNREAD.take();
+                self.unread.clear();
+                self.unread.extend_from_slice(rest);
+            }
             match then {
                 Ok(Then::More) => {}
                 Ok(Then::End) => self.end = Some(Ok(())),
@@ -72,19 +82,75 @@ impl<IO: Wire> RecordStream<IO> {
 
     /// Seals and sends what was written.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (mut unflushed, counter) = (false, Counter::default());
+        loop {
+            ready!(self.poll_sealed(cx)).map_err(|fault| error(cause(fault)))?;
+            // After a closing alert, nothing may be sent.
+            if self.filled == 0 || self.records.is_mute() {
+                return Poll::Ready(Ok(()));
+            }
+            let sent = self.seal(cx);
+            sent.map_err(|fault| error(cause(fault)))?;
+        }
+    }
+
+    /// Sends what is sealed.
+    fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        let (mut unsent, mut unflushed) = (WriteBuffer::default(), false);
         let mut rest = Rest {
-            unsent: &mut self.unsent,
+            unsent: &mut unsent,
             unflushed: &mut unflushed,
-            counter: &counter,
+            counter: &Counter::default(),
         };
-        let sent = ready!(self.records.poll_rest(cx, &mut rest));
-        Poll::Ready(sent.map_err(|fault| error(cause(fault))))
+        self.records.poll_rest(cx, &mut rest)
+    }
+
+    /// Takes what there is room for, to where it will be sealed. Returns the number of bytes.
+    fn append(&mut self, bufs: &[IoSlice<'_>]) -> usize {
+        if self.unsent.is_empty() {
+            self.unsent = ROOM.take();
+            self.unsent.resize(MOST_UNSENT, 0);
+        }
+        let mut places = self.records.layout().places(&mut self.unsent);
+        let mut free = &mut places.all()[..];
+        IoSliceMut::advance_slices(&mut free, self.filled);
+        let before = self.filled;
+        for buf in bufs {
+            let mut bytes = &**buf;
+            let count = bytes.read_vectored(free).unwrap_or(0);
+            IoSliceMut::advance_slices(&mut free, count);
+            self.filled += count;
+        }
+        self.filled - before
+    }
+
+    /// Seals what was written, and sends it as far as the socket takes it.
+    fn seal(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        let (mut unsent, mut unflushed) = (WriteBuffer::default(), false);
+        let mut rest = Rest {
+            unsent: &mut unsent,
+            unflushed: &mut unflushed,
+            counter: &Counter::default(),
+        };
+        let sent = with_scratch(|_, pieces| {
+            pieces.clear(self.records.layout());
+            pieces.add_read(self.filled);
+            (self.records).send(cx, &mut self.unsent, pieces, &mut rest)
+        });
+        self.filled = 0;
+        ROOM.set(std::mem::take(&mut self.unsent));
+        sent
     }
 }
 
-/// The room for what is written at a time: as much as one read of the scratch.
-const MOST_UNSENT: usize = 64 * 1024;
+/// What is collected before it leaves without a flush: as many records as one call of the kernel takes.
+const MOST_UNSENT: usize = MOST_PLACES * (16 * 1024 + 256);
+
+thread_local! {
+    /// The memory of `unsent` and of `unread` between two uses: a busy stream would get new memory at each turn, and an
+    /// idle one owns none.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static UNREAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 fn cause(fault: Fault) -> Cause {
     match fault {
@@ -115,7 +181,8 @@ impl<IO: Wire> AsyncRead for RecordStream<IO> {
                 buf.put_slice(&unread[..count]);
                 this.read += count;
                 if this.read == this.unread.len() {
-                    (this.unread, this.read) = (Vec::new(), 0);
+                    UNREAD.set(std::mem::take(&mut this.unread));
+                    this.read = 0;
                 }
                 break;
             }
@@ -138,25 +205,20 @@ impl<IO: Wire> AsyncWrite for RecordStream<IO> {
         self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
-    /// All of it goes into as few records as possible, with one call of the kernel.
+    /// What was written leaves with the next flush, in as few records as possible, or when much was written.
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(this.poll_send(cx))?;
-        let mut taken = 0;
-        for buf in bufs {
-            let count = buf.len().min(MOST_UNSENT - taken);
-            this.unsent.extend(&buf[..count]);
-            taken += count;
+        loop {
+            let taken = this.append(bufs);
+            if taken > 0 || bufs.iter().all(|buf| buf.is_empty()) {
+                return Poll::Ready(Ok(taken));
+            }
+            ready!(this.poll_send(cx))?;
         }
-        // What the socket does not take now is sent by the next write or flush.
-        if let Poll::Ready(Err(error)) = this.poll_send(cx) {
-            return Poll::Ready(Err(error));
-        }
-        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream};
@@ -11,16 +11,18 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
+use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
 use super::{
-    MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_UNSENT, STREAM_WINDOW, TunnelSettings,
-    TunnelStream, WorkerRequest, carrier_window,
+    MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES,
+    STREAM_WINDOW, TunnelSettings, TunnelStream, WorkerRequest, carrier_window,
 };
 use crate::authority::Authority;
 
 /// A tunnel that a peer has brought. Its streams move only while [`Self::next`] is polled.
 pub(crate) struct Carried<IO> {
-    connection: Connection<IO, Bytes>,
+    connection: Connection<Gathered<IO>, Bytes>,
+    turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
 }
 
@@ -56,6 +58,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     ///
     /// The peer speaks another protocol, or has left.
     pub(crate) async fn begin(io: IO, settings: &TunnelSettings) -> Result<Self, CarrierError> {
+        let (io, turn) = Gathered::new(io);
         let connection = server::Builder::new()
             .max_concurrent_streams(settings.streams)
             .initial_window_size(STREAM_WINDOW)
@@ -63,11 +66,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
             .max_header_list_size(MOST_FIELDS)
             .max_send_buffer_size(MOST_UNSENT)
             .max_pending_accept_reset_streams(MOST_RESET_EARLY)
+            .data_frame_budget(SMALL_FRAMES)
+            .max_concurrent_reset_streams(MOST_RESETS)
             .max_local_error_reset_streams(Some(MOST_ERRORS))
             .handshake(io)
-            .await;
+            .await?;
+        turn.begin();
         Ok(Self {
-            connection: connection?,
+            connection,
+            turn,
             heartbeat: None,
         })
     }
@@ -96,8 +103,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
             return Poll::Ready(Err(error));
         }
         loop {
-            let Some(accepted) = ready!(self.connection.poll_accept(cx)) else {
-                return Poll::Ready(Ok(None));
+            let accepted = match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(accepted)) => accepted,
+                Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                Poll::Pending => match self.turn.poll_end(cx) {
+                    Poll::Ready(Err(Failed)) => continue,
+                    Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+                },
             };
             let (request, respond) = accepted?;
             if let Some(opened) = opened(request, respond) {

@@ -11,8 +11,12 @@ use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
-use super::{CarrierError, MOST_FIELDS, MOST_UNSENT, STREAM_WINDOW, TunnelStream, carrier_window};
+use super::{
+    CarrierError, MOST_FIELDS, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES, STREAM_WINDOW, TunnelStream,
+    carrier_window,
+};
 
 /// A tunnel that we have opened. A clone is another handle to it.
 #[derive(Clone)]
@@ -25,7 +29,8 @@ pub(crate) struct Originated {
 ///
 /// If the last [`Originated`] and the last stream are gone, it closes the tunnel.
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
-    connection: Connection<IO, Bytes>,
+    connection: Connection<Gathered<IO>, Bytes>,
+    turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
 }
 
@@ -60,6 +65,7 @@ impl Originated {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
+        let (io, turn) = Gathered::new(io);
         let (requests, mut connection) = client::Builder::new()
             .enable_push(false)
             // No stream is sent before the peer has said how many it takes: it would have to refuse some.
@@ -68,15 +74,18 @@ impl Originated {
             .initial_connection_window_size(carrier_window(streams))
             .max_header_list_size(MOST_FIELDS)
             .max_send_buffer_size(MOST_UNSENT)
+            .data_frame_budget(SMALL_FRAMES)
             // What is on its way to a stream that we have reset is no error of the peer. h2 remembers some of these
             // streams for a time, and would end the tunnel, with all others in it, after so many frames for the rest.
             .max_concurrent_reset_streams(MOST_RESETS)
             .max_local_error_reset_streams(None)
             .handshake(io)
             .await?;
+        turn.begin();
         let heartbeat = connection.ping_pong().map(Heartbeat::new);
         let driver = Driver {
             connection,
+            turn,
             heartbeat,
         };
         Ok((Self { requests }, driver))
@@ -150,9 +159,6 @@ impl Answer {
     }
 }
 
-/// Streams that we have reset lately, for which frames are ignored without an answer.
-const MOST_RESETS: usize = 256;
-
 /// The error of a stream shows a GOAWAY of the peer only if the stream is above its last stream identifier, and so was
 /// not looked at (RFC 9113 §6.8). The streams below it continue. When the tunnel ends later, their errors are those of
 /// its connection.
@@ -176,8 +182,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         {
             return Poll::Ready(Err(CarrierError::Io(io::ErrorKind::TimedOut)));
         }
-        Pin::new(&mut this.connection)
-            .poll(cx)
-            .map_err(CarrierError::from)
+        loop {
+            if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(cx) {
+                return Poll::Ready(ended.map_err(CarrierError::from));
+            }
+            match this.turn.poll_end(cx) {
+                Poll::Ready(Err(Failed)) => {}
+                Poll::Ready(Ok(())) | Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 }
