@@ -137,6 +137,11 @@ class Page:
             text += ("\n\n99 streams of one tunnel echo 1 KiB, one message after the other, and the hundredth does something else. Latency of the 99"
                      " in µs, and p99 relative to the same streams in the same tunnel before the hundredth was opened:\n\n"
                      + table(["the hundredth stream", "p50", "p99", "p99, relative"], lines))
+        far = [[f"{ms} ms", *(self.cell(f"{work.name} rate", "vestibule") for work in pair)] for ms, pair in works.FAR.items()
+               if (f"{pair[0].name} rate", "vestibule") in self.found]
+        if far:
+            text += ("\n\nMB per second of one stream of Vestibule's, by the time there and back between client and proxy. A stream moves one window"
+                     " in that time: the client's is 4 MiB, Vestibule's 192 KiB.\n\n" + table(["", "to the client", "from the client"], far))
         return text
 
     def memory(self):

@@ -27,6 +27,9 @@ def medians(results):
         work = works.by_name(sample["work"])
         key = (work.name, sample["proxy"])
         found.setdefault(key, []).append(work.figure(sample))
+        if "bytes" in sample:
+            # Bytes per ns are GB per s.
+            found.setdefault((f"{work.name} rate", sample["proxy"]), []).append(sample["bytes"] / sample["wall_ns"] * 1e3)
         if "calm_p99_ns" in sample:
             found.setdefault((f"{work.name} calm", sample["proxy"]), []).append(sample["p99_ns"] / sample["calm_p99_ns"])
         for quantile in ("p50", "p99", "p999"):

@@ -95,11 +95,18 @@ BESIDE = {
     "beside-to-client": ("one with bulk to the client", "to_client"),
     "beside-from-client": ("one with bulk from the client", "from_client"),
 }
+# The time there and back between client and proxy.
+DELAYS = (2, 10, 50)
+FAR = {
+    ms: [_in_tunnels(work, name=f"{work.name}-{ms}ms", title=f"{work.title}, {ms} ms", connections=1, one_way_ms=ms // 2, alone=True) for work in BULK[:2]]
+    for ms in DELAYS
+}
 TUNNELS = [
     _in_tunnels(HANDSHAKES[0], name="open", title="open and close"),
     _in_tunnels(BULK[0]),
     _in_tunnels(BULK[1]),
     _in_tunnels(ECHO[4], title="1 KiB, 64 streams"),
+    *(work for pair in FAR.values() for work in pair),
     *(_in_tunnels(ECHO[4], name=name, title=title, connections=99, beside=beside, alone=True) for name, (title, beside) in BESIDE.items()),
 ]
 SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}

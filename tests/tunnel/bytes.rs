@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::common;
 use crate::common::backend::Backend;
 use crate::common::changing::Site;
+use crate::common::client::Socket;
+use crate::common::resources::raise_own_limit;
 use crate::common::tunnel::{Stream, Tunnel, room, send, start};
 use crate::common::vestibule::{RELAYS, Relay};
 use crate::common::{soon, until};
@@ -166,3 +168,52 @@ async fn streams_that_nobody_reads_cost_their_window_and_delay_no_other() {
 
 /// A stream that takes nothing for so long is full.
 const FULL: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn a_thousand_idle_streams_that_have_moved_bytes_own_no_buffer() {
+    const TUNNELS: usize = 10;
+    const STREAMS: usize = 100;
+    const MOVED: usize = 16 * 1024;
+    let site = Site::new();
+    let alice = site.client("alice");
+    let backend = Backend::unix(&site.path("app.sock"));
+    let _serving = backend.serve(echo);
+    raise_own_limit();
+    let limits = ["connections_per_ip", "connections_per_identity"];
+    let limits = limits.map(|limit| format!("{limit} = \"unlimited\"\n"));
+    let config = format!("{APP}[limits]\n{}", limits.concat());
+    let vestibule = start(&site, Relay::Auto, &config).await;
+    let bytes = seeded(7, MOVED);
+    let (mut held, mut before) = (Vec::new(), 0);
+    for _ in 0..=TUNNELS {
+        let tunnel = Tunnel::open(&vestibule, &site, &alice).await;
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            let mut stream = tunnel.connect("db:1").await;
+            stream.send(bytes.clone()).await.expect("room");
+            let back = stream.read(MOVED).await.expect("an echo");
+            assert!(back == bytes, "other bytes");
+            streams.push(stream);
+        }
+        held.push((tunnel, streams));
+        if held.len() == 1 {
+            // With what the program needs once.
+            before = vestibule.memory();
+        }
+    }
+    // The allocator gives memory back that it needed in between.
+    let most = before + TUNNELS * STREAMS * 10 * 1024;
+    until("an idle stream owns less than one frame", || {
+        vestibule.memory() < most
+    })
+    .await;
+    for (_, streams) in &mut held {
+        streams[0].echo(b"still there").await;
+    }
+}
+
+async fn echo(socket: Socket) {
+    let (mut reader, mut writer) = tokio::io::split(socket);
+    // Until the client has gone.
+    let _ = tokio::io::copy(&mut reader, &mut writer).await;
+}

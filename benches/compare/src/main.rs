@@ -15,6 +15,7 @@ mod backend;
 mod buffer;
 mod bulk;
 mod client;
+mod delay;
 mod echo;
 mod flood;
 mod handshakes;
@@ -49,7 +50,10 @@ fn measure() -> Result<()> {
     let argument = std::env::args()
         .nth(1)
         .context("usage: load TASK, a JSON object")?;
-    let task: Task = serde_json::from_str(&argument).context("the task")?;
+    let mut task: Task = serde_json::from_str(&argument).context("the task")?;
+    if task.one_way_ms > 0 {
+        task.target = delay::forwarder(task.target, task.one_way())?;
+    }
     let answer = match task.work {
         _ if task.tunnels > 0 => tunnel::run(&task)?,
         Work::Handshakes => handshakes::run(&task)?,

@@ -39,6 +39,9 @@ pub(crate) struct Task {
     /// The number of tunnels that carry the connections as streams; 0 is none.
     #[serde(default)]
     pub(crate) tunnels: usize,
+    /// How long every byte is on its way to the proxy, and back: a network between them. 0 is none.
+    #[serde(default)]
+    pub(crate) one_way_ms: u64,
     /// For `echo` in tunnels, one more stream.
     #[serde(default)]
     pub(crate) beside: Option<Beside>,
@@ -155,6 +158,11 @@ impl Task {
     /// message waits to be sent, it waits for the proxy, and that counts.
     pub(crate) fn period(&self) -> Duration {
         Duration::from_millis(self.period_ms)
+    }
+
+    /// How long every byte is on its way.
+    pub(crate) fn one_way(&self) -> Duration {
+        Duration::from_millis(self.one_way_ms)
     }
 
     /// Traffic before the measurement.
