@@ -98,6 +98,7 @@ log = "warn"
 [limits]
 connections = "unlimited"
 connections_per_ip = "unlimited"
+connections_per_identity = "unlimited"
 pending = "unlimited"
 handshaking = "unlimited"
 [gate]
