@@ -1,5 +1,6 @@
 //! The server of a connection: a dialled address, a claimer at the rendezvous, or a built-in one.
 
+pub(crate) mod carrier;
 pub(crate) mod claimer;
 pub(crate) mod dial;
 pub(crate) mod dial_error;

@@ -12,7 +12,6 @@
 mod backoff;
 mod dial;
 mod front;
-mod front_stream;
 mod offers;
 mod told;
 

@@ -12,7 +12,6 @@ use crate::address::Address;
 use crate::backend::pool::{Balance, Health};
 use crate::backend::{ActiveBackend, BackendSettings, Park, Surroundings, To};
 use crate::route::{Action, Routes, Rule};
-use crate::tls::Engine;
 use crate::tls::connector::{ConnectorSettings, TlsConnector};
 
 /// One `[[join]]`.
@@ -70,15 +69,10 @@ impl ActiveJoin {
             tunnel: None,
             workers: Vec::new(),
         };
-        // A tunnel moves the records of many connections, with one buffer for all of them.
-        let tls = ConnectorSettings {
-            engine: Engine::Stream,
-            ..settings.tls.clone()
-        };
         Self {
             settings: settings.clone(),
             fronts: settings.fronts.iter().map(ActiveFront::new).collect(),
-            connector: TlsConnector::new(&tls),
+            connector: TlsConnector::new(&settings.tls),
             server: Arc::new(ActiveBackend::new(&server, None, around)),
             listener: Arc::new(ListenerConfig {
                 // No listener has this name, because `:` is not allowed there.

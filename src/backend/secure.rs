@@ -10,10 +10,11 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::AlertDescription;
 use tracing::warn;
 
+use super::carrier::{Carrier, Refusal};
 use super::dial_error::DialError;
 use crate::address::Address;
 use crate::pace::Pace;
-use crate::relay::{RecordStream, Records};
+use crate::relay::Records;
 use crate::residue;
 use crate::sys::socket::Socket;
 use crate::tls::connect_error::{is_refusal, refusal};
@@ -54,14 +55,32 @@ impl Tls {
         address: &Address,
         socket: Socket,
     ) -> Result<(Secured, Server), DialError> {
+        let (connected, server) = self.connect(address, socket).await?;
+        let secured = self.secured(connected);
+        residue::wipe();
+        Ok((secured?, server))
+    }
+
+    /// As [`Self::secure`], for the connection under a tunnel.
+    pub(super) async fn carry(
+        &self,
+        address: &Address,
+        socket: Socket,
+    ) -> Result<(Carrier, Refusal, Server), DialError> {
+        let (connected, server) = self.connect(address, socket).await?;
+        let (carrier, refusal) = Carrier::new(connected).map_err(DialError::Down)?;
+        Ok((carrier, refusal, server))
+    }
+
+    async fn connect(
+        &self,
+        address: &Address,
+        socket: Socket,
+    ) -> Result<(Connected<Socket>, Server), DialError> {
         let connected = self.connector.connect(address, socket).await;
         residue::wipe();
         match connected {
-            Ok((connected, server)) => {
-                let secured = self.secured(connected);
-                residue::wipe();
-                Ok((secured?, server))
-            }
+            Ok(connected) => Ok(connected),
             Err(error) if error.is_about_trust() => {
                 self.complain(Some(address), &error.to_string());
                 Err(DialError::Untrusted(error.to_string()))
@@ -89,7 +108,7 @@ impl Tls {
         }
     }
 
-    pub(super) fn complain_about_us(&self, alert: AlertDescription) {
+    fn complain_about_us(&self, alert: AlertDescription) {
         let error = format!("backend rejected our client certificate, or requires one ({alert:?})");
         self.complain(None, &error);
     }
@@ -132,11 +151,6 @@ impl SecureRecords {
 
     pub(super) fn into_socket(self) -> Socket {
         self.records.into_io()
-    }
-
-    /// As a stream of bytes, for a protocol that is spoken here.
-    pub(super) fn into_stream(self) -> (RecordStream<Socket>, Arc<Tls>) {
-        (RecordStream::new(self.records), self.tls)
     }
 
     /// Like [`SecureStream::is_refused`], for a connection that has failed.

@@ -11,7 +11,6 @@
 //! streams leaves the shelf, and ends with its last stream.
 
 mod alone;
-mod carrier;
 mod census;
 mod dialling;
 mod drive;

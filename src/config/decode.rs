@@ -91,15 +91,12 @@ impl Decoder<'_> {
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
         forecast_gate(&root, gate_path, of_gate.as_ref());
         self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
-        let identifying: Vec<String> = (listeners.iter())
-            .filter(|it| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some()))
-            .map(|it| it.name.clone())
-            .collect();
+        let identifying = identifying(&listeners);
         let routes = match self.only_joins {
             true => Some(Routes::new(Vec::new())),
             false => routes(&mut root, &backend_names, &listener_names, &identifying),
         };
-        let joins = self.joins(&mut root);
+        let mut joins = self.joins(&mut root);
         foreign::root(&mut root);
         root.finish();
 
@@ -110,6 +107,9 @@ impl Decoder<'_> {
         for backend in &mut backends {
             complete_backend(backend, &timeouts, runtime.engine);
         }
+        joins
+            .iter_mut()
+            .for_each(|it| it.tls.engine = runtime.engine);
         Some(Config {
             runtime,
             limits,
@@ -190,6 +190,13 @@ impl Decoder<'_> {
             root.problem_at(*offset, message);
         }
     }
+}
+
+/// The names of the listeners that ask clients for certificates.
+fn identifying(listeners: &[Listener]) -> Vec<String> {
+    let asks = |it: &&Listener| it.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+    let found = listeners.iter().filter(asks);
+    found.map(|it| it.name.clone()).collect()
 }
 
 /// Adds what other tables say about the TLS of a listener.

@@ -6,21 +6,20 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::AlertDescription;
 
-use super::front_stream::{FrontStream, Refusal};
 use crate::active_config::ActiveJoin;
 use crate::address::Address;
+use crate::backend::carrier::{Carrier, Refusal};
 use crate::backend::dial::{Place, connect_tcp, connect_unix, look_up};
 use crate::backend::dial_error::DialError;
 use crate::deadline::Deadline;
 use crate::sys::socket::Socket;
 use crate::tls::connect_error::ConnectError;
-use crate::tls::connector::Connected;
 use crate::tunnel::{CarrierError, Driver, Originated};
 
 /// A tunnel to a front.
 pub(super) struct Dialled {
     pub requests: Originated,
-    pub driver: Driver<FrontStream>,
+    pub driver: Driver<Carrier>,
     /// That the front refuses our certificate arrives after the handshake.
     pub refusal: Refusal,
 }
@@ -96,17 +95,18 @@ async fn attempt(
     let socket = connect(place, unacknowledged).await?;
     // Boxed: it is large, and there once for each tunnel.
     let connected = Box::pin(join.connector.connect(address, socket)).await;
-    let (connected, _) = connected.map_err(refused)?;
-    // A join's connector leaves the records to rustls.
-    let Connected::Stream(stream) = connected else {
-        return Err(NoTunnel::OtherProtocol);
-    };
-    if stream.get_ref().1.alpn_protocol().is_none() {
+    let (connected, server) = connected.map_err(refused)?;
+    if !server.has_agreed {
         return Err(NoTunnel::OtherProtocol);
     }
-    let (stream, refusal) = FrontStream::new(stream);
-    let begun = Originated::begin(stream, MOST_STREAMS as u32).await;
-    let (requests, driver) = begun.map_err(NoTunnel::Broken)?;
+    let carrier =
+        Carrier::new(connected).map_err(|error| NoTunnel::Failed(ConnectError::Failed(error)));
+    let (carrier, refusal) = carrier?;
+    let begun = Originated::begin(carrier, MOST_STREAMS as u32).await;
+    let (requests, driver) = begun.map_err(|error| match refusal.get() {
+        Some(alert) => NoTunnel::RefusesUs(*alert),
+        None => NoTunnel::Broken(error),
+    })?;
     Ok(Box::new(Dialled {
         requests,
         driver,

@@ -56,11 +56,12 @@ pub(crate) enum OpenError {
 }
 
 impl Originated {
-    /// Begins HTTP/2 over a connection after its handshake, for up to `streams` streams at a time.
+    /// Begins HTTP/2 over a connection after its handshake, for up to `streams` streams at a time. Waits until the peer
+    /// has said how many it takes: it would have to refuse some of those that came before.
     ///
     /// # Errors
     ///
-    /// The peer has left.
+    /// The peer has left, or speaks another protocol.
     pub(crate) async fn begin<IO>(io: IO, streams: u32) -> Result<(Self, Driver<IO>), CarrierError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -68,7 +69,6 @@ impl Originated {
         let (io, turn) = Gathered::new(io);
         let (requests, mut connection) = client::Builder::new()
             .enable_push(false)
-            // No stream is sent before the peer has said how many it takes: it would have to refuse some.
             .initial_max_send_streams(0)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(carrier_window(streams))
@@ -83,15 +83,22 @@ impl Originated {
             .await?;
         turn.begin();
         let heartbeat = connection.ping_pong().map(Heartbeat::new);
-        let driver = Driver {
+        let mut driver = Driver {
             connection,
             turn,
             heartbeat,
         };
+        poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Err(CarrierError::Io(io::ErrorKind::UnexpectedEof))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending if requests.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        })
+        .await?;
         Ok((Self { requests }, driver))
     }
 
-    /// How many streams the peer takes at a time; 0 before it has said so.
+    /// How many streams the peer takes at a time.
     pub(crate) fn allowed(&self) -> usize {
         self.requests.current_max_send_streams()
     }

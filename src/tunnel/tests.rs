@@ -26,7 +26,7 @@ where
             streams.spawn(serve(opening));
         }
     });
-    let (originated, driver) = Originated::begin(ours, 100).await.expect("open");
+    let (originated, driver) = Originated::begin(ours, 100).await.expect("SETTINGS");
     tasks.spawn(async move {
         let _ = driver.await;
     });
@@ -101,7 +101,16 @@ async fn a_connection_that_is_offered_begins_with_one_zero_byte() {
 #[tokio::test(start_paused = true)]
 async fn a_tunnel_whose_peer_says_nothing_fails_within_ten_seconds() {
     let (ours, theirs): (DuplexStream, DuplexStream) = duplex(64 * 1024);
-    let (_originated, driver) = Originated::begin(ours, 100).await.expect("open");
+    let settings = TunnelSettings {
+        alpn: "h2".into(),
+        streams: 100,
+        workers: false,
+    };
+    let (begun, _peer) = tokio::join!(
+        Originated::begin(ours, 100),
+        Carried::begin(theirs, &settings)
+    );
+    let (_originated, driver) = begun.expect("SETTINGS");
     let mut driver = pin!(driver);
     let early = tokio::time::timeout(Duration::from_millis(9_900), &mut driver).await;
     assert!(early.is_err(), "{early:?}");
@@ -113,7 +122,6 @@ async fn a_tunnel_whose_peer_says_nothing_fails_within_ten_seconds() {
         ),
         "{failed:?}"
     );
-    drop(theirs);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,20 +1,17 @@
 //! A tunnel is dialled by a task of its own, for all connections that wait for it: none of them can end it by leaving.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tracing::{Instrument, debug, debug_span, warn};
 
-use super::carrier::{Carrier, Refusal};
 use super::census::Counted;
 use super::drive::drive;
 use super::shelf::{Berth, Entrance, Outcome, Pending, Shelf, Tunnel};
 use super::{Shared, Site};
+use crate::backend::carrier::Carrier;
 use crate::backend::dial::{Place, connect_tcp, connect_unix};
 use crate::backend::dial_error::DialError;
 use crate::backend::secure::Tls;
@@ -183,30 +180,14 @@ pub(super) async fn begin(
         own: &shared.own,
     };
     expected.verify(&socket)?;
-    let (secured, server) = tls.secure(site.address(), socket).await?;
+    let (carrier, refusal, server) = tls.carry(site.address(), socket).await?;
     if !server.has_agreed {
         return Err(DialError::Untrusted(NO_PROTOCOL.into()));
     }
-    let (carrier, refusal) = Carrier::new(secured);
-    let begun = Originated::begin(carrier, shared.settings.streams).await;
-    let (originated, mut driver) = begun.map_err(|error| failed(&refusal, error.to_string()))?;
-    poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
-        Poll::Ready(ended) => {
-            let error = ended.err().map(|error| error.to_string());
-            let error = error.unwrap_or_else(|| "the peer has closed it".into());
-            Poll::Ready(Err(failed(&refusal, error)))
-        }
-        Poll::Pending if originated.allowed() > 0 => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    })
-    .await?;
-    Ok((originated, driver, server.identity))
-}
-
-fn failed(refusal: &Refusal, error: String) -> DialError {
-    match refusal.has_come() {
-        true => DialError::Untrusted(REFUSED_US.into()),
-        false => DialError::Down(io::Error::other(error)),
+    match Originated::begin(carrier, shared.settings.streams).await {
+        Ok((originated, driver)) => Ok((originated, driver, server.identity)),
+        Err(_) if refusal.get().is_some() => Err(DialError::Untrusted(REFUSED_US.into())),
+        Err(error) => Err(DialError::Down(io::Error::other(error))),
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::carrier::Carrier;
 use super::shelf::{Shelf, Tunnel};
 use super::{Shared, Site};
+use crate::backend::carrier::Carrier;
 use crate::deadline::Deadline;
 use crate::tunnel::{CarrierError, Driver};
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::active_config::TunnelCount;
+use crate::backend::carrier::Refusal;
 use crate::join::dial::MOST_STREAMS;
-use crate::join::front_stream::Refusal;
 use crate::tunnel::Originated;
 
 /// A tunnel to a front.
@@ -30,10 +30,9 @@ impl Tunnel {
         self.offers() + Arc::strong_count(&self.connections) - 1
     }
 
-    /// A tunnel without streams takes one whatever the front allows: it waits there for the front's permission.
     pub(super) fn room(&self) -> Option<&Originated> {
         let requests = self.requests.as_ref()?;
-        let most = requests.allowed().clamp(1, MOST_STREAMS);
+        let most = requests.allowed().min(MOST_STREAMS);
         (self.streams() < most).then_some(requests)
     }
 }
