@@ -14,6 +14,7 @@ use crate::common::vestibule::{Relay, Vestibule};
 
 /// The near one has plaintext clients and the far ones are reached through wires that can be cut.
 pub(crate) struct Pair {
+    pub(crate) site: Site,
     pub(crate) near: Vestibule,
     pub(crate) far: Vec<Vestibule>,
     pub(crate) wires: Vec<Wire>,
@@ -37,6 +38,7 @@ impl Pair {
         let to: Vec<String> = wires.iter().map(|it| it.address.clone()).collect();
         let near = start_near(&site, relay, &to, near).await;
         Self {
+            site,
             near,
             far: farther,
             wires,

@@ -1,14 +1,17 @@
 //! What becomes of tunnels: orders for addresses, reloads, health checks, the end of the program.
 
 use tokio::io::AsyncReadExt;
-use vestibule::{Config, MetricsFormat, Proxy};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use vestibule::{Config, MetricsFormat, Proxy, Running};
 
 use super::pair::{ECHO, Pair, connect, near_config, site, start_near};
 use super::raw::Raw;
 use super::server::Server;
 use crate::common::admin::{WRITE, ask};
-use crate::common::soon;
+use crate::common::changing::Site;
 use crate::common::vestibule::{Relay, message};
+use crate::common::{SOON, soon};
 use crate::echo;
 
 #[tokio::test]
@@ -17,15 +20,7 @@ async fn an_address_that_is_drained_gets_no_stream_and_one_that_is_down_loses_th
     let (mut one, mut other) = (pair.client().await, pair.client().await);
     echo(&mut one).await;
     echo(&mut other).await;
-    let order = async |index: usize, state: &str| {
-        let address = &pair.wires[index].address;
-        let path = format!("/v1/backends/db/addresses/tcp:{address}");
-        let body = format!("{{\"state\":\"{state}\"}}");
-        let flags = [&WRITE[..], &["-X", "PUT", "-d", &body]].concat();
-        let answer = ask(&pair.near.path("near/admin.sock"), &path, &flags).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-    };
-    order(0, "drain").await;
+    order(&pair, 0, "drain").await;
     let mut clients = Vec::new();
     for _ in 0..5 {
         let mut client = pair.client().await;
@@ -35,7 +30,7 @@ async fn an_address_that_is_drained_gets_no_stream_and_one_that_is_down_loses_th
     echo(&mut one).await;
     echo(&mut other).await;
     // Those at the other address, and then its tunnel.
-    order(1, "down").await;
+    order(&pair, 1, "down").await;
     pair.near.ended("killed", 6).await;
     pair.near
         .said("the tunnel is closed: it has no stream", 1)
@@ -55,6 +50,31 @@ async fn an_address_that_is_drained_gets_no_stream_and_one_that_is_down_loses_th
     pair.near
         .said("the tunnel is closed: it has no stream", 2)
         .await;
+}
+
+#[tokio::test]
+async fn a_tunnel_without_streams_ends_with_the_service_of_its_address() {
+    let pair = Pair::start(Relay::Auto, "", &[ECHO]).await;
+    let mut client = pair.client().await;
+    echo(&mut client).await;
+    drop(client);
+    pair.near.ended("done", 1).await;
+    order(&pair, 0, "drain").await;
+    pair.near
+        .said("the tunnel is closed: it has no stream", 1)
+        .await;
+    order(&pair, 0, "up").await;
+    echo(&mut pair.client().await).await;
+    assert_eq!(pair.wires[0].accepted(), 2);
+}
+
+async fn order(pair: &Pair, index: usize, state: &str) {
+    let address = &pair.wires[index].address;
+    let path = format!("/v1/backends/db/addresses/tcp:{address}");
+    let body = format!("{{\"state\":\"{state}\"}}");
+    let flags = [&WRITE[..], &["-X", "PUT", "-d", &body]].concat();
+    let answer = ask(&pair.near.path("near/admin.sock"), &path, &flags).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]
@@ -137,19 +157,51 @@ async fn the_metrics_count_tunnels_and_streams() {
     assert_eq!(metrics().await, ("1".into(), "0".into()));
 }
 
-#[tokio::test]
-async fn a_program_that_drops_its_proxy_has_no_tunnels() {
-    let site = site();
-    let server = Server::new(&site).await;
-    let text = near_config(Relay::Auto, &[server.address()], "");
+/// The proxy of the near configuration, on the runtime of the test.
+async fn embedded(site: &Site, to: &str, tunnel: &str) -> (Running, String) {
+    let text = near_config(Relay::Auto, &[to.to_owned()], tunnel);
     let text = text.replace("{dir}", &site.directory.path().display().to_string());
     let (_, text) = text.split_once("[[listener]]").expect("a listener");
     let config: Config = format!("[[listener]]{text}").parse().expect("valid");
     let bound = Proxy::builder(config).bind().await.expect("ports");
     let running = bound.start();
     let address = running.addresses()["tcp"].to_string();
-    let address = address.trim_start_matches("tcp:");
-    let client = tokio::net::TcpStream::connect(address).await;
+    (running, address.trim_start_matches("tcp:").to_owned())
+}
+
+#[tokio::test]
+async fn an_embedding_program_has_tunnels_too_and_drains_them() {
+    let pair = Pair::start(Relay::Auto, "", &[ECHO]).await;
+    let (running, address) = embedded(
+        &pair.site,
+        &pair.wires[0].address,
+        "{tunnel}connections = 1",
+    )
+    .await;
+    let mut talks = JoinSet::new();
+    for _ in 0..60 {
+        let address = address.clone();
+        talks.spawn(async move {
+            let mut client = TcpStream::connect(address).await.expect("a connection");
+            for _ in 0..20 {
+                echo(&mut client).await;
+            }
+        });
+    }
+    while let Some(talk) = soon("all connections", talks.join_next()).await {
+        talk.expect("echoes");
+    }
+    assert_eq!(pair.wires[0].accepted(), 1);
+    let drained = running.drain(SOON).await;
+    assert_eq!(drained.cut, 0);
+}
+
+#[tokio::test]
+async fn a_program_that_drops_its_proxy_has_no_tunnels() {
+    let site = site();
+    let server = Server::new(&site).await;
+    let (running, address) = embedded(&site, &server.address(), "").await;
+    let client = TcpStream::connect(address).await;
     let mut client = client.expect("a connection");
     let mut tunnel = Raw::accept(&server, 100).await;
     let stream = tunnel.asked().await;

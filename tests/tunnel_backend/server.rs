@@ -1,6 +1,7 @@
 //! A server of tunnels whose behaviour a test defines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use h2::RecvStream;
 use h2::server::{Connection, SendResponse};
@@ -54,6 +55,12 @@ impl Server {
         socket.set_nodelay(true).expect("an open socket");
         let tls = soon("a handshake", self.acceptor.accept(socket)).await;
         tls.expect("a handshake")
+    }
+
+    /// Whether there is no connection that was not accepted yet.
+    pub(crate) async fn is_left_alone(&self) -> bool {
+        let accepted = tokio::time::timeout(Duration::ZERO, self.listener.accept());
+        accepted.await.is_err()
     }
 
     /// The next TLS connection, whose certificate the server does not accept.
