@@ -30,7 +30,7 @@ use super::{Threads, WithAdmin, memory};
 use crate::audit::AuditLog;
 use crate::backend::claimer::Claimer;
 use crate::backend::own_sockets;
-use crate::backend::{Surroundings, To};
+use crate::backend::{BackendSettings, Surroundings, To};
 use crate::config::{AdminSettings, Config, Listener, Runtime};
 use crate::drain::Drain;
 use crate::facts::Endpoint;
@@ -273,16 +273,17 @@ pub(super) fn warn_if_for_development(listener: &Listener) {
     }
 }
 
-/// Without a gate, only a program that embeds the proxy can serve a claimed backend.
+/// Without a gate, only a program that embeds the proxy, or a worker in a tunnel, can serve a claimed backend.
 fn warn_if_unclaimable(config: &Config) {
     if config.gate.is_some() {
         return;
     }
-    for backend in config
-        .backends
-        .iter()
-        .filter(|backend| backend.to == To::Gate)
-    {
+    let tunnels = config.listeners.iter().filter_map(|it| it.tunnel.as_ref());
+    let has_workers = tunnels.into_iter().any(|it| it.workers);
+    let is_deserted = |backend: &&BackendSettings| {
+        backend.to == To::Gate && (backend.workers.is_empty() || !has_workers)
+    };
+    for backend in config.backends.iter().filter(is_deserted) {
         warn!(
             backend = backend.name,
             "no worker can claim the connections of this backend, because `gate.path` is \"none\""

@@ -185,3 +185,43 @@ async fn a_tunnel_with_a_waiting_worker_is_not_idle() {
     stream.sending.send_reset(h2::Reason::CANCEL);
     assert!(host.0.ended().await.is_ok());
 }
+
+#[tokio::test]
+async fn metrics_count_the_tunnels_and_the_streams_of_workers() {
+    let site = Site::new();
+    let vestibule = start(&site, "").await;
+    let host = worker(&vestibule, &site).await;
+    let idle = worker(&vestibule, &site).await;
+    assert_eq!(metrics(&vestibule).await, ["2", "0", "0", "0", "0"]);
+    let mut offers = host.offer("app", 2).await;
+    let (_, _watch) = host.ask("app", "watch").await.granted().await;
+    host.until_in_place().await;
+    assert_eq!(metrics(&vestibule).await, ["1", "1", "3", "2", "1"]);
+    let mut client = connect(&vestibule).await;
+    let (_, mut stream) = offers.remove(0).granted().await;
+    stream.take();
+    stream.send(Bytes::from_static(b"w")).await.expect("room");
+    client.read_u8().await.expect("a byte");
+    // It does not wait at the gate any more, and is still a stream.
+    assert_eq!(metrics(&vestibule).await, ["1", "1", "3", "1", "1"]);
+    drop(idle);
+}
+
+/// Tunnels without and with workers, streams of workers, and what waits and watches.
+async fn metrics(vestibule: &Vestibule) -> [String; 5] {
+    let socket = vestibule.path("run/admin.sock");
+    let page = crate::common::admin::ask(&socket, "/metrics", &[])
+        .await
+        .body;
+    [
+        "vestibule_tunnels{role=\"server\"} ",
+        "vestibule_tunnels{role=\"worker\"} ",
+        "vestibule_tunnel_streams{role=\"worker\"} ",
+        "vestibule_gate_clients{kind=\"accept\"} ",
+        "vestibule_gate_clients{kind=\"watch\"} ",
+    ]
+    .map(|name| {
+        let value = page.lines().find_map(|line| line.strip_prefix(name));
+        value.expect(name).to_owned()
+    })
+}
