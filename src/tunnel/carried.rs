@@ -96,7 +96,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Opened>, CarrierError>> {
         if let Some(heartbeat) = &mut self.heartbeat
-            && heartbeat.poll_missed(cx).is_ready()
+            && heartbeat.poll_missed(cx, self.turn.reads()).is_ready()
         {
             self.heartbeat = None;
             let error = CarrierError::Io(io::ErrorKind::TimedOut);

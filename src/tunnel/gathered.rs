@@ -27,6 +27,7 @@ struct Inner<IO> {
     /// The bytes of this turn.
     read: usize,
     written: usize,
+    reads: u64,
     /// The error of a flush that h2 was not told.
     failed: Option<io::ErrorKind>,
 }
@@ -45,6 +46,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
             flushes: Flushes::AtOnce,
             read: 0,
             written: 0,
+            reads: 0,
             failed: None,
         }));
         (Self(Arc::clone(&inner)), Turn(inner))
@@ -55,6 +57,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
     /// From now on, frames leave at the end of each turn.
     pub(super) fn begin(&self) {
         lock(&self.0).flushes = Flushes::Later;
+    }
+
+    /// How often something has arrived.
+    pub(super) fn reads(&self) -> u64 {
+        lock(&self.0).reads
     }
 
     /// Sends what h2 has written. If that fails, h2 has to be polled again, which then fails with the same error.
@@ -97,6 +104,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
         let before = buf.filled().len();
         ready!(inner.io()?.poll_read(cx, buf))?;
         inner.read += buf.filled().len() - before;
+        inner.reads += 1;
         Poll::Ready(Ok(()))
     }
 }

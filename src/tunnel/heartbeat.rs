@@ -1,4 +1,4 @@
-//! Whether the peer of a tunnel is still there: it must answer PING (RFC 9113 §6.7).
+//! Whether the peer of a tunnel is still there: it must answer PING (RFC 9113 §6.7), or send something else.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,6 +13,8 @@ pub(super) struct Heartbeat {
     ping: PingPong,
     timer: Pin<Box<Sleep>>,
     is_asked: bool,
+    /// How often the peer had sent something when it was asked.
+    before: u64,
 }
 
 impl Heartbeat {
@@ -21,11 +23,15 @@ impl Heartbeat {
             ping,
             timer: Box::pin(sleep(EVERY)),
             is_asked: false,
+            before: 0,
         }
     }
 
-    /// Ready when the peer has not answered in time. After that it must not be called again.
-    pub(super) fn poll_missed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when the peer has sent nothing in time. After that it must not be called again.
+    ///
+    /// `reads` is how often something has arrived. Anything is an answer: on a slow path, the answer proper stands
+    /// behind other bytes.
+    pub(super) fn poll_missed(&mut self, cx: &mut Context<'_>, reads: u64) -> Poll<()> {
         loop {
             if self.is_asked && self.ping.poll_pong(cx).is_ready() {
                 // Also if the tunnel has failed, which the tunnel itself says.
@@ -33,10 +39,12 @@ impl Heartbeat {
                 self.timer.as_mut().reset(Instant::now() + EVERY);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if self.is_asked {
-                return Poll::Ready(());
+            match self.is_asked {
+                true if self.before == reads => return Poll::Ready(()),
+                true => {}
+                false => self.is_asked = self.ping.send_ping(Ping::opaque()).is_ok(),
             }
-            self.is_asked = self.ping.send_ping(Ping::opaque()).is_ok();
+            self.before = reads;
             self.timer.as_mut().reset(Instant::now() + PATIENCE);
         }
     }

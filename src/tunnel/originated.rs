@@ -185,7 +185,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         if let Some(heartbeat) = &mut this.heartbeat
-            && heartbeat.poll_missed(cx).is_ready()
+            && heartbeat.poll_missed(cx, this.turn.reads()).is_ready()
         {
             return Poll::Ready(Err(CarrierError::Io(io::ErrorKind::TimedOut)));
         }

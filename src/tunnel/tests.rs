@@ -125,6 +125,28 @@ async fn a_tunnel_whose_peer_says_nothing_fails_within_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_sends_anything_is_there() {
+    let (ours, mut theirs): (DuplexStream, DuplexStream) = duplex(64 * 1024);
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    theirs.write_all(&settings).await.expect("open");
+    let (_originated, driver) = Originated::begin(ours, 100).await.expect("SETTINGS");
+    let mut driver = pin!(driver);
+    let window_update = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let says = async {
+        for _ in 0..20 {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            theirs.write_all(&window_update).await.expect("open");
+        }
+    };
+    tokio::select! {
+        ended = &mut driver => panic!("{ended:?}"),
+        () = says => {}
+    }
+    let failed = tokio::time::timeout(Duration::from_secs(10), &mut driver).await;
+    assert!(matches!(failed, Ok(Err(_))), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tunnel_whose_peer_answers_stays() {
     let (originated, mut tasks) = tunnel(echo).await;
     let ended = tokio::time::timeout(Duration::from_secs(60), tasks.join_next()).await;
