@@ -109,24 +109,32 @@ impl Workers {
         self.tasks.spawn(served.instrument(self.span.clone()));
     }
 
-    fn enter(&self, request: &WorkerRequest) -> Result<Entered, GateRefusal> {
-        let Common { state, host, .. } = &self.common;
-        let admit = || state.config.load().admit_worker(host, &request.backend);
+    /// What the worker wants, if it may have that.
+    fn line(&self, request: &WorkerRequest) -> Result<TunnelRequest, GateRefusal> {
         let line = request.line.as_ref().ok_or(GateRefusal::Malformed);
         let line = line.and_then(|it| TunnelRequest::parse(it.as_bytes()));
-        match (&line, admit()) {
+        let line = match self.admit(request) {
             // Others do not learn how a request has to look.
-            (_, Err(GateRefusal::Forbidden)) => return Err(GateRefusal::Forbidden),
-            (Err(malformed), _) => return Err(*malformed),
-            (Ok(_), admitted) => admitted?,
+            Err(GateRefusal::Forbidden) => return Err(GateRefusal::Forbidden),
+            admitted => line.and_then(|line| admitted.map(|()| line))?,
+        };
+        match line {
+            TunnelRequest::Accept | TunnelRequest::Claim(_) if request.has_ended() => {
+                Err(GateRefusal::Malformed)
+            }
+            _ if self.common.state.drain.is_started() => Err(GateRefusal::Draining),
+            line => Ok(line),
         }
-        let line = line?;
-        if line != TunnelRequest::Watch && request.has_ended() {
-            return Err(GateRefusal::Malformed);
-        }
-        if state.drain.is_started() {
-            return Err(GateRefusal::Draining);
-        }
+    }
+
+    fn admit(&self, request: &WorkerRequest) -> Result<(), GateRefusal> {
+        let Common { state, host, .. } = &self.common;
+        state.config.load().admit_worker(host, &request.backend)
+    }
+
+    fn enter(&self, request: &WorkerRequest) -> Result<Entered, GateRefusal> {
+        let line = self.line(request)?;
+        let Common { state, host, .. } = &self.common;
         let slot = state.gate_places.take().ok_or(GateRefusal::Busy)?;
         let (told, telling) = oneshot::channel();
         let claimer = |slot| {
@@ -149,10 +157,16 @@ impl Workers {
             }
             TunnelRequest::Accept => match rendezvous.accept(&request.backend, claimer(slot)) {
                 Accepted::Matched(_) => {}
-                // A reload on another thread may have refused the waiting workers before this one waited.
-                Accepted::Queued => admit()?,
+                Accepted::Queued => {
+                    // A reload on another thread may have refused the waiting workers before this one waited.
+                    if let Err(refusal) = self.admit(request) {
+                        drop(telling);
+                        self.tidy_up();
+                        return Err(refusal);
+                    }
+                }
                 Accepted::Drained(_) => return Err(GateRefusal::Draining),
-                // It is told below, where nothing has changed yet.
+                // Does not happen while `telling` is here.
                 Accepted::Gone(_) => return Err(GateRefusal::Unknown),
             },
         }

@@ -166,9 +166,15 @@ async fn connections_outlive_the_lifetime_of_their_workers_tunnel() {
     stream.take();
     let refused = offers.remove(0).refused().await;
     assert_eq!(refused, (503, "draining".to_owned()));
+    // Another tunnel lives longer than a tunnel without workers would have to end.
+    site.configure(&config(Relay::Auto, "[timeouts]\nlifetime = \"1500ms\"\n"));
+    vestibule.signal(Signal::HUP);
+    reloaded(&vestibule, 2).await;
+    let _other = worker(&vestibule, &site).await;
+    vestibule.ended("lifetime", 1).await;
     finish(&mut client, stream).await;
     assert!(host.0.ended().await.is_ok());
-    vestibule.ended("lifetime", 1).await;
+    vestibule.ended("lifetime", 2).await;
 }
 
 #[tokio::test]
