@@ -3,6 +3,7 @@
 mod common;
 mod join {
     mod deaths;
+    mod embedded;
     pub(crate) mod front;
     mod hostile;
     mod nat;
@@ -220,7 +221,6 @@ async fn a_front_that_drains_keeps_its_connections_and_gets_no_more_offers() {
     let mut old = front.tunnel().await;
     let mut stream = old.offer().await.tunnelled(FACTS).await;
     let (first, second) = (old.offer().await, old.offer().await);
-    old.go_away().await;
     first.refuse(StatusCode::SERVICE_UNAVAILABLE, "draining");
     // At the address there is another front by now, and the offer that was not refused may still be taken.
     let new = front.tunnel().await;
@@ -233,6 +233,24 @@ async fn a_front_that_drains_keeps_its_connections_and_gets_no_more_offers() {
         assert_eq!(stream.rest().await.expect("a clean end"), b"");
     }
     drop((stream, late));
+    old.ended().await;
+}
+
+#[tokio::test]
+async fn a_tunnel_that_takes_no_more_streams_is_replaced() {
+    let site = Site::new();
+    let front = Front::new(&site).await;
+    let (to, _server) = echo_server(&site);
+    let _worker = worker(&site, &[&front], &to, 1).await;
+    let mut old = front.tunnel().await;
+    let offer = old.offer().await;
+    old.go_away().await;
+    // The worker wants to offer another one in its place.
+    let mut stream = offer.tunnelled(FACTS).await;
+    let new = front.tunnel().await;
+    echo(&mut new.offer().await.tunnelled(FACTS).await, b"new").await;
+    echo(&mut stream, b"old").await;
+    drop(stream);
     old.ended().await;
 }
 
@@ -333,49 +351,6 @@ async fn a_reload_starts_and_ends_joins_and_keeps_those_that_are_as_before() {
     assert_eq!(stream.rest().await.expect("a clean end"), b"");
     drop(stream);
     of_left.ended().await;
-}
-
-#[tokio::test]
-async fn a_program_can_join_a_front_on_its_own_runtime() {
-    use vestibule::options::{BackendTlsOptions, CertificateOptions, DataSource, JoinOptions};
-    let site = Site::new();
-    let front = Front::new(&site).await;
-    let (to, _server) = echo_server(&site);
-    let issued = site.client("worker");
-    let certificate =
-        || CertificateOptions::from_pem(issued.chain.as_bytes(), issued.key.as_bytes());
-    let tls = BackendTlsOptions::default()
-        .server_name("localhost")
-        .ca([DataSource::memory(site.authority.pem())])
-        .certificate(certificate());
-    let address = |text: &str| text.parse::<vestibule::Address>().expect("an address");
-    let join = JoinOptions::new(
-        "app",
-        [address(&front.address)],
-        [address(&to)],
-        certificate(),
-    );
-    let config = vestibule::Config::builder().join(join.offers(2).tls(tls));
-    let config = config.build().expect("a configuration");
-    let running = vestibule::Proxy::builder(config)
-        .bind()
-        .await
-        .expect("bound")
-        .start();
-    let mut tunnel = front.tunnel().await;
-    let mut stream = tunnel.offer().await.tunnelled(FACTS).await;
-    echo(&mut stream, b"hello").await;
-    let open = running.connections(&vestibule::ConnectionFilter::all().listener("join:app"));
-    assert_eq!(open.len(), 1);
-    let drain = running.drain(std::time::Duration::from_secs(30));
-    let end = async {
-        stream.end().expect("open");
-        assert_eq!(stream.rest().await.expect("a clean end"), b"");
-        drop(stream);
-        tunnel.ended().await;
-    };
-    let (drained, ()) = tokio::join!(drain, end);
-    assert_eq!(drained.cut, 0);
 }
 
 async fn site_start(site: &Site, config: &str) -> Vestibule {

@@ -136,6 +136,8 @@ impl Front {
             _ = self.is_down.changed() => Event::Again,
             () = self.dial_pause.passed() => Event::Again,
             () = self.offer_pause.passed() => Event::Again,
+            // A GOAWAY makes no event.
+            () = tokio::time::sleep(LOOK) => Event::Again,
         }
     }
 
@@ -160,6 +162,7 @@ impl Front {
         if self.offer_pause.is_on() {
             return;
         }
+        self.retire_closed();
         while self.outstanding() < self.offers {
             let mut tunnels = self.tunnels.iter();
             let found = tunnels.find_map(|(id, it)| Some((*id, it, it.room()?.clone())));
@@ -243,7 +246,14 @@ impl Front {
         match (tunnel.refusal.get(), result) {
             (Some(alert), _) => self.says_trouble(&NoTunnel::RefusesUs(*alert).to_string()),
             (None, Ok(())) => self.says_trouble("it has closed the tunnel"),
-            (None, Err(error)) => self.says_trouble(&format!("the tunnel has failed: {error}")),
+            (None, Err(error)) => {
+                let hint = match tunnel.born.elapsed() < AT_ONCE {
+                    // The alert may be lost with the connection.
+                    true => "; see whether the front accepts our certificate",
+                    false => "",
+                };
+                self.says_trouble(&format!("the tunnel has failed: {error}{hint}"));
+            }
         }
     }
 
@@ -279,6 +289,13 @@ impl Front {
                 }
             }
         }
+    }
+
+    fn retire_closed(&mut self) {
+        let is_closed = |it: &Tunnel| it.requests.as_ref().is_some_and(|it| !it.is_open());
+        let closed = self.tunnels.iter().filter(|(_, it)| is_closed(it));
+        let closed: Vec<u64> = closed.map(|(id, _)| *id).collect();
+        closed.into_iter().for_each(|id| self.retire(id));
     }
 
     /// Its streams may end by themselves. The next offers need another tunnel.
@@ -364,6 +381,10 @@ async fn finished<T>(work: &mut Option<Working<T>>) -> T {
 const SLOW: Duration = Duration::from_secs(10);
 /// A tunnel that has lasted as long was a success.
 const STABLE: Duration = Duration::from_secs(10);
+/// A tunnel that fails as early has brought nothing.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// How often to see whether a tunnel still takes offers.
+const LOOK: Duration = Duration::from_secs(5);
 /// A local server that is back should not wait for long.
 const LONGEST_PROBE: Duration = Duration::from_secs(2);
 /// How long the tunnels may take to close.

@@ -59,7 +59,9 @@ impl Front {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("bound").to_string();
         let mut config = strict_server(site.directory.path(), "server", ALL_VERSIONS);
-        config.alpn_protocols = vec![alpn.into()];
+        if !alpn.is_empty() {
+            config.alpn_protocols = vec![alpn.into()];
+        }
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let (sender, tunnels) = mpsc::channel(64);
         let mut accepting = JoinSet::new();

@@ -126,29 +126,27 @@ async fn a_tunnel_that_is_cut_is_replaced() {
 
 #[tokio::test]
 async fn a_front_with_another_protocol_is_named() {
-    let site = Site::new();
-    let front = Front::with(&site, "127.0.0.1:0", "http/1.1").await;
-    let (to, _server) = echo_server(&site);
-    let worker = worker(&site, &[&front], &to, 2).await;
-    let said = worker.event(|it| message(it).starts_with(TROUBLE)).await;
-    assert!(message(&said).contains("TLS"), "{said}");
+    for (alpn, word) in [("http/1.1", "TLS"), ("", "speaks another protocol")] {
+        let site = Site::new();
+        let front = Front::with(&site, "127.0.0.1:0", alpn).await;
+        let (to, _server) = echo_server(&site);
+        let worker = worker(&site, &[&front], &to, 2).await;
+        let said = worker.event(|it| message(it).starts_with(TROUBLE)).await;
+        assert!(message(&said).contains(word), "{said}");
+    }
 }
 
 #[tokio::test]
 async fn a_front_that_does_not_accept_our_certificate_is_named() {
     let site = Site::new();
-    let stranger = Authority::root("strangers");
-    let front = Front::new(&site).await;
+    let front = crate::join::real::front(&site, "front", "127.0.0.1:0").await;
     let (to, _server) = echo_server(&site);
     // The worker's certificate is from another authority than the front trusts.
-    let issued = stranger.issue(&Subject::named("worker"));
-    let config = crate::join::front::join(&[&front], &to, 2);
+    let issued = Authority::root("strangers").issue(&Subject::named("worker"));
     issued.write(site.directory.path(), "worker");
-    let directory = std::sync::Arc::clone(&site.directory);
-    let worker = crate::common::vestibule::Vestibule::start_whole(directory, &config).await;
-    let said = worker
-        .event(|it| message(it).contains("does not accept our certificate"))
-        .await;
+    let worker = crate::join::real::worker(&site, "worker", &[front.tcp()], &to).await;
+    let is_it = |it: &serde_json::Value| message(it).contains("accept our certificate");
+    let said = worker.event(is_it).await;
     assert_eq!(said["level"], "WARN");
 }
 

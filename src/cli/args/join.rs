@@ -60,14 +60,14 @@ pub(in crate::cli) struct JoinArgs {
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
-  vestibule join --front front.example:8443 --cert worker.pem --key worker-key.pem --ca ca.pem \\
-        --backend app --to 127.0.0.1:8080
+  vestibule join --front front.example:8443 --backend app --to 127.0.0.1:8080 \\
+        --cert worker.pem --key worker-key.pem --ca ca.pem
       Publish the server on port 8080 at the front, also from behind NAT
-  vestibule join --front a.example:8443 --front b.example:8443 --cert worker.pem --key worker-key.pem \\
-        --backend app --to unix:/run/app.sock --offers 32
+  vestibule join --front a.example:8443 --front b.example:8443 --backend app \\
+        --to unix:/run/app.sock --offers 32 --cert worker.pem --key worker-key.pem
       At two fronts, with 32 connections awaited at each
 
-It connects again by itself, with growing pauses (0.1 s to 10 s), and does so too after a front has refused it: a
-reload of the front may admit it. The log says why. While the local server does not answer, it offers nothing.
-SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones have 30 s to end. A second signal cuts
-them at once.";
+It connects again by itself, with growing pauses (0.1 s to 10 s). It also tries again after a front
+has refused it, because a reload of the front may admit it; the log says why. While the local server
+does not answer, it offers nothing. SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones
+have 30 s to end. A second signal cuts them at once.";
