@@ -8,6 +8,7 @@ mod tunnel_peers {
     mod hostile;
     mod node;
     mod talk;
+    mod terminators;
     mod ztunnel;
 
     use std::collections::HashMap;

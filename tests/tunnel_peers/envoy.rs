@@ -1,9 +1,11 @@
 //! Envoy, with a listener of `tcp_proxy` for each authority.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use super::Doors;
 use crate::common::process::{Process, output, python_tool, tool};
@@ -69,6 +71,72 @@ fn tunnelling(authority: &str) -> Value {
     })
 }
 
+/// An Envoy that takes tunnels, with a cluster for each authority. Returns its address.
+pub(super) async fn server(directory: &Path, targets: &HashMap<&str, String>) -> (Process, String) {
+    let cluster = |(authority, port): (&&str, &String)| {
+        json!({
+            "name": authority,
+            "type": "STATIC",
+            "connect_timeout": "10s",
+            "load_assignment": endpoint(authority, port.parse().expect("a number")),
+        })
+    };
+    let clusters: Vec<Value> = targets.iter().map(cluster).collect();
+    let hosts: Vec<Value> = targets.keys().map(|it| host(it)).collect();
+    let listener = json!([{
+        "name": "tunnels",
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
+        "filter_chains": [{
+            "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": {
+                    "@type":
+                        type_url("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+                    "stat_prefix": "tunnels",
+                    "codec_type": "HTTP2",
+                    "http2_protocol_options": { "allow_connect": true },
+                    "upgrade_configs": [{ "upgrade_type": "CONNECT" }],
+                    "route_config": { "virtual_hosts": hosts },
+                    "http_filters": [{
+                        "name": "envoy.filters.http.router",
+                        "typed_config": { "@type": type_url("filters.http.router.v3.Router") },
+                    }],
+                },
+            }],
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": type_url("transport_sockets.tls.v3.DownstreamTlsContext"),
+                    "require_client_certificate": true,
+                    "common_tls_context": {
+                        "alpn_protocols": ["h2"],
+                        "tls_certificates": [certificate(directory, "server")],
+                        "validation_context": { "trusted_ca": file(directory, "ca.pem") },
+                    },
+                },
+            },
+        }],
+    }]);
+    let process = start(directory, &listener, &json!(clusters)).await;
+    let at = doors(directory).await.remove("tunnels");
+    (process, at.expect("its listener"))
+}
+
+/// What is asked for by this authority goes to the cluster of the same name.
+fn host(authority: &str) -> Value {
+    json!({
+        "name": authority,
+        "domains": [authority],
+        "routes": [{
+            "match": { "connect_matcher": {} },
+            "route": {
+                "cluster": authority,
+                "upgrade_configs": [{ "upgrade_type": "CONNECT", "connect_config": {} }],
+            },
+        }],
+    })
+}
+
 /// Starts it, and waits until it serves.
 async fn start(directory: &Path, listeners: &Value, clusters: &Value) -> Process {
     let config = json!({
@@ -87,11 +155,11 @@ async fn start(directory: &Path, listeners: &Value, clusters: &Value) -> Process
 }
 
 /// The program itself, without the Python around it.
-async fn program() -> tokio::process::Command {
+async fn program() -> Command {
     let mut python = python_tool("python3");
     python.args(["-c", "import envoy; print(envoy.__path__[0], end='')"]);
     let directory = output(python).await.text();
-    tokio::process::Command::new(Path::new(&directory).join("_bin/envoy"))
+    Command::new(Path::new(&directory).join("_bin/envoy"))
 }
 
 /// The ports that the kernel has given to its listeners.
@@ -108,7 +176,7 @@ async fn doors(directory: &Path) -> Doors {
 }
 
 /// Asks its admin interface.
-pub(super) async fn admin(directory: &Path, path: &str) -> String {
+async fn admin(directory: &Path, path: &str) -> String {
     let mut command = tool("curl");
     command.args(["-q", "-sS", "--max-time", "50", "--unix-socket"]);
     command.arg(directory.join("envoy.sock"));

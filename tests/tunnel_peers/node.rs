@@ -1,6 +1,9 @@
 //! Node.js, with its own module `http2`.
 
+use std::collections::HashMap;
 use std::path::Path;
+
+use tokio::process::ChildStdin;
 
 use super::Doors;
 use crate::common::process::{Process, tool};
@@ -22,4 +25,21 @@ pub(super) async fn client(directory: &Path, port: u16, authorities: &[&str]) ->
         doors.insert((*authority).to_owned(), format!("127.0.0.1:{port}"));
     }
     (process, doors)
+}
+
+/// A server of tunnels, with a port for each authority. Returns its address.
+pub(super) async fn server(
+    directory: &Path,
+    targets: &HashMap<&str, String>,
+) -> (Process, ChildStdin, String) {
+    let mut command = tool("node");
+    command.arg(project("tests/tunnel_peers/server.mjs"));
+    command.args(["ca.pem", "server.pem", "server-key.pem"].map(|file| directory.join(file)));
+    for (authority, port) in targets {
+        command.arg(format!("{authority}={port}"));
+    }
+    let (process, stdin) = Process::start_listening(command);
+    let line = process.line("listening ").await;
+    let port = line.rsplit(' ').next().expect("a port");
+    (process, stdin, format!("127.0.0.1:{port}"))
 }

@@ -107,6 +107,20 @@ pub(super) async fn echoes(near: &str, count: u64) {
     }
 }
 
+/// A word in each direction.
+pub(super) async fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
+    say(client, server).await;
+    say(server, client).await;
+}
+
+async fn say(from: &mut TcpStream, to: &mut TcpStream) {
+    from.write_all(b"word").await.expect("room");
+    let mut word = [0; 4];
+    let read = soon("a word", to.read_exact(&mut word)).await;
+    read.expect("a word");
+    assert_eq!(&word, b"word");
+}
+
 pub(super) async fn rest(socket: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     soon("the end", socket.read_to_end(&mut bytes)).await?;
