@@ -9,6 +9,7 @@ mod gate_line;
 mod proxy_protocol;
 mod record;
 mod rendezvous;
+mod tunnel;
 
 pub use self::config::config;
 pub use self::front::front;
@@ -16,6 +17,7 @@ pub use self::gate_line::gate_line;
 pub use self::proxy_protocol::proxy_protocol;
 pub use self::record::record;
 pub use self::rendezvous::rendezvous;
+pub use self::tunnel::tunnel;
 
 /// Splits an input into the pieces in which it is sent.
 ///
@@ -96,6 +98,22 @@ mod tests {
                 *manner ^= 32;
             }
             super::record(&data);
+        });
+    }
+
+    #[test]
+    fn the_seeds_of_tunnel_hold() {
+        replay("tunnel", super::tunnel);
+    }
+
+    #[test]
+    fn the_seeds_of_tunnel_hold_at_the_other_side_too() {
+        replay("tunnel", |data| {
+            let mut data = data.to_vec();
+            if let Some(behaviour) = data.first_mut() {
+                *behaviour ^= 1;
+            }
+            super::tunnel(&data);
         });
     }
 

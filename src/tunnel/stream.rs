@@ -192,6 +192,12 @@ impl TunnelStream {
         self.kept.extend_from_slice(frame);
     }
 
+    /// What was taken of the tunnel and not read.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn held(&self) -> usize {
+        self.unread.len() + self.kept.len()
+    }
+
     /// Lets the peer send as many bytes more.
     fn release(&mut self, count: usize) {
         // Fails only if more is released than was received.
