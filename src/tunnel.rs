@@ -53,8 +53,9 @@ fn carrier_window(streams: u32) -> u32 {
 const MOST_WINDOW: u32 = (1 << 31) - 1;
 /// The sum of the names and values of the fields of a request (RFC 9113 §10.5.1).
 const MOST_FIELDS: u32 = 16 * 1024;
-/// What is taken from a backend and not sent yet, for each stream.
-const MOST_UNSENT: usize = 64 * 1024;
+/// What is taken from a backend and not sent yet, for each stream. The write that exceeds it is taken whole, so it may
+/// become 160 KiB.
+const MOST_UNSENT: usize = 96 * 1024;
 /// The cost of small frames of data that h2 holds because no stream has taken them yet: of each one what it lacks of
 /// 256 bytes. A peer above this gets GOAWAY. Database drivers send frames of 20 bytes: a turn of the tunnel brings
 /// 9,000 of them (2 MiB here), and streams that wait for a backend may hold 9,000 more each. These are 40,000 frames

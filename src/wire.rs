@@ -36,6 +36,12 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         let _ = cx;
     }
 
+    /// Ready when the stream takes bytes. Others would have to be copied, so none are read for it before that.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+
     /// Reads and drops what the socket still delivers after the end of the stream. Ready when the
     /// socket has ended as well. An error: the peer has given up its answer too.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -114,6 +114,13 @@ impl Peer for Stream {
         }
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Plain(transport) => transport.poll_room(cx),
+            Self::Tls(_) => Poll::Ready(()),
+        }
+    }
+
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         if let Self::Plain(transport) = self {
             transport.poll_absorb(cx);

@@ -110,6 +110,13 @@ impl Peer for Transport {
         }
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tunnel(stream) => stream.poll_room(cx),
+            Self::Socket(_) | Self::Stream(_) => Poll::Ready(()),
+        }
+    }
+
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         if let Self::Tunnel(stream) = self {
             stream.poll_absorb(cx);

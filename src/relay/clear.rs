@@ -86,6 +86,10 @@ impl<S: Peer> Endpoint for S {
         Pin::new(self).poll_shutdown(cx)
     }
 
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Peer::poll_room(self, cx)
+    }
+
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         Peer::poll_absorb(self, cx);
     }

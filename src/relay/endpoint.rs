@@ -72,6 +72,12 @@ pub(crate) trait Endpoint {
         let _ = cx;
     }
 
+    /// Like [`Peer::poll_room`](crate::wire::Peer::poll_room).
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
+
     /// Like [`Peer::poll_discard`](crate::wire::Peer::poll_discard).
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 

@@ -245,6 +245,10 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
         if self.writer.owes() {
             return Poll::Ready(Ok(()));
         }
+        if self.writer.poll_room(cx).is_pending() {
+            self.reader.poll_absorb(cx);
+            return Poll::Pending;
+        }
         let layout = self.writer.layout();
         with_scratch(|scratch, pieces| {
             pieces.clear(layout);

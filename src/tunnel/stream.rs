@@ -204,6 +204,24 @@ impl TunnelStream {
         let _ = self.received.flow_control().release_capacity(count);
     }
 
+    /// Ready when the peer gives room, and little enough waits for it.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sending = self.sending()?;
+        if sending.capacity() > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        // Not more: what an idle stream has reserved of the tunnel's window is missing to the others.
+        sending.reserve_capacity(1);
+        while sending.capacity() == 0 {
+            match ready!(sending.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(kind(&error).into())),
+                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn sending(&mut self) -> io::Result<&mut SendStream<Bytes>> {
         match &mut self.sending {
             Sending::Open(sending) => Ok(sending),
@@ -211,6 +229,9 @@ impl TunnelStream {
         }
     }
 }
+
+/// The longest write: a read of the relay.
+const MOST_WRITTEN: usize = 64 * 1024;
 
 /// What a worker sends first when it takes a connection. It is not part of the connection.
 const TAKEN: &[u8] = &[0];
@@ -227,6 +248,11 @@ fn kind(error: &h2::Error) -> io::ErrorKind {
 impl Peer for TunnelStream {
     fn has_failed(&self) -> bool {
         matches!(self.end, Some(Ending::Failed(_)))
+    }
+
+    /// Also if it has failed, which its next write says.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_capacity(cx).map(drop)
     }
 
     /// Takes what has arrived, so that it lies here in one piece: the memory of many small frames is many times
@@ -283,16 +309,11 @@ impl AsyncWrite for TunnelStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sending = self.get_mut().sending()?;
-        sending.reserve_capacity(buf.len());
-        while sending.capacity() == 0 {
-            match ready!(sending.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(kind(&error).into())),
-                None => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-            }
-        }
-        let count = buf.len().min(sending.capacity());
+        let this = self.get_mut();
+        ready!(this.poll_capacity(cx))?;
+        let sending = this.sending()?;
+        // More than there is room for at the moment: otherwise the rest of a read would be copied twice.
+        let count = buf.len().min(MOST_WRITTEN);
         let sent = sending.send_data(Bytes::copy_from_slice(&buf[..count]), false);
         Poll::Ready(sent.map(|()| count).map_err(|error| kind(&error).into()))
     }
