@@ -166,6 +166,54 @@ async fn streams_that_nobody_reads_cost_their_window_and_delay_no_other() {
     }
 }
 
+/// The other direction: what a backend sends and the client does not read stays with the backend, but for a little.
+#[tokio::test]
+async fn streams_whose_client_reads_nothing_cost_little_and_delay_no_other() {
+    const STALLED: usize = 20;
+    let site = Site::new();
+    let alice = site.client("alice");
+    let backend = Backend::unix(&site.path("app.sock"));
+    let config = format!(
+        "{APP}{ECHO}[[route]]\nauthority = [\"echo:*\"]\nbackend = \"echo\"\n[[route]]\nbackend = \"app\"\n"
+    );
+    let vestibule = start(&site, Relay::Auto, &config).await;
+    let mut builder = h2::client::Builder::new();
+    builder
+        .initial_window_size(64 * 1024)
+        .initial_connection_window_size(1 << 24);
+    let tunnel = Tunnel::open_with(&builder, &vestibule, &site, &alice).await;
+    let mut lively = tunnel.connect("echo:1").await;
+    lively.echo(b"before").await;
+    let (mut stalled, mut before) = (Vec::new(), 0);
+    for seed in 0..STALLED as u64 {
+        let (stream, mut server) = tokio::join!(tunnel.connect("db:1"), async {
+            backend.accept().await.expect("a connection")
+        });
+        let bytes = seeded(seed, 4 * 1024 * 1024);
+        let mut sent = 0;
+        // Until nobody takes any more.
+        while let Ok(count) = tokio::time::timeout(FULL, server.write(&bytes[sent..])).await {
+            sent += count.expect("open");
+            assert!(sent < bytes.len(), "it takes all of it");
+        }
+        stalled.push((stream, server, bytes.slice(..sent)));
+        if stalled.len() == 1 {
+            // With what the tunnel needs once.
+            before = vestibule.memory();
+        }
+        lively.echo(b"beside").await;
+    }
+    // The allocator gives memory back that it needed in between.
+    let most = before + STALLED * 256 * 1024;
+    until("the memory is bounded", || vestibule.memory() < most).await;
+    for (mut stream, server, bytes) in stalled {
+        drop(server);
+        let back = stream.rest().await.expect("a clean end");
+        assert!(back == bytes, "other bytes");
+    }
+    lively.echo(b"after").await;
+}
+
 /// A stream that takes nothing for so long is full.
 const FULL: Duration = Duration::from_millis(200);
 
