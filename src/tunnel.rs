@@ -13,6 +13,7 @@ mod carried;
 mod gathered;
 mod heartbeat;
 mod originated;
+mod payload;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -152,7 +152,8 @@ impl Peer for Clear {
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),
-            Self::Memory(_) | Self::Tunnel(_) => None,
+            Self::Memory(_) => None,
+            Self::Tunnel(passage) => passage.transmission(),
             Self::Secure(secure) => secure.socket().transmission(),
         }
     }

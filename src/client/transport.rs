@@ -133,7 +133,8 @@ impl Peer for Transport {
     fn transmission(&mut self) -> Option<Transmission> {
         match self {
             Self::Socket(socket) => socket.transmission(),
-            Self::Stream(_) | Self::Tunnel(_) => None,
+            Self::Stream(_) => None,
+            Self::Tunnel(stream) => stream.transmission(),
         }
     }
 

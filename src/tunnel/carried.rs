@@ -6,13 +6,13 @@ use std::task::{Context, Poll};
 
 use h2::server::{self, Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use hyper::body::Bytes;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
 use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
+use super::payload::Payload;
 use super::{
     MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES,
     STREAM_WINDOW, TunnelSettings, TunnelStream, WorkerRequest, carrier_window,
@@ -21,7 +21,7 @@ use crate::authority::Authority;
 
 /// A tunnel that a peer has brought. Its streams move only while [`Self::next`] is polled.
 pub(crate) struct Carried<IO> {
-    connection: Connection<Gathered<IO>, Bytes>,
+    connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
 }
@@ -133,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     }
 }
 
-fn opened(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<Opened> {
+fn opened(request: Request<RecvStream>, mut respond: SendResponse<Payload>) -> Option<Opened> {
     if WorkerRequest::is_one(&request) {
         return Some(Opened::Worker(WorkerRequest::new(request, respond)));
     }

@@ -7,12 +7,12 @@ use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, Connection, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use hyper::body::Bytes;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
+use super::payload::Payload;
 use super::{
     CarrierError, MOST_FIELDS, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES, STREAM_WINDOW, TunnelStream,
     carrier_window,
@@ -21,7 +21,7 @@ use super::{
 /// A tunnel that we have opened. A clone is another handle to it.
 #[derive(Clone)]
 pub(crate) struct Originated {
-    requests: SendRequest<Bytes>,
+    requests: SendRequest<Payload>,
 }
 
 /// Moves the bytes of a tunnel that we have opened. Its streams move only while this is polled; it ends with the
@@ -29,7 +29,7 @@ pub(crate) struct Originated {
 ///
 /// If the last [`Originated`] and the last stream are gone, it closes the tunnel.
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
-    connection: Connection<Gathered<IO>, Bytes>,
+    connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
 /// A stream that the peer has accepted.
 pub(crate) struct Answer {
     pub headers: HeaderMap,
-    sending: SendStream<Bytes>,
+    sending: SendStream<Payload>,
     received: RecvStream,
 }
 

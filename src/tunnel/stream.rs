@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -14,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::carried::answer;
-use crate::wire::Peer;
+use super::payload::{Payload, Queued};
+use crate::wire::{Peer, Transmission};
 
 /// A stream with its two directions. Dropping it before both have ended resets it.
 pub(crate) struct TunnelStream {
@@ -26,6 +28,11 @@ pub(crate) struct TunnelStream {
     /// What was taken of the tunnel while nobody read, behind `unread`.
     kept: Vec<u8>,
     end: Option<Ending>,
+    /// Whether our direction has ended in order.
+    has_ended: bool,
+    queued: Queued,
+    /// The bytes that were written.
+    written: u64,
     /// Dropped with the stream, which its other end notices.
     held: Option<oneshot::Sender<Infallible>>,
 }
@@ -44,8 +51,8 @@ enum Role {
 /// Our direction.
 enum Sending {
     /// The request was not answered yet.
-    Due(SendResponse<Bytes>),
-    Open(SendStream<Bytes>),
+    Due(SendResponse<Payload>),
+    Open(SendStream<Payload>),
 }
 
 /// How the peer's direction has ended.
@@ -57,17 +64,17 @@ enum Ending {
 
 impl TunnelStream {
     /// A stream that the peer has opened.
-    pub(super) fn accepted(respond: SendResponse<Bytes>, received: RecvStream) -> Self {
+    pub(super) fn accepted(respond: SendResponse<Payload>, received: RecvStream) -> Self {
         Self::new(Role::Accepted, Sending::Due(respond), received)
     }
 
     /// A stream that we have opened.
-    pub(super) fn opened(sending: SendStream<Bytes>, received: RecvStream) -> Self {
+    pub(super) fn opened(sending: SendStream<Payload>, received: RecvStream) -> Self {
         Self::new(Role::Opened, Sending::Open(sending), received)
     }
 
     /// A stream that we have opened, and on which the peer offers a connection.
-    pub(super) fn offered(sending: SendStream<Bytes>, received: RecvStream) -> Self {
+    pub(super) fn offered(sending: SendStream<Payload>, received: RecvStream) -> Self {
         Self::new(Role::Offered, Sending::Open(sending), received)
     }
 
@@ -79,6 +86,9 @@ impl TunnelStream {
             unread: Bytes::new(),
             kept: Vec::new(),
             end: None,
+            has_ended: false,
+            queued: Queued::default(),
+            written: 0,
             held: None,
         }
     }
@@ -86,7 +96,7 @@ impl TunnelStream {
     /// A stream of a worker that has taken a connection. `unread` came with the byte that said so. The other end of
     /// `held` learns when this is dropped.
     pub(super) fn taken(
-        sending: SendStream<Bytes>,
+        sending: SendStream<Payload>,
         received: RecvStream,
         unread: Bytes,
         held: oneshot::Sender<Infallible>,
@@ -109,7 +119,7 @@ impl TunnelStream {
                 }
             }
             Sending::Open(sending) if self.role == Role::Offered => {
-                let _ = sending.send_data(Bytes::from_static(TAKEN), false);
+                let _ = sending.send_data(Bytes::from_static(TAKEN).into(), false);
                 self.role = Role::Opened;
             }
             Sending::Open(_) => {}
@@ -222,7 +232,7 @@ impl TunnelStream {
         Poll::Ready(Ok(()))
     }
 
-    fn sending(&mut self) -> io::Result<&mut SendStream<Bytes>> {
+    fn sending(&mut self) -> io::Result<&mut SendStream<Payload>> {
         match &mut self.sending {
             Sending::Open(sending) => Ok(sending),
             Sending::Due(_) => Err(io::ErrorKind::NotConnected.into()),
@@ -265,6 +275,19 @@ impl Peer for TunnelStream {
                 Poll::Pending => return,
             }
         }
+    }
+
+    /// A reset destroys what waits for room. The peer owes nothing: a tunnel looks itself whether its peer is there.
+    fn transmission(&mut self) -> Option<Transmission> {
+        let queued = self.queued.count() as u64;
+        // Both have ended in order, and nobody resets the stream any more.
+        let is_safe = self.has_ended && matches!(self.end, Some(Ending::InOrder));
+        Some(Transmission {
+            is_unacknowledged: queued > 0 && !is_safe,
+            acknowledged: self.written.saturating_sub(queued),
+            is_due: false,
+            silent_for: Duration::ZERO,
+        })
     }
 
     /// A client that has sent everything resets the stream if it does not want the answer any more. A server that does
@@ -311,11 +334,13 @@ impl AsyncWrite for TunnelStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_capacity(cx))?;
-        let sending = this.sending()?;
         // More than there is room for at the moment: otherwise the rest of a read would be copied twice.
         let count = buf.len().min(MOST_WRITTEN);
-        let sent = sending.send_data(Bytes::copy_from_slice(&buf[..count]), false);
-        Poll::Ready(sent.map(|()| count).map_err(|error| kind(&error).into()))
+        let payload = (this.queued).payload(Bytes::copy_from_slice(&buf[..count]));
+        let sent = this.sending()?.send_data(payload, false);
+        sent.map_err(|error| io::Error::from(kind(&error)))?;
+        this.written += count as u64;
+        Poll::Ready(Ok(count))
     }
 
     /// What was written leaves with the tunnel, which another task drives.
@@ -324,7 +349,9 @@ impl AsyncWrite for TunnelStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let sent = self.get_mut().sending()?.send_data(Bytes::new(), true);
+        let this = self.get_mut();
+        let sent = this.sending()?.send_data(Payload::none(), true);
+        this.has_ended = sent.is_ok();
         Poll::Ready(sent.map_err(|error| kind(&error).into()))
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::TunnelStream;
 use super::carried::answer;
+use super::payload::Payload;
 
 /// A stream on which a worker asks for connections, and that was not answered yet. Dropping it resets the stream.
 #[derive(Debug)]
@@ -27,21 +28,21 @@ pub(crate) struct WorkerRequest {
     pub backend: Box<str>,
     /// What the worker wants; `None` if the request is malformed.
     pub line: Option<HeaderValue>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Payload>,
     received: RecvStream,
 }
 
 /// A worker's stream on which it was told that it has a connection. Dropping it resets the stream.
 #[derive(Debug)]
 pub(crate) struct Granted {
-    sending: SendStream<Bytes>,
+    sending: SendStream<Payload>,
     received: RecvStream,
 }
 
 /// A worker's stream for lines about the connections that wait.
 #[derive(Debug)]
 pub(crate) struct WatchStream {
-    sending: SendStream<Bytes>,
+    sending: SendStream<Payload>,
     received: RecvStream,
 }
 
@@ -54,7 +55,7 @@ impl WorkerRequest {
         request.method() == Method::CONNECT && request.headers().contains_key(LINE)
     }
 
-    pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Self {
+    pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Payload>) -> Self {
         let (parts, received) = request.into_parts();
         let mut lines = parts.headers.get_all(LINE).into_iter().cloned();
         let (line, another) = (lines.next(), lines.next());
@@ -193,7 +194,9 @@ impl WatchStream {
                 more.and_then(Result::ok).ok_or_else(gone)?;
             }
             let part = line.split_to(self.sending.capacity().min(line.len()));
-            self.sending.send_data(part, false).map_err(|_| gone())?;
+            self.sending
+                .send_data(part.into(), false)
+                .map_err(|_| gone())?;
         }
         Ok(())
     }
@@ -215,7 +218,7 @@ impl WatchStream {
     /// Ends the stream: nothing more will happen.
     pub(crate) fn finish(mut self) {
         // If this fails, the worker has left.
-        let _ = self.sending.send_data(Bytes::new(), true);
+        let _ = self.sending.send_data(Payload::none(), true);
     }
 
     /// Ends the stream: lines are missing.

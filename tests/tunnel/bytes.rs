@@ -39,7 +39,7 @@ async fn fifty_streams_move_256_kib_both_ways_at_the_same_time() {
     }
 }
 
-fn seeded(seed: u64, length: usize) -> Bytes {
+pub(super) fn seeded(seed: u64, length: usize) -> Bytes {
     let mut bytes = vec![0; length];
     common::bytes::Bytes::seeded(seed).fill(&mut bytes);
     bytes.into()

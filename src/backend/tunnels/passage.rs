@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shelf::Berth;
 use crate::tunnel::TunnelStream;
-use crate::wire::Peer;
+use crate::wire::{Peer, Transmission};
 
 /// A stream and its place in a tunnel. Dropping it before both directions have ended resets the stream.
 pub(crate) struct Passage {
@@ -40,6 +40,10 @@ impl Passage {
 impl Peer for Passage {
     fn has_failed(&self) -> bool {
         self.stream.has_failed()
+    }
+
+    fn transmission(&mut self) -> Option<Transmission> {
+        self.stream.transmission()
     }
 
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
