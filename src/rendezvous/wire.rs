@@ -148,6 +148,33 @@ mod tests {
     }
 
     #[test]
+    fn a_request_in_a_tunnel_has_three_forms_byte_for_byte() {
+        let claim = format!("claim {ID}");
+        for (value, request) in [
+            ("accept", TunnelRequest::Accept),
+            ("watch", TunnelRequest::Watch),
+            (&claim, TunnelRequest::Claim(ID.parse().expect("an id"))),
+        ] {
+            assert_eq!(TunnelRequest::parse(value.as_bytes()), Ok(request));
+            for wrong in [
+                &value[..value.len() - 1],
+                &value.to_uppercase(),
+                &format!("{value} "),
+                &format!(" {value}"),
+                &format!("{value}\n"),
+                &format!("{value}\u{e9}"),
+            ] {
+                let parsed = TunnelRequest::parse(wrong.as_bytes());
+                assert_eq!(parsed, Err(GateRefusal::Malformed), "{wrong:?}");
+            }
+        }
+        assert_eq!(
+            TunnelRequest::parse(b"accept\xff"),
+            Err(GateRefusal::Malformed)
+        );
+    }
+
+    #[test]
     fn everything_else_is_malformed() {
         let claim = format!("CLAIM {ID}");
         let truncated = (0..claim.len()).map(|end| claim.as_bytes()[..end].to_vec());
