@@ -12,7 +12,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::common::admin::{Answer, WRITE, ask};
 use crate::common::changing::{Site, reloaded};
-use crate::common::client::Socket;
 use crate::common::soon;
 use crate::common::tunnel::{Tunnel, secured, start};
 use crate::common::vestibule::{Relay, Vestibule, message};
@@ -307,34 +306,34 @@ async fn bytes_that_were_sent_before_the_tunnel_broke_off_are_delivered() {
 }
 
 #[tokio::test]
-async fn bytes_of_a_backend_arrive_before_its_reset() {
+async fn bytes_that_were_read_arrive_before_the_reset_of_a_killed_stream() {
     let site = Site::new();
     let alice = site.client("alice");
     let (vestibule, backend) = before_tcp(&site).await;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1_000);
     let tunnel = Tunnel::open_with(&builder, &vestibule, &site, &alice).await;
-    let (mut stream, server) = tokio::join!(tunnel.connect("a:1"), async {
+    let (mut stream, mut server) = tokio::join!(tunnel.connect("a:1"), async {
         backend.accept().await.expect("a connection")
     });
-    let Socket::Tcp(mut server) = server else {
-        panic!("it is TCP");
-    };
     let bytes = super::bytes::seeded(1, 20_000);
     server.write_all(&bytes).await.expect("open");
     let first = soon("bytes", stream.received.data()).await;
     let first = first.expect("a frame").expect("bytes");
     // They came as one piece, so Vestibule has all of them.
     assert_eq!(first, bytes[..1_000]);
-    server.set_zero_linger().expect("an open socket");
-    drop(server);
+    let (_, streams) = open(&vestibule).await;
+    let path = format!("/v1/connections/{}", streams[0]);
+    let flags = [&WRITE[..], &["-X", "DELETE"]].concat();
+    let killed = admin(&vestibule, &path, &flags).await;
+    assert_eq!(killed.json()["killed"], 1);
     let early = tokio::time::timeout(MOMENT, stream.received.data()).await;
     assert!(early.is_err(), "{early:?}");
     let released = stream.received.flow_control().release_capacity(1_000);
     released.expect("it was received");
     assert_eq!(stream.read(19_000).await.expect("bytes"), bytes[1_000..]);
     assert_eq!(stream.reset().await, Some(Reason::CONNECT_ERROR));
-    vestibule.ended("backend_reset", 1).await;
+    vestibule.ended("killed", 1).await;
 }
 
 /// Long enough for a reset that is too early to show.
