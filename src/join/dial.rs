@@ -51,7 +51,8 @@ pub(super) enum NoTunnel {
          `[join.tls]`"
     )]
     OtherProtocol,
-    #[error("HTTP/2 cannot begin: {0}")]
+    // The alert by which a front refuses us may be lost with the connection.
+    #[error("HTTP/2 cannot begin: {0}; see whether the front accepts our certificate")]
     Broken(CarrierError),
 }
 

@@ -246,14 +246,7 @@ impl Front {
         match (tunnel.refusal.get(), result) {
             (Some(alert), _) => self.says_trouble(&NoTunnel::RefusesUs(*alert).to_string()),
             (None, Ok(())) => self.says_trouble("it has closed the tunnel"),
-            (None, Err(error)) => {
-                let hint = match tunnel.born.elapsed() < AT_ONCE {
-                    // The alert may be lost with the connection.
-                    true => "; see whether the front accepts our certificate",
-                    false => "",
-                };
-                self.says_trouble(&format!("the tunnel has failed: {error}{hint}"));
-            }
+            (None, Err(error)) => self.says_trouble(&format!("the tunnel has failed: {error}")),
         }
     }
 
@@ -381,8 +374,6 @@ async fn finished<T>(work: &mut Option<Working<T>>) -> T {
 const SLOW: Duration = Duration::from_secs(10);
 /// A tunnel that has lasted as long was a success.
 const STABLE: Duration = Duration::from_secs(10);
-/// A tunnel that fails as early has brought nothing.
-const AT_ONCE: Duration = Duration::from_secs(1);
 /// How often to see whether a tunnel still takes offers.
 const LOOK: Duration = Duration::from_secs(5);
 /// A local server that is back should not wait for long.
