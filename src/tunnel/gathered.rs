@@ -79,6 +79,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         })?;
         Poll::Ready(Ok(()))
     }
+
+    /// Reads and drops what still arrives. Ready when the peer has ended, or the connection has failed.
+    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = lock(&self.0);
+        let mut room = [0; 1024];
+        loop {
+            let mut buf = ReadBuf::new(&mut room);
+            let Ok(io) = inner.io() else {
+                return Poll::Ready(());
+            };
+            match ready!(io.poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(()),
+            }
+        }
+    }
 }
 
 /// The connection cannot be written.

@@ -4,11 +4,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use h2::client::{self, Connection, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Sleep, sleep};
 
 use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
@@ -32,6 +34,8 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
+    /// HTTP/2 has ended in order. Until this time, the peer may close as well.
+    closing: Option<Pin<Box<Sleep>>>,
 }
 
 /// A stream that the peer has accepted.
@@ -87,6 +91,7 @@ impl Originated {
             connection,
             turn,
             heartbeat,
+            closing: None,
         };
         poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(CarrierError::Io(io::ErrorKind::UnexpectedEof))),
@@ -179,19 +184,38 @@ fn unanswered(error: h2::Error) -> OpenError {
     }
 }
 
+/// How long the peer may take to close, after we have.
+const LINGER: Duration = Duration::from_secs(1);
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     type Output = Result<(), CarrierError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Some(closing) = &mut this.closing {
+            let is_over =
+                this.turn.poll_discard(cx).is_ready() || closing.as_mut().poll(cx).is_ready();
+            return if is_over {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            };
+        }
         if let Some(heartbeat) = &mut this.heartbeat
             && heartbeat.poll_missed(cx, this.turn.reads()).is_ready()
         {
             return Poll::Ready(Err(CarrierError::Io(io::ErrorKind::TimedOut)));
         }
         loop {
-            if let Poll::Ready(ended) = Pin::new(&mut this.connection).poll(cx) {
-                return Poll::Ready(ended.map_err(CarrierError::from));
+            match Pin::new(&mut this.connection).poll(cx) {
+                Poll::Ready(Ok(())) => {
+                    // Frames that nobody reads would make the kernel reset the connection, which destroys the last
+                    // frames of ours on their way.
+                    this.closing = Some(Box::pin(sleep(LINGER)));
+                    return self.poll(cx);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                Poll::Pending => {}
             }
             match this.turn.poll_end(cx) {
                 Poll::Ready(Err(Failed)) => {}

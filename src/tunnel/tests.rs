@@ -153,3 +153,32 @@ async fn a_tunnel_whose_peer_answers_stays() {
     assert!(ended.is_err(), "it has ended");
     drop(originated);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_that_we_end_reads_until_its_peer_has_ended_as_well() {
+    for closes in [false, true] {
+        let (ours, mut theirs): (DuplexStream, DuplexStream) = duplex(64 * 1024);
+        theirs
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .expect("open");
+        let begun = Originated::begin(ours, 100).await;
+        let (originated, driver) = begun.expect("SETTINGS");
+        drop(originated);
+        let mut driver = pin!(driver);
+        let early = tokio::time::timeout(Duration::from_millis(900), &mut driver).await;
+        assert!(early.is_err(), "{early:?}");
+        let (ping, mut said) = (
+            [0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
+            Vec::new(),
+        );
+        theirs.write_all(&ping).await.expect("it is read");
+        theirs.read_to_end(&mut said).await.expect("its end");
+        let began = tokio::time::Instant::now();
+        if closes {
+            drop(theirs);
+        }
+        driver.await.expect("an end in order");
+        assert_eq!(began.elapsed().is_zero(), closes);
+    }
+}
