@@ -143,6 +143,7 @@ impl Streams<'_> {
             quiet_since: Instant::now(),
         };
         while !(stage.is_over && self.is_empty()) {
+            self.record.carries_streams(self.streams());
             match self.next(&mut tunnel, &stage, lifetime).await {
                 Event::Opened(opening) if stage.termination.is_some() => {
                     opening.stream.refuse(StatusCode::SERVICE_UNAVAILABLE);
@@ -245,7 +246,12 @@ impl Streams<'_> {
     }
 
     fn is_empty(&self) -> bool {
-        self.tasks.is_empty() && self.workers.is_empty()
+        self.streams() == 0
+    }
+
+    /// Those of clients and of workers.
+    fn streams(&self) -> usize {
+        self.tasks.len() + self.workers.len()
     }
 
     /// Serves a stream as a connection.

@@ -82,7 +82,11 @@ impl Workers {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.tasks.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Accepts or refuses a request.

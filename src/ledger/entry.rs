@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub(crate) struct Entry {
     started: Moment,
     known: Mutex<Known>,
     state: AtomicU8,
+    /// It has streams, which move without it.
+    is_carrying: AtomicBool,
     /// The number of the backend's address that serves it; 0 if it has none.
     address: AtomicU32,
     /// [`EndCause::to_u8`], or [`NONE`]. A connection reads it at every wake-up, so reading takes
@@ -85,6 +87,7 @@ impl Entry {
                 chain: None,
             }),
             state: AtomicU8::new(ConnectionState::Handshaking as u8),
+            is_carrying: AtomicBool::new(false),
             address: AtomicU32::new(0),
             end: AtomicU8::new(NONE),
             waker: Mutex::default(),
@@ -103,6 +106,19 @@ impl Entry {
 
     pub(crate) fn state(&self) -> ConnectionState {
         ConnectionState::ALL[usize::from(self.state.load(Ordering::Relaxed))]
+    }
+
+    /// Whether other connections go through this one now. Each of them is idle or busy by itself.
+    pub(super) fn is_carrying(&self) -> bool {
+        self.is_carrying.load(Ordering::Relaxed)
+    }
+
+    /// Notes the number of streams in it. Without any, it is idle from now on.
+    pub(super) fn carry(&self, streams: usize) {
+        let has_carried = self.is_carrying.swap(streams > 0, Ordering::Relaxed);
+        if has_carried && streams == 0 {
+            self.traffic.moved(Moment::now());
+        }
     }
 
     /// The time since accept.

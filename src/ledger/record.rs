@@ -172,6 +172,11 @@ impl LedgerRecord {
         self.open();
     }
 
+    /// The tunnel has as many streams now.
+    pub(crate) fn carries_streams(&self, streams: usize) {
+        self.entry.carry(streams);
+    }
+
     /// A backend took the connection. `backend_side` is the kind of the backend's side of the relay;
     /// `identity` is the backend's, if it has TLS.
     pub(crate) fn reached(&mut self, backend_side: &'static str, identity: Option<Box<Identity>>) {

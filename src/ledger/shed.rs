@@ -39,11 +39,13 @@ impl NoRoom {
 
 impl Ledger {
     /// Tells `count` connections to end, those on which no byte has moved for the longest time. Handshakes
-    /// stay: they have not begun to be idle, and have a short time limit. Returns how many were told.
+    /// stay: they have not begun to be idle, and have a short time limit. A tunnel with streams stays, because it would
+    /// take all of them with it: each stream is a connection that is idle or not. Returns how many were told.
     pub(crate) fn shed(&self, count: usize) -> usize {
         use ConnectionState::{Relaying, Waiting};
         let open = self.index.all().into_iter();
-        let served = open.filter(|entry| matches!(entry.state(), Relaying | Waiting));
+        let served = open
+            .filter(|entry| matches!(entry.state(), Relaying | Waiting) && !entry.is_carrying());
         let mut served: Vec<_> = served.map(|entry| (entry.traffic.last(), entry)).collect();
         served.sort_unstable_by_key(|(last, _)| *last);
         let told = served.iter().filter(|(_, entry)| entry.end(EndCause::Shed));
@@ -91,6 +93,27 @@ mod tests {
         let told: Vec<bool> = records.iter().map(is_told).collect();
         assert_eq!(told, [false, true, true, true, false, false]);
         assert!(!is_told(&handshaking));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_is_idle_only_without_streams() {
+        let ledger = Arc::<Ledger>::default();
+        let mut tunnel = ledger.open(Facts::new(""), Via::Direct);
+        tunnel.carries();
+        tunnel.carries_streams(2);
+        advance(Duration::from_secs(1)).await;
+        let stream = relaying(&ledger);
+        assert_eq!(ledger.shed(2), 1);
+        assert!(is_told(&stream));
+        advance(Duration::from_secs(1)).await;
+        tunnel.carries_streams(1);
+        let other = relaying(&ledger);
+        advance(Duration::from_secs(1)).await;
+        tunnel.carries_streams(0);
+        assert_eq!(ledger.shed(1), 1);
+        assert!(is_told(&other));
+        assert_eq!(ledger.shed(1), 1);
+        assert!(is_told(&tunnel));
     }
 
     #[test]
