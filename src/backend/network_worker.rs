@@ -60,7 +60,7 @@ impl NetworkWorker {
         }
         let Self { host, told, .. } = *self;
         let (taken, promise) = oneshot::channel();
-        let facts = in_ascii(&facts.to_json());
+        let facts = field(facts);
         let tunnel = host.tunnel;
         // If the task has ended just now, it drops `taken`, and the worker is gone for whoever waits for it.
         let _ = told.send(Told { facts, taken });
@@ -85,6 +85,23 @@ impl Promise {
     }
 }
 
+/// The facts as a field of HTTP. A worker refuses fields that are too long, and each of the workers would get the
+/// connection and refuse it, before all others. So the names of a very long identity are left out.
+fn field(facts: &Facts) -> String {
+    let whole = in_ascii(&facts.to_json());
+    match &facts.identity {
+        Some(identity) if whole.len() > MOST_FACTS => {
+            let mut shorter = facts.clone();
+            shorter.identity = Some(Arc::new(Identity {
+                sha256: identity.sha256.clone(),
+                ..Identity::default()
+            }));
+            in_ascii(&shorter.to_json())
+        }
+        _ => whole,
+    }
+}
+
 /// The same JSON, in which other characters than ASCII are escaped: the values of fields of HTTP are ASCII (RFC 9110
 /// §5.5).
 fn in_ascii(json: &str) -> String {
@@ -103,9 +120,37 @@ fn in_ascii(json: &str) -> String {
     text
 }
 
+/// Less than the 16 KiB for all fields of an answer that HTTP/2 programs take, and that `vestibule join` takes.
+const MOST_FACTS: usize = 12 * 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_names_of_an_identity_are_left_out_if_no_worker_would_take_them() {
+        let mut facts = Facts::new("app");
+        let identity = |names: usize| Identity {
+            dns: vec!["\u{e9}".repeat(100); names],
+            cn: Some("web".into()),
+            sha256: "ab".repeat(32),
+            ..Identity::default()
+        };
+        let mut told = |names| {
+            facts.identity = Some(identity(names).into());
+            let field = field(&facts);
+            assert!(field.len() <= MOST_FACTS, "{}", field.len());
+            let told: serde_json::Value = serde_json::from_str(&field).expect("JSON");
+            told["identity"].clone()
+        };
+        assert_eq!(told(10)["dns"].as_array().map(Vec::len), Some(10));
+        for names in [20, 1000] {
+            let told = told(names);
+            assert_eq!(told["sha256"], "ab".repeat(32));
+            assert_eq!(told["dns"], serde_json::json!([]));
+            assert_eq!(told["cn"], serde_json::Value::Null);
+        }
+    }
 
     #[test]
     fn facts_are_the_same_json_in_ascii() {
