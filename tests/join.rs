@@ -20,7 +20,9 @@ use hyper::StatusCode;
 use hyper::body::Bytes;
 use join::front::{Front, echo, worker};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 const FACTS: &str = r#"{"id":"0d166c02-c87f-483f-bb05-6ebb447d6634","listener":"https","peer":"192.0.2.7:51234","local":"192.0.2.1:8443","backend":"app","accepted_at":"2026-11-20T20:00:00.123Z","tls":{"version":"1.3","cipher":"TLS13_AES_128_GCM_SHA256","group":"X25519","sni":"app.example","alpn":null,"resumed":false},"identity":{"uri":[],"dns":[],"cn":"alice","ou":[],"sha256":"0000000000000000000000000000000000000000000000000000000000000000"}}"#;
@@ -210,6 +212,35 @@ async fn a_drain_withdraws_the_offers_and_lets_connections_end() {
     tunnel.ended().await;
     let mut worker = worker;
     assert_eq!(worker.wait().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_the_last_bytes_of_connections() {
+    let site = Site::new();
+    let front = Front::new(&site).await;
+    let server = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let to = server.local_addr().expect("bound").to_string();
+    let worker = worker(&site, &[&front], &to, 1).await;
+    let mut builder = h2::server::Builder::new();
+    builder.initial_window_size(1_000);
+    let mut tunnel = front.tunnel_with(&builder).await;
+    let mut stream = tunnel.offer().await.tunnelled(FACTS).await;
+    let (mut local, _) = server.accept().await.expect("a connection");
+    stream.end().expect("open");
+    let sent = [7; 20_000];
+    local.write_all(&sent).await.expect("open");
+    local.shutdown().await.expect("open");
+    assert_eq!(local.read(&mut [0]).await.expect("an end"), 0);
+    drop(local);
+    let _offer = tunnel.offer().await;
+    worker.signal(rustix::process::Signal::TERM);
+    // The client of the front takes nothing for a while.
+    let early = tokio::time::timeout(Duration::from_millis(1500), tunnel.ended()).await;
+    assert!(early.is_err());
+    assert_eq!(stream.rest().await.expect("a clean end"), sent);
+    drop(stream);
+    tunnel.ended().await;
+    worker.ended("done", 1).await;
 }
 
 #[tokio::test]

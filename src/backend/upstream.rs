@@ -161,7 +161,8 @@ impl Peer for Clear {
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Secure(secure) => poll_discard(secure.socket(), cx),
-            Self::Socket(_) | Self::Memory(_) | Self::Tunnel(_) => Poll::Ready(Ok(())),
+            Self::Tunnel(passage) => passage.poll_discard(cx),
+            Self::Socket(_) | Self::Memory(_) => Poll::Ready(Ok(())),
         }
     }
 }

@@ -28,8 +28,6 @@ pub(crate) struct TunnelStream {
     /// What was taken of the tunnel while nobody read, behind `unread`.
     kept: Vec<u8>,
     end: Option<Ending>,
-    /// Whether our direction has ended in order.
-    has_ended: bool,
     queued: Queued,
     /// The bytes that were written.
     written: u64,
@@ -86,7 +84,6 @@ impl TunnelStream {
             unread: Bytes::new(),
             kept: Vec::new(),
             end: None,
-            has_ended: false,
             queued: Queued::default(),
             written: 0,
             held: None,
@@ -150,6 +147,14 @@ impl TunnelStream {
         match &mut self.sending {
             Sending::Due(respond) => respond.send_reset(reason),
             Sending::Open(sending) => sending.send_reset(reason),
+        }
+    }
+
+    /// Ready when nothing waits for room any more, because it was sent or never will be. Nothing wakes the task for that.
+    pub(crate) fn poll_sent(&self) -> Poll<()> {
+        match self.queued.count() {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
         }
     }
 
@@ -277,13 +282,12 @@ impl Peer for TunnelStream {
         }
     }
 
-    /// A reset destroys what waits for room. The peer owes nothing: a tunnel looks itself whether its peer is there.
+    /// A reset destroys what waits for room, and so does the end of the tunnel, which waits for its connections. The
+    /// peer owes nothing: a tunnel looks itself whether its peer is there.
     fn transmission(&mut self) -> Option<Transmission> {
         let queued = self.queued.count() as u64;
-        // Both have ended in order, and nobody resets the stream any more.
-        let is_safe = self.has_ended && matches!(self.end, Some(Ending::InOrder));
         Some(Transmission {
-            is_unacknowledged: queued > 0 && !is_safe,
+            is_unacknowledged: queued > 0,
             acknowledged: self.written.saturating_sub(queued),
             is_due: false,
             silent_for: Duration::ZERO,
@@ -300,7 +304,7 @@ impl Peer for TunnelStream {
                     Err(error) => kind(&error).into(),
                 }))
             }
-            _ => Poll::Ready(Ok(())),
+            _ => self.poll_sent().map(Ok),
         }
     }
 }
@@ -351,7 +355,6 @@ impl AsyncWrite for TunnelStream {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let sent = this.sending()?.send_data(Payload::none(), true);
-        this.has_ended = sent.is_ok();
         Poll::Ready(sent.map_err(|error| kind(&error).into()))
     }
 }

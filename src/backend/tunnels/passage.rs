@@ -46,6 +46,11 @@ impl Peer for Passage {
         self.stream.transmission()
     }
 
+    /// A server that has answered reads nothing more, which the next write says. What was written before has to leave.
+    fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_sent().map(Ok)
+    }
+
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         self.stream.poll_absorb(cx);
     }
