@@ -117,6 +117,22 @@ impl Client {
         self.into_transport().turn_away(status);
     }
 
+    /// Whether it is a connection that a front offers, and that was not taken yet.
+    pub(crate) fn is_offered(&self) -> bool {
+        match self {
+            Self::Record(_) => false,
+            Self::Stream(joint) => match joint.peer() {
+                Stream::Plain(transport) => transport.is_offered(),
+                Stream::Tls(_) => false,
+            },
+        }
+    }
+
+    /// Ends a connection that a front offers, so that it does not come back.
+    pub(crate) async fn take_and_reset(self) {
+        self.into_transport().take_and_reset().await;
+    }
+
     /// The stream of bytes that carries a tunnel. Nothing was read of it yet.
     pub(crate) fn into_carrier(self) -> Carrier {
         match self {

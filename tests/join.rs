@@ -6,6 +6,7 @@ mod join {
     mod embedded;
     pub(crate) mod front;
     mod hostile;
+    mod limits;
     mod nat;
     pub(crate) mod real;
     mod server;

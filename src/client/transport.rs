@@ -87,6 +87,19 @@ impl Transport {
         }
     }
 
+    /// Whether it is a connection that a front offers, and that was not taken yet.
+    pub(crate) fn is_offered(&self) -> bool {
+        matches!(self, Self::Tunnel(stream) if stream.is_offered())
+    }
+
+    /// Ends a connection that a front offers, so that it does not come back.
+    pub(crate) async fn take_and_reset(self) {
+        match self {
+            Self::Tunnel(stream) => stream.take_and_reset().await,
+            Self::Socket(_) | Self::Stream(_) => {}
+        }
+    }
+
     pub(crate) fn local(&self) -> Option<Endpoint> {
         match self {
             Self::Socket(socket) => socket.local(),

@@ -79,6 +79,9 @@ pub(crate) fn accept(arrival: Arrival<'_>, state: &ProxyState) -> Result<Box<Acc
     let (client, first, via) = match &listener.proxies {
         // The carrier has had the header, and the handshake.
         _ if stream.is_some() => (peer.as_ref(), FirstStage::Backend, Via::Direct),
+        // The front bounds the connections of an address. Here, those of one that is above a limit would come back
+        // again and again, before all others.
+        _ if transport.is_offered() => (None, FirstStage::Backend, Via::Direct),
         // This check comes before the connection takes a place: no limit per address bounds the
         // connections of a peer that is not trusted.
         Some(trusted) if !trusted.contains(peer.as_ref()) => {

@@ -100,7 +100,7 @@ impl Front {
                 Event::Dialled(dialled) => self.dialled(dialled),
                 Event::Broken(tunnel, result) => self.broken(tunnel, &result),
                 Event::Answered(tunnel, answer) => self.answered(tunnel, answer),
-                Event::Served(outcome) => self.note(outcome),
+                Event::Served(outcome) => self.served(outcome),
                 Event::Probed(answers) => {
                     self.probe = None;
                     if answers {
@@ -319,9 +319,8 @@ impl Front {
             local: told.local.as_ref(),
             stream: None,
         };
-        let mut accepted = match accept(arrival, &self.state) {
-            Ok(accepted) => accepted,
-            Err(outcome) => return self.note(outcome),
+        let Ok(mut accepted) = accept(arrival, &self.state) else {
+            return self.full();
         };
         accepted.record.told(told.tls, told.identity);
         let span = accepted.record.span();
@@ -335,14 +334,16 @@ impl Front {
         self.served.spawn(served.instrument(span));
     }
 
-    /// If we could not serve the connection, the front gives it to another worker. It must not come back at once.
-    fn note(&mut self, outcome: Outcome) {
+    /// There was no room for a connection, which the front gives to another worker. It must not come back at once.
+    fn full(&mut self) {
+        self.withdraw();
+        self.offer_pause.begin();
+    }
+
+    fn served(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::BackendRefused | Outcome::BackendTimeout => self.says_down(),
-            Outcome::OverLimit | Outcome::Shed => {
-                self.withdraw();
-                self.offer_pause.begin();
-            }
+            Outcome::Shed => self.full(),
             _ if !self.offer_pause.is_on() => self.offer_pause.reset(),
             _ => {}
         }

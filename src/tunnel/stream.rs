@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use tokio::sync::oneshot;
 
 use super::carried::answer;
 use super::payload::{Payload, Queued};
+use crate::deadline::Deadline;
 use crate::wire::{Peer, Transmission};
 
 /// A stream with its two directions. Dropping it before both have ended resets it.
@@ -126,6 +128,20 @@ impl TunnelStream {
     /// Whether the peer was not told anything yet.
     pub(crate) fn is_unanswered(&self) -> bool {
         matches!(self.sending, Sending::Due(_)) || self.role == Role::Offered
+    }
+
+    /// Whether the peer offers a connection that we have not taken yet. A reset would give it back.
+    pub(crate) fn is_offered(&self) -> bool {
+        self.role == Role::Offered
+    }
+
+    /// Takes the connection that the peer offers, and ends it.
+    pub(crate) async fn take_and_reset(mut self) {
+        self.welcome();
+        // A reset would overtake the byte. If the peer says anything, it has the byte.
+        let answer = poll_fn(|cx| self.poll_frame(cx));
+        let _ = Deadline::after(MOMENT).bound(answer).await;
+        self.reset();
     }
 
     /// Tells the peer why nobody serves its stream. A stream that was welcomed is reset.
@@ -247,6 +263,9 @@ impl TunnelStream {
 
 /// The longest write: a read of the relay.
 const MOST_WRITTEN: usize = 64 * 1024;
+
+/// How long the byte that takes a connection may be on its way.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// What a worker sends first when it takes a connection. It is not part of the connection.
 const TAKEN: &[u8] = &[0];
