@@ -2,6 +2,7 @@
 
 mod common;
 mod join {
+    mod chain;
     mod deaths;
     mod embedded;
     pub(crate) mod front;
