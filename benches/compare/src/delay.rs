@@ -50,6 +50,10 @@ fn carry(mut from: TcpStream, mut to: TcpStream, one_way: Duration) {
     });
     thread::spawn(move || {
         for (when, piece) in due {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the delay is what this thread is for"
+            )]
             thread::sleep(when.saturating_duration_since(Instant::now()));
             if piece.is_empty() || to.write_all(&piece).is_err() {
                 // If this fails, the connection is gone.
