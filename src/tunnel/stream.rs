@@ -166,14 +166,6 @@ impl TunnelStream {
         }
     }
 
-    /// Ready when nothing waits for room any more, because it was sent or never will be. Nothing wakes the task for that.
-    pub(crate) fn poll_sent(&self) -> Poll<()> {
-        match self.queued.count() {
-            0 => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
-    }
-
     /// Makes `unread` the next bytes. Ready with nothing in it: the stream has ended in order.
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.unread.is_empty() {
@@ -314,7 +306,8 @@ impl Peer for TunnelStream {
     }
 
     /// A client that has sent everything resets the stream if it does not want the answer any more. A server that does
-    /// so has answered, and reads nothing more (RFC 9113 §8.1), which the next write says.
+    /// so has answered, and reads nothing more (RFC 9113 §8.1), which the next write says. Never ready without an error:
+    /// what is written after the end of the peer's direction has to leave as well.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.sending {
             Sending::Open(sending) if self.role == Role::Accepted => {
@@ -323,7 +316,7 @@ impl Peer for TunnelStream {
                     Err(error) => kind(&error).into(),
                 }))
             }
-            _ => self.poll_sent().map(Ok),
+            _ => Poll::Pending,
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use super::pair::{ECHO, Pair, connect, site, start_near};
-use super::server::Server;
+use super::server::{Server, asked, status};
 use crate::common::backend::Backend;
 use crate::common::client::Socket;
 use crate::common::vestibule::{RELAYS, Relay};
@@ -156,6 +158,40 @@ async fn a_drain_of_ours_lets_streams_end_and_closes_the_tunnels() {
     assert_eq!(pair.near.wait().await.code(), Some(0));
     // The carrier has ended in order, and so has its stream.
     pair.far[0].ended("done", 2).await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_until_the_server_has_taken_the_last_bytes() {
+    let site = site();
+    let server = Server::new(&site).await;
+    let mut near = start_near(&site, Relay::Auto, &[server.address()], "").await;
+    let mut client = connect(&near).await;
+    let mut builder = h2::server::Builder::new();
+    builder.initial_window_size(1_000);
+    let tunnel = builder.handshake(server.secured().await);
+    let mut tunnel = soon("a preface", tunnel).await.expect("HTTP/2");
+    let (request, mut respond) = asked(&mut tunnel).await;
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { while let Some(Ok(_)) = tunnel.accept().await {} });
+    let mut sending = respond.send_response(status(200), false).expect("open");
+    sending.send_data(Bytes::new(), true).expect("open");
+    assert_eq!(client.read(&mut [0]).await.expect("an end"), 0);
+    let sent = [7; 20_000];
+    client.write_all(&sent).await.expect("open");
+    client.shutdown().await.expect("open");
+    near.signal(Signal::TERM);
+    let early = tokio::time::timeout(Duration::from_millis(1_500), near.wait()).await;
+    assert!(early.is_err(), "{early:?}");
+    let (mut received, mut read) = (request.into_body(), Vec::new());
+    while let Some(frame) = soon("bytes", received.data()).await {
+        let frame = frame.expect("bytes");
+        let released = received.flow_control().release_capacity(frame.len());
+        released.expect("it was received");
+        read.extend_from_slice(&frame);
+    }
+    assert!(read == sent);
+    near.ended("done", 1).await;
+    assert_eq!(near.wait().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -46,9 +46,10 @@ impl Peer for Passage {
         self.stream.transmission()
     }
 
-    /// A server that has answered reads nothing more, which the next write says. What was written before has to leave.
+    /// Never ready: after the end of the answer, what is written has to leave as well. If the server reads nothing more,
+    /// the next write says so.
     fn poll_discard(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.poll_sent().map(Ok)
+        Poll::Pending
     }
 
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
