@@ -25,8 +25,8 @@ impl Refused {
             Some(b"busy") => Self::Busy,
             Some(b"unknown") => Self::Wrong(format!("it has no backend {backend:?}")),
             Some(b"forbidden") => Self::Wrong(format!(
-                "it does not let this worker serve the backend {backend:?}; see `to = \"gate\"` and `workers` of the \
-                 backend at the front, and the name in our certificate"
+                "it does not let this worker serve the backend {backend:?}; at the front, the listener needs \
+                 `workers = true`, and the backend `to = \"gate\"` and a name of our certificate in `workers`"
             )),
             Some(b"malformed") => Self::Wrong("it does not understand the offer".into()),
             Some(_) | None => Self::Wrong(format!(

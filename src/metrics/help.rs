@@ -24,14 +24,14 @@ pub(super) const HELP: [(&str, &str); 29] = [
     ),
     (
         "tunnels",
-        "Open tunnels, by role: worker for those with workers, server for the others that clients \
-         have brought, client for those to backends, join for those to fronts. Each is one TLS \
-         connection. If none has the role worker, no network worker is there to take connections",
+        "Open tunnels, by role: server from clients, worker from network workers, client to backends, \
+         join to fronts. Each is one TLS connection. If none has the role worker, no network worker \
+         is there to take connections",
     ),
     (
         "tunnel_streams",
-        "Streams of tunnels, by role: server for those of clients, which are open connections: near \
-         limits.connections, raise it. The role worker is for those of workers, which are none",
+        "Streams in tunnels, by role. Those of server are open connections of clients: if they come near \
+         limits.connections, raise it. Those of worker do not count as connections",
     ),
     (
         "pending",

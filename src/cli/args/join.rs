@@ -9,7 +9,7 @@ use vestibule::{Address, LogFormat};
 #[derive(Debug, ArgGroup)]
 #[command(after_help = JOIN_EXAMPLES)]
 pub(in crate::cli) struct JoinArgs {
-    /// A front: the address of a Vestibule whose listener has `workers = true`. May be repeated.
+    /// A front: the address of a Vestibule whose `[listener.tunnel]` has `workers = true`. May be repeated.
     #[arg(long, value_name = "ADDRESS", required = true)]
     pub front: Vec<Address>,
 
@@ -33,7 +33,7 @@ pub(in crate::cli) struct JoinArgs {
     #[arg(long, value_name = "PROTOCOL")]
     pub alpn: Option<String>,
 
-    /// The backend at the fronts whose connections to serve.
+    /// The backend at the fronts. Its `workers` must name this worker.
     #[arg(long, value_name = "NAME")]
     pub backend: String,
 
@@ -60,14 +60,14 @@ pub(in crate::cli) struct JoinArgs {
 
 const JOIN_EXAMPLES: &str = "\
 Examples:
-  vestibule join --front front.example:8443 --backend app --to 127.0.0.1:8080 \\
+  vestibule join --front front.example:15008 --backend app --to 127.0.0.1:8080 \\
         --cert worker.pem --key worker-key.pem --ca ca.pem
       Publish the server on port 8080 at the front, also from behind NAT
-  vestibule join --front a.example:8443 --front b.example:8443 --backend app \\
+  vestibule join --front a.example:15008 --front b.example:15008 --backend app \\
         --to unix:/run/app.sock --offers 32 --cert worker.pem --key worker-key.pem
       At two fronts, with 32 connections awaited at each
 
-It connects again by itself, with growing pauses (0.1 s to 10 s). It also tries again after a front
-has refused it, because a reload of the front may admit it; the log says why. While the local server
-does not answer, it offers nothing. SIGTERM, SIGINT and SIGQUIT drain: no new connections; open ones
-have 30 s to end. A second signal cuts them at once.";
+If a connection to a front ends, `vestibule join` connects again, after 0.1 s at first and 10 s at
+most. If a front refuses it, the log says why, and it tries again: a reload of the front may admit
+it. While the local server does not answer, it takes no connections. SIGTERM, SIGINT and SIGQUIT
+drain: no new connections; open ones have 30 s to end. A second signal cuts them at once.";
