@@ -29,6 +29,8 @@ use self::admission::{Entered, admit};
 use self::carrier::Carrier;
 use self::teardown::{Remains, Unfinished, dismiss, interrupt, part};
 use self::termination::Termination;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::workers::Workers;
 use crate::active_config::Timeouts;
 use crate::backend::{ActiveBackend, Lease, Served, Service, Upstream};
 use crate::client::{Client, Relaying};

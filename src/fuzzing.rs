@@ -3,6 +3,8 @@
 //! A target of fuzz/ passes its input to the function of the same name here. An input that once failed
 //! is a file below tests/seeds, and so a test for every toolchain.
 
+#[expect(clippy::disallowed_methods, reason = "each task is awaited or aborted")]
+mod claims;
 mod config;
 mod front;
 mod gate_line;
@@ -11,6 +13,7 @@ mod record;
 mod rendezvous;
 mod tunnel;
 
+pub use self::claims::claims;
 pub use self::config::config;
 pub use self::front::front;
 pub use self::gate_line::gate_line;
@@ -73,6 +76,11 @@ mod tests {
     #[test]
     fn the_seeds_of_rendezvous_hold() {
         replay("rendezvous", super::rendezvous);
+    }
+
+    #[test]
+    fn the_seeds_of_claims_hold() {
+        replay("claims", super::claims);
     }
 
     #[test]

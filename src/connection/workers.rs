@@ -29,7 +29,7 @@ use crate::rendezvous::wire::{GateRefusal, TunnelRequest};
 use crate::tunnel::{StatusCode, WorkerRequest};
 
 /// The streams of workers in one tunnel.
-pub(super) struct Workers {
+pub(crate) struct Workers {
     common: Common,
     span: Span,
     tasks: JoinSet<Parting>,
@@ -62,7 +62,7 @@ enum Entered {
 }
 
 impl Workers {
-    pub(super) fn of(carrier: &LedgerRecord, state: &Arc<ProxyState>) -> Self {
+    pub(crate) fn of(carrier: &LedgerRecord, state: &Arc<ProxyState>) -> Self {
         let facts = carrier.facts();
         let host = WorkerHost {
             tunnel: facts.id,
@@ -81,7 +81,7 @@ impl Workers {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -90,7 +90,7 @@ impl Workers {
     }
 
     /// Accepts or refuses a request.
-    pub(super) fn open(&mut self, request: WorkerRequest) {
+    pub(crate) fn open(&mut self, request: WorkerRequest) {
         let entered = match self.enter(&request) {
             Ok(entered) => entered,
             Err(refusal) => return refuse(request, refusal),
@@ -182,7 +182,7 @@ impl Workers {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(super) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         let Some(mut ended) = self.tasks.join_next().await else {
             return pending().await;
         };
@@ -215,7 +215,7 @@ impl Workers {
     }
 
     /// Ends all of them, when the tunnel has ended.
-    pub(super) async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         let has_left_places = !self.tasks.is_empty();
         self.tasks.shutdown().await;
         self.counted = None;
