@@ -30,7 +30,7 @@ pub(crate) use self::pool::{Lease, Ordered};
 use self::secure::Tls;
 pub(crate) use self::served::{Served, Service};
 pub(crate) use self::status::AddressStatus;
-use self::taken::{READ_BUDGET, Taken, taken};
+use self::taken::{Departures, READ_BUDGET, Taken, taken};
 use self::tunnels::{Census, OriginateSettings, Tunnels};
 pub(crate) use self::upstream::Upstream;
 use crate::address::Address;
@@ -248,6 +248,11 @@ impl ActiveBackend {
         dialled.map(Served::dialled)
     }
 
+    fn expired(&self, registered: &Pool, deadline: Deadline) -> Unserved {
+        registered.registry().missed(self.name());
+        Unserved::Expired(deadline.scope())
+    }
+
     /// Dials while an address is registered, and waits for a claim while none is.
     async fn find_claimer(
         &self,
@@ -256,9 +261,8 @@ impl ActiveBackend {
         deadline: Deadline,
         waiting: &mut Waiting<'_>,
     ) -> Result<Served, Unserved> {
-        let mut place = None;
-        let mut deadline = deadline;
-        let mut is_postponed = false;
+        let (mut place, mut deadline, mut is_postponed) = (None, deadline, false);
+        let mut departures = Departures::default();
         loop {
             if registered.has_addresses() {
                 tokio::select! {
@@ -286,8 +290,7 @@ impl ActiveBackend {
                 Err(resolution) => match waiting.withdraw(resolution) {
                     Some(claimer) => claimer,
                     None if resolution == Resolution::Expired => {
-                        registered.registry().missed(self.name());
-                        return Err(Unserved::Expired(deadline.scope()));
+                        return Err(self.expired(registered, deadline));
                     }
                     None => continue,
                 },
@@ -298,7 +301,10 @@ impl ActiveBackend {
                     return Ok(served);
                 }
                 // This claimer never had the connection, which waits again in its old place.
-                Taken::Gone => {}
+                Taken::Gone => {
+                    let stays = departures.noted(deadline).await;
+                    stays.map_err(|_| self.expired(registered, deadline))?;
+                }
                 Taken::Hung(culprit) => {
                     registered.registry().hung(self.name(), culprit);
                     // What else waits of the same process or tunnel would hang as well.

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use tokio::time::sleep;
+
 use super::Served;
 use super::claimer::{Claimer, Culprit};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Elapsed};
 
 /// What happened to a claimer after it was told.
 pub(super) enum Taken {
@@ -39,6 +41,109 @@ pub(super) async fn taken(claimer: Claimer) -> Taken {
     }
 }
 
+/// How many workers were told of one connection, and have left without it.
+#[derive(Default)]
+pub(super) struct Departures(u32);
+
+impl Departures {
+    /// Another one has left. If many have, the connection waits for a moment before it waits for the next one: maybe
+    /// the workers do not want it, and it would go round as fast as they come. It keeps its place.
+    ///
+    /// # Errors
+    ///
+    /// The time is up, which the connection does not notice while there is always another worker.
+    pub(super) async fn noted(&mut self, deadline: Deadline) -> Result<(), Elapsed> {
+        self.0 = self.0.saturating_add(1);
+        if self.0 > MANY {
+            sleep(MOMENT).await;
+        }
+        match deadline.has_passed() {
+            true => Err(Elapsed),
+            false => Ok(()),
+        }
+    }
+}
+
+/// More workers than usually die at the same time.
+const MANY: u32 = 16;
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// How long a worker may take to read its `OK`, or to confirm it, before it counts as hung. It is less than
 /// `timeouts.backend`, so that another worker can still take the connection.
 pub(super) const READ_BUDGET: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::pending;
+    use std::sync::Arc;
+
+    use tokio::sync::oneshot;
+
+    use super::super::pool::{Balance, Health};
+    use super::super::{ActiveBackend, BackendSettings, Park, Surroundings, To, Unserved};
+    use super::*;
+    use crate::backend::network_worker::{NetworkWorker, WorkerHost};
+    use crate::drain::Drain;
+    use crate::facts::Facts;
+    use crate::id::Id;
+    use crate::limits::Gauge;
+    use crate::rendezvous::Rendezvous;
+
+    fn backend() -> ActiveBackend {
+        let settings = BackendSettings {
+            name: "app".into(),
+            to: To::Gate,
+            balance: Balance::RoundRobin,
+            park: Park::Hold,
+            health: Health::default(),
+            check: None,
+            proxy_protocol: None,
+            tls: None,
+            tunnel: None,
+            workers: Vec::new(),
+        };
+        let around = Surroundings {
+            unacknowledged: None,
+            drain: &Drain::default(),
+            own: &Arc::default(),
+            journal: &Arc::default(),
+            census: &Arc::default(),
+        };
+        ActiveBackend::new(&settings, None, &around)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_no_worker_wants_does_not_go_round_as_fast_as_they_come() {
+        let rendezvous = Rendezvous::confirmed_by(Claimer::tell);
+        let host = Arc::new(WorkerHost {
+            tunnel: Id::random(),
+            listener: "workers".into(),
+            identity: None,
+        });
+        let told = Cell::new(0);
+        let leaving = async {
+            while told.get() < 1000 {
+                let (sender, telling) = oneshot::channel();
+                let worker = NetworkWorker {
+                    host: Arc::clone(&host),
+                    backend: "app".into(),
+                    told: sender,
+                    _slot: Gauge::new(None).take().expect("unlimited"),
+                };
+                rendezvous.accept("app", Claimer::Network(Box::new(worker)));
+                drop(telling.await);
+                told.set(told.get() + 1);
+            }
+        };
+        let (backend, facts) = (backend(), Arc::new(Facts::new("app")));
+        let deadline = Deadline::after(Duration::from_secs(1));
+        tokio::select! {
+            obtained = backend.obtain(&facts, deadline, &rendezvous, pending()) => {
+                assert!(matches!(obtained, Err(Unserved::Expired(_))));
+            }
+            () = leaving => panic!("it has been offered a thousand times"),
+        }
+        assert!((20..40).contains(&told.get()), "{}", told.get());
+    }
+}
