@@ -154,7 +154,12 @@ impl Model {
         for worker in std::mem::take(&mut self.queues).into_iter().flatten() {
             let Worker { tunnel, state, .. } = &mut self.workers[worker];
             if *state == State::Queued {
-                *state = tunnel.map_or(State::Gone, |_| State::Refused("draining"));
+                // A worker in a frozen tunnel does not hear it.
+                let hears = tunnel.is_some_and(|it| self.tunnels[it].frozen_at.is_none());
+                *state = match hears {
+                    true => State::Refused("draining"),
+                    false => State::Gone,
+                };
             }
         }
         for client in &mut self.clients {
