@@ -56,6 +56,22 @@ pub(super) enum NoTunnel {
     Broken(CarrierError),
 }
 
+impl NoTunnel {
+    /// Whether another attempt fails as well until somebody changes a certificate or a configuration.
+    pub(super) fn is_about_configuration(&self) -> bool {
+        match self {
+            Self::Untrusted(_) | Self::RefusesUs(_) | Self::OtherProtocol => true,
+            Self::Nameless(_)
+            | Self::Nowhere
+            | Self::Unreachable(_)
+            | Self::Exhausted
+            | Self::Silent
+            | Self::Failed(_)
+            | Self::Broken(_) => false,
+        }
+    }
+}
+
 /// Tries the addresses of the front one after the other, with an equal share of the time for each.
 pub(super) async fn dial(
     join: Arc<ActiveJoin>,

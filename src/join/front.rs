@@ -212,7 +212,10 @@ impl Front {
         } = match dialled {
             Ok(dialled) => *dialled,
             Err(error) => {
-                self.dial_pause.begin();
+                match error.is_about_configuration() {
+                    true => self.dial_pause.begin_with(SLOW),
+                    false => self.dial_pause.begin(),
+                }
                 return self.says_trouble(&error.to_string());
             }
         };
