@@ -65,6 +65,22 @@ pub(crate) struct BackendSettings {
 }
 
 impl BackendSettings {
+    /// With the defaults of the configuration.
+    pub(crate) fn new(name: &str, to: To) -> Self {
+        Self {
+            name: name.to_owned(),
+            to,
+            balance: Balance::LeastConnections,
+            park: Park::Hold,
+            health: Health::default(),
+            check: None,
+            proxy_protocol: None,
+            tls: None,
+            tunnel: None,
+            workers: Vec::new(),
+        }
+    }
+
     fn checker(&self) -> Option<Checker> {
         let tls = self.tls.as_ref();
         Some(Checker {

@@ -45,8 +45,8 @@ use self::unready::Unready;
 use crate::active_config::{JoinSettings, Timeouts};
 use crate::address::Address;
 use crate::audit::AuditSettings;
-use crate::backend::pool::{Balance, Health};
-use crate::backend::{self, Park, To};
+use crate::backend::pool::Health;
+use crate::backend::{self, To};
 use crate::ledger::AccessLog;
 use crate::proxy_protocol::Trusted;
 use crate::route::{Action, Routes, Rule};
@@ -302,18 +302,7 @@ impl Config {
             action: Action::Backend(name.clone()),
             ..Rule::default()
         };
-        let backend = backend::BackendSettings {
-            name: name.clone(),
-            to,
-            balance: Balance::LeastConnections,
-            park: Park::Hold,
-            health: Health::default(),
-            check: None,
-            proxy_protocol: None,
-            tls: None,
-            tunnel: None,
-            workers: Vec::new(),
-        };
+        let backend = backend::BackendSettings::new(&name, to);
         Self {
             runtime: Runtime::default(),
             limits: limits::AdmissionSettings::default(),

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use super::{ActiveConfig, ListenerConfig, Timeouts};
 use crate::address::Address;
-use crate::backend::pool::{Balance, Health};
 use crate::backend::{ActiveBackend, BackendSettings, Park, Surroundings, To};
 use crate::route::{Action, Routes, Rule};
 use crate::tls::connector::{ConnectorSettings, TlsConnector};
@@ -57,17 +56,9 @@ pub(crate) struct TunnelCount(Arc<AtomicUsize>);
 impl ActiveJoin {
     pub(crate) fn new(settings: &JoinSettings, around: &Surroundings<'_>) -> Self {
         let server = BackendSettings {
-            name: settings.backend.clone(),
-            to: To::Dialled(settings.to.clone()),
-            balance: Balance::LeastConnections,
             // Otherwise a connection would wait here that another worker may serve.
             park: Park::Refuse,
-            health: Health::default(),
-            check: None,
-            proxy_protocol: None,
-            tls: None,
-            tunnel: None,
-            workers: Vec::new(),
+            ..BackendSettings::new(&settings.backend, To::Dialled(settings.to.clone()))
         };
         Self {
             settings: settings.clone(),

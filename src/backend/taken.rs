@@ -80,8 +80,7 @@ mod tests {
 
     use tokio::sync::oneshot;
 
-    use super::super::pool::{Balance, Health};
-    use super::super::{ActiveBackend, BackendSettings, Park, Surroundings, To, Unserved};
+    use super::super::{ActiveBackend, BackendSettings, Surroundings, To, Unserved};
     use super::*;
     use crate::backend::network_worker::{NetworkWorker, WorkerHost};
     use crate::drain::Drain;
@@ -91,18 +90,7 @@ mod tests {
     use crate::rendezvous::Rendezvous;
 
     fn backend() -> ActiveBackend {
-        let settings = BackendSettings {
-            name: "app".into(),
-            to: To::Gate,
-            balance: Balance::RoundRobin,
-            park: Park::Hold,
-            health: Health::default(),
-            check: None,
-            proxy_protocol: None,
-            tls: None,
-            tunnel: None,
-            workers: Vec::new(),
-        };
+        let settings = BackendSettings::new("app", To::Gate);
         let around = Surroundings {
             unacknowledged: None,
             drain: &Drain::default(),

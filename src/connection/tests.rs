@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::*;
 use crate::address::Address;
 use crate::backend::claimer::Claimer;
-use crate::backend::pool::{Balance, Health};
 use crate::backend::{AddressState, BackendSettings, Park, Surroundings, To};
 use crate::drain::Drain;
 use crate::facts::Facts;
@@ -43,16 +42,8 @@ impl Site {
         let listener = UnixListener::bind(&path).expect("a listener");
         let address = Address::Unix(path);
         let settings = BackendSettings {
-            name: "app".into(),
-            to: To::Dialled(vec![address.clone()]),
-            balance: Balance::RoundRobin,
             park: Park::Refuse,
-            health: Health::default(),
-            check: None,
-            proxy_protocol: None,
-            tls: None,
-            tunnel: None,
-            workers: Vec::new(),
+            ..BackendSettings::new("app", To::Dialled(vec![address.clone()]))
         };
         let around = Surroundings {
             unacknowledged: None,

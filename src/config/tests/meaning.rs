@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::backend::pool::CheckSettings;
+use crate::backend::Park;
+use crate::backend::pool::{Balance, CheckSettings};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::route::{Query, RouteRefusal};
 use crate::tls::{Alpn, MinVersion, Tickets};

@@ -7,8 +7,7 @@ use arc_swap::ArcSwap;
 use super::step::{BACKENDS, PLACES};
 use crate::active_config::{ActiveConfig, ListenerConfig, Timeouts};
 use crate::backend::claimer::Claimer;
-use crate::backend::pool::{Balance, Health};
-use crate::backend::{ActiveBackend, BackendSettings, Park, Surroundings, To};
+use crate::backend::{ActiveBackend, BackendSettings, Surroundings, To};
 use crate::drain::Drain;
 use crate::identity::Rule;
 use crate::ledger::Ledger;
@@ -71,16 +70,8 @@ pub(super) fn state() -> ProxyState {
 fn config(around: &Surroundings<'_>) -> ActiveConfig {
     let backend = |(rule, name): (&str, &str)| {
         let settings = BackendSettings {
-            name: name.into(),
-            to: To::Gate,
-            balance: Balance::RoundRobin,
-            park: Park::Hold,
-            health: Health::default(),
-            check: None,
-            proxy_protocol: None,
-            tls: None,
-            tunnel: None,
             workers: vec![rule.parse::<Rule>().expect("a rule")],
+            ..BackendSettings::new(name, To::Gate)
         };
         let backend = ActiveBackend::new(&settings, None, around);
         (name.to_owned(), Arc::new(backend))
