@@ -118,15 +118,16 @@ impl ActiveFront {
         }
     }
 
-    /// Whether this is news: the threads have not said it of this front.
-    pub(crate) fn is_news(&self, now: Result<(), &str>) -> bool {
+    /// Calls `say` with whether this is news: the threads have not said it of this front. They say it one after the
+    /// other, so that the news comes before what repeats it.
+    pub(crate) fn say(&self, now: Result<(), &str>, say: impl FnOnce(bool)) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let before = said.as_ref();
         let is_news = before.map(|it| it.as_ref().copied().map_err(|it| &**it)) != Some(now);
         if is_news {
             *said = Some(now.map_err(str::to_owned));
         }
-        is_news
+        say(is_news);
     }
 }
 

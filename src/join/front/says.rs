@@ -11,20 +11,22 @@ impl Front {
     }
 
     pub(super) fn says_joined(&self) {
-        if self.join.fronts[self.number].is_news(Ok(())) {
-            let backend = &*self.join.settings.backend;
-            info!(front = %self.address(), backend, "joined the front");
-        }
+        let backend = &*self.join.settings.backend;
+        self.join.fronts[self.number].say(Ok(()), |is_news| {
+            if is_news {
+                info!(front = %self.address(), backend, "joined the front");
+            }
+        });
     }
 
     pub(super) fn says_trouble(&self, what: &str) {
         let backend = &*self.join.settings.backend;
-        match self.join.fronts[self.number].is_news(Err(what)) {
+        self.join.fronts[self.number].say(Err(what), |is_news| match is_news {
             true => {
                 warn!(front = %self.address(), backend, "cannot serve the front: {what}; trying again");
             }
             false => debug!(front = %self.address(), backend, "still: {what}"),
-        }
+        });
     }
 
     pub(super) fn says_down(&self) {
