@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -14,7 +15,7 @@ use super::drive::{Cause, Fault, OnEnd};
 use super::endpoint::{Endpoint, Rest, Then, with_scratch};
 use super::records::Records;
 use super::write_buffer::WriteBuffer;
-use crate::record::Layout;
+use crate::record::{Layout, MOST_HELD};
 use crate::traffic::Counter;
 use crate::wire::{MOST_PLACES, Wire};
 
@@ -22,10 +23,9 @@ use crate::wire::{MOST_PLACES, Wire};
 #[derive(Debug)]
 pub(crate) struct RecordStream<IO> {
     records: Records<IO>,
-    /// Opened, and not read yet.
-    unread: Vec<u8>,
-    /// How much of it was read.
-    read: usize,
+    /// Where records were opened, and which part of it was not read yet. Without such a part, it owns no memory.
+    opened: Vec<u8>,
+    unread: Range<usize>,
     /// Written, and not sealed yet: payloads with room for the records around them.
     unsent: Vec<u8>,
     /// The bytes of payload in it.
@@ -38,8 +38,8 @@ impl<IO: Wire> RecordStream<IO> {
     pub(crate) fn new(records: Records<IO>) -> Self {
         Self {
             records,
-            unread: Vec::new(),
-            read: 0,
+            opened: Vec::new(),
+            unread: 0..0,
             unsent: Vec::new(),
             filled: 0,
             end: None,
@@ -55,29 +55,35 @@ impl<IO: Wire> RecordStream<IO> {
         self.records.given_up()
     }
 
-    /// Reads records into the caller's buffer, and what does not fit into `unread`.
-    fn poll_open(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<()> {
-        with_scratch(|scratch, pieces| {
+    /// Receives records, and opens them where they will be read: a copy of what does not fit into the reader's buffer
+    /// would be most of it.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut opened = OPENED.take();
+        opened.resize(MOST_HELD, 0);
+        let received = with_scratch(|_, pieces| {
             pieces.clear(Layout::PLAIN);
-            let then = ready!(
-                self.records
-                    .poll_receive(cx, scratch, pieces, OnEnd::PassOn)
-            );
-            let opened = &scratch[..pieces.length()];
-            let (fits, rest) = opened.split_at(opened.len().min(buf.remaining()));
-            buf.put_slice(fits);
-            if !rest.is_empty() {
-                self.unread = UNREAD.take();
-                self.unread.clear();
-                self.unread.extend_from_slice(rest);
-            }
-            match then {
-                Ok(Then::More) => {}
-                Ok(Then::End) => self.end = Some(Ok(())),
-                Ok(Then::Failed(fault)) | Err(fault) => self.end = Some(Err(cause(fault))),
-            }
-            Poll::Ready(())
-        })
+            let then = (self.records).poll_receive(cx, &mut opened, pieces, OnEnd::PassOn);
+            then.map(|then| (then, pieces.length()))
+        });
+        let Poll::Ready((then, length)) = received else {
+            OPENED.set(opened);
+            return Poll::Pending;
+        };
+        match then {
+            Ok(Then::More) => {}
+            Ok(Then::End) => self.end = Some(Ok(())),
+            Ok(Then::Failed(fault)) | Err(fault) => self.end = Some(Err(cause(fault))),
+        }
+        (self.opened, self.unread) = (opened, 0..length);
+        self.give_back();
+        Poll::Ready(())
+    }
+
+    /// Gives the memory back when all of it was read.
+    fn give_back(&mut self) {
+        if self.unread.is_empty() {
+            OPENED.set(std::mem::take(&mut self.opened));
+        }
     }
 
     /// Seals and sends what was written.
@@ -146,10 +152,10 @@ impl<IO: Wire> RecordStream<IO> {
 const MOST_UNSENT: usize = MOST_PLACES * (16 * 1024 + 256);
 
 thread_local! {
-    /// The memory of `unsent` and of `unread` between two uses: a busy stream would get new memory at each turn, and an
+    /// The memory of `unsent` and of `opened` between two uses: a busy stream would get new memory at each turn, and an
     /// idle one owns none.
     static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static UNREAD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static OPENED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 fn cause(fault: Fault) -> Cause {
@@ -175,21 +181,17 @@ impl<IO: Wire> AsyncRead for RecordStream<IO> {
         let this = self.get_mut();
         let before = buf.filled().len();
         while buf.filled().len() == before && buf.remaining() > 0 {
-            if this.read < this.unread.len() {
-                let unread = &this.unread[this.read..];
-                let count = unread.len().min(buf.remaining());
-                buf.put_slice(&unread[..count]);
-                this.read += count;
-                if this.read == this.unread.len() {
-                    UNREAD.set(std::mem::take(&mut this.unread));
-                    this.read = 0;
-                }
+            if !this.unread.is_empty() {
+                let count = this.unread.len().min(buf.remaining());
+                buf.put_slice(&this.opened[this.unread.start..][..count]);
+                this.unread.start += count;
+                this.give_back();
                 break;
             }
             match this.end {
                 Some(Err(cause)) => return Poll::Ready(Err(error(cause))),
                 Some(Ok(())) => break,
-                None => ready!(this.poll_open(cx, buf)),
+                None => ready!(this.poll_open(cx)),
             }
         }
         Poll::Ready(Ok(()))
