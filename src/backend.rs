@@ -316,11 +316,7 @@ impl ActiveBackend {
                     registered.registry().taken(self.name());
                     return Ok(served);
                 }
-                // This claimer never had the connection, which waits again in its old place.
-                Taken::Gone => {
-                    let stays = departures.noted(deadline).await;
-                    stays.map_err(|_| self.expired(registered, deadline))?;
-                }
+                Taken::Gone => {}
                 Taken::Hung(culprit) => {
                     registered.registry().hung(self.name(), culprit);
                     // What else waits of the same process or tunnel would hang as well.
@@ -334,6 +330,9 @@ impl ActiveBackend {
                     is_postponed = true;
                 }
             }
+            // This claimer never had the connection, which waits again in its old place.
+            let stays = departures.noted(deadline).await;
+            stays.map_err(|_| self.expired(registered, deadline))?;
         }
     }
 }

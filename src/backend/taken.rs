@@ -82,7 +82,7 @@ mod tests {
 
     use super::super::{ActiveBackend, BackendSettings, Surroundings, To, Unserved};
     use super::*;
-    use crate::backend::network_worker::{NetworkWorker, WorkerHost};
+    use crate::backend::network_worker::{NetworkWorker, Told, WorkerHost};
     use crate::drain::Drain;
     use crate::facts::Facts;
     use crate::id::Id;
@@ -101,25 +101,52 @@ mod tests {
         ActiveBackend::new(&settings, None, &around)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_that_no_worker_wants_does_not_go_round_as_fast_as_they_come() {
-        let rendezvous = Rendezvous::confirmed_by(Claimer::tell);
-        let host = Arc::new(WorkerHost {
+    fn worker(host: &Arc<WorkerHost>) -> (Claimer, oneshot::Receiver<Told>) {
+        let (told, telling) = oneshot::channel();
+        let worker = NetworkWorker {
+            host: Arc::clone(host),
+            backend: "app".into(),
+            told,
+            _slot: Gauge::new(None).take().expect("unlimited"),
+        };
+        (Claimer::Network(Box::new(worker)), telling)
+    }
+
+    fn host() -> Arc<WorkerHost> {
+        Arc::new(WorkerHost {
             tunnel: Id::random(),
             listener: "workers".into(),
             identity: None,
-        });
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_does_not_go_from_one_hung_worker_to_the_next_after_its_time() {
+        let rendezvous = Rendezvous::confirmed_by(Claimer::tell);
+        let mut workers = Vec::new();
+        for _ in 0..3 {
+            let (claimer, telling) = worker(&host());
+            rendezvous.accept("app", claimer);
+            workers.push(telling);
+        }
+        let (backend, facts) = (backend(), Arc::new(Facts::new("app")));
+        // The first one costs it two seconds, which it gets back. In the third second its time is over.
+        let deadline = Deadline::after(Duration::from_secs(1));
+        let obtained = backend.obtain(&facts, deadline, &rendezvous, pending());
+        assert!(matches!(obtained.await, Err(Unserved::Expired(_))));
+        let told = workers.iter_mut().map(|it| it.try_recv().is_ok());
+        assert_eq!(told.collect::<Vec<_>>(), [true, true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_no_worker_wants_does_not_go_round_as_fast_as_they_come() {
+        let rendezvous = Rendezvous::confirmed_by(Claimer::tell);
+        let host = host();
         let told = Cell::new(0);
         let leaving = async {
             while told.get() < 1000 {
-                let (sender, telling) = oneshot::channel();
-                let worker = NetworkWorker {
-                    host: Arc::clone(&host),
-                    backend: "app".into(),
-                    told: sender,
-                    _slot: Gauge::new(None).take().expect("unlimited"),
-                };
-                rendezvous.accept("app", Claimer::Network(Box::new(worker)));
+                let (claimer, telling) = worker(&host);
+                rendezvous.accept("app", claimer);
                 drop(telling.await);
                 told.set(told.get() + 1);
             }
