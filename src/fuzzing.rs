@@ -3,7 +3,6 @@
 //! A target of fuzz/ passes its input to the function of the same name here. An input that once failed
 //! is a file below tests/seeds, and so a test for every toolchain.
 
-// Only its seeds run: no target has it yet, because the model misses a deadline that passes within a step.
 #[expect(clippy::disallowed_methods, reason = "each task is awaited or aborted")]
 mod claims;
 mod config;

@@ -37,10 +37,13 @@ async fn perform(data: &[u8]) {
         let Some(step) = model.decode(bytes[0], bytes[1]) else {
             continue;
         };
-        let time = world.now() + MARGIN;
-        until(&mut model, &mut world, time).await;
-        let burial = model.burial(world.now());
-        for step in [burial, Some(step)].into_iter().flatten() {
+        let step = Some(step);
+        for step in [None, step] {
+            let time = world.now() + MARGIN;
+            until(&mut model, &mut world, time).await;
+            let Some(step) = step.or_else(|| model.burial(world.now())) else {
+                continue;
+            };
             // What came due may have taken its subject away.
             if model.permits(&step) {
                 run(&mut model, &mut world, step).await;

@@ -24,6 +24,8 @@ pub(super) struct Client {
     pub backend: usize,
     due: u64,
     is_postponed: bool,
+    /// Its time has passed while a worker was to confirm.
+    is_late: bool,
     pub fate: Fate,
     /// What the worker has sent, and whether it has ended in order.
     pub reply: Vec<u8>,
@@ -74,6 +76,7 @@ pub(super) struct Tunnel {
 pub(super) enum Due {
     /// The client's worker does not confirm.
     Hang(usize),
+    /// The client's time is over, which counts only while no worker is to confirm.
     Expire(usize),
 }
 
@@ -92,10 +95,15 @@ impl Model {
 
     pub(super) fn next_due(&self) -> Option<(u64, Due)> {
         let clients = self.clients.iter().enumerate();
-        let due = clients.filter_map(|(client, it)| match it.fate {
-            Fate::Waiting => Some((it.due, Due::Expire(client))),
-            Fate::Promised { due, .. } => Some((due, Due::Hang(client))),
-            _ => None,
+        let due = clients.flat_map(|(client, it)| {
+            let (hang, expire) = match it.fate {
+                Fate::Waiting => (None, Some(it.due)),
+                Fate::Promised { due, .. } => (Some(due), Some(it.due).filter(|_| !it.is_late)),
+                _ => (None, None),
+            };
+            let hang = hang.map(|at| (at, Due::Hang(client)));
+            hang.into_iter()
+                .chain(expire.map(|at| (at, Due::Expire(client))))
         });
         due.min()
     }
@@ -117,6 +125,7 @@ impl Model {
                     backend,
                     due: now + budget,
                     is_postponed: false,
+                    is_late: false,
                     fate: Fate::Undecided,
                     reply: Vec::new(),
                     ended: None,
@@ -172,18 +181,26 @@ impl Model {
     pub(super) fn pass(&mut self, due: Due, now: u64) {
         let (Due::Hang(client) | Due::Expire(client)) = due;
         let it = &mut self.clients[client];
-        let Fate::Promised { worker, .. } = it.fate else {
-            it.fate = Fate::Expired;
-            return;
+        let worker = match (due, it.fate) {
+            (Due::Hang(_), Fate::Promised { worker, .. }) => worker,
+            (Due::Expire(_), Fate::Promised { .. }) => {
+                it.is_late = true;
+                return;
+            }
+            _ => {
+                it.fate = Fate::Expired;
+                return;
+            }
         };
         if !std::mem::replace(&mut it.is_postponed, true) {
             it.due += BUDGET;
+            it.is_late = false;
         }
         self.workers[worker].state = State::Gone;
         // What else waits of the same tunnel, or of this process, would hang as well.
         let culprit = self.workers[worker].tunnel;
         self.prune(culprit);
-        self.offer(client, now);
+        self.offer_again(client, now);
     }
 
     fn prune(&mut self, culprit: Option<usize>) {
@@ -261,7 +278,7 @@ impl Model {
             }
             (State::Told(client), _) => {
                 self.workers[worker].state = State::Gone;
-                self.offer(client, now);
+                self.offer_again(client, now);
             }
             (State::Has(client), act) => self.reply(worker, client, act),
             (State::Undecided | State::Refused(_) | State::Gone, _) => {}

@@ -1,6 +1,6 @@
 //! Which worker gets which client.
 
-use super::{BUDGET, Client, Fate, Model, State, Worker};
+use super::{BUDGET, Fate, Model, State, Worker};
 use crate::fuzzing::claims::step::{Act, Step};
 
 impl Model {
@@ -12,16 +12,16 @@ impl Model {
         }
         match self.next_worker(self.clients[client].backend) {
             Some(worker) => self.tell(worker, client, now),
-            None => self.stay(client, now),
+            None => self.clients[client].fate = Fate::Waiting,
         }
     }
 
-    fn stay(&mut self, client: usize, now: u64) {
-        let Client { due, fate, .. } = &mut self.clients[client];
-        *fate = match *due <= now {
-            true => Fate::Expired,
-            false => Fate::Waiting,
-        };
+    /// A client comes back from a worker that has not taken it.
+    pub(super) fn offer_again(&mut self, client: usize, now: u64) {
+        match self.clients[client].due <= now {
+            true => self.clients[client].fate = Fate::Expired,
+            false => self.offer(client, now),
+        }
     }
 
     /// The first worker that waits. Those before it are gone.
@@ -48,7 +48,14 @@ impl Model {
 
     /// The workers of these clients of one backend have failed at the same time. Which of the clients comes first is
     /// not specified.
-    pub(super) fn fail(&mut self, clients: Vec<usize>, now: u64) {
+    pub(super) fn fail(&mut self, mut clients: Vec<usize>, now: u64) {
+        clients.retain(|client| {
+            let is_late = self.clients[*client].due <= now;
+            if is_late {
+                self.clients[*client].fate = Fate::Expired;
+            }
+            !is_late
+        });
         if clients.len() < 2 || self.is_draining {
             clients
                 .into_iter()
@@ -75,9 +82,9 @@ impl Model {
                 let found = found.unwrap_or_else(|| panic!("{worker}: {told:?} of {clients:?}"));
                 self.tell(worker, clients.remove(found), since);
             }
-            clients
-                .into_iter()
-                .for_each(|client| self.stay(client, since));
+            for client in clients {
+                self.clients[client].fate = Fate::Waiting;
+            }
         }
     }
 
