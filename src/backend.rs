@@ -96,6 +96,7 @@ impl BackendSettings {
 pub(crate) struct Surroundings<'a> {
     /// TCP_USER_TIMEOUT of the connections that are dialled.
     pub unacknowledged: Option<Duration>,
+    pub half_close: Option<Duration>,
     pub drain: &'a Drain,
     pub own: &'a Arc<OwnSockets>,
     pub journal: &'a Arc<Journal>,

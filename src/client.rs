@@ -21,7 +21,7 @@ use crate::sys::either::one_of_streams;
 use crate::tls::{Keyed, MOST_RECEIVED, Session};
 use crate::traffic::Traffic;
 use crate::tunnel::StatusCode;
-use crate::wire::Peer;
+use crate::wire::{Peer, Transmission};
 
 /// A relay in progress. Most connections are relays, so each kind is boxed in its own size.
 pub(crate) type Relaying<'a> = Pin<Box<dyn Future<Output = Result<End, Elapsed>> + Send + 'a>>;
@@ -44,16 +44,11 @@ pub(crate) enum Carrier {
 
 one_of_streams!(Carrier { Record, Stream });
 
-impl Carrier {
-    /// Ends the connection cleanly, as [`Client::close`] does.
-    pub(crate) async fn close(mut self) {
-        let said = self.shutdown();
-        if matches!(Deadline::after(LINGER).bound(said).await, Ok(Ok(()))) {
-            close(match self {
-                Self::Record(stream) => stream.into_io(),
-                Self::Stream(stream) => stream.into_transport(),
-            })
-            .await;
+impl Peer for Carrier {
+    fn transmission(&mut self) -> Option<Transmission> {
+        match self {
+            Self::Record(stream) => Peer::transmission(&mut **stream),
+            Self::Stream(stream) => Peer::transmission(&mut **stream),
         }
     }
 }

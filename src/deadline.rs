@@ -1,6 +1,7 @@
 //! A point in time that bounds all waits of one phase.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -151,6 +152,23 @@ impl From<std::time::Instant> for Deadline {
         Instant::from_std(instant).into()
     }
 }
+
+/// Lets `work` end by itself. When it is `told` to end, it has [`HURRY`] left.
+pub(crate) async fn hurried<T>(work: impl Future<Output = ()>, told: impl Future<Output = T>) {
+    let mut work = pin!(work);
+    let is_told = tokio::select! {
+        biased;
+        () = &mut work => false,
+        _ = told => true,
+    };
+    if is_told {
+        // If it is too slow, it is dropped.
+        let _ = Deadline::after(HURRY).bound(work).await;
+    }
+}
+
+/// How long bytes may take to arrive on a connection that must end now.
+pub(crate) const HURRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

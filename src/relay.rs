@@ -24,6 +24,7 @@ pub(crate) use self::joint::{Heard, Joint};
 pub(crate) use self::record_stream::RecordStream;
 pub(crate) use self::records::Records;
 use crate::traffic::Traffic;
+use crate::wire::Patience;
 
 /// The limits of a relay, and its counters.
 #[derive(Clone, Copy)]
@@ -42,6 +43,15 @@ pub(crate) struct InactivityTimeouts {
     pub half_close: Option<Duration>,
     /// How long a peer may leave sent bytes unacknowledged.
     pub unacknowledged: Option<Duration>,
+}
+
+impl From<InactivityTimeouts> for Patience {
+    fn from(timeouts: InactivityTimeouts) -> Self {
+        Self {
+            half_close: timeouts.half_close,
+            unacknowledged: timeouts.unacknowledged,
+        }
+    }
 }
 
 /// How a relay ended.

@@ -1,11 +1,15 @@
 //! The stream of a peer and the socket under it, as TLS and the relay use them.
 
+mod delivery;
+
 use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pub(crate) use self::delivery::{Arrival, Delivery, Patience, deliver};
 
 /// A peer of a relay. The methods ask the socket under the stream. The defaults are for streams without
 /// a socket.

@@ -16,6 +16,7 @@ use crate::sys::socket::Socket;
 use crate::tls::connect_error::{is_refusal, refusal};
 use crate::tls::connector::Connected;
 use crate::tls::{self, Keyed};
+use crate::wire::{Peer, Transmission};
 
 /// A TLS connection after its handshake, as a stream of bytes. It remembers why it failed, which HTTP/2 does not pass
 /// on.
@@ -74,6 +75,15 @@ impl Io {
         match self {
             Self::Records(stream) => stream.given_up().filter(|alert| is_refusal(*alert)),
             Self::Stream(_) => refusal(error),
+        }
+    }
+}
+
+impl Peer for Carrier {
+    fn transmission(&mut self) -> Option<Transmission> {
+        match &mut self.io {
+            Io::Records(stream) => stream.transmission(),
+            Io::Stream(stream) => stream.get_mut().0.transmission(),
         }
     }
 }

@@ -93,6 +93,7 @@ mod tests {
         let settings = BackendSettings::new("app", To::Gate);
         let around = Surroundings {
             unacknowledged: None,
+            half_close: None,
             drain: &Drain::default(),
             own: &Arc::default(),
             journal: &Arc::default(),

@@ -46,6 +46,7 @@ use crate::deadline::Deadline;
 use crate::drain::Drain;
 use crate::pace::Pace;
 use crate::tunnel::{OpenError, StatusCode};
+use crate::wire::Patience;
 
 /// `[backend.tunnel]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +82,7 @@ struct Shared {
     backend: String,
     settings: OriginateSettings,
     tls: Arc<Tls>,
-    /// TCP_USER_TIMEOUT.
-    unacknowledged: Option<Duration>,
+    patience: Patience,
     drain: Drain,
     own: Arc<OwnSockets>,
     census: Arc<Census>,
@@ -122,7 +122,10 @@ impl Tunnels {
             backend: settings.name.clone(),
             settings: settings.tunnel.clone()?,
             tls: Arc::clone(tls?),
-            unacknowledged: around.unacknowledged,
+            patience: Patience {
+                half_close: around.half_close,
+                unacknowledged: around.unacknowledged,
+            },
             drain: around.drain.clone(),
             own: Arc::clone(around.own),
             census: Arc::clone(around.census),

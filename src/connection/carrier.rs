@@ -24,7 +24,7 @@ use super::workers::{self, Workers};
 use super::{Accepted, Arrival, Reserved, Stream, accept, close, serve};
 use crate::active_config::{ActiveConfig, ListenerConfig};
 use crate::client::{self, Transport};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, HURRY, hurried};
 use crate::ledger::{Entry, LedgerRecord};
 use crate::outcome::{EndCause, Outcome};
 use crate::proxy_state::ProxyState;
@@ -33,6 +33,7 @@ use crate::rendezvous::wire::GateRefusal;
 use crate::tunnel::{
     Carried, CarrierError, Opened, Opening, StatusCode, TunnelSettings, WorkerRequest,
 };
+use crate::wire::deliver;
 
 /// A client that was admitted and brings a tunnel.
 pub(super) struct Carrier {
@@ -63,6 +64,7 @@ impl Carrier {
                 reserved,
                 mut record,
             } = *self;
+            let patience = config.timeouts.relay.into();
             let streams = Streams {
                 record: &record,
                 config,
@@ -74,8 +76,7 @@ impl Carrier {
             };
             let termination = Box::pin(streams.carry(&mut io, &settings, lifetime)).await;
             record.closing();
-            // Otherwise what the client still sends would destroy the last frames on their way.
-            io.close().await;
+            hurried(deliver(io, &patience), record.ended()).await;
             close(record, reserved, &termination)
         })
     }
@@ -327,6 +328,3 @@ fn ended(error: &CarrierError) -> Termination {
         CarrierError::Io(_) | CarrierError::Protocol(_) => End::ClientReset,
     })
 }
-
-/// How long the streams may take to end with their tunnel.
-const HURRY: Duration = Duration::from_secs(1);

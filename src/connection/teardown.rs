@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::termination::Termination;
 use crate::backend::{Unserved, Upstream};
 use crate::client::{self, Client, Transport};
+use crate::deadline::HURRY;
 use crate::ledger::LedgerRecord;
 use crate::relay::{Answer, End};
 
@@ -143,9 +144,6 @@ async fn cut(client: Client, backend: Unfinished<Upstream>) {
     }
     client.close().await;
 }
-
-/// How long bytes may take to arrive on a connection that must end now.
-const HURRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

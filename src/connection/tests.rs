@@ -47,6 +47,7 @@ impl Site {
         };
         let around = Surroundings {
             unacknowledged: None,
+            half_close: None,
             drain: &Drain::default(),
             own: &Arc::default(),
             journal: &Arc::default(),

@@ -23,7 +23,7 @@ use super::told::Told;
 use crate::active_config::{ActiveJoin, DIAL_BUDGET};
 use crate::client::Transport;
 use crate::connection::{Arrival, accept, serve};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, hurried};
 use crate::outcome::Outcome;
 use crate::proxy_state::ProxyState;
 use crate::tunnel::{Answer, CarrierError, OpenError};
@@ -221,7 +221,15 @@ impl Front {
         };
         self.last_tunnel += 1;
         let id = self.last_tunnel;
-        self.drivers.spawn(async move { (id, driver.await) });
+        let patience = self.state.config.load().timeouts.relay.into();
+        self.drivers.spawn(async move {
+            let mut driver = driver;
+            let ended = (&mut driver).await;
+            if ended.is_ok() {
+                driver.close(&patience).await;
+            }
+            (id, ended)
+        });
         let tunnel = Tunnel {
             requests: Some(requests),
             refusal,
@@ -361,8 +369,7 @@ impl Front {
         while self.asked.join_next().await.is_some() {}
         while self.served.join_next().await.is_some() {}
         let last_words = async { while self.drivers.join_next().await.is_some() {} };
-        // A front that does not read gets no GOAWAY.
-        let _ = Deadline::after(LAST_WORDS).bound(last_words).await;
+        hurried(last_words, self.state.drain.time_is_up()).await;
     }
 }
 
@@ -382,5 +389,3 @@ const STABLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(5);
 /// A local server that is back should not wait for long.
 const LONGEST_PROBE: Duration = Duration::from_secs(2);
-/// How long the tunnels may take to close.
-const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -169,6 +169,7 @@ fn share(config: &Config, memory: MemoryBudget) -> Result<ProxyState, BindError>
     let ledger = Arc::new(Ledger::default().with_log_of(config.runtime.access_log));
     let around = Surroundings {
         unacknowledged: config.unacknowledged,
+        half_close: config.timeouts.relay.half_close,
         drain: &drain,
         own: &own,
         journal: &ledger.journal,

@@ -133,6 +133,7 @@ impl Running {
         } = &*self.state;
         let around = Surroundings {
             unacknowledged: config.unacknowledged,
+            half_close: config.timeouts.relay.half_close,
             drain,
             own,
             journal,

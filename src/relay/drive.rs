@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub(super) use super::Side;
-use super::idle_timer::{Arrival, Expired, IdleTimer, Phase, Stalled};
+use super::idle_timer::{Expired, IdleTimer, Phase, Stalled};
 use super::{Answer, End, InactivityTimeouts};
-use crate::wire::Transmission;
+use crate::wire::{Arrival, Transmission};
 
 /// Two directions: up from the client to the backend, and down.
 pub(super) trait Directions {

@@ -211,43 +211,6 @@ impl Watch {
 /// quarter.
 const LOOKS: u32 = 4;
 
-/// Checks repeatedly whether the last bytes have arrived, because there is no event for that.
-#[derive(Default)]
-pub(super) struct Arrival(Option<Box<Attempts>>);
-
-struct Attempts {
-    timer: Pin<Box<Sleep>>,
-    wait: Duration,
-    acknowledged: u64,
-}
-
-impl Arrival {
-    /// Wakes the task when it is time for another check. Returns whether more was acknowledged than
-    /// at the last one.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, acknowledged: u64) -> bool {
-        let attempts = self.0.get_or_insert_with(|| {
-            Box::new(Attempts {
-                timer: Box::pin(sleep(FIRST_LOOK)),
-                wait: FIRST_LOOK,
-                acknowledged,
-            })
-        });
-        while attempts.timer.as_mut().poll(cx).is_ready() {
-            attempts.wait = (2 * attempts.wait).min(LAST_LOOK);
-            attempts
-                .timer
-                .as_mut()
-                .reset(Instant::now() + attempts.wait);
-        }
-        let moved = attempts.acknowledged != acknowledged;
-        attempts.acknowledged = acknowledged;
-        moved
-    }
-}
-
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LAST_LOOK: Duration = Duration::from_millis(128);
-
 /// Reports once a second, while a direction is blocked, that it is time for a check.
 #[derive(Default)]
 pub(super) struct Stalled(Option<Pin<Box<Sleep>>>);

@@ -17,7 +17,7 @@ use super::records::Records;
 use super::write_buffer::WriteBuffer;
 use crate::record::{Layout, MOST_HELD};
 use crate::traffic::Counter;
-use crate::wire::{MOST_PLACES, Wire};
+use crate::wire::{MOST_PLACES, Peer, Transmission, Wire};
 
 /// A TLS connection after its handshake. It owns memory only for payload that was not read or sent yet.
 #[derive(Debug)]
@@ -44,10 +44,6 @@ impl<IO: Wire> RecordStream<IO> {
             filled: 0,
             end: None,
         }
-    }
-
-    pub(crate) fn into_io(self) -> IO {
-        self.records.into_io()
     }
 
     /// The fatal alert by which the peer has ended the connection.
@@ -169,6 +165,12 @@ fn error(cause: Cause) -> io::Error {
     match cause {
         Cause::Truncated => io::ErrorKind::UnexpectedEof.into(),
         Cause::Reset | Cause::KeysSpent | Cause::Stopped => io::ErrorKind::ConnectionReset.into(),
+    }
+}
+
+impl<IO: Wire> Peer for RecordStream<IO> {
+    fn transmission(&mut self) -> Option<Transmission> {
+        self.records.transmission()
     }
 }
 

@@ -15,6 +15,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::wire::{Delivery, Patience, Peer};
+
 /// A connection for h2. Its flushes wait for [`Turn::poll_end`].
 pub(super) struct Gathered<IO>(Arc<Mutex<Inner<IO>>>);
 
@@ -79,20 +81,20 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         })?;
         Poll::Ready(Ok(()))
     }
+}
 
-    /// Reads and drops what still arrives. Ready when the peer has ended, or the connection has failed.
-    pub(super) fn poll_discard(&self, cx: &mut Context<'_>) -> Poll<()> {
+impl<IO: Peer> Turn<IO> {
+    /// Ready when the peer has all that was written, or the connection has failed.
+    pub(super) fn poll_delivered(
+        &self,
+        cx: &mut Context<'_>,
+        delivery: &mut Delivery,
+        patience: &Patience,
+    ) -> Poll<()> {
         let mut inner = lock(&self.0);
-        let mut room = [0; 1024];
-        loop {
-            let mut buf = ReadBuf::new(&mut room);
-            let Ok(io) = inner.io() else {
-                return Poll::Ready(());
-            };
-            match ready!(io.poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {}
-                Ok(()) | Err(_) => return Poll::Ready(()),
-            }
+        match inner.failed {
+            Some(_) => Poll::Ready(()),
+            None => delivery.poll(cx, &mut inner.io, patience),
         }
     }
 }

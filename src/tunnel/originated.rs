@@ -4,13 +4,11 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use h2::client::{self, Connection, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Sleep, sleep};
 
 use super::gathered::{Failed, Gathered, Turn};
 use super::heartbeat::Heartbeat;
@@ -19,6 +17,7 @@ use super::{
     CarrierError, MOST_FIELDS, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES, STREAM_WINDOW, TunnelStream,
     carrier_window,
 };
+use crate::wire::{Delivery, Patience, Peer};
 
 /// A tunnel that we have opened. A clone is another handle to it.
 #[derive(Clone)]
@@ -29,13 +28,12 @@ pub(crate) struct Originated {
 /// Moves the bytes of a tunnel that we have opened. Its streams move only while this is polled; it ends with the
 /// tunnel.
 ///
-/// If the last [`Originated`] and the last stream are gone, it closes the tunnel.
+/// If the last [`Originated`] and the last stream are gone, it ends the tunnel. Then [`Self::close`] closes the
+/// connection.
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
     heartbeat: Option<Heartbeat>,
-    /// HTTP/2 has ended in order. Until this time, the peer may close as well.
-    closing: Option<Pin<Box<Sleep>>>,
 }
 
 /// A stream that the peer has accepted.
@@ -91,7 +89,6 @@ impl Originated {
             connection,
             turn,
             heartbeat,
-            closing: None,
         };
         poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(CarrierError::Io(io::ErrorKind::UnexpectedEof))),
@@ -184,23 +181,24 @@ fn unanswered(error: h2::Error) -> OpenError {
     }
 }
 
-/// How long the peer may take to close, after we have.
-const LINGER: Duration = Duration::from_secs(1);
+impl<IO: Peer> Driver<IO> {
+    /// Closes the connection, after the tunnel has ended in order. Waits until the peer has the last bytes: see
+    /// [`Delivery`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection at once.
+    pub(crate) async fn close(self, patience: &Patience) {
+        let mut delivery = Delivery::default();
+        poll_fn(|cx| self.turn.poll_delivered(cx, &mut delivery, patience)).await;
+    }
+}
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     type Output = Result<(), CarrierError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(closing) = &mut this.closing {
-            let is_over =
-                this.turn.poll_discard(cx).is_ready() || closing.as_mut().poll(cx).is_ready();
-            return if is_over {
-                Poll::Ready(Ok(()))
-            } else {
-                Poll::Pending
-            };
-        }
         if let Some(heartbeat) = &mut this.heartbeat
             && heartbeat.poll_missed(cx, this.turn.reads()).is_ready()
         {
@@ -208,12 +206,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         }
         loop {
             match Pin::new(&mut this.connection).poll(cx) {
-                Poll::Ready(Ok(())) => {
-                    // Frames that nobody reads would make the kernel reset the connection, which destroys the last
-                    // frames of ours on their way.
-                    this.closing = Some(Box::pin(sleep(LINGER)));
-                    return self.poll(cx);
-                }
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending => {}
             }

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::wire::Patience;
 
 /// Both ends of a tunnel. The streams that arrive are served by `serve`.
 async fn tunnel<F>(serve: fn(Opening) -> F) -> (Originated, JoinSet<()>)
@@ -165,8 +166,10 @@ async fn a_tunnel_that_we_end_reads_until_its_peer_has_ended_as_well() {
         let begun = Originated::begin(ours, 100).await;
         let (originated, driver) = begun.expect("SETTINGS");
         drop(originated);
-        let mut driver = pin!(driver);
-        let early = tokio::time::timeout(Duration::from_millis(900), &mut driver).await;
+        let mut driver = driver;
+        (&mut driver).await.expect("an end in order");
+        let mut closed = pin!(driver.close(&PATIENT));
+        let early = tokio::time::timeout(Duration::from_millis(900), &mut closed).await;
         assert!(early.is_err(), "{early:?}");
         let (ping, mut said) = (
             [0, 0, 8, 6, 1, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8],
@@ -178,7 +181,12 @@ async fn a_tunnel_that_we_end_reads_until_its_peer_has_ended_as_well() {
         if closes {
             drop(theirs);
         }
-        driver.await.expect("an end in order");
+        closed.await;
         assert_eq!(began.elapsed().is_zero(), closes);
     }
 }
+
+const PATIENT: Patience = Patience {
+    half_close: None,
+    unacknowledged: None,
+};

@@ -1,6 +1,7 @@
 //! A stream in a tunnel of its own, for health checks: each checks the whole way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use tokio::io::AsyncWriteExt;
@@ -12,6 +13,7 @@ use crate::backend::dial::Reached;
 use crate::backend::dial_error::DialError;
 use crate::backend::secure::Tls;
 use crate::tunnel::OpenError;
+use crate::wire::Patience;
 
 impl Tunnels {
     /// Opens a tunnel for one stream, which ends with it, and sends it `greeting`.
@@ -43,7 +45,9 @@ impl Tunnels {
         // It ends when the stream is dropped, or within the time in which a silent peer is noticed.
         let census = &self.shared.census;
         census.of_checks.spawn(async move {
-            let _ = driver.await;
+            if (&mut driver).await.is_ok() {
+                driver.close(&SHORTLY).await;
+            }
         });
         let mut passage = Passage::new(answer.into_stream(), None);
         if let Some(greeting) = greeting
@@ -57,3 +61,9 @@ impl Tunnels {
         })
     }
 }
+
+/// The server has the end of a check. It may have no more time to close than that takes.
+const SHORTLY: Patience = Patience {
+    half_close: Some(Duration::from_secs(1)),
+    unacknowledged: None,
+};

@@ -171,7 +171,7 @@ pub(super) async fn begin(
     tls: &Arc<Tls>,
 ) -> Result<(Originated, Driver<Carrier>, Box<Identity>), DialError> {
     let socket = match site.place() {
-        Some(Place::Tcp(address)) => connect_tcp(*address, shared.unacknowledged).await?,
+        Some(Place::Tcp(address)) => connect_tcp(*address, shared.patience.unacknowledged).await?,
         Some(Place::Unix(path)) => connect_unix(path)?,
         None => return Err(DialError::Exhausted),
     };

@@ -12,7 +12,7 @@ use tracing::debug;
 use super::shelf::{Shelf, Tunnel};
 use super::{Shared, Site};
 use crate::backend::carrier::Carrier;
-use crate::deadline::Deadline;
+use crate::deadline::hurried;
 use crate::tunnel::{CarrierError, Driver};
 
 /// Drives a tunnel to its end.
@@ -55,21 +55,28 @@ pub(super) async fn drive(
             }
         }
     };
-    match ended {
-        Some(ended) => {
-            shelf.remove(&tunnel);
-            match ended {
-                Ok(()) => debug!("the tunnel has ended"),
-                Err(error) => debug!(%error, "the tunnel has failed"),
-            }
+    if let Some(ended) = &ended {
+        shelf.remove(&tunnel);
+        match ended {
+            Ok(()) => debug!("the tunnel has ended"),
+            Err(error) => debug!(%error, "the tunnel has failed"),
         }
-        None => {
-            debug!("the tunnel is closed: it has no stream");
-            // Without a handle to it, HTTP/2 ends.
-            drop(tunnel);
-            let _ = Deadline::after(GOODBYE).bound(moving.driver).await;
-        }
+    } else {
+        debug!("the tunnel is closed: it has no stream");
     }
+    // Without a handle to it, HTTP/2 ends.
+    drop(tunnel);
+    let mut driver = moving.driver;
+    let closed = async {
+        let ended = match ended {
+            Some(ended) => ended,
+            None => (&mut driver).await,
+        };
+        if ended.is_ok() {
+            driver.close(&shared.patience).await;
+        }
+    };
+    hurried(closed, shared.drain.time_is_up()).await;
 }
 
 /// A tunnel, and what was last known of it.
@@ -124,5 +131,3 @@ async fn until(time: Option<Instant>) {
 }
 
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the last frames may take.
-const GOODBYE: Duration = Duration::from_secs(1);

@@ -38,6 +38,7 @@ pub(super) fn state() -> ProxyState {
     let ledger = Arc::new(Ledger::default());
     let around = Surroundings {
         unacknowledged: None,
+        half_close: None,
         drain: &drain,
         own: &own,
         journal: &ledger.journal,
