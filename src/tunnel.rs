@@ -9,7 +9,9 @@
 //! The HTTP/2 layer is the h2 crate's. It runs where the carrier is polled; streams of the carrier only exchange
 //! bytes with it, on the same thread.
 
+mod budget;
 mod carried;
+mod flows;
 mod gathered;
 mod heartbeat;
 mod originated;
@@ -17,10 +19,12 @@ mod payload;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod windows;
 mod worker;
 
 pub(crate) use hyper::StatusCode;
 
+pub(crate) use self::budget::WindowBudget;
 pub(crate) use self::carried::{Carried, CarrierError, Opened, Opening};
 pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
@@ -38,7 +42,7 @@ pub(crate) struct TunnelSettings {
 }
 
 /// What the peer may send on a stream before we have taken anything of it. With the 64 KiB that the relay has
-/// taken, a stream that nobody reads costs 256 KiB of memory, and it delays no other.
+/// taken, a stream that nobody reads costs 256 KiB of memory, and it delays no other. [`windows`] lets it grow.
 const STREAM_WINDOW: u32 = 192 * 1024;
 
 /// What all streams of a tunnel together may have on their way. Streams that nobody reads must not use it up: it

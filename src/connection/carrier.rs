@@ -124,7 +124,10 @@ impl Streams<'_> {
             cause = self.record.ended() => return Termination::Ended(cause),
         };
         match begun {
-            Ok(Ok(tunnel)) => self.drive(tunnel, lifetime).await,
+            Ok(Ok(mut tunnel)) => {
+                tunnel.grow_within(&self.state.census.windows);
+                self.drive(tunnel, lifetime).await
+            }
             Ok(Err(error)) => ended(&error),
             // It has agreed on the protocol, and does not speak it.
             Err(_) => Termination::Relayed(End::Idle),

@@ -207,7 +207,7 @@ impl Front {
     fn dialled(&mut self, dialled: Result<Box<Dialled>, NoTunnel>) {
         let Dialled {
             requests,
-            driver,
+            mut driver,
             refusal,
         } = match dialled {
             Ok(dialled) => *dialled,
@@ -221,9 +221,9 @@ impl Front {
         };
         self.last_tunnel += 1;
         let id = self.last_tunnel;
+        driver.grow_within(&self.state.census.windows);
         let patience = self.state.config.load().timeouts.relay.into();
         self.drivers.spawn(async move {
-            let mut driver = driver;
             let ended = (&mut driver).await;
             if ended.is_ok() {
                 driver.close(&patience).await;

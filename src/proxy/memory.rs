@@ -80,6 +80,8 @@ pub(super) async fn watch(state: Arc<ProxyState>, mut meter: MemoryMeter) {
         let open = state.ledger.open_connections();
         let decision = controller.step(Instant::now(), used, open);
         state.memory.publish(used, &decision);
+        let is_tight = decision.pressure > Pressure::None;
+        state.census.windows.tighten(is_tight);
         act(&state, used, max, &decision);
         sleep(decision.next).await;
     }

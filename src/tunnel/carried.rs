@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use h2::server::{self, Connection, SendResponse};
@@ -10,9 +11,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tracing::debug;
 
+use super::budget::WindowBudget;
+use super::flows::Flows;
 use super::gathered::{Failed, Gathered, Turn};
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Heartbeat, Pings};
 use super::payload::Payload;
+use super::windows::Windows;
 use super::{
     MOST_ERRORS, MOST_FIELDS, MOST_RESET_EARLY, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES,
     STREAM_WINDOW, TunnelSettings, TunnelStream, WorkerRequest, carrier_window,
@@ -23,7 +27,10 @@ use crate::authority::Authority;
 pub(crate) struct Carried<IO> {
     connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
+    pings: Pings,
     heartbeat: Option<Heartbeat>,
+    flows: Arc<Flows>,
+    windows: Windows,
 }
 
 /// A stream that the peer has opened, and that was not answered yet.
@@ -59,7 +66,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     /// The peer speaks another protocol, or has left.
     pub(crate) async fn begin(io: IO, settings: &TunnelSettings) -> Result<Self, CarrierError> {
         let (io, turn) = Gathered::new(io);
-        let connection = server::Builder::new()
+        let mut connection = server::Builder::new()
             .max_concurrent_streams(settings.streams)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(carrier_window(settings.streams))
@@ -72,11 +79,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
             .handshake(io)
             .await?;
         turn.begin();
+        let flows = Arc::default();
         Ok(Self {
+            // It can be taken once.
+            pings: Pings::new(connection.ping_pong()),
             connection,
             turn,
             heartbeat: None,
+            windows: Windows::new(settings.streams, &flows),
+            flows,
         })
+    }
+
+    /// Lets the windows of the streams grow.
+    pub(crate) fn grow_within(&mut self, budget: &Arc<WindowBudget>) {
+        self.windows.grow_within(budget);
     }
 
     /// The next stream that the peer opens; `None` when the tunnel has ended in order. What is neither a request to
@@ -95,13 +112,17 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Opened>, CarrierError>> {
+        let (reads, received) = self.turn.arrived();
+        let (pings, tunnel) = (&mut self.pings, &mut self.connection);
+        let is_answered = pings.poll_answered(cx);
         if let Some(heartbeat) = &mut self.heartbeat
-            && heartbeat.poll_missed(cx, self.turn.reads()).is_ready()
+            && (heartbeat.poll_missed(cx, reads, is_answered, pings)).is_ready()
         {
             self.heartbeat = None;
             let error = CarrierError::Io(io::ErrorKind::TimedOut);
             return Poll::Ready(Err(error));
         }
+        (self.windows).poll(cx, received, is_answered, pings, tunnel);
         loop {
             let accepted = match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(accepted)) => accepted,
@@ -112,7 +133,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
                 },
             };
             let (request, respond) = accepted?;
-            if let Some(opened) = opened(request, respond) {
+            if let Some(opened) = opened(request, respond, &self.flows) {
                 return Poll::Ready(Ok(Some(opened)));
             }
         }
@@ -120,10 +141,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
 
     /// Fails from now on when the peer is silent.
     pub(crate) fn listen_for_a_pulse(&mut self) {
-        if self.heartbeat.is_none() {
-            // It can be taken once.
-            self.heartbeat = self.connection.ping_pong().map(Heartbeat::new);
-        }
+        self.heartbeat.get_or_insert_with(Heartbeat::new);
     }
 
     /// Lets the streams that are open end, and accepts no others (GOAWAY, RFC 9113 §6.8). [`Self::next`] has to be
@@ -133,14 +151,18 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Carried<IO> {
     }
 }
 
-fn opened(request: Request<RecvStream>, mut respond: SendResponse<Payload>) -> Option<Opened> {
+fn opened(
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Payload>,
+    flows: &Arc<Flows>,
+) -> Option<Opened> {
     if WorkerRequest::is_one(&request) {
-        return Some(Opened::Worker(WorkerRequest::new(request, respond)));
+        return Some(Opened::Worker(WorkerRequest::new(request, respond, flows)));
     }
     let status = match request.method() {
         &Method::CONNECT => match request.uri().authority().map(|it| it.as_str().parse()) {
             Some(Ok(authority)) => {
-                let stream = TunnelStream::accepted(respond, request.into_body());
+                let stream = TunnelStream::accepted(respond, request.into_body(), flows);
                 return Some(Opened::Client(Opening { authority, stream }));
             }
             _ => StatusCode::BAD_REQUEST,

@@ -30,6 +30,7 @@ struct Inner<IO> {
     read: usize,
     written: usize,
     reads: u64,
+    received: u64,
     /// The error of a flush that h2 was not told.
     failed: Option<io::ErrorKind>,
 }
@@ -49,6 +50,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Gathered<IO> {
             read: 0,
             written: 0,
             reads: 0,
+            received: 0,
             failed: None,
         }));
         (Self(Arc::clone(&inner)), Turn(inner))
@@ -61,9 +63,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Turn<IO> {
         lock(&self.0).flushes = Flushes::Later;
     }
 
-    /// How often something has arrived.
-    pub(super) fn reads(&self) -> u64 {
-        lock(&self.0).reads
+    /// How often something has arrived, and how many bytes that were.
+    pub(super) fn arrived(&self) -> (u64, u64) {
+        let inner = lock(&self.0);
+        (inner.reads, inner.received)
     }
 
     /// Sends what h2 has written. If that fails, h2 has to be polled again, which then fails with the same error.
@@ -121,7 +124,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Gathered<IO> {
         ready!(poll_share(inner.read, cx));
         let before = buf.filled().len();
         ready!(inner.io()?.poll_read(cx, buf))?;
-        inner.read += buf.filled().len() - before;
+        let count = buf.filled().len() - before;
+        inner.read += count;
+        inner.received += count as u64;
         inner.reads += 1;
         Poll::Ready(Ok(()))
     }

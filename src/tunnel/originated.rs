@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, Connection, SendRequest};
@@ -10,9 +11,12 @@ use h2::{Reason, RecvStream, SendStream};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::budget::WindowBudget;
+use super::flows::Flows;
 use super::gathered::{Failed, Gathered, Turn};
-use super::heartbeat::Heartbeat;
+use super::heartbeat::{Heartbeat, Pings};
 use super::payload::Payload;
+use super::windows::Windows;
 use super::{
     CarrierError, MOST_FIELDS, MOST_RESETS, MOST_UNSENT, SMALL_FRAMES, STREAM_WINDOW, TunnelStream,
     carrier_window,
@@ -23,6 +27,7 @@ use crate::wire::{Delivery, Patience, Peer};
 #[derive(Clone)]
 pub(crate) struct Originated {
     requests: SendRequest<Payload>,
+    flows: Arc<Flows>,
 }
 
 /// Moves the bytes of a tunnel that we have opened. Its streams move only while this is polled; it ends with the
@@ -33,7 +38,9 @@ pub(crate) struct Originated {
 pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     connection: Connection<Gathered<IO>, Payload>,
     turn: Turn<IO>,
-    heartbeat: Option<Heartbeat>,
+    pings: Pings,
+    heartbeat: Heartbeat,
+    windows: Windows,
 }
 
 /// A stream that the peer has accepted.
@@ -41,6 +48,7 @@ pub(crate) struct Answer {
     pub headers: HeaderMap,
     sending: SendStream<Payload>,
     received: RecvStream,
+    flows: Arc<Flows>,
 }
 
 /// Why the peer gives us no stream.
@@ -84,11 +92,13 @@ impl Originated {
             .handshake(io)
             .await?;
         turn.begin();
-        let heartbeat = connection.ping_pong().map(Heartbeat::new);
+        let flows = Arc::default();
         let mut driver = Driver {
+            pings: Pings::new(connection.ping_pong()),
             connection,
             turn,
-            heartbeat,
+            heartbeat: Heartbeat::new(),
+            windows: Windows::new(streams, &flows),
         };
         poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(CarrierError::Io(io::ErrorKind::UnexpectedEof))),
@@ -97,7 +107,7 @@ impl Originated {
             Poll::Pending => Poll::Pending,
         })
         .await?;
-        Ok((Self { requests }, driver))
+        Ok((Self { requests, flows }, driver))
     }
 
     /// How many streams the peer takes at a time.
@@ -149,6 +159,7 @@ impl Originated {
                 headers: parts.headers,
                 sending,
                 received,
+                flows: Arc::clone(&self.flows),
             }),
             false => Err(OpenError::Refused(parts.status, parts.headers.into())),
         }
@@ -158,13 +169,13 @@ impl Originated {
 impl Answer {
     /// The stream, whose bytes both sides may send now.
     pub(crate) fn into_stream(self) -> TunnelStream {
-        TunnelStream::opened(self.sending, self.received)
+        TunnelStream::opened(self.sending, self.received, &self.flows)
     }
 
     /// The stream of a connection that the peer offers us. It is ours when we have said so: see
     /// [`TunnelStream::welcome`].
     pub(crate) fn into_offer(self) -> TunnelStream {
-        TunnelStream::offered(self.sending, self.received)
+        TunnelStream::offered(self.sending, self.received, &self.flows)
     }
 }
 
@@ -194,16 +205,26 @@ impl<IO: Peer> Driver<IO> {
     }
 }
 
+impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    /// Lets the windows of the streams grow.
+    pub(crate) fn grow_within(&mut self, budget: &Arc<WindowBudget>) {
+        self.windows.grow_within(budget);
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
     type Output = Result<(), CarrierError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let Some(heartbeat) = &mut this.heartbeat
-            && heartbeat.poll_missed(cx, this.turn.reads()).is_ready()
-        {
+        let (reads, received) = this.turn.arrived();
+        let (pings, tunnel) = (&mut this.pings, &mut this.connection);
+        let is_answered = pings.poll_answered(cx);
+        let missed = (this.heartbeat).poll_missed(cx, reads, is_answered, pings);
+        if missed.is_ready() {
             return Poll::Ready(Err(CarrierError::Io(io::ErrorKind::TimedOut)));
         }
+        (this.windows).poll(cx, received, is_answered, pings, tunnel);
         loop {
             match Pin::new(&mut this.connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::carried::answer;
+use super::flows::{Flow, Flows};
 use super::payload::{Payload, Queued};
 use crate::deadline::Deadline;
 use crate::wire::{Peer, Transmission};
@@ -25,6 +27,7 @@ pub(crate) struct TunnelStream {
     role: Role,
     sending: Sending,
     received: RecvStream,
+    flow: Flow,
     /// The rest of a frame.
     unread: Bytes,
     /// What was taken of the tunnel while nobody read, behind `unread`.
@@ -64,24 +67,37 @@ enum Ending {
 
 impl TunnelStream {
     /// A stream that the peer has opened.
-    pub(super) fn accepted(respond: SendResponse<Payload>, received: RecvStream) -> Self {
-        Self::new(Role::Accepted, Sending::Due(respond), received)
+    pub(super) fn accepted(
+        respond: SendResponse<Payload>,
+        received: RecvStream,
+        flows: &Arc<Flows>,
+    ) -> Self {
+        Self::new(Role::Accepted, Sending::Due(respond), received, flows)
     }
 
     /// A stream that we have opened.
-    pub(super) fn opened(sending: SendStream<Payload>, received: RecvStream) -> Self {
-        Self::new(Role::Opened, Sending::Open(sending), received)
+    pub(super) fn opened(
+        sending: SendStream<Payload>,
+        received: RecvStream,
+        flows: &Arc<Flows>,
+    ) -> Self {
+        Self::new(Role::Opened, Sending::Open(sending), received, flows)
     }
 
     /// A stream that we have opened, and on which the peer offers a connection.
-    pub(super) fn offered(sending: SendStream<Payload>, received: RecvStream) -> Self {
-        Self::new(Role::Offered, Sending::Open(sending), received)
+    pub(super) fn offered(
+        sending: SendStream<Payload>,
+        received: RecvStream,
+        flows: &Arc<Flows>,
+    ) -> Self {
+        Self::new(Role::Offered, Sending::Open(sending), received, flows)
     }
 
-    fn new(role: Role, sending: Sending, received: RecvStream) -> Self {
+    fn new(role: Role, sending: Sending, mut received: RecvStream, flows: &Arc<Flows>) -> Self {
         Self {
             role,
             sending,
+            flow: Flow::new(flows, &mut received),
             received,
             unread: Bytes::new(),
             kept: Vec::new(),
@@ -97,13 +113,14 @@ impl TunnelStream {
     pub(super) fn taken(
         sending: SendStream<Payload>,
         received: RecvStream,
+        flows: &Arc<Flows>,
         unread: Bytes,
         held: oneshot::Sender<Infallible>,
     ) -> Self {
         Self {
             unread,
             held: Some(held),
-            ..Self::new(Role::Accepted, Sending::Open(sending), received)
+            ..Self::new(Role::Accepted, Sending::Open(sending), received, flows)
         }
     }
 
@@ -213,10 +230,10 @@ impl TunnelStream {
                 .reserve_exact(frame.len().max(self.kept.len() / 8));
         }
         self.kept.extend_from_slice(frame);
+        self.flow.wait();
     }
 
     /// What was taken of the tunnel and not read.
-    #[cfg(any(test, fuzzing))]
     pub(crate) fn held(&self) -> usize {
         self.unread.len() + self.kept.len()
     }
@@ -338,6 +355,7 @@ impl AsyncRead for TunnelStream {
                 break;
             }
         }
+        this.flow.advance(this.held() > 0);
         Poll::Ready(Ok(()))
     }
 }

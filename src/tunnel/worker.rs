@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::TunnelStream;
 use super::carried::answer;
+use super::flows::Flows;
 use super::payload::Payload;
 
 /// A stream on which a worker asks for connections, and that was not answered yet. Dropping it resets the stream.
@@ -30,6 +32,7 @@ pub(crate) struct WorkerRequest {
     pub line: Option<HeaderValue>,
     respond: SendResponse<Payload>,
     received: RecvStream,
+    flows: Arc<Flows>,
 }
 
 /// A worker's stream on which it was told that it has a connection. Dropping it resets the stream.
@@ -37,6 +40,7 @@ pub(crate) struct WorkerRequest {
 pub(crate) struct Granted {
     sending: SendStream<Payload>,
     received: RecvStream,
+    flows: Arc<Flows>,
 }
 
 /// A worker's stream for lines about the connections that wait.
@@ -55,7 +59,11 @@ impl WorkerRequest {
         request.method() == Method::CONNECT && request.headers().contains_key(LINE)
     }
 
-    pub(super) fn new(request: Request<RecvStream>, respond: SendResponse<Payload>) -> Self {
+    pub(super) fn new(
+        request: Request<RecvStream>,
+        respond: SendResponse<Payload>,
+        flows: &Arc<Flows>,
+    ) -> Self {
         let (parts, received) = request.into_parts();
         let mut lines = parts.headers.get_all(LINE).into_iter().cloned();
         let (line, another) = (lines.next(), lines.next());
@@ -66,6 +74,7 @@ impl WorkerRequest {
             line: line.filter(|_| is_sound),
             respond,
             received,
+            flows: Arc::clone(flows),
         }
     }
 
@@ -117,6 +126,7 @@ impl WorkerRequest {
         Ok(Granted {
             sending: sending.map_err(|_| Gone)?,
             received: self.received,
+            flows: self.flows,
         })
     }
 
@@ -165,7 +175,7 @@ impl Granted {
         unread: Bytes,
         held: oneshot::Sender<Infallible>,
     ) -> TunnelStream {
-        TunnelStream::taken(self.sending, self.received, unread, held)
+        TunnelStream::taken(self.sending, self.received, &self.flows, unread, held)
     }
 
     /// Takes the connection from the worker again.

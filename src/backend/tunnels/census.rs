@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio_util::task::TaskTracker;
 
+use crate::tunnel::WindowBudget;
+
 /// The number of open tunnels and of their streams, and the tasks that drive them.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
@@ -13,6 +15,8 @@ pub(crate) struct Census {
     pub(super) of_checks: TaskTracker,
     tunnels: AtomicUsize,
     streams: AtomicUsize,
+    /// Of these tunnels, and of those of clients, workers and fronts.
+    pub(crate) windows: Arc<WindowBudget>,
 }
 
 impl Census {

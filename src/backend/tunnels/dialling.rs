@@ -185,7 +185,10 @@ pub(super) async fn begin(
         return Err(DialError::Untrusted(NO_PROTOCOL.into()));
     }
     match Originated::begin(carrier, shared.settings.streams).await {
-        Ok((originated, driver)) => Ok((originated, driver, server.identity)),
+        Ok((originated, mut driver)) => {
+            driver.grow_within(&shared.census.windows);
+            Ok((originated, driver, server.identity))
+        }
         Err(_) if refusal.get().is_some() => Err(DialError::Untrusted(REFUSED_US.into())),
         Err(error) => Err(DialError::Down(io::Error::other(error))),
     }
