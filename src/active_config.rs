@@ -4,6 +4,7 @@
 //! of the client and the choice of its backend use the latest one. The same function decides for a
 //! new client, for a resumed session, and at a reload for every open connection.
 
+mod front;
 mod join;
 
 use std::collections::HashMap;
@@ -13,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
-pub(crate) use self::join::{ActiveJoin, DIAL_BUDGET, JoinSettings, TunnelCount};
+pub(crate) use self::front::{ActiveFront, FrontState, OneMore, Trouble, TroubleKind};
+pub(crate) use self::join::{ActiveJoin, DIAL_BUDGET, JoinSettings};
 use crate::backend::network_worker::WorkerHost;
 use crate::backend::{ActiveBackend, Backends};
 use crate::facts::Facts;

@@ -7,6 +7,7 @@
 //! It runs on the control thread: no request is served on a worker.
 
 mod access;
+mod address;
 mod addresses;
 mod answer;
 mod audited;
@@ -24,6 +25,7 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use std::convert::Infallible;
 use std::future::pending;

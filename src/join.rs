@@ -61,7 +61,7 @@ pub(crate) async fn follow(state: Arc<ProxyState>, share: Share, tasks: TaskTrac
             let offers = share.of(join.settings.offers, index);
             for number in 0..join.fronts.len() {
                 if offers > 0 {
-                    let front = Front::new(&state, join, number, offers);
+                    let front = Front::new(&state, join, number, (share.index, offers));
                     tasks.spawn(front.run(stop.clone()));
                 }
             }

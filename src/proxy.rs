@@ -19,6 +19,7 @@ mod running;
 mod scrape;
 mod serve;
 mod statistics;
+mod tunnels;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub(crate) use self::scrape::scrape;
 pub(crate) use self::serve::Entrance;
 pub use self::serve::ServeError;
 pub use self::statistics::Statistics;
+pub(crate) use self::tunnels::{WaitingWorkers, of_listener};
 use crate::active_config::{ActiveJoin, JoinSettings};
 use crate::address::Address;
 use crate::config::Config;

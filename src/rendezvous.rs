@@ -149,6 +149,11 @@ impl<S> Rendezvous<S> {
         self.lock().clients(counts)
     }
 
+    /// Looks at the queued claimers of a backend, and returns the number of its watchers. `look` runs under the lock.
+    pub(crate) fn clients_of(&self, backend: &str, look: impl FnMut(&S)) -> usize {
+        self.lock().clients_of(backend, look)
+    }
+
     /// Resolves all waiting connections as drained, and refuses all later ones. Returns the queued
     /// claimers.
     pub(crate) fn drain(&self) -> Vec<S> {

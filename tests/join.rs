@@ -11,6 +11,7 @@ mod join {
     mod nat;
     pub(crate) mod real;
     mod server;
+    mod shown;
 }
 
 use common::backend::Backend;

@@ -1,12 +1,12 @@
 //! One `[[join]]`: fronts elsewhere, and the local server for the connections that they offer.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::front::ActiveFront;
 use super::{ActiveConfig, ListenerConfig, Timeouts};
 use crate::address::Address;
 use crate::backend::{ActiveBackend, BackendSettings, Park, Surroundings, To};
@@ -38,20 +38,7 @@ pub(crate) struct ActiveJoin {
     pub listener: Arc<ListenerConfig>,
     /// Whether the local server does not answer: then nothing is offered.
     pub is_down: watch::Sender<bool>,
-    tunnels: Arc<AtomicUsize>,
 }
-
-/// One front of a join.
-#[derive(Debug)]
-pub(crate) struct ActiveFront {
-    pub address: Address,
-    /// How it is with the front, as the log has said it last: joined, or what keeps us from it.
-    said: Mutex<Option<Result<(), String>>>,
-}
-
-/// Counts one tunnel until it is dropped.
-#[derive(Debug)]
-pub(crate) struct TunnelCount(Arc<AtomicUsize>);
 
 impl ActiveJoin {
     pub(crate) fn new(settings: &JoinSettings, around: &Surroundings<'_>) -> Self {
@@ -73,7 +60,6 @@ impl ActiveJoin {
                 tunnel: None,
             }),
             is_down: watch::Sender::new(false),
-            tunnels: Arc::default(),
         }
     }
 
@@ -98,42 +84,9 @@ impl ActiveJoin {
         }
     }
 
-    /// Counts one more tunnel.
-    pub(crate) fn count_tunnel(&self) -> TunnelCount {
-        self.tunnels.fetch_add(1, Ordering::Relaxed);
-        TunnelCount(Arc::clone(&self.tunnels))
-    }
-
     /// The number of its open tunnels, on all threads.
     pub(crate) fn open_tunnels(&self) -> usize {
-        self.tunnels.load(Ordering::Relaxed)
-    }
-}
-
-impl ActiveFront {
-    fn new(address: &Address) -> Self {
-        Self {
-            address: address.clone(),
-            said: Mutex::default(),
-        }
-    }
-
-    /// Calls `say` with whether this is news: the threads have not said it of this front. They say it one after the
-    /// other, so that the news comes before what repeats it.
-    pub(crate) fn say(&self, now: Result<(), &str>, say: impl FnOnce(bool)) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = said.as_ref();
-        let is_news = before.map(|it| it.as_ref().copied().map_err(|it| &**it)) != Some(now);
-        if is_news {
-            *said = Some(now.map_err(str::to_owned));
-        }
-        say(is_news);
-    }
-}
-
-impl Drop for TunnelCount {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.fronts.iter().map(|it| it.tunnels.count()).sum()
     }
 }
 

@@ -25,6 +25,9 @@ struct Row {
     age: f64,
     /// Seconds.
     idle: f64,
+    /// Only of the connection that carries a tunnel: the open streams in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    streams: Option<u16>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +129,7 @@ impl Row {
             bytes_out,
             age,
             idle,
+            streams,
         } = OpenConnection::of(entry);
         Self {
             facts,
@@ -134,6 +138,7 @@ impl Row {
             bytes_out,
             age: age.as_secs_f64(),
             idle: idle.as_secs_f64(),
+            streams,
         }
     }
 }

@@ -8,11 +8,13 @@ use humantime::format_rfc3339_millis;
 use serde::Serialize;
 
 use super::access::Writes;
+use super::address::{Address, Tunnels};
+use super::workers::{Join, Workers};
 use crate::active_config::ListenerConfig;
-use crate::backend::{ActiveBackend, AddressStatus};
+use crate::backend::ActiveBackend;
 use crate::ledger::ConnectionFilter;
 use crate::outcome::Outcome;
-use crate::proxy::MemoryUse;
+use crate::proxy::{MemoryUse, of_listener};
 use crate::proxy_state::ProxyState;
 use crate::supervisor::{PastReloads, SupervisorHandle};
 use crate::sys::usage;
@@ -32,6 +34,7 @@ pub(super) struct Status {
     writes_allowed: bool,
     listeners: Vec<Listener>,
     backends: Vec<Backend>,
+    joins: Vec<Join>,
     connections: Connections,
     traffic: Traffic,
     limits: Vec<Limit>,
@@ -47,6 +50,8 @@ struct Listener {
     name: String,
     addresses: Vec<String>,
     tls: bool,
+    /// Those that clients and workers have brought. `null` if it takes none.
+    tunnels: Option<Tunnels>,
 }
 
 #[derive(Serialize)]
@@ -57,22 +62,8 @@ pub(super) struct Backend {
     /// Open connections whose route chose it.
     connections: usize,
     addresses: Vec<Address>,
-}
-
-#[derive(Serialize)]
-struct Address {
-    address: String,
-    /// By order of an operator: `up`, `drain` or `down`.
-    state: &'static str,
-    /// `up` or `down`.
-    health: &'static str,
-    /// Connections and attempts.
-    connections: usize,
-    error: Option<String>,
-    /// The uid that registered it at the gate.
-    registered_by: Option<u32>,
-    /// The socket addresses of a host name.
-    resolved: Vec<Address>,
+    /// Those that wait for its connections. `null` unless its kind is `gate`.
+    workers: Option<Workers>,
 }
 
 #[derive(Serialize)]
@@ -179,6 +170,7 @@ impl Status {
             writes_allowed: writes == Writes::Allowed,
             listeners: listeners(state),
             backends: backends(state),
+            joins: Join::all(state),
             connections: connections(handle),
             traffic: traffic(state),
             limits: limits(state),
@@ -205,6 +197,7 @@ fn listeners(state: &ProxyState) -> Vec<Listener> {
             name: name.to_string(),
             addresses: endpoints.map(|it| it.to_string()).collect(),
             tls: listener.tls.is_some(),
+            tunnels: of_listener(listener, state).map(Tunnels::from),
         }
     };
     let mut all: Vec<Listener> = config.listeners.iter().map(listener).collect();
@@ -230,23 +223,7 @@ impl Backend {
             kind: backend.kind(),
             connections: in_slices(state.ledger.find(&own)).count(),
             addresses: addresses.collect(),
-        }
-    }
-}
-
-impl Address {
-    fn of(status: AddressStatus) -> Self {
-        Self {
-            address: status.address,
-            state: status.state.as_str(),
-            health: match status.is_up {
-                true => "up",
-                false => "down",
-            },
-            connections: status.open,
-            error: status.last_error,
-            registered_by: status.registrant,
-            resolved: status.found.into_iter().map(Self::of).collect(),
+            workers: Workers::of(backend, state),
         }
     }
 }

@@ -30,7 +30,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub(crate) use self::census::Census;
+pub(crate) use self::census::{Census, TunnelCounts};
 use self::dialling::{Dialling, Waiting};
 use self::passage::Passage;
 pub(crate) use self::shelf::Berth;
@@ -257,6 +257,15 @@ impl Tunnels {
     pub(crate) async fn freed(&self) {
         let freed = Arc::clone(&self.workers().entry(here()).or_default().freed);
         freed.notified().await;
+    }
+
+    /// The tunnels of all workers to an address, and their streams.
+    pub(crate) fn count(&self, place: &Place) -> TunnelCounts {
+        let workers = self.workers();
+        let shelves = workers.values().filter_map(|it| it.of_places.get(place));
+        let shelves: Vec<Arc<Shelf>> = shelves.map(Arc::clone).collect();
+        drop(workers);
+        shelves.iter().map(|shelf| shelf.count()).sum()
     }
 
     /// Lets each tunnel look whether it may stay.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::AlertDescription;
 
-use crate::active_config::ActiveJoin;
+use crate::active_config::{ActiveJoin, TroubleKind};
 use crate::address::Address;
 use crate::backend::carrier::{Carrier, Refusal};
 use crate::backend::dial::{Place, connect_tcp, connect_unix, look_up};
@@ -68,6 +68,35 @@ impl NoTunnel {
             | Self::Silent
             | Self::Failed(_)
             | Self::Broken(_) => false,
+        }
+    }
+
+    /// Whether the front may have been about to give a reason: a restart cuts what is under way, and the alert by which
+    /// a front refuses us may be lost.
+    pub(super) fn is_unclear(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Failed(error) => matches!(error, ConnectError::Closed | ConnectError::Failed(_)),
+            Self::Nameless(_)
+            | Self::Nowhere
+            | Self::Unreachable(_)
+            | Self::Exhausted
+            | Self::Silent
+            | Self::Untrusted(_)
+            | Self::RefusesUs(_)
+            | Self::OtherProtocol => false,
+        }
+    }
+
+    pub(super) fn kind(&self) -> TroubleKind {
+        match self {
+            Self::Nameless(_) | Self::Nowhere => TroubleKind::Name,
+            Self::Unreachable(_) | Self::Silent => TroubleKind::Away,
+            Self::Exhausted => TroubleKind::Exhausted,
+            Self::Untrusted(_) => TroubleKind::ItsCertificate,
+            Self::RefusesUs(_) | Self::Broken(_) => TroubleKind::OurCertificate,
+            Self::Failed(_) => TroubleKind::NoTls,
+            Self::OtherProtocol => TroubleKind::Protocol,
         }
     }
 }

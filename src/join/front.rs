@@ -20,7 +20,7 @@ use super::backoff::{Backoff, Pause};
 use super::dial::{Dialled, NoTunnel, dial};
 use super::offers::{Refused, offer};
 use super::told::Told;
-use crate::active_config::{ActiveJoin, DIAL_BUDGET};
+use crate::active_config::{ActiveJoin, DIAL_BUDGET, TroubleKind};
 use crate::client::Transport;
 use crate::connection::{Arrival, accept, serve};
 use crate::deadline::{Deadline, hurried};
@@ -34,6 +34,7 @@ pub(super) struct Front {
     join: Arc<ActiveJoin>,
     /// Which of the join's fronts.
     number: usize,
+    thread: usize,
     offers: usize,
     tunnels: BTreeMap<u64, Tunnel>,
     last_tunnel: u64,
@@ -42,6 +43,8 @@ pub(super) struct Front {
     asked: JoinSet<Option<(u64, Result<Answer, OpenError>)>>,
     served: JoinSet<Outcome>,
     dialling: Option<Working<Result<Box<Dialled>, NoTunnel>>>,
+    /// Dials in a row that have failed without a clear reason.
+    unclear: u32,
     dial_pause: Pause,
     offer_pause: Pause,
     /// Withdraws all offers.
@@ -62,6 +65,8 @@ enum Event {
     Probed(bool),
     /// Something may be possible now that was not.
     Again,
+    /// Nothing has happened for a while.
+    Quiet,
 }
 
 impl Front {
@@ -69,14 +74,16 @@ impl Front {
         state: &Arc<ProxyState>,
         join: &Arc<ActiveJoin>,
         number: usize,
-        offers: usize,
+        (thread, offers): (usize, usize),
     ) -> Self {
         Self {
             state: Arc::clone(state),
             is_down: join.is_down.subscribe(),
             join: Arc::clone(join),
             number,
+            thread,
             offers,
+            unclear: 0,
             tunnels: BTreeMap::new(),
             last_tunnel: 0,
             drivers: JoinSet::new(),
@@ -108,6 +115,7 @@ impl Front {
                     }
                 }
                 Event::Again => {}
+                Event::Quiet => self.quiet(),
             }
         }
         self.finish().await;
@@ -137,7 +145,7 @@ impl Front {
             () = self.dial_pause.passed() => Event::Again,
             () = self.offer_pause.passed() => Event::Again,
             // A GOAWAY makes no event.
-            () = tokio::time::sleep(LOOK) => Event::Again,
+            () = tokio::time::sleep(LOOK) => Event::Quiet,
         }
     }
 
@@ -169,7 +177,7 @@ impl Front {
             let Some((id, tunnel, requests)) = found else {
                 return self.dial();
             };
-            let held = Arc::clone(&tunnel.offers);
+            let held = (Arc::clone(&tunnel.offers), self.front().offers.one_more());
             let (withdrawn, join) = (self.withdrawal.clone(), Arc::clone(&self.join));
             self.asked.spawn(async move {
                 let _held = held;
@@ -181,7 +189,7 @@ impl Front {
         // A tunnel that was needed for a while.
         for tunnel in self.tunnels.values_mut() {
             if tunnel.streams() == 0 {
-                tunnel.requests = None;
+                tunnel.retire();
             }
         }
     }
@@ -216,9 +224,10 @@ impl Front {
                     true => self.dial_pause.begin_with(SLOW),
                     false => self.dial_pause.begin(),
                 }
-                return self.says_trouble(&error.to_string());
+                return self.says_no_tunnel(&error);
             }
         };
+        self.unclear = 0;
         self.last_tunnel += 1;
         let id = self.last_tunnel;
         driver.grow_within(&self.state.census.windows);
@@ -236,14 +245,15 @@ impl Front {
             born: Instant::now(),
             offers: Arc::default(),
             connections: Arc::default(),
-            _count: self.join.count_tunnel(),
+            _count: self.front().tunnels.one_more(),
+            usable: Some(self.front().usable.one_more()),
         };
         self.tunnels.insert(id, tunnel);
         self.says_joined();
     }
 
     fn broken(&mut self, id: u64, result: &Result<(), CarrierError>) {
-        let Some(tunnel) = self.tunnels.remove(&id) else {
+        let Some(mut tunnel) = self.tunnels.remove(&id) else {
             return;
         };
         if tunnel.requests.is_none() {
@@ -254,10 +264,11 @@ impl Front {
             self.dial_pause.reset();
         }
         self.dial_pause.begin();
+        tunnel.retire();
         match (tunnel.refusal.get(), result) {
-            (Some(alert), _) => self.says_trouble(&NoTunnel::RefusesUs(*alert).to_string()),
-            (None, Ok(())) => self.says_trouble("it has closed the tunnel"),
-            (None, Err(error)) => self.says_trouble(&format!("the tunnel has failed: {error}")),
+            (Some(alert), _) => self.says_no_tunnel(&NoTunnel::RefusesUs(*alert)),
+            (None, Ok(())) => self.says_lost("it has closed the tunnel"),
+            (None, Err(error)) => self.says_lost(&format!("the tunnel has failed: {error}")),
         }
     }
 
@@ -280,15 +291,15 @@ impl Front {
                 match Refused::of(status, &headers, &self.join.settings.backend) {
                     Refused::Draining => {
                         self.retire(id);
-                        self.says_trouble("it drains");
+                        self.says_lost("it drains");
                     }
                     Refused::Busy => {
                         self.offer_pause.begin();
-                        self.says_trouble("it has no room for more workers");
+                        self.says_trouble(TroubleKind::Busy, "it has no room for more workers");
                     }
                     Refused::Wrong(why) => {
                         self.offer_pause.begin_with(SLOW);
-                        self.says_trouble(&why);
+                        self.says_trouble(TroubleKind::Offer, &why);
                     }
                 }
             }
@@ -305,7 +316,7 @@ impl Front {
     /// Its streams may end by themselves. The next offers need another tunnel.
     fn retire(&mut self, id: u64) {
         if let Some(tunnel) = self.tunnels.get_mut(&id) {
-            tunnel.requests = None;
+            tunnel.retire();
             self.dial_pause.begin();
         }
     }
@@ -316,6 +327,7 @@ impl Front {
         let Some(told) = Told::of(&answer.headers) else {
             self.offer_pause.begin_with(SLOW);
             return self.says_trouble(
+                TroubleKind::Offer,
                 "its answer has no facts of a connection; is it a Vestibule, with `workers = true` at its listener?",
             );
         };
@@ -337,6 +349,7 @@ impl Front {
         let span = accepted.record.span();
         span.in_scope(|| debug!(id_at_front = told.id, front = %self.address(), "offered"));
         let held = self.tunnels.get(&id).map(|it| Arc::clone(&it.connections));
+        let held = (held, self.front().give());
         let state = Arc::clone(&self.state);
         let served = async move {
             let _held = held;
@@ -364,7 +377,7 @@ impl Front {
     async fn finish(mut self) {
         self.withdraw();
         self.dialling = None;
-        self.tunnels.values_mut().for_each(|it| it.requests = None);
+        self.tunnels.values_mut().for_each(Tunnel::retire);
         // A connection that came at the same time is dropped here, and goes back.
         while self.asked.join_next().await.is_some() {}
         while self.served.join_next().await.is_some() {}

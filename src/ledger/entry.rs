@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -57,8 +57,8 @@ pub(crate) struct Entry {
     started: Moment,
     known: Mutex<Known>,
     state: AtomicU8,
-    /// It has streams, which move without it.
-    is_carrying: AtomicBool,
+    /// One more than the number of streams in the tunnel that it carries; 0 if it carries none.
+    carried: AtomicU16,
     /// The number of the backend's address that serves it; 0 if it has none.
     address: AtomicU32,
     /// [`EndCause::to_u8`], or [`NONE`]. A connection reads it at every wake-up, so reading takes
@@ -87,7 +87,7 @@ impl Entry {
                 chain: None,
             }),
             state: AtomicU8::new(ConnectionState::Handshaking as u8),
-            is_carrying: AtomicBool::new(false),
+            carried: AtomicU16::new(0),
             address: AtomicU32::new(0),
             end: AtomicU8::new(NONE),
             waker: Mutex::default(),
@@ -110,13 +110,19 @@ impl Entry {
 
     /// Whether other connections go through this one now. Each of them is idle or busy by itself.
     pub(super) fn is_carrying(&self) -> bool {
-        self.is_carrying.load(Ordering::Relaxed)
+        self.carried.load(Ordering::Relaxed) > 1
+    }
+
+    /// The number of streams in the tunnel that it carries. `None` if it carries no tunnel.
+    pub(crate) fn carried(&self) -> Option<u16> {
+        self.carried.load(Ordering::Relaxed).checked_sub(1)
     }
 
     /// Notes the number of streams in it. Without any, it is idle from now on.
     pub(super) fn carry(&self, streams: usize) {
-        let has_carried = self.is_carrying.swap(streams > 0, Ordering::Relaxed);
-        if has_carried && streams == 0 {
+        let now = u16::try_from(streams).map_or(u16::MAX, |streams| streams.saturating_add(1));
+        let before = self.carried.swap(now, Ordering::Relaxed);
+        if before > 1 && streams == 0 {
             self.traffic.moved(Moment::now());
         }
     }

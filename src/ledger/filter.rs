@@ -153,6 +153,9 @@ pub struct OpenConnection {
     pub age: Duration,
     /// The time since a byte of payload moved in either direction, or since accept if none has.
     pub idle: Duration,
+    /// Of a connection that carries a tunnel, the number of open streams in it, at most 65,534 of them. They include
+    /// the offers and connections of network workers.
+    pub streams: Option<u16>,
 }
 
 impl OpenConnection {
@@ -164,6 +167,7 @@ impl OpenConnection {
             bytes_out: entry.traffic.to_client.get(),
             age: entry.age(),
             idle: entry.idle(),
+            streams: entry.carried(),
         }
     }
 }

@@ -168,6 +168,7 @@ impl LedgerRecord {
     /// The client brings a tunnel.
     pub(crate) fn carries(&mut self) {
         self.span.record("client_side", "carrier");
+        self.entry.carry(0);
         self.entry.set_state(ConnectionState::Relaying);
         self.open();
     }

@@ -11,7 +11,7 @@ pub(crate) fn register(registry: &mut Registry, name: &'static str, metric: impl
 
 /// Names without `vestibule_`, and without the `_total` and `_info` that the format adds. The format
 /// also adds the full stop at the end.
-pub(super) const HELP: [(&str, &str); 29] = [
+pub(super) const HELP: [(&str, &str); 38] = [
     (
         "connections",
         "Connections that have ended, by outcome. If a failure grows, the log says why clients were \
@@ -32,6 +32,49 @@ pub(super) const HELP: [(&str, &str); 29] = [
         "tunnel_streams",
         "Streams in tunnels, by role. Those of server are open connections of clients: if they come near \
          limits.connections, raise it. Those of worker do not count as connections",
+    ),
+    (
+        "listener_tunnels",
+        "Open tunnels that clients and network workers have brought to the listener. If it is 0 while \
+         they should be there, see their logs",
+    ),
+    (
+        "listener_tunnel_streams",
+        "Streams in the tunnels of the listener, of clients and of network workers. If there are as many \
+         as listener.tunnel.streams in each tunnel, raise it",
+    ),
+    (
+        "backend_tunnels",
+        "Open tunnels to the address. If it changes often, the tunnels break: see the log at level debug",
+    ),
+    (
+        "backend_tunnel_streams",
+        "Streams in the tunnels to the address. If it stays at streams times connections times worker \
+         threads of backend.tunnel, connections wait for a place: raise them",
+    ),
+    (
+        "backend_workers_waiting",
+        "Workers of the backend that wait for a connection: local at the gate, network as offers in \
+         tunnels. If both are 0 while connections wait, start workers",
+    ),
+    (
+        "join_front_up",
+        "1 while this worker has joined the front, 0 otherwise. If it stays 0, vestibule status says why",
+    ),
+    (
+        "join_offers",
+        "Offers to the front that wait for a connection. If it is 0 while the front is up, all offers \
+         are in use: raise join.offers",
+    ),
+    (
+        "join_connections",
+        "Connections that the front has given to this worker. A reload that changes the table begins at \
+         0. If it does not grow while others do, see whether the front has clients",
+    ),
+    (
+        "join_server_up",
+        "1 while the local server of the join answers, 0 while it does not and nothing is offered. If it \
+         is 0, start the server",
     ),
     (
         "pending",

@@ -15,6 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::memory::MemoryUse;
+use super::tunnels;
 use crate::active_config::ActiveConfig;
 use crate::backend::ActiveBackend;
 use crate::backend::claimer::Claimer;
@@ -46,6 +47,7 @@ pub(crate) fn scrape(state: &ProxyState, format: MetricsFormat) -> String {
     expiries(&mut registry, &config);
     limits(&mut registry, state);
     workers(&mut registry, state, &config);
+    tunnels::scrape(&mut registry, state, &config);
     let build: [Label; 2] = [("version", VERSION.into()), ("commit", COMMIT.into())];
     register(&mut registry, "build", Info::new(build));
     metrics.text(&registry, format)

@@ -244,6 +244,16 @@ impl<S> Table<S> {
         )
     }
 
+    /// Looks at the queued claimers of a backend, and returns the number of its watchers.
+    pub(super) fn clients_of(&self, backend: &str, look: impl FnMut(&S)) -> usize {
+        let Some(queue) = self.queues.get(backend) else {
+            return 0;
+        };
+        queue.claimers.iter().for_each(look);
+        let watchers = queue.watchers.iter();
+        watchers.filter(|watcher| !watcher.is_closed()).count()
+    }
+
     fn remove(&mut self, id: Id) -> Option<S> {
         match self.offers.remove(&id)?.state {
             State::Claimed(claimer) => Some(claimer),

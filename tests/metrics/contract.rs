@@ -9,7 +9,7 @@ use crate::common::process::{python, run, tool};
 use crate::{Site, exchange};
 
 /// Every metric with its labels, as the contract names them. A change here breaks dashboards.
-const METRICS: [(&str, &[&str]); 29] = [
+const METRICS: [(&str, &[&str]); 38] = [
     ("vestibule_connections_total", &["listener", "outcome"]),
     (
         "vestibule_connections_open",
@@ -17,6 +17,15 @@ const METRICS: [(&str, &[&str]); 29] = [
     ),
     ("vestibule_tunnels", &["role"]),
     ("vestibule_tunnel_streams", &["role"]),
+    ("vestibule_listener_tunnels", &["listener"]),
+    ("vestibule_listener_tunnel_streams", &["listener"]),
+    ("vestibule_backend_tunnels", &["backend", "address"]),
+    ("vestibule_backend_tunnel_streams", &["backend", "address"]),
+    ("vestibule_backend_workers_waiting", &["backend", "kind"]),
+    ("vestibule_join_front_up", &["backend", "front"]),
+    ("vestibule_join_offers", &["backend", "front"]),
+    ("vestibule_join_connections_total", &["backend", "front"]),
+    ("vestibule_join_server_up", &["backend"]),
     ("vestibule_pending", &[]),
     ("vestibule_bytes_total", &["listener", "direction"]),
     (
@@ -59,8 +68,16 @@ const METRICS: [(&str, &[&str]); 29] = [
 ];
 
 /// Metrics without a sample in the proxy of this test: its workers are the test's own runtime, and it
-/// has no revocation list. Other tests have them.
-const ABSENT: [&str; 2] = [
+/// has no revocation list, no tunnels and no `[[join]]`. Other tests have them.
+const ABSENT: [&str; 10] = [
+    "vestibule_listener_tunnels",
+    "vestibule_listener_tunnel_streams",
+    "vestibule_backend_tunnels",
+    "vestibule_backend_tunnel_streams",
+    "vestibule_join_front_up",
+    "vestibule_join_offers",
+    "vestibule_join_connections_total",
+    "vestibule_join_server_up",
     "vestibule_worker_busy_ratio",
     "vestibule_crl_next_update_timestamp_seconds",
 ];

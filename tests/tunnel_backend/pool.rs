@@ -53,6 +53,33 @@ async fn an_address_that_is_drained_gets_no_stream_and_one_that_is_down_loses_th
 }
 
 #[tokio::test]
+async fn status_and_metrics_show_the_tunnels_of_each_address() {
+    let pair = Pair::start(Relay::Auto, "", &[ECHO]).await;
+    let (mut one, mut other) = (pair.client().await, pair.client().await);
+    echo(&mut one).await;
+    echo(&mut other).await;
+    let socket = pair.near.path("near/admin.sock");
+    let status = ask(&socket, "/v1/status", &[]).await.json();
+    let address = &status["backends"][0]["addresses"][0];
+    assert_eq!(address["tunnels"]["streams"], 2, "{status}");
+    let tunnels = address["tunnels"]["open"].as_u64().expect("a number");
+    assert!((1..=2).contains(&tunnels), "{status}");
+    let page = ask(&socket, "/metrics", &[]).await.body;
+    let lines = page
+        .lines()
+        .filter(|it| it.starts_with("vestibule_backend_tunnel"));
+    let values: Vec<&str> = lines.filter_map(|it| it.split(' ').nth(1)).collect();
+    assert_eq!(values, [&*tunnels.to_string(), "2"], "{page}");
+    // It takes no more streams, and keeps those that it has.
+    pair.far[0].signal(rustix::process::Signal::TERM);
+    pair.near.said("the tunnel takes no more streams", 1).await;
+    let status = ask(&socket, "/v1/status", &[]).await.json();
+    let address = &status["backends"][0]["addresses"][0];
+    assert_eq!(address["tunnels"]["streams"], 2, "{status}");
+    drop((one, other));
+}
+
+#[tokio::test]
 async fn a_tunnel_without_streams_ends_with_the_service_of_its_address() {
     let pair = Pair::start(Relay::Auto, "", &[ECHO]).await;
     let mut client = pair.client().await;

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{AddressState, Pool, Target};
 use crate::address::Address;
 use crate::backend::dial::Place;
+use crate::backend::tunnels::{TunnelCounts, Tunnels};
 
 /// One address of a backend at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) struct AddressStatus {
     pub open: usize,
     /// The latest error since the address last answered.
     pub last_error: Option<String>,
+    /// The tunnels to it. `None` if the backend is not reached through tunnels.
+    pub tunnels: Option<TunnelCounts>,
     /// The uid that registered it; `None` if it is configured.
     pub registrant: Option<u32>,
     /// The socket addresses of a host name, as far as they are known.
@@ -28,13 +31,14 @@ impl Pool {
     /// The addresses as configured, then those that workers registered.
     pub(crate) fn addresses(&self) -> Vec<AddressStatus> {
         let targets = self.targets();
-        targets.iter().map(|target| target.status()).collect()
+        let tunnels = self.tunnels.as_ref();
+        targets.iter().map(|it| it.status(tunnels)).collect()
     }
 }
 
 impl Target {
     /// A host name is up while one of its socket addresses is.
-    fn status(&self) -> AddressStatus {
+    fn status(&self, tunnels: Option<&Tunnels>) -> AddressStatus {
         let found = self.found.get();
         let error = || found.iter().find_map(|it| it.last_error());
         AddressStatus {
@@ -44,8 +48,9 @@ impl Target {
                 && (found.is_empty() || found.iter().any(|it| it.counts_as_up())),
             open: self.all_open(),
             last_error: self.last_error().or_else(error),
+            tunnels: tunnels.map(|it| self.tunnels(it)),
             registrant: self.registrant,
-            found: found.iter().map(|it| it.status()).collect(),
+            found: found.iter().map(|it| it.status(tunnels)).collect(),
         }
     }
 
@@ -54,6 +59,13 @@ impl Target {
         let found = self.found.get();
         let all = std::iter::once(self).chain(found.iter().map(|it| &**it));
         all.map(|it| it.open.load(Ordering::Relaxed)).sum()
+    }
+
+    fn tunnels(&self, tunnels: &Tunnels) -> TunnelCounts {
+        let found = self.found.get();
+        let all = std::iter::once(self).chain(found.iter().map(|it| &**it));
+        all.filter_map(|it| Some(tunnels.count(it.place.as_ref()?)))
+            .sum()
     }
 
     /// As configured or registered; a socket address of a name by itself.

@@ -19,6 +19,22 @@ pub(crate) struct Census {
     pub(crate) windows: Arc<WindowBudget>,
 }
 
+/// Open tunnels and their streams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TunnelCounts {
+    pub tunnels: usize,
+    pub streams: usize,
+}
+
+impl std::iter::Sum for TunnelCounts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, it| Self {
+            tunnels: sum.tunnels + it.tunnels,
+            streams: sum.streams + it.streams,
+        })
+    }
+}
+
 impl Census {
     pub(crate) fn tunnels(&self) -> usize {
         self.tunnels.load(Ordering::Relaxed)

@@ -1,12 +1,12 @@
 //! The tunnels that one worker has to one address, and the places in them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Notify, watch};
 
-use super::census::{Count, Counted};
+use super::census::{Count, Counted, TunnelCounts};
 use crate::backend::dial_error::DialError;
 use crate::identity::Identity;
 use crate::tunnel::Originated;
@@ -22,6 +22,8 @@ pub(super) struct Shelf {
 struct State {
     /// The oldest is filled first, so that few are needed.
     open: Vec<Arc<Tunnel>>,
+    /// Those that take no more streams and have not ended yet.
+    leaving: Vec<Weak<Tunnel>>,
     dial: Option<watch::Sender<Option<Outcome>>>,
 }
 
@@ -95,7 +97,13 @@ impl Shelf {
 
     /// Takes a tunnel off that takes no more streams. Another one may be dialled.
     pub(super) fn remove(&self, tunnel: &Arc<Tunnel>) {
-        self.state().open.retain(|it| !Arc::ptr_eq(it, tunnel));
+        let mut state = self.state();
+        state.open.retain(|it| !Arc::ptr_eq(it, tunnel));
+        state.leaving.retain(|it| it.strong_count() > 0);
+        if !tunnel.has_left.swap(true, Ordering::AcqRel) {
+            state.leaving.push(Arc::downgrade(tunnel));
+        }
+        drop(state);
         self.freed.notify_waiters();
     }
 
@@ -112,6 +120,18 @@ impl Shelf {
     /// Waits until there may be a place for one connection more. Cancel safe.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
+    }
+
+    /// The tunnels, also those that take no more streams, and their streams.
+    pub(super) fn count(&self) -> TunnelCounts {
+        let state = self.state();
+        let leaving = state.leaving.iter().filter_map(Weak::upgrade);
+        let all = state.open.iter().cloned().chain(leaving);
+        let each = all.map(|it| TunnelCounts {
+            tunnels: 1,
+            streams: it.taken.load(Ordering::Acquire),
+        });
+        each.sum()
     }
 
     pub(super) fn look_again(&self) {
@@ -178,6 +198,7 @@ pub(super) struct Tunnel {
     /// The number of streams that the configuration allows.
     most: usize,
     taken: AtomicUsize,
+    has_left: AtomicBool,
     /// Told when a stream has ended, and when the tunnel may have to end.
     pub changed: Notify,
     count: Count,
@@ -195,6 +216,7 @@ impl Tunnel {
             identity,
             most: most as usize,
             taken: AtomicUsize::new(0),
+            has_left: AtomicBool::new(false),
             changed: Notify::new(),
             count,
         }

@@ -1,5 +1,7 @@
 //! The answers of the admin API as text for people.
 
+mod tunnels;
+
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use bytesize::ByteSize;
 use humantime::format_duration;
 use serde_json::Value;
 use vestibule::printable;
+
+use self::tunnels::{joins, of_connection, tunnels, workers};
 
 /// The state of a process, on one screen.
 pub(super) fn status(status: &Value) -> String {
@@ -19,6 +23,7 @@ pub(super) fn status(status: &Value) -> String {
     );
     section(&mut text, "listeners", rows(&status["listeners"], listener));
     section(&mut text, "backends", backends(&status["backends"]));
+    section(&mut text, "joins", joins(&status["joins"]));
     let connections = &status["connections"];
     line(
         &mut text,
@@ -65,14 +70,20 @@ pub(super) fn status(status: &Value) -> String {
     text
 }
 
-/// Open connections as a table.
+/// Open connections as a table. The columns of tunnels are there if a connection has to do with one.
 pub(super) fn connections(connections: &[Value]) -> String {
     let heads = [
         "ID", "STATE", "AGE", "IDLE", "IN", "OUT", "PEER", "LISTENER", "BACKEND", "SNI", "IDENTITY",
     ];
+    let has_tunnels = connections
+        .iter()
+        .any(|it| it["tunnel"].is_string() || it["streams"].is_u64());
     let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    if has_tunnels {
+        rows[0].extend(["TUNNEL", "AUTHORITY"].map(str::to_owned));
+    }
     rows.extend(connections.iter().map(|it| {
-        vec![
+        let mut row = vec![
             word(&it["id"]),
             word(&it["state"]),
             seconds(&it["age"]),
@@ -84,7 +95,11 @@ pub(super) fn connections(connections: &[Value]) -> String {
             word(&it["backend"]),
             word(&it["tls"]["sni"]),
             identity(&it["identity"]),
-        ]
+        ];
+        if has_tunnels {
+            row.extend(of_connection(it));
+        }
+        row
     }));
     table("", &rows)
 }
@@ -106,7 +121,12 @@ fn listener(it: &Value) -> Vec<String> {
         Some(true) => "TLS",
         _ => "without TLS",
     };
-    vec![word(&it["name"]), list(&it["addresses"]), tls.into()]
+    vec![
+        word(&it["name"]),
+        list(&it["addresses"]),
+        tls.into(),
+        tunnels(&it["tunnels"]),
+    ]
 }
 
 fn backends(backends: &Value) -> Vec<Vec<String>> {
@@ -116,13 +136,17 @@ fn backends(backends: &Value) -> Vec<Vec<String>> {
             word(&backend["name"]),
             word(&backend["kind"]),
             format!("{} open", backend["connections"]),
+            workers(&backend["workers"]),
         ]);
         rows.extend(items(&backend["addresses"]).map(|it| {
             vec![
                 format!("  {}", word(&it["address"])),
                 address_state(it),
                 format!("{} open", it["connections"]),
-                word(&it["error"]).replace(NOTHING, ""),
+                told([
+                    tunnels(&it["tunnels"]),
+                    word(&it["error"]).replace(NOTHING, ""),
+                ]),
             ]
         }));
     }
@@ -160,6 +184,12 @@ pub(in crate::cli) fn identity(it: &Value) -> String {
     let digest = || it["sha256"].as_str().map(|it| format!("sha256:{it}"));
     let name = first("uri").or_else(|| first("dns")).or_else(cn);
     name.or_else(digest).unwrap_or(NOTHING.into())
+}
+
+/// What is there of it, on one line.
+fn told<const N: usize>(parts: [String; N]) -> String {
+    let parts = parts.into_iter().filter(|it| !it.is_empty());
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 fn section(text: &mut String, name: &str, rows: Vec<Vec<String>>) {

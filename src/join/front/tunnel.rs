@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::active_config::TunnelCount;
+use crate::active_config::OneMore;
 use crate::backend::carrier::Refusal;
 use crate::join::dial::MOST_STREAMS;
 use crate::tunnel::Originated;
@@ -18,10 +18,18 @@ pub(super) struct Tunnel {
     /// Each offer has a clone, and each connection.
     pub offers: Arc<()>,
     pub connections: Arc<()>,
-    pub _count: TunnelCount,
+    pub _count: OneMore,
+    /// While it takes further streams.
+    pub usable: Option<OneMore>,
 }
 
 impl Tunnel {
+    /// Takes no further streams.
+    pub(super) fn retire(&mut self) {
+        self.requests = None;
+        self.usable = None;
+    }
+
     pub(super) fn offers(&self) -> usize {
         Arc::strong_count(&self.offers) - 1
     }
