@@ -14,6 +14,7 @@
 
 mod accept;
 mod admission;
+mod asked;
 mod carrier;
 mod measures;
 mod proxy_header;

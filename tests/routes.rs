@@ -44,6 +44,23 @@ async fn a_client_without_a_route_gets_the_alert_access_denied() {
     let done = output(command).await;
     assert!(done.err.contains("access denied"), "{}", done.err);
     vestibule.ended("no_route", 4).await;
+    // The log says what the client has asked for.
+    for (outcome, asked) in [
+        (
+            "no_route",
+            "the client asks for the server name \"unknown.example\"",
+        ),
+        (
+            "denied",
+            "the client asks for the server name \"a.evil.example\"",
+        ),
+        ("no_route", "the client sends no server name (SNI)"),
+    ] {
+        let closed = vestibule.closed();
+        let mut causes = closed.iter().filter(|it| it["outcome"] == outcome);
+        let is_said = |it: &Value| it["cause"].as_str().is_some_and(|it| it.contains(asked));
+        assert!(causes.any(is_said), "{asked}: {closed:?}");
+    }
     // curl reports it as a failed TLS connection.
     let mut command = curl();
     command.arg(format!("https://{}/", vestibule.tcp()));
@@ -223,4 +240,23 @@ async fn openssl(vestibule: &Vestibule, arguments: &[&str]) -> Done {
     let mut command = s_client(&vestibule.tcp());
     command.args(arguments);
     output(command).await
+}
+
+#[tokio::test]
+async fn without_a_common_protocol_the_log_has_what_both_sides_have() {
+    let vestibule = Vestibule::start(
+        "[[listener]]\nname = \"strict\"\naddress = \"127.0.0.1:0\"\n[listener.tls]\nalpn = [\"h2\", \"http/1.1\"]\n\
+         certificates = [ { chain = \"{certs}/server.pem\", key = \"{certs}/server-key.pem\" } ]\n\
+         [[backend]]\nname = \"hello\"\nto = \"hello\"\n",
+    )
+    .await;
+    let mut command = s_client(&vestibule.address("strict"));
+    command.args(["-servername", "a.example", "-alpn", "foreign,odd"]);
+    assert_ne!(output(command).await.code, Some(0));
+    vestibule.ended("handshake_failed", 1).await;
+    let closed = vestibule.closed();
+    let cause = closed[0]["cause"].as_str().expect("a cause");
+    let asked = "the client asks for the server name \"a.example\" and offers foreign, odd; the listener has h2, http/1.1";
+    assert!(cause.contains("no common protocol (ALPN)"), "{cause}");
+    assert!(cause.contains(asked), "{cause}");
 }

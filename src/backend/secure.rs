@@ -17,7 +17,7 @@ use crate::pace::Pace;
 use crate::relay::Records;
 use crate::residue;
 use crate::sys::socket::Socket;
-use crate::tls::connect_error::{is_refusal, refusal};
+use crate::tls::connect_error::{is_refusal, refusal, refusal_words};
 use crate::tls::connector::{Connected, ConnectorSettings, Server, TlsConnector};
 use crate::tls::{self, Keyed};
 use crate::wire::Wire;
@@ -55,13 +55,17 @@ impl Tls {
         address: &Address,
         socket: Socket,
     ) -> Result<(Secured, Server), DialError> {
-        let (connected, server) = self.connect(address, socket).await?;
+        let connected = self.connect(address, socket).await;
+        if let Err(DialError::Untrusted(error)) = &connected {
+            self.complain(Some(address), error);
+        }
+        let (connected, server) = connected?;
         let secured = self.secured(connected);
         residue::wipe();
         Ok((secured?, server))
     }
 
-    /// As [`Self::secure`], for the connection under a tunnel.
+    /// As [`Self::secure`], for the connection under a tunnel. Who dials the tunnel says why it failed.
     pub(super) async fn carry(
         &self,
         address: &Address,
@@ -81,10 +85,7 @@ impl Tls {
         residue::wipe();
         match connected {
             Ok(connected) => Ok(connected),
-            Err(error) if error.is_about_trust() => {
-                self.complain(Some(address), &error.to_string());
-                Err(DialError::Untrusted(error.to_string()))
-            }
+            Err(error) if error.is_about_trust() => Err(DialError::Untrusted(error.to_string())),
             Err(error) => Err(DialError::Down(io::Error::other(error))),
         }
     }
@@ -109,18 +110,17 @@ impl Tls {
     }
 
     fn complain_about_us(&self, alert: AlertDescription) {
-        let error = format!("backend rejected our client certificate, or requires one ({alert:?})");
-        self.complain(None, &error);
+        self.complain(None, &refusal_words(alert));
     }
 
-    /// Logs that a certificate was refused, at most once a second: every connection meets the same
-    /// certificate.
+    /// Logs that a side has refused the other one, at most once a second: every connection meets the same
+    /// certificates and rules.
     fn complain(&self, address: Option<&Address>, error: &str) {
         if self.complaint.as_ref().is_some_and(Pace::is_due) {
             let address = address.map(tracing::field::display);
             warn!(
                 backend = self.backend,
-                address, error, "TLS with a backend failed: certificate rejected"
+                address, error, "TLS with a backend failed: one side refuses the other"
             );
         }
     }

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ArgGroup, Parser, Subcommand};
@@ -196,7 +197,7 @@ pub(super) struct ClaimArgs {
     pub backend: String,
 
     /// The number of commands that may run at a time.
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = at_least_one::<NonZeroUsize>)]
     pub max: NonZeroUsize,
 
     /// The command and its arguments.
@@ -285,6 +286,12 @@ const COMPLETIONS_EXAMPLES: &str = "\
 Example:
   vestibule completions bash > /etc/bash_completion.d/vestibule";
 
+/// A number that is not 0, refused in the words of the configuration.
+fn at_least_one<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse()
+        .map_err(|_| "expected a whole number from 1".into())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -310,5 +317,19 @@ mod tests {
         assert!(parse("vestibule run -c f --log-format json").is_err());
         // Accepted here: `cli::run` reports this with its own message.
         assert!(parse("vestibule run").is_ok());
+    }
+    #[test]
+    fn a_number_below_one_is_refused_in_our_words() {
+        for line in [
+            "vestibule connections --limit 0",
+            "vestibule connections --limit x",
+            "vestibule connections --watch=0",
+            "vestibule claim --gate g --backend b --max 0 -- cat",
+        ] {
+            let error = Args::try_parse_from(line.split(' ')).expect_err(line);
+            let error = error.to_string();
+            assert!(error.contains("expected a whole number from 1"), "{error}");
+            assert!(!error.contains(".."), "{error}");
+        }
     }
 }

@@ -171,6 +171,7 @@ fn stapled(certificate: &Certificate, file: File, entry: &Table<'_>) -> Option<C
 fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<ClientAuth>> {
     let keys = ["client_auth", "client_ca", "crl"];
     let place = keys.into_iter().find_map(|key| table.place(key));
+    let has_demand = table.place("client_auth").is_some();
     let demand = table.read("client_auth", |value| {
         value.word(&[
             ("none", None),
@@ -178,7 +179,7 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
             ("required", Some(Demand::Required)),
         ])
     });
-    let demand = demand.flatten();
+    let is_wrong = demand.is_none() && has_demand;
     let has_bundles = table.place("client_ca").is_some();
     let bundles = table.list("client_ca", |value| files.read(value));
     let lists = table.list("crl", |value| files.read(value));
@@ -191,7 +192,10 @@ fn client_auth(table: &mut Table<'_>, files: &Files<'_>) -> Option<Option<Client
     let known = authorities.as_ref().and_then(Option::as_ref);
     let revoked = revoked(&lists, known, table);
     let (authorities, revoked) = (authorities?, revoked?);
-    let Some(demand) = demand else {
+    if is_wrong {
+        return None;
+    }
+    let Some(demand) = demand.flatten() else {
         if let Some(place) = place.filter(|_| authorities.is_some() || !revoked.is_empty()) {
             table.warn_at(
                 place,

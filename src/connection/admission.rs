@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
+use super::asked::asked_for;
 use super::measures;
 use super::proxy_header::{ReadError, read};
 use super::teardown::Remains;
-use super::termination::{Rejection, Termination};
+use super::termination::{Rejection, Termination, Wanted};
 use super::{Accepted, Admitted, Carrier, Failed, Reserved};
 use crate::active_config::{ActiveConfig, Agreed, ListenerConfig, NotAdmitted, agree};
 use crate::backend::ActiveBackend;
@@ -219,13 +221,15 @@ impl<'a> Admission<'a> {
         let facts = self.record.facts();
         let of_address = acceptor.at(facts.local.as_ref().and_then(Endpoint::ip));
         let acceptor = of_address.as_ref().unwrap_or(acceptor);
-        let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor);
+        // Set if nobody has what the client asks for.
+        let mut asked = None;
+        let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor, &mut asked);
         let began = Instant::now();
         let secured = acceptor.accept(transport, self.deadline, choose).await;
         drop(facts);
         let metrics = &self.state.ledger.metrics;
         measures::shaken(metrics, &self.listener.name, &secured, began.elapsed());
-        let secured = secured.map_err(|error| self.rejected(error))?;
+        let secured = secured.map_err(|error| self.rejected(error, asked))?;
         let Secured {
             facts,
             peer,
@@ -243,14 +247,23 @@ impl<'a> Admission<'a> {
         Ok(client)
     }
 
-    fn rejected(&self, error: HandshakeError<Transport, RouteRefusal>) -> Rejected {
+    fn rejected(
+        &self,
+        error: HandshakeError<Transport, RouteRefusal>,
+        asked: Option<Box<str>>,
+    ) -> Rejected {
+        let asked = asked.unwrap_or_default();
         match error {
             HandshakeError::NotTls(transport) => (Remains::Transport(transport), Rejection::NotTls),
+            HandshakeError::Failed(rustls::Error::NoApplicationProtocol, transport) => {
+                let refused = Rejection::Hello(Wanted::Protocol, asked);
+                (Remains::Transport(transport), refused)
+            }
             HandshakeError::Failed(cause, transport) => {
                 (Remains::Transport(transport), Rejection::Handshake(cause))
             }
             HandshakeError::Refused(refusal, transport) => {
-                let refused = Rejection::NotAdmitted(NotAdmitted::Route(refusal));
+                let refused = Rejection::Hello(Wanted::Route(refusal), asked);
                 (Remains::Transport(transport), refused)
             }
             HandshakeError::Gone => (Remains::Nothing, Rejection::Gone),
@@ -267,6 +280,7 @@ impl<'a> Admission<'a> {
         hello: &Hello<'_>,
         facts: &Facts,
         acceptor: &TlsAcceptor,
+        asked: &mut Option<Box<str>>,
     ) -> Result<Option<Protocol>, RouteRefusal> {
         let query = Query {
             listener: &self.listener.name,
@@ -287,7 +301,11 @@ impl<'a> Admission<'a> {
         if of_tunnel.is_some() {
             return Ok(of_tunnel);
         }
-        match agree(alpn, &hello.protocols(), routes, &query, expecting)? {
+        let agreed = agree(alpn, &hello.protocols(), routes, &query, expecting);
+        if matches!(agreed, Err(_) | Ok(Agreed::Nothing)) {
+            *asked = Some(asked_for(hello, alpn));
+        }
+        match agreed? {
             Agreed::On(protocol) => Ok(Some(protocol)),
             // rustls can tell these two apart, and sends the alert.
             Agreed::OnNone | Agreed::Nothing => Ok(None),

@@ -48,8 +48,17 @@ pub(super) enum Rejection {
     NotTls,
     Handshake(rustls::Error),
     NotAdmitted(NotAdmitted),
+    /// No route takes a client that asks for this, or none of its protocols is ours.
+    Hello(Wanted, Box<str>),
     /// An operator has revoked this identity, which the client has.
     Revoked(String),
+}
+
+/// What nobody here has for the hello of a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    Route(RouteRefusal),
+    Protocol,
 }
 
 impl Termination {
@@ -181,8 +190,12 @@ impl Rejection {
             Self::Header(_) | Self::Handshake(_) => Outcome::HandshakeFailed,
             Self::Gone => Outcome::ClientGone,
             Self::NotTls => Outcome::NotTls,
-            Self::NotAdmitted(NotAdmitted::Route(RouteRefusal::NoRoute)) => Outcome::NoRoute,
-            Self::NotAdmitted(NotAdmitted::Route(RouteRefusal::Denied)) => Outcome::Denied,
+            Self::NotAdmitted(NotAdmitted::Route(refusal))
+            | Self::Hello(Wanted::Route(refusal), _) => match refusal {
+                RouteRefusal::NoRoute => Outcome::NoRoute,
+                RouteRefusal::Denied => Outcome::Denied,
+            },
+            Self::Hello(Wanted::Protocol, _) => Outcome::HandshakeFailed,
             Self::NotAdmitted(NotAdmitted::Certificate(cause)) if is_revoked(cause) => {
                 Outcome::Revoked
             }
@@ -203,6 +216,16 @@ impl Rejection {
                 Reason::Revoked,
                 Some(format!("an operator has revoked {identity}")),
             ),
+            Self::Hello(Wanted::Protocol, asked) => (
+                Reason::Handshake,
+                Some(format!("no common protocol (ALPN): {asked}")),
+            ),
+            Self::Hello(Wanted::Route(_), asked) => {
+                return Detail {
+                    reason: None,
+                    cause: Some(asked.to_string().into()),
+                };
+            }
             Self::TimedOut(_)
             | Self::Gone
             | Self::NotTls
@@ -225,6 +248,7 @@ impl Rejection {
             | Self::Header(_)
             | Self::Gone
             | Self::NotTls
+            | Self::Hello(..)
             | Self::Handshake(_) => AlertDescription::AccessDenied,
         }
     }

@@ -44,6 +44,11 @@ pub(super) enum NoTunnel {
          of the certificate in `client_ca`"
     )]
     RefusesUs(AlertDescription),
+    #[error(
+        "it denies access (AccessDenied): its listener needs `[listener.tunnel]` with `workers = true` and the ALPN of \
+         `[join.tls]`, and must not have revoked our certificate"
+    )]
+    DeniesUs,
     #[error("no TLS connection: {0}")]
     Failed(ConnectError),
     #[error(
@@ -57,10 +62,18 @@ pub(super) enum NoTunnel {
 }
 
 impl NoTunnel {
+    /// By an alert of the front.
+    pub(super) fn refused(alert: AlertDescription) -> Self {
+        match alert {
+            AlertDescription::AccessDenied => Self::DeniesUs,
+            alert => Self::RefusesUs(alert),
+        }
+    }
+
     /// Whether another attempt fails as well until somebody changes a certificate or a configuration.
     pub(super) fn is_about_configuration(&self) -> bool {
         match self {
-            Self::Untrusted(_) | Self::RefusesUs(_) | Self::OtherProtocol => true,
+            Self::Untrusted(_) | Self::RefusesUs(_) | Self::DeniesUs | Self::OtherProtocol => true,
             Self::Nameless(_)
             | Self::Nowhere
             | Self::Unreachable(_)
@@ -84,6 +97,7 @@ impl NoTunnel {
             | Self::Silent
             | Self::Untrusted(_)
             | Self::RefusesUs(_)
+            | Self::DeniesUs
             | Self::OtherProtocol => false,
         }
     }
@@ -94,7 +108,7 @@ impl NoTunnel {
             Self::Unreachable(_) | Self::Silent => TroubleKind::Away,
             Self::Exhausted => TroubleKind::Exhausted,
             Self::Untrusted(_) => TroubleKind::ItsCertificate,
-            Self::RefusesUs(_) | Self::Broken(_) => TroubleKind::OurCertificate,
+            Self::RefusesUs(_) | Self::DeniesUs | Self::Broken(_) => TroubleKind::OurCertificate,
             Self::Failed(_) => TroubleKind::NoTls,
             Self::OtherProtocol => TroubleKind::Protocol,
         }
@@ -150,7 +164,7 @@ async fn attempt(
     let (carrier, refusal) = carrier?;
     let begun = Originated::begin(carrier, MOST_STREAMS as u32).await;
     let (requests, driver) = begun.map_err(|error| match refusal.get() {
-        Some(alert) => NoTunnel::RefusesUs(*alert),
+        Some(alert) => NoTunnel::refused(*alert),
         None => NoTunnel::Broken(error),
     })?;
     Ok(Box::new(Dialled {
@@ -174,7 +188,8 @@ async fn connect(place: &Place, unacknowledged: Option<Duration>) -> Result<Sock
 
 fn refused(error: ConnectError) -> NoTunnel {
     match error {
-        ConnectError::RefusedUs(alert) => NoTunnel::RefusesUs(alert),
+        ConnectError::RefusedUs(alert) => NoTunnel::refused(alert),
+        ConnectError::NoProtocol => NoTunnel::OtherProtocol,
         error if error.is_about_trust() => NoTunnel::Untrusted(error),
         error => NoTunnel::Failed(error),
     }

@@ -266,7 +266,7 @@ impl Front {
         self.dial_pause.begin();
         tunnel.retire();
         match (tunnel.refusal.get(), result) {
-            (Some(alert), _) => self.says_no_tunnel(&NoTunnel::RefusesUs(*alert)),
+            (Some(alert), _) => self.says_no_tunnel(&NoTunnel::refused(*alert)),
             (None, Ok(())) => self.says_lost("it has closed the tunnel"),
             (None, Err(error)) => self.says_lost(&format!("the tunnel has failed: {error}")),
         }

@@ -25,8 +25,11 @@ pub(crate) enum ConnectError {
     #[error(transparent)]
     Unreadable(#[from] BadCertificate),
     /// The backend: it requires a client certificate, or does not accept ours.
-    #[error("backend rejected our client certificate, or requires one ({0:?})")]
+    #[error("{}", refusal_words(*.0))]
     RefusedUs(AlertDescription),
+    /// Both: the backend speaks none of our protocols (RFC 7301 §3.2).
+    #[error("{NO_PROTOCOL}")]
+    NoProtocol,
     /// The backend: it does not speak TLS.
     #[error("the backend's answer is not TLS")]
     NotTls,
@@ -55,7 +58,7 @@ impl ConnectError {
             | Self::Unreadable(_)
             | Self::RefusedUs(_)
             | Self::Nameless => true,
-            Self::NotTls | Self::Closed | Self::Failed(_) => false,
+            Self::NotTls | Self::Closed | Self::NoProtocol | Self::Failed(_) => false,
         }
     }
 }
@@ -72,6 +75,9 @@ impl From<io::Error> for ConnectError {
                 None => Self::Unverified(cause),
             },
             Some(cause) if is_not_tls(&cause) => Self::NotTls,
+            Some(rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                Self::NoProtocol
+            }
             None if is_closed(error.kind()) => Self::Closed,
             Some(_) | None => Self::Failed(error),
         }
@@ -96,6 +102,21 @@ fn is_closed(kind: io::ErrorKind) -> bool {
         UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
     )
 }
+
+/// What an alert that refuses us means. A server may deny access for more than a certificate.
+pub(crate) fn refusal_words(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::AccessDenied => {
+            "backend denied access (AccessDenied); see whether its rules or routes admit our client certificate, the \
+             server name, and the protocols (ALPN) in `tls.alpn`"
+                .into()
+        }
+        alert => format!("backend rejected our client certificate, or requires one ({alert:?})"),
+    }
+}
+
+const NO_PROTOCOL: &str =
+    "no common protocol (ALPN): the server speaks none of those in `tls.alpn`";
 
 /// The alert by which a server refuses a client for its certificate; see [`is_refusal`].
 pub(crate) fn refusal(error: &io::Error) -> Option<AlertDescription> {

@@ -56,7 +56,7 @@ impl<R> Rejection<R> {
 pub(crate) struct Protocol(usize);
 
 impl Alpn {
-    pub(super) fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         match self {
             Self::Offered(names) | Self::OfRoutes(names) => names,
         }

@@ -6,7 +6,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::common::changing::Site;
 use crate::common::pki::{Authority, Subject};
-use crate::common::vestibule::message;
+use crate::common::vestibule::{Vestibule, message};
 use crate::join::front::{Front, echo, without_facts, worker};
 use crate::{FACTS, echo_server};
 
@@ -126,7 +126,10 @@ async fn a_tunnel_that_is_cut_is_replaced() {
 
 #[tokio::test]
 async fn a_front_with_another_protocol_is_named() {
-    for (alpn, word) in [("http/1.1", "TLS"), ("", "speaks another protocol")] {
+    for (alpn, word) in [
+        ("http/1.1", "speaks another protocol"),
+        ("", "speaks another protocol"),
+    ] {
         let site = Site::new();
         let front = Front::with(&site, "127.0.0.1:0", alpn).await;
         let (to, _server) = echo_server(&site);
@@ -148,6 +151,24 @@ async fn a_front_that_does_not_accept_our_certificate_is_named() {
     let is_it = |it: &serde_json::Value| message(it).contains("accept our certificate");
     let said = worker.event(is_it).await;
     assert_eq!(said["level"], "WARN");
+}
+
+/// A Vestibule without a route for the worker's protocol denies access, which has nothing to do with certificates.
+#[tokio::test]
+async fn a_front_that_denies_the_workers_protocol_is_not_blamed_on_a_certificate() {
+    let site = Site::new();
+    let front = crate::join::real::front(&site, "front", "127.0.0.1:0").await;
+    let (to, _server) = echo_server(&site);
+    crate::join::real::certificate(&site);
+    let config = crate::join::real::worker_config("worker", &[front.tcp()], &to, 2);
+    let config = config.replace("[join.tls]", "[join.tls]\nalpn = \"other\"");
+    let worker = Vestibule::start_as(&site.directory, "worker.toml", &config).await;
+    let said = worker.event(|it| message(it).starts_with(TROUBLE)).await;
+    assert!(message(&said).contains("ALPN"), "{said}");
+    assert!(
+        !message(&said).contains("does not accept our certificate"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -182,6 +182,39 @@ async fn a_server_without_the_protocol_is_refused_and_said_so() {
         let complaint = complaint.await;
         let error = complaint["error"].as_str().unwrap_or_default();
         assert!(error.contains("ALPN"), "{complaint}");
+        assert_eq!(complaint["backend"], "db", "{complaint}");
+        let address = format!("tcp:{}", server.address());
+        assert_eq!(complaint["address"], address, "{complaint}");
+    }
+}
+
+/// One line names the backend and the address, and a protocol is no certificate.
+#[tokio::test]
+async fn each_reason_for_which_there_is_no_tunnel_is_one_warning_with_its_place() {
+    for (alpn, authority, word) in [
+        ("other", None, "no common protocol (ALPN)"),
+        ("h2", Some(Authority::root("strangers")), "UnknownIssuer"),
+    ] {
+        let site = site();
+        let server = Server::agreeing(&site, &[alpn]).await;
+        if let Some(authority) = authority {
+            let ca = site.path("ca.pem");
+            std::fs::write(ca, authority.pem()).expect("a file");
+        }
+        let near = start_near(&site, Relay::Auto, &[server.address()], "").await;
+        let _client = connect(&near).await;
+        server.refused().await;
+        let complaint = near.event(|event| message(event) == "cannot open a tunnel to a backend");
+        let complaint = complaint.await;
+        let error = complaint["error"].as_str().unwrap_or_default();
+        assert!(error.contains(word), "{complaint}");
+        assert_eq!(complaint["backend"], "db", "{complaint}");
+        let log = near.log();
+        let others = log
+            .iter()
+            .filter(|it| it["level"] == "WARN" && it["error"].is_string());
+        let others = others.filter(|it| message(it).starts_with("TLS with a backend"));
+        assert_eq!(others.count(), 0, "{log:?}");
     }
 }
 

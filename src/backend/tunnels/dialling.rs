@@ -18,6 +18,7 @@ use crate::backend::secure::Tls;
 use crate::backend::whose::Expected;
 use crate::deadline::Deadline;
 use crate::identity::Identity;
+use crate::tls::connect_error::refusal_words;
 use crate::tunnel::{Driver, Originated};
 
 /// How a dial ends, for one of those who wait.
@@ -157,8 +158,10 @@ impl Dialling {
             DialError::Untrusted(error) => error,
             _ => return,
         };
+        let (backend, address) = (&*self.shared.backend, self.site.address());
         match self.shared.complaint.is_due() {
-            true => warn!(%error, "cannot open a tunnel to a backend"),
+            true => warn!(backend, %address, %error, "cannot open a tunnel to a backend"),
+            // The span has the names.
             false => debug!(%error, "cannot open a tunnel to a backend"),
         }
     }
@@ -189,14 +192,15 @@ pub(super) async fn begin(
             driver.grow_within(&shared.census.windows);
             Ok((originated, driver, server.identity))
         }
-        Err(_) if refusal.get().is_some() => Err(DialError::Untrusted(REFUSED_US.into())),
-        Err(error) => Err(DialError::Down(io::Error::other(error))),
+        Err(error) => Err(match refusal.get() {
+            Some(alert) => DialError::Untrusted(refusal_words(*alert)),
+            None => DialError::Down(io::Error::other(error)),
+        }),
     }
 }
 
 const NO_PROTOCOL: &str = "the server agrees on no protocol (ALPN) for tunnels; check \
  `backend.tls.alpn`, and `alpn` of the server's listener";
-const REFUSED_US: &str = "it rejected our client certificate, or requires one";
 
 /// A connection that comes shortly before its deadline leaves the dial to those behind it.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -4,6 +4,8 @@ use clap::Args as ArgGroup;
 use clap::builder::PossibleValuesParser;
 use vestibule::Address;
 
+use super::at_least_one;
+
 #[derive(Debug, ArgGroup)]
 pub(in crate::cli) struct Target {
     /// The admin API: unix:/PATH or HOST:PORT. Default: the running Vestibule of this user, whose
@@ -72,13 +74,13 @@ pub(in crate::cli) struct ConnectionsArgs {
     pub sort: Option<String>,
 
     /// How many connections to print.
-    #[arg(long, value_name = "N", default_value = "100")]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = at_least_one::<std::num::NonZeroUsize>)]
     pub limit: std::num::NonZeroUsize,
 
     /// Print again every SECONDS (default 2) until Ctrl-C, also after a restart of Vestibule. On a
     /// terminal, the table stays in place.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "2")]
+    #[arg(default_missing_value = "2", value_parser = at_least_one::<std::num::NonZeroU16>)]
     pub watch: Option<std::num::NonZeroU16>,
 
     /// Print a JSON array; with --watch, one JSON object on each line.

@@ -102,8 +102,8 @@ fn id(text: &str) -> Result<String, String> {
     }
 }
 
-const EVENTS: [&str; 10] = [
-    "open", "close", "refuse", "admin", "reload", "revoke", "handover", "start", "stop", "gap",
+const EVENTS: [&str; 9] = [
+    "open", "close", "refuse", "admin", "reload", "revoke", "start", "stop", "gap",
 ];
 
 const EXAMPLES: &str = "\

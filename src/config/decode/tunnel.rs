@@ -4,23 +4,24 @@ use crate::config::table::Table;
 use crate::config::value::Value;
 use crate::config::words::protocol;
 use crate::tls::AcceptorSettings;
-use crate::tls::client_auth::{ClientAuth, Demand};
+use crate::tls::client_auth::Demand;
 use crate::tunnel::TunnelSettings;
 
 /// Reads the table, and adds its protocol to those of the listener.
 ///
-/// `None` if there is no table, or after a problem in it. `tls` is `None` on a plaintext listener or after a problem
-/// there.
+/// `None` if there is no table, or after a problem in it. `tls` is `None` after a problem there, and `Some(None)` on a
+/// plaintext listener.
 pub(super) fn tunnel(
     listener: &mut Table<'_>,
-    tls: Option<&AcceptorSettings>,
+    tls: Option<Option<&AcceptorSettings>>,
 ) -> Option<TunnelSettings> {
     let mut table = listener.table("tunnel")?;
     let alpn = table.read("alpn", protocol);
     let streams = table.read("streams", |value| value.count_to(MOST_STREAMS));
     let workers = table.read("workers", Value::boolean);
-    let demand = tls.and_then(|tls| tls.client_auth.as_ref());
-    if demand.map(ClientAuth::demand) != Some(Demand::Required) {
+    // After a problem in the other table, it is not known what that table says.
+    let demand = |tls: Option<&AcceptorSettings>| Some(tls?.client_auth.as_ref()?.demand());
+    if tls.is_some_and(|tls| demand(tls) != Some(Demand::Required)) {
         table.problem(
             "`listener.tunnel` needs `client_auth = \"required\"` in `[listener.tls]`: its \
              streams count for the identity of the client that brings it"

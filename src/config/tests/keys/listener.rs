@@ -274,3 +274,22 @@ fn a_tunnel_needs_clients_with_certificates() {
         assert!(found[0].contains(expected), "{found:?}");
     }
 }
+
+#[test]
+fn a_tunnel_adds_no_problem_to_those_of_its_tls() {
+    for (more, expected) in [
+        (
+            "client_auth = \"required\"\n",
+            "`client_auth` needs `client_ca",
+        ),
+        ("client_auth = \"require\"\n", "did you mean \"required\"?"),
+    ] {
+        let text = format!(
+            "{LISTENER}[listener.tls]\ncertificates = [ {{ chain = \"certs/server.pem\", key = \
+             \"certs/server-key.pem\" }} ]\n{more}[listener.tunnel]\n{BACKEND}"
+        );
+        let found = problems(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(expected), "{found:?}");
+    }
+}
