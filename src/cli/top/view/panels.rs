@@ -1,8 +1,11 @@
 //! Limits, backends, certificates and outcomes, as lines: a few of them beside each other, or all on a page.
 
+mod joins;
+
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
+use self::joins::{joins, kind, tunnels};
 use super::text::{columns, fit, grouped};
 use super::theme::Theme;
 use crate::cli::admin::show::{address_state, bytes, items, list, word};
@@ -28,7 +31,11 @@ pub(super) fn lines(
     let status = &state.status;
     match page {
         Page::Connections => Vec::new(),
-        Page::Backends => backends(&status["backends"], extent, width, theme),
+        Page::Backends => {
+            let mut lines = backends(&status["backends"], extent, width, theme);
+            lines.extend(joins(&status["joins"], extent, width, theme));
+            lines
+        }
         Page::Certificates => certificates(&status["certificates"], width, theme),
         Page::Limits => limits(status, width, theme),
         Page::Outcomes => outcomes(&status["connections"]["ended"], theme),
@@ -124,7 +131,7 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
         let addresses = items(&backend["addresses"]).count();
         let up = addresses - down(backend);
         let (health, style) = match (addresses, up) {
-            (0, _) => (word(&backend["kind"]), theme.label()),
+            (0, _) => (kind(backend), theme.label()),
             (1, 1) => ("up".into(), theme.good()),
             (1, 0) => (address_state(&backend["addresses"][0]), theme.bad()),
             (all, 0) => (format!("none of {all} up"), theme.bad()),
@@ -167,7 +174,7 @@ fn address(it: &Value, width: usize, theme: Theme) -> Line<'static> {
     let error = it["error"]
         .as_str()
         .map(|_| format!(": {}", word(&it["error"])));
-    let rest = format!(" {open} open{}", error.unwrap_or_default());
+    let rest = format!(" {open} open{}{}", tunnels(it), error.unwrap_or_default());
     let name = word(&it["address"]);
     let free = width.saturating_sub(3 + columns(&name) + columns(&state));
     Line::from(vec![
