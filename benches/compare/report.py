@@ -141,7 +141,7 @@ class Page:
                if (f"{pair[0].name} rate", "vestibule") in self.found]
         if far:
             text += ("\n\nMB per second of one stream of Vestibule's, by the time there and back between client and proxy. A stream moves one window"
-                     " in that time: the client's is 4 MiB, Vestibule's 192 KiB.\n\n" + table(["", "to the client", "from the client"], far))
+                     " in that time: the client's is 4 MiB, Vestibule's grows to as much.\n\n" + table(["", "to the client", "from the client"], far))
         return text
 
     def memory(self):
