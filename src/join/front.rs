@@ -232,13 +232,8 @@ impl Front {
         let id = self.last_tunnel;
         driver.grow_within(&self.state.census.windows);
         let patience = self.state.config.load().timeouts.relay.into();
-        self.drivers.spawn(async move {
-            let ended = (&mut driver).await;
-            if ended.is_ok() {
-                driver.close(&patience).await;
-            }
-            (id, ended)
-        });
+        let run = async move { (id, driver.run(&patience).await) };
+        self.drivers.spawn(run);
         let tunnel = Tunnel {
             requests: Some(requests),
             refusal,

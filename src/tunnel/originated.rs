@@ -193,6 +193,17 @@ fn unanswered(error: h2::Error) -> OpenError {
 }
 
 impl<IO: Peer> Driver<IO> {
+    /// Moves the tunnel until it has ended, and then closes its connection: see [`Self::close`].
+    ///
+    /// # Errors
+    ///
+    /// The tunnel has failed.
+    pub(crate) async fn run(mut self, patience: &Patience) -> Result<(), CarrierError> {
+        (&mut self).await?;
+        self.close(patience).await;
+        Ok(())
+    }
+
     /// Closes the connection, after the tunnel has ended in order. Waits until the peer has the last bytes: see
     /// [`Delivery`].
     ///

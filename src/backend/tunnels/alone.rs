@@ -45,9 +45,7 @@ impl Tunnels {
         // It ends when the stream is dropped, or within the time in which a silent peer is noticed.
         let census = &self.shared.census;
         census.of_checks.spawn(async move {
-            if (&mut driver).await.is_ok() {
-                driver.close(&SHORTLY).await;
-            }
+            let _ = driver.run(&SHORTLY).await;
         });
         let mut passage = Passage::new(answer.into_stream(), None);
         if let Some(greeting) = greeting

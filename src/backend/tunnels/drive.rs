@@ -66,14 +66,11 @@ pub(super) async fn drive(
     }
     // Without a handle to it, HTTP/2 ends.
     drop(tunnel);
-    let mut driver = moving.driver;
     let closed = async {
-        let ended = match ended {
-            Some(ended) => ended,
-            None => (&mut driver).await,
-        };
-        if ended.is_ok() {
-            driver.close(&shared.patience).await;
+        match ended {
+            None => drop(moving.driver.run(&shared.patience).await),
+            Some(Ok(())) => moving.driver.close(&shared.patience).await,
+            Some(Err(_)) => {}
         }
     };
     hurried(closed, shared.drain.time_is_up()).await;
