@@ -2,6 +2,7 @@
 
 mod audit;
 mod backends;
+mod halves;
 mod health;
 mod joins;
 mod listeners;
@@ -38,6 +39,8 @@ pub(super) fn decode(document: Document<'_>, files: &Files<'_>) -> Result<Config
     let decoder = Decoder {
         files,
         dialled: RefCell::default(),
+        joined: RefCell::default(),
+        workers: halves::Workers::default(),
         only_joins: root.as_ref().is_some_and(joins::are_alone),
     };
     let config = root.and_then(|root| decoder.config(root));
@@ -62,6 +65,9 @@ pub(super) struct Decoder<'b> {
     files: &'b Files<'b>,
     /// The addresses of the backends, with their places in the text.
     dialled: RefCell<Vec<(Address, usize)>>,
+    /// The local servers of joins, likewise.
+    joined: RefCell<Vec<(Address, usize)>>,
+    workers: halves::Workers,
     /// Nothing is accepted here: there are no listeners and no backends.
     only_joins: bool,
 }
@@ -90,13 +96,14 @@ impl Decoder<'_> {
         let (mut listeners, listener_names) = self.listeners(&mut root, of_gate.clone());
         let of_gate = of_gate.filter(|_| backends.iter().any(|it| it.to == To::Gate));
         forecast_gate(&root, gate_path, of_gate.as_ref());
-        self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
         let identifying = identifying(&listeners);
         let routes = match self.only_joins {
             true => Some(Routes::new(Vec::new())),
             false => routes(&mut root, &backend_names, &listener_names, &identifying),
         };
         let mut joins = self.joins(&mut root);
+        self.ensure_no_loop(&root, &listeners, of_gate.as_ref());
+        self.workers.warn_if_half(&root);
         foreign::root(&mut root);
         root.finish();
 
@@ -172,9 +179,12 @@ impl Decoder<'_> {
         runtime
     }
 
-    /// Reports backends at an address where Vestibule itself listens: a connection would loop.
+    /// Reports backends, and local servers of joins, at an address where Vestibule itself listens: a connection would loop.
     fn ensure_no_loop(&self, root: &Table<'_>, listeners: &[Listener], gate: Option<&Address>) {
-        for (address, offset) in self.dialled.borrow().iter() {
+        let (dialled, joined) = (self.dialled.borrow(), self.joined.borrow());
+        let dialled = dialled.iter().map(|it| ("backend.to", it));
+        let joined = joined.iter().map(|it| ("join.to", it));
+        for (key, (address, offset)) in dialled.chain(joined) {
             let listener = listeners
                 .iter()
                 .find(|it| it.address.is_reached_by(address));
@@ -184,7 +194,7 @@ impl Decoder<'_> {
                 (None, _) => continue,
             };
             let message = format!(
-                "`backend.to`: {address} is the address of {who} of this configuration; change one \
+                "`{key}`: {address} is the address of {who} of this configuration; change one \
                  of the two"
             );
             root.problem_at(*offset, message);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use bytesize::ByteSize;
+
 use super::forecast;
 use super::{Config, Listener};
 use crate::address::Address;
@@ -41,7 +43,55 @@ impl fmt::Display for Summary<'_> {
             let (fronts, to) = (fronts.join(", "), to.join(", "));
             writeln!(f, "join {fronts}: worker of {}, {to}", join.backend)?;
         }
-        Ok(())
+        write_tunnels(f, config)?;
+        match config.runtime.max_memory {
+            Some(max) => writeln!(f, "max_memory: {}", ByteSize(max)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many tables have to do with tunnels, if any has.
+fn write_tunnels(f: &mut fmt::Formatter<'_>, config: &Config) -> fmt::Result {
+    let tunnels = || config.listeners.iter().filter_map(|it| it.tunnel.as_ref());
+    let (of_clients, of_workers) = (tunnels().count(), tunnels().filter(|it| it.workers).count());
+    let backends = config.backends.iter();
+    let to_backends = backends.clone().filter(|it| it.tunnel.is_some()).count();
+    let served = backends.filter(|it| !it.workers.is_empty()).count();
+    let joins = config.joins.len();
+    let parts = [
+        (
+            of_clients,
+            format!("from clients at {}", counted(of_clients, "listener")),
+        ),
+        (
+            to_backends,
+            format!("to {}", counted(to_backends, "backend")),
+        ),
+        (
+            of_workers + served,
+            format!(
+                "network workers at {} for {}",
+                counted(of_workers, "listener"),
+                counted(served, "backend")
+            ),
+        ),
+        (joins, counted(joins, "join")),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter_map(|(count, text)| (count > 0).then_some(text))
+        .collect();
+    match parts.is_empty() {
+        true => Ok(()),
+        false => writeln!(f, "tunnels: {}", parts.join("; ")),
+    }
+}
+
+fn counted(count: usize, name: &str) -> String {
+    match count {
+        1 => format!("1 {name}"),
+        count => format!("{count} {name}s"),
     }
 }
 

@@ -44,7 +44,10 @@ pub(super) fn backends(
         let mut tls = client_mode(decoder.files, &mut table, to.as_ref());
         let of_tls = tls.as_mut().map(Option::as_mut);
         let tunnel = originate::originate(&mut table, to.as_ref(), of_tls);
+        let place = table.place("workers");
         let workers = workers(&mut table, to.as_ref());
+        let serve = place.filter(|_| !workers.is_empty());
+        decoder.workers.serve_backend(serve);
         foreign::backend(&mut table);
         if let Some(name) = &name {
             unique(&table, name, &mut names);

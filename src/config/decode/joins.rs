@@ -43,7 +43,12 @@ impl Decoder<'_> {
     fn join(&self, table: &mut Table<'_>) -> Option<JoinSettings> {
         let fronts = some(table, "front", |table| table.list("front", front));
         let backend = table.require("backend", name);
-        let to = some(table, "to", |table| table.list("to", local));
+        let to = some(table, "to", |table| {
+            table.list("to", |value| Ok((local(value)?, value.offset)))
+        });
+        self.joined
+            .borrow_mut()
+            .extend(to.iter().flatten().cloned());
         let offers = table.read("offers", |value| value.count_to(MOST_OFFERS));
         table.foreign(&["address", "listen", "server"], "write `front`");
         table.foreign(
@@ -70,7 +75,7 @@ impl Decoder<'_> {
         Some(JoinSettings {
             fronts: fronts?,
             backend: backend?.name,
-            to: to?,
+            to: to?.into_iter().map(|(address, _)| address).collect(),
             offers: offers.unwrap_or(OFFERS),
             tls,
         })

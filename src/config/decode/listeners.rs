@@ -38,7 +38,7 @@ impl Decoder<'_> {
                 Some(tls) => handshake(tls, self.files).map(Some),
                 None => Some(None),
             };
-            let tunnel = tunnel(&mut table, tls.as_ref().map(Option::as_ref));
+            let tunnel = tunnel(&mut table, tls.as_ref().map(Option::as_ref), &self.workers);
             if let Some(name) = &name {
                 unique(&table, name, &mut names);
             }

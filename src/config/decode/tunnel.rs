@@ -1,5 +1,6 @@
 //! The table `[listener.tunnel]`.
 
+use super::halves::Workers;
 use crate::config::table::Table;
 use crate::config::value::Value;
 use crate::config::words::protocol;
@@ -14,11 +15,14 @@ use crate::tunnel::TunnelSettings;
 pub(super) fn tunnel(
     listener: &mut Table<'_>,
     tls: Option<Option<&AcceptorSettings>>,
+    halves: &Workers,
 ) -> Option<TunnelSettings> {
     let mut table = listener.table("tunnel")?;
     let alpn = table.read("alpn", protocol);
     let streams = table.read("streams", |value| value.count_to(MOST_STREAMS));
+    let place = table.place("workers");
     let workers = table.read("workers", Value::boolean);
+    halves.come_to_listener(place.filter(|_| workers == Some(true)));
     // After a problem in the other table, it is not known what that table says.
     let demand = |tls: Option<&AcceptorSettings>| Some(tls?.client_auth.as_ref()?.demand());
     if tls.is_some_and(|tls| demand(tls) != Some(Demand::Required)) {

@@ -136,3 +136,62 @@ fn other_wrong_values() -> Vec<Wrong> {
         (line("to =", "alpn = 1\nto ="), "belongs under `[join.tls]`"),
     ]
 }
+
+#[test]
+fn a_join_to_an_own_listener_is_a_loop() {
+    let head = HEAD.replace("unix:/run/app.sock", "127.0.0.1:8443");
+    let found = problems(&with(&format!("{head}{TLS}")));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let expected = "`join.to`: tcp:127.0.0.1:8443 is the address of the listener";
+    assert!(found[0].contains(expected), "{found:?}");
+}
+
+#[test]
+fn half_a_set_up_of_network_workers_is_a_warning() {
+    const WORKERS: &str = "\
+[[listener]]
+name = \"workers\"
+address = \"127.0.0.1:15008\"
+[listener.tls]
+certificates = [ { chain = \"certs/server.pem\", key = \"certs/server-key.pem\" } ]
+client_auth = \"required\"
+client_ca = \"certs/ca.pem\"
+[listener.tunnel]
+workers = true
+";
+    const SERVED: &str = "[[backend]]\nname = \"jobs\"\nto = \"gate\"\nworkers = [\"cn:worker\"]\n";
+    const ROUTE: &str = "[[route]]\nbackend = \"app\"\n";
+    let said = |text: &str| {
+        let config = parse(&with(&format!("{text}{ROUTE}")));
+        let all = config.warnings().iter().map(|it| it.message.clone());
+        let about: Vec<String> = all.filter(|it| it.contains("workers`")).collect();
+        about
+    };
+    assert_eq!(said(&format!("{SERVED}{WORKERS}")), [""; 0]);
+    let whole = parse(&with(&format!("{SERVED}{WORKERS}{ROUTE}")));
+    let summary = whole.summary().to_string();
+    let line = "tunnels: from clients at 1 listener; network workers at 1 listener for 1 backend\n";
+    assert!(summary.contains(line), "{summary}");
+    let [listener] = &said(WORKERS)[..] else {
+        panic!("one warning");
+    };
+    assert!(listener.contains("`listener.tunnel.workers`: every worker is refused"));
+    let [backend] = &said(SERVED)[..] else {
+        panic!("one warning");
+    };
+    assert!(backend.contains("`backend.workers` has no effect"));
+}
+
+#[test]
+fn the_summary_counts_tunnels_workers_and_joins() {
+    let config = parse(&with(&format!("{HEAD}{TLS}")));
+    let text = config.summary().to_string();
+    let line = "\ntunnels: 1 join\n";
+    assert!(text.contains(line), "{text}");
+    let config = parse(&with("[runtime]\nmax_memory = \"512MiB\"\n"));
+    let text = config.summary().to_string();
+    assert!(
+        text.ends_with("max_memory: 512.0 MiB\n") && !text.contains("tunnels"),
+        "{text}"
+    );
+}
