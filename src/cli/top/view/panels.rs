@@ -2,6 +2,7 @@
 
 mod joins;
 
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use serde_json::Value;
 
@@ -139,13 +140,8 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
             (all, up) => (format!("{} of {all} not up", all - up), theme.warning()),
         };
         let open = grouped(backend["connections"].as_u64().unwrap_or_default());
-        let free = width.saturating_sub(columns(&health) + columns(&open) + 7);
-        lines.push(Line::from(vec![
-            Span::styled(fit(&word(&backend["name"]), free.max(8)), theme.strong()),
-            Span::raw(" "),
-            Span::styled(health, style),
-            Span::styled(format!(" {open} open"), theme.label()),
-        ]));
+        let name = word(&backend["name"]);
+        lines.push(heading([&name, &health, &open], style, width, theme));
         let addresses = items(&backend["addresses"]);
         let (down, up): (Vec<_>, Vec<_>) = addresses.partition(|it| !is_up(it));
         let addresses = down.into_iter().chain(match extent {
@@ -155,6 +151,39 @@ fn backends(backends: &Value, extent: Extent, width: usize, theme: Theme) -> Vec
         lines.extend(addresses.map(|it| address(it, width, theme)));
     }
     lines
+}
+
+/// A group by its name, its health and the number of its open connections.
+fn heading(
+    [name, health, open]: [&str; 3],
+    style: Style,
+    width: usize,
+    theme: Theme,
+) -> Line<'static> {
+    let free = width.saturating_sub(columns(health) + columns(open) + 7);
+    Line::from(vec![
+        Span::styled(fit(name, free.max(8)), theme.strong()),
+        Span::raw(" "),
+        Span::styled(health.to_owned(), style),
+        Span::styled(format!(" {open} open"), theme.label()),
+    ])
+}
+
+/// One of a group by its name and its state, and as much of the rest as there is room for.
+fn member(
+    [name, state, rest]: [&str; 3],
+    style: Style,
+    width: usize,
+    theme: Theme,
+) -> Line<'static> {
+    let free = width.saturating_sub(3 + columns(name) + columns(state));
+    Line::from(vec![
+        Span::raw("  "),
+        Span::raw(name.to_owned()),
+        Span::raw(" "),
+        Span::styled(state.to_owned(), style),
+        Span::styled(fit(rest, free), theme.label()),
+    ])
 }
 
 /// Whether it answers, and no operator has taken it out of service.
@@ -176,14 +205,7 @@ fn address(it: &Value, width: usize, theme: Theme) -> Line<'static> {
         .map(|_| format!(": {}", word(&it["error"])));
     let rest = format!(" {open} open{}{}", tunnels(it), error.unwrap_or_default());
     let name = word(&it["address"]);
-    let free = width.saturating_sub(3 + columns(&name) + columns(&state));
-    Line::from(vec![
-        Span::raw("  "),
-        Span::raw(name),
-        Span::raw(" "),
-        Span::styled(state, style),
-        Span::styled(fit(&rest, free), theme.label()),
-    ])
+    member([&name, &state, &rest], style, width, theme)
 }
 
 /// The server sends those that expire first at the beginning.

@@ -1,11 +1,11 @@
 //! The fronts of `[[join]]`, the tunnels to an address, and the workers of a backend, as lines.
 
-use ratatui::text::{Line, Span};
+use ratatui::text::Line;
 use serde_json::Value;
 
-use super::Extent;
+use super::{Extent, heading, member};
 use crate::cli::admin::show::{items, word};
-use crate::cli::top::view::text::{columns, fit, grouped};
+use crate::cli::top::view::text::grouped;
 use crate::cli::top::view::theme::Theme;
 
 /// Each join, and its fronts: in brief those that are not joined.
@@ -27,14 +27,8 @@ pub(super) fn joins(
         };
         let open = items(&join["fronts"]).filter_map(|it| it["connections"].as_u64());
         let open = grouped(open.sum());
-        let free = width.saturating_sub(columns(&health) + columns(&open) + 7);
         let name = format!("join {}", word(&join["backend"]));
-        lines.push(Line::from(vec![
-            Span::styled(fit(&name, free.max(8)), theme.strong()),
-            Span::raw(" "),
-            Span::styled(health, style),
-            Span::styled(format!(" {open} open"), theme.label()),
-        ]));
+        lines.push(heading([&name, &health, &open], style, width, theme));
         let fronts = items(&join["fronts"]);
         let fronts = fronts.filter(|it| extent == Extent::Full || !is_joined(it));
         lines.extend(fronts.map(|it| front(it, width, theme)));
@@ -62,14 +56,7 @@ fn front(it: &Value, width: usize, theme: Theme) -> Line<'static> {
             number("tunnels")
         ),
     };
-    let free = width.saturating_sub(3 + columns(&name) + columns(&state));
-    Line::from(vec![
-        Span::raw("  "),
-        Span::raw(name),
-        Span::raw(" "),
-        Span::styled(state, style),
-        Span::styled(fit(&rest, free), theme.label()),
-    ])
+    member([&name, &state, &rest], style, width, theme)
 }
 
 /// What follows the number of open connections of an address.
