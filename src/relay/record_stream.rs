@@ -97,13 +97,7 @@ impl<IO: Wire> RecordStream<IO> {
 
     /// Sends what is sealed.
     fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        let (mut unsent, mut unflushed) = (WriteBuffer::default(), false);
-        let mut rest = Rest {
-            unsent: &mut unsent,
-            unflushed: &mut unflushed,
-            counter: &Counter::default(),
-        };
-        self.records.poll_rest(cx, &mut rest)
+        with_no_rest(|rest| self.records.poll_rest(cx, rest))
     }
 
     /// Takes what there is room for, to where it will be sealed. Returns the number of bytes.
@@ -127,21 +121,24 @@ impl<IO: Wire> RecordStream<IO> {
 
     /// Seals what was written, and sends it as far as the socket takes it.
     fn seal(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        let (mut unsent, mut unflushed) = (WriteBuffer::default(), false);
-        let mut rest = Rest {
-            unsent: &mut unsent,
-            unflushed: &mut unflushed,
-            counter: &Counter::default(),
-        };
         let sent = with_scratch(|_, pieces| {
             pieces.clear(self.records.layout());
             pieces.add_read(self.filled);
-            (self.records).send(cx, &mut self.unsent, pieces, &mut rest)
+            with_no_rest(|rest| (self.records).send(cx, &mut self.unsent, pieces, rest))
         });
         self.filled = 0;
         ROOM.set(std::mem::take(&mut self.unsent));
         sent
     }
+}
+
+/// Without bytes of an earlier read: what is written here is kept here, and counted where it was made.
+fn with_no_rest<T>(work: impl FnOnce(&mut Rest<'_>) -> T) -> T {
+    work(&mut Rest {
+        unsent: &mut WriteBuffer::default(),
+        unflushed: &mut false,
+        counter: &Counter::default(),
+    })
 }
 
 /// What is collected before it leaves without a flush: as many records as one call of the kernel takes.

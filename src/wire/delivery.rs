@@ -29,7 +29,6 @@ pub(crate) struct Patience {
 pub(crate) struct Delivery {
     is_shut: bool,
     arrival: Arrival,
-    acknowledged: u64,
     /// When the peer last acknowledged something.
     moved: Option<Instant>,
     /// When it had acknowledged everything, and when it last sent something after that.
@@ -64,18 +63,17 @@ impl Delivery {
         let now = Instant::now();
         let moved = self.moved.get_or_insert(now);
         let transmission = stream.transmission();
-        let acknowledged = transmission.map_or(self.acknowledged, |it| it.acknowledged);
+        let acknowledged = transmission.map_or(0, |it| it.acknowledged);
         if self.arrival.poll(cx, acknowledged) {
             *moved = now;
         }
-        self.acknowledged = acknowledged;
         let is_over = |since: Instant, limit: Option<Duration>| {
             limit.is_some_and(|limit| now.duration_since(since) >= limit)
         };
         let is_given_up = match transmission.filter(|it| it.is_unacknowledged) {
             Some(it) => {
-                let is_silent = it.is_due && patience.unacknowledged <= Some(it.silent_for);
-                let is_silent = is_silent && patience.unacknowledged.is_some();
+                let limit = patience.unacknowledged;
+                let is_silent = it.is_due && limit.is_some_and(|limit| it.silent_for >= limit);
                 is_silent || is_over(*moved, patience.half_close)
             }
             None if !self.is_shut => is_over(*moved, patience.half_close),
