@@ -5,6 +5,9 @@
 //! a stream that nobody reads, a pause, little memory  ─► what a stream has at rest
 //! ```
 //!
+//! The time is the shortest that a PING has taken lately. Bytes that wait at either end because it is busy make a PING
+//! slower too, and a larger window would only let more of them wait: in memory that no cache holds.
+//!
 //! HTTP/2 has one initial window for all streams of a connection. A change of it changes the windows of all open
 //! streams by the difference; they become negative if more is on the way already (RFC 9113 §6.9.2).
 
@@ -34,6 +37,7 @@ pub(super) struct Windows {
     /// Of each stream, as the peer was told last.
     window: u32,
     sample: Option<Sample>,
+    nearest: Nearest,
     /// The most bytes in a second that a sample has seen since the windows began to grow.
     fastest: u64,
     /// Not before this, another sample.
@@ -51,6 +55,31 @@ pub(super) struct Windows {
 struct Sample {
     began: Instant,
     before: u64,
+}
+
+/// The shortest time of a PING: that of the path, without what waits at its ends. It forgets after some minutes, for a
+/// path that has become longer.
+#[derive(Default)]
+struct Nearest {
+    /// Of the present period, which began then.
+    present: Option<(Instant, Duration)>,
+    /// Of the period before.
+    past: Option<Duration>,
+}
+
+impl Nearest {
+    /// Takes a time into account, and returns the shortest.
+    fn of(&mut self, now: Instant, took: Duration) -> Duration {
+        let (began, least) = match self.present {
+            Some((began, least)) if now.duration_since(began) < PERIOD => (began, least.min(took)),
+            before => {
+                self.past = before.map(|(_, least)| least);
+                (now, took)
+            }
+        };
+        self.present = Some((began, least));
+        self.past.map_or(least, |past| past.min(least))
+    }
 }
 
 /// Looks again and again whether the windows may stay as they are.
@@ -79,6 +108,7 @@ impl Windows {
             grant: None,
             window: STREAM_WINDOW,
             sample: None,
+            nearest: Nearest::default(),
             fastest: 0,
             next: None,
             pause: SHORTEST,
@@ -111,7 +141,9 @@ impl Windows {
         if self.watch.is_some() {
             self.look(cx, received, tunnel);
         }
-        if self.sample.is_none() && received - self.seen >= WORTH_A_SAMPLE {
+        // The first one before much is on its way, for the time of the path.
+        let is_first = self.nearest.present.is_none();
+        if self.sample.is_none() && (is_first || received - self.seen >= WORTH_A_SAMPLE) {
             self.seen = received;
             self.begin(cx, received, pings);
         }
@@ -139,9 +171,12 @@ impl Windows {
         let bytes = received - sample.before;
         let speed = bytes as u128 * 1_000_000 / took.as_micros().max(1);
         let speed = u64::try_from(speed).unwrap_or(u64::MAX);
-        let is_full = bytes >= u64::from(self.window) / 3 * 2;
+        let nearest = self.nearest.of(now, took);
+        let on_the_path = u128::from(speed) * nearest.as_micros() / 1_000_000;
+        let on_the_path = u64::try_from(on_the_path).unwrap_or(u64::MAX);
+        let is_full = on_the_path >= u64::from(self.window) / 3 * 2;
         let is_faster = speed > self.fastest.saturating_add(self.fastest / 10);
-        let wanted = u32::try_from(bytes.saturating_mul(2)).unwrap_or(MOST_WINDOW);
+        let wanted = u32::try_from(on_the_path.saturating_mul(2)).unwrap_or(MOST_WINDOW);
         let wanted = wanted.min(most(self.flows.open()));
         let grows = is_full
             && !self.is_returning
@@ -152,7 +187,7 @@ impl Windows {
             && self.resize(wanted, tunnel);
         if grows {
             (self.fastest, self.pause) = (speed, SHORTEST);
-        } else {
+        } else if bytes >= WORTH_A_SAMPLE {
             self.pause = (self.pause * 2).min(LONGEST);
         }
         // What was on its way before a growth would be half of the next sample.
@@ -311,6 +346,8 @@ const WORTH_A_SAMPLE: u64 = 128 * 1024;
 /// Between two samples, while each growth makes the peer faster, and otherwise at most.
 const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(2);
+/// The times of PINGs are remembered for one to two of these; the kernel remembers those of TCP for one.
+const PERIOD: Duration = Duration::from_secs(300);
 /// How often a tunnel whose windows have grown is looked at.
 const EVERY: Duration = Duration::from_millis(250);
 /// A stream of which nothing is read for so long is not merely slow.

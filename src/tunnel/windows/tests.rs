@@ -20,6 +20,8 @@ enum Mute {
     Ping,
     /// Heed changes, after the first ones.
     Settings,
+    /// Carry more than 16 MiB in a second. The way to it is short.
+    Speed,
 }
 
 /// A tunnel over a way that takes 25 ms of virtual time in each direction.
@@ -42,6 +44,7 @@ impl Site {
         let ((from_client, to_client), (from_server, to_server)) = (split(near), split(far));
         let (up, down) = match mute {
             Mute::Settings => (Mute::Nothing, mute),
+            Mute::Speed => (mute, mute),
             _ => (mute, Mute::Nothing),
         };
         delay(&mut tasks, from_client, to_server, up);
@@ -115,12 +118,15 @@ fn delay(
         from.read_exact(&mut preface).await.expect("HTTP/2");
         let mut bytes = preface;
         loop {
-            let when = Instant::now() + Duration::from_millis(25);
+            let when = match mute {
+                Mute::Speed => Instant::now(),
+                _ => Instant::now() + Duration::from_millis(25),
+            };
             if queue.send((when, bytes)).await.is_err() {
                 return;
             }
             bytes = vec![0; 16 * 1024];
-            if mute == Mute::Nothing {
+            if matches!(mute, Mute::Nothing | Mute::Speed) {
                 let Ok(count @ 1..) = from.read(&mut bytes).await else {
                     return;
                 };
@@ -148,6 +154,9 @@ fn delay(
     tasks.spawn(async move {
         while let Some((when, bytes)) = due.recv().await {
             sleep_until(when).await;
+            if mute == Mute::Speed {
+                sleep(Duration::from_millis(1)).await;
+            }
             if to.write_all(&bytes).await.is_err() {
                 return;
             }
@@ -192,6 +201,16 @@ async fn a_stream_that_is_read_is_faster_than_the_window_at_rest_in_each_directi
         let taken = site.budget.taken();
         assert!(taken > MIB && taken < 4 * MIB, "{taken}, {uploads}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_wait_on_a_short_way_do_not_make_windows_grow() {
+    let mut site = Site::with(Mute::Speed).await;
+    let (near, mut far) = site.open().await;
+    site.pour(near);
+    let took = read(&mut far, MUCH).await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert_eq!(site.budget.taken(), 0);
 }
 
 #[tokio::test(start_paused = true)]
