@@ -9,6 +9,7 @@ mod drive;
 mod endpoint;
 mod idle_timer;
 mod joint;
+mod pass;
 mod record_stream;
 mod records;
 mod write_buffer;

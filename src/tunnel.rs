@@ -9,6 +9,7 @@
 //! The HTTP/2 layer is the h2 crate's. It runs where the carrier is polled; streams of the carrier only exchange
 //! bytes with it, on the same thread.
 
+mod backlog;
 mod budget;
 mod carried;
 mod flows;

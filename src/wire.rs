@@ -2,7 +2,7 @@
 
 mod delivery;
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -40,6 +40,16 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         let _ = cx;
     }
 
+    /// The same stream, if its reader can have its bytes without a copy.
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        None
+    }
+
+    /// The same stream, if it can keep the memory that a read has filled instead of a copy.
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        None
+    }
+
     /// Ready when the stream takes bytes. Others would have to be copied, so none are read for it before that.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
@@ -52,6 +62,31 @@ pub(crate) trait Peer: AsyncRead + AsyncWrite + Unpin {
         let _ = cx;
         Poll::Ready(Ok(()))
     }
+}
+
+/// A stream that keeps what it has received until somebody has used it.
+pub(crate) trait Lend {
+    /// The next bytes: the first so many slices. None of them is empty. Ready with 0 at the end of the stream.
+    fn poll_lend<'a>(
+        &'a mut self,
+        cx: &mut Context<'_>,
+        slices: &mut [IoSlice<'a>],
+    ) -> Poll<io::Result<usize>>;
+
+    /// Drops as many of the bytes that were lent last.
+    fn consume(&mut self, count: usize);
+
+    /// Whether it has bytes that were not consumed.
+    fn holds(&self) -> bool;
+}
+
+/// A stream that keeps the memory that was filled for it until it has sent the bytes.
+pub(crate) trait Keep {
+    /// Memory for a read.
+    fn room(&mut self) -> Vec<u8>;
+
+    /// Takes the memory back, and sends the first `length` bytes of it. Only after [`Peer::poll_room`] was ready.
+    fn keep(&mut self, room: Vec<u8>, length: usize) -> io::Result<()>;
 }
 
 /// Fills only the first place.

@@ -13,7 +13,7 @@ use crate::relay::{Records, poll_discard};
 use crate::sys::socket::Socket;
 use crate::tls::TlsStream;
 use crate::tunnel::TunnelStream;
-use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
+use crate::wire::{Keep, Lend, Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -124,6 +124,20 @@ impl Peer for Stream {
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         if let Self::Plain(transport) = self {
             transport.poll_absorb(cx);
+        }
+    }
+
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        match self {
+            Self::Plain(transport) => transport.lender(),
+            Self::Tls(_) => None,
+        }
+    }
+
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        match self {
+            Self::Plain(transport) => transport.keeper(),
+            Self::Tls(_) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::facts::Endpoint;
 use crate::sys::either::one_of_streams;
 use crate::sys::socket::Socket;
 use crate::tunnel::{StatusCode, TunnelStream};
-use crate::wire::{Peer, Places, Transmission, Wire, poll_read_first};
+use crate::wire::{Keep, Lend, Peer, Places, Transmission, Wire, poll_read_first};
 
 #[derive(Debug)]
 pub(crate) enum Transport {
@@ -133,6 +133,20 @@ impl Peer for Transport {
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         if let Self::Tunnel(stream) = self {
             stream.poll_absorb(cx);
+        }
+    }
+
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        match self {
+            Self::Tunnel(stream) => stream.lender(),
+            Self::Socket(_) | Self::Stream(_) => None,
+        }
+    }
+
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        match self {
+            Self::Tunnel(stream) => stream.keeper(),
+            Self::Socket(_) | Self::Stream(_) => None,
         }
     }
 

@@ -4,12 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::ReadBuf;
+use tokio::io::{AsyncWrite, ReadBuf};
 
-use super::drive::{Cause, Fault, OnEnd};
+use super::drive::{Fault, OnEnd};
 use super::endpoint::{Endpoint, Rest, Then};
 use crate::record::{Layout, Pieces};
-use crate::wire::{Peer, Transmission};
+use crate::wire::{Keep, Lend, Peer, Transmission};
 
 /// A stream of payload. It may buffer bytes until it is flushed.
 impl<S: Peer> Endpoint for S {
@@ -35,9 +35,8 @@ impl<S: Peer> Endpoint for S {
         };
         let read = ready!(read).map_err(Fault::read)?;
         pieces.add_read(read);
-        Poll::Ready(match (read, on_end) {
-            (0, OnEnd::Fail) => Err(Fault::Read(Cause::Reset)),
-            (0, OnEnd::PassOn) => Ok(Then::End),
+        Poll::Ready(match read {
+            0 => Then::at_end(on_end),
             _ => Ok(Then::More),
         })
     }
@@ -92,6 +91,19 @@ impl<S: Peer> Endpoint for S {
 
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         Peer::poll_absorb(self, cx);
+    }
+
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        Peer::lender(self)
+    }
+
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        Peer::keeper(self)
+    }
+
+    fn sink(&mut self) -> Option<Pin<&mut dyn AsyncWrite>> {
+        let this: Pin<&mut Self> = Pin::new(self);
+        Some(this)
     }
 
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -34,7 +34,7 @@ pub(super) trait Directions {
 
     fn states(&mut self) -> (&mut State, &mut State);
 
-    fn progress(&self) -> Progress;
+    fn progress(&mut self) -> Progress;
 
     /// Publishes when bytes moved.
     fn note(&self, moved: Instant);

@@ -7,11 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::drive::{Fault, OnEnd};
+use super::drive::{Cause, Fault, OnEnd};
 use super::write_buffer::WriteBuffer;
 use crate::record::{Layout, MOST_HEADROOM, MOST_HELD, Pieces};
 use crate::traffic::Counter;
-use crate::wire::Transmission;
+use crate::wire::{Keep, Lend, Transmission};
 
 /// A client or a backend as the relay reads and writes it.
 ///
@@ -72,6 +72,21 @@ pub(crate) trait Endpoint {
         let _ = cx;
     }
 
+    /// Like [`Peer::lender`](crate::wire::Peer::lender).
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        None
+    }
+
+    /// Like [`Peer::keeper`](crate::wire::Peer::keeper).
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        None
+    }
+
+    /// The same side, if it takes payload as it is.
+    fn sink(&mut self) -> Option<Pin<&mut dyn AsyncWrite>> {
+        None
+    }
+
     /// Like [`Peer::poll_room`](crate::wire::Peer::poll_room).
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
@@ -95,6 +110,16 @@ pub(crate) enum Then {
     /// The stream has ended in order.
     End,
     Failed(Fault),
+}
+
+impl Then {
+    /// After the end of a stream of payload.
+    pub(super) fn at_end(on_end: OnEnd) -> Result<Self, Fault> {
+        match on_end {
+            OnEnd::PassOn => Ok(Self::End),
+            OnEnd::Fail => Err(Fault::Read(Cause::Reset)),
+        }
+    }
 }
 
 /// The bytes of a direction that the writer has not accepted, and the counter for those that it

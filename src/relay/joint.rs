@@ -21,6 +21,7 @@ use super::drive::{
     Cause, Direction, Directions, Fault, OnEnd, Progress, Side, State, drive, pump,
 };
 use super::endpoint::{Endpoint, Rest, Then, with_scratch};
+use super::pass::{poll_keep, poll_pass};
 use super::write_buffer::WriteBuffer;
 use super::{End, Relay};
 use crate::record::Layout;
@@ -179,9 +180,10 @@ impl<C: Endpoint, B: Endpoint> Directions for Joined<'_, C, B> {
         (&mut self.joint.up.state, &mut self.joint.down.state)
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&mut self) -> Progress {
+        let holds = (self.joint.client.lender()).is_some_and(|lender| lender.holds());
         Progress {
-            up_is_blocked: !self.joint.up.unsent.is_empty() || self.backend.owes(),
+            up_is_blocked: !self.joint.up.unsent.is_empty() || self.backend.owes() || holds,
             moved: self.traffic.from_client.get() + self.traffic.to_client.get(),
         }
     }
@@ -208,6 +210,17 @@ struct Flow<'a, R, W> {
     reader: &'a mut R,
     writer: &'a mut W,
     counter: &'a Counter,
+}
+
+impl<R: Endpoint, W: Endpoint> Flow<'_, R, W> {
+    fn go_on(&mut self, then: Then) -> Result<(), Fault> {
+        match then {
+            Then::More => {}
+            Then::End => self.lane.state = State::Ending,
+            Then::Failed(fault) => return Err(fault),
+        }
+        Ok(())
+    }
 }
 
 impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
@@ -249,8 +262,24 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
             self.reader.poll_absorb(cx);
             return Poll::Pending;
         }
+        if let (Some(lender), Some(sink)) = (self.reader.lender(), self.writer.sink()) {
+            let Poll::Ready(passed) = poll_pass(lender, sink, cx, on_end) else {
+                self.reader.poll_absorb(cx);
+                return Poll::Pending;
+            };
+            let (count, then) = passed?;
+            self.lane.unflushed |= count > 0;
+            self.counter.add(count);
+            return Poll::Ready(self.go_on(then));
+        }
+        if let Some(keeper) = self.writer.keeper() {
+            let (count, then) = ready!(poll_keep(self.reader, keeper, cx, on_end))?;
+            self.lane.unflushed |= count > 0;
+            self.counter.add(count);
+            return Poll::Ready(self.go_on(then));
+        }
         let layout = self.writer.layout();
-        with_scratch(|scratch, pieces| {
+        let then = with_scratch(|scratch, pieces| {
             pieces.clear(layout);
             let then = ready!(self.reader.poll_receive(cx, scratch, pieces, on_end))?;
             if pieces.length() > 0 {
@@ -261,13 +290,9 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
                 };
                 self.writer.send(cx, scratch, pieces, &mut rest)?;
             }
-            match then {
-                Then::More => {}
-                Then::End => self.lane.state = State::Ending,
-                Then::Failed(fault) => return Poll::Ready(Err(fault)),
-            }
-            Poll::Ready(Ok(()))
-        })
+            Poll::Ready(Ok(then))
+        });
+        then.map(|then| self.go_on(then?))
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod ends;
+mod lending;
 pub(super) mod over;
 mod programs;
 mod quiet;

@@ -1,9 +1,11 @@
 //! The bytes of a stream that HTTP/2 has taken and not sent yet.
 
+use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hyper::body::{Buf, Bytes};
+use hyper::body::Buf;
 
 /// How many bytes of a stream wait until the peer gives room for them. A reset of the stream would destroy them.
 #[derive(Clone, Debug, Default)]
@@ -14,38 +16,81 @@ impl Queued {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Bytes that count here until they have left.
-    pub(super) fn payload(&self, bytes: Bytes) -> Payload {
-        self.0.fetch_add(bytes.len(), Ordering::Relaxed);
+    /// A copy of the bytes, which count here until they have left.
+    pub(super) fn payload(&self, bytes: &[u8]) -> Payload {
+        self.of(bytes.to_vec(), bytes.len())
+    }
+
+    /// The first `length` bytes of a room. If they fill little of it, they are copied, and it is used again.
+    pub(super) fn payload_in(&self, room: Vec<u8>, length: usize) -> Payload {
+        if length >= ROOM / 2 {
+            return self.of(room, length);
+        }
+        let payload = self.payload(&room[..length]);
+        put_back(room);
+        payload
+    }
+
+    fn of(&self, bytes: Vec<u8>, length: usize) -> Payload {
+        self.0.fetch_add(length, Ordering::Relaxed);
         Payload {
-            counted: bytes.len(),
             bytes,
+            unsent: 0..length,
             queued: Some(self.clone()),
         }
     }
 }
 
+/// Memory for a read whose bytes become a payload.
+pub(super) fn room() -> Vec<u8> {
+    let room = ROOMS.with_borrow_mut(Vec::pop);
+    room.unwrap_or_else(|| vec![0; ROOM])
+}
+
+pub(super) fn put_back(room: Vec<u8>) {
+    ROOMS.with_borrow_mut(|rooms| {
+        if rooms.len() < MOST_ROOMS {
+            rooms.push(room);
+        }
+    });
+}
+
+/// A read of the relay.
+const ROOM: usize = 64 * 1024;
+/// The rooms that a thread keeps for the next reads.
+const MOST_ROOMS: usize = 16;
+
+thread_local! {
+    static ROOMS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The content of a frame of data. Dropped when all of it was sent, or will never be.
 #[derive(Debug)]
 pub(crate) struct Payload {
-    bytes: Bytes,
-    counted: usize,
+    bytes: Vec<u8>,
+    unsent: Range<usize>,
     queued: Option<Queued>,
 }
 
 impl Payload {
     /// An empty frame, for the end of a stream.
     pub(super) fn none() -> Self {
-        Bytes::new().into()
+        Vec::new().into()
+    }
+
+    fn leave(&self, count: usize) {
+        if let Some(queued) = &self.queued {
+            queued.0.fetch_sub(count, Ordering::Relaxed);
+        }
     }
 }
 
 /// They count nowhere.
-impl From<Bytes> for Payload {
-    fn from(bytes: Bytes) -> Self {
+impl From<Vec<u8>> for Payload {
+    fn from(bytes: Vec<u8>) -> Self {
         Self {
+            unsent: 0..bytes.len(),
             bytes,
-            counted: 0,
             queued: None,
         }
     }
@@ -53,22 +98,25 @@ impl From<Bytes> for Payload {
 
 impl Buf for Payload {
     fn remaining(&self) -> usize {
-        self.bytes.remaining()
+        self.unsent.len()
     }
 
     fn chunk(&self) -> &[u8] {
-        self.bytes.chunk()
+        &self.bytes[self.unsent.clone()]
     }
 
     fn advance(&mut self, count: usize) {
-        self.bytes.advance(count);
+        assert!(count <= self.unsent.len(), "it has so many bytes");
+        self.unsent.start += count;
+        self.leave(count);
     }
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        if let Some(queued) = &self.queued {
-            queued.0.fetch_sub(self.counted, Ordering::Relaxed);
+        self.leave(self.unsent.len());
+        if self.bytes.len() == ROOM {
+            put_back(std::mem::take(&mut self.bytes));
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One stream of a tunnel, as the relay reads and writes it.
 
+mod bytes;
+
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,15 +13,15 @@ use std::time::Duration;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use hyper::StatusCode;
-use hyper::body::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper::body::{Buf, Bytes};
 use tokio::sync::oneshot;
 
+use super::backlog::Backlog;
 use super::carried::answer;
 use super::flows::{Flow, Flows};
 use super::payload::{Payload, Queued};
 use crate::deadline::Deadline;
-use crate::wire::{Peer, Transmission};
+use crate::wire::{Keep, Lend, Peer, Transmission};
 
 /// A stream with its two directions. Dropping it before both have ended resets it.
 pub(crate) struct TunnelStream {
@@ -28,10 +29,7 @@ pub(crate) struct TunnelStream {
     sending: Sending,
     received: RecvStream,
     flow: Flow,
-    /// The rest of a frame.
-    unread: Bytes,
-    /// What was taken of the tunnel while nobody read, behind `unread`.
-    kept: Vec<u8>,
+    backlog: Backlog,
     end: Option<Ending>,
     queued: Queued,
     /// The bytes that were written.
@@ -99,8 +97,7 @@ impl TunnelStream {
             sending,
             flow: Flow::new(flows, &mut received),
             received,
-            unread: Bytes::new(),
-            kept: Vec::new(),
+            backlog: Backlog::default(),
             end: None,
             queued: Queued::default(),
             written: 0,
@@ -117,11 +114,10 @@ impl TunnelStream {
         unread: Bytes,
         held: oneshot::Sender<Infallible>,
     ) -> Self {
-        Self {
-            unread,
-            held: Some(held),
-            ..Self::new(Role::Accepted, Sending::Open(sending), received, flows)
-        }
+        let mut stream = Self::new(Role::Accepted, Sending::Open(sending), received, flows);
+        stream.backlog.push(unread);
+        stream.held = Some(held);
+        stream
     }
 
     /// Tells the peer that its connection is served: with a status if it has opened the stream, with one zero byte if it
@@ -135,7 +131,7 @@ impl TunnelStream {
                 }
             }
             Sending::Open(sending) if self.role == Role::Offered => {
-                let _ = sending.send_data(Bytes::from_static(TAKEN).into(), false);
+                let _ = sending.send_data(TAKEN.to_vec().into(), false);
                 self.role = Role::Opened;
             }
             Sending::Open(_) => {}
@@ -183,23 +179,20 @@ impl TunnelStream {
         }
     }
 
-    /// Makes `unread` the next bytes. Ready with nothing in it: the stream has ended in order.
-    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.unread.is_empty() {
-            if !self.kept.is_empty() {
-                self.unread = std::mem::take(&mut self.kept).into();
-                break;
-            }
-            match self.end {
-                Some(Ending::InOrder) => break,
-                Some(Ending::Failed(kind)) => return Poll::Ready(Err(kind.into())),
-                None => {}
-            }
-            if let Some(frame) = ready!(self.poll_frame(cx)) {
-                self.unread = frame;
+    /// Takes frames up to so many bytes. Ready without any byte: the stream has ended in order.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, enough: usize) -> Poll<io::Result<()>> {
+        while self.end.is_none() && self.backlog.length() < enough {
+            match self.poll_frame(cx) {
+                Poll::Ready(Some(frame)) => self.backlog.push(frame),
+                Poll::Ready(None) => {}
+                Poll::Pending if self.backlog.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(match self.end {
+            Some(Ending::Failed(kind)) if self.backlog.is_empty() => Err(kind.into()),
+            _ => Ok(()),
+        })
     }
 
     /// The next frame; `None` after the last one, and then `end` says how it ended.
@@ -223,25 +216,16 @@ impl TunnelStream {
         })
     }
 
-    fn keep(&mut self, frame: &[u8]) {
-        if self.kept.capacity() - self.kept.len() < frame.len() {
-            // Doubling would cost twice the window of the stream.
-            self.kept
-                .reserve_exact(frame.len().max(self.kept.len() / 8));
-        }
-        self.kept.extend_from_slice(frame);
-        self.flow.wait();
-    }
-
     /// What was taken of the tunnel and not read.
     pub(crate) fn held(&self) -> usize {
-        self.unread.len() + self.kept.len()
+        self.backlog.length()
     }
 
-    /// Lets the peer send as many bytes more.
+    /// After so many bytes were read: lets the peer send as many more.
     fn release(&mut self, count: usize) {
         // Fails only if more is released than was received.
         let _ = self.received.flow_control().release_capacity(count);
+        self.flow.advance(self.held() > 0);
     }
 
     /// Ready when the peer gives room, and little enough waits for it.
@@ -262,6 +246,12 @@ impl TunnelStream {
         Poll::Ready(Ok(()))
     }
 
+    fn send(&mut self, payload: Payload) -> io::Result<()> {
+        self.written += payload.remaining() as u64;
+        let sent = self.sending()?.send_data(payload, false);
+        sent.map_err(|error| kind(&error).into())
+    }
+
     fn sending(&mut self) -> io::Result<&mut SendStream<Payload>> {
         match &mut self.sending {
             Sending::Open(sending) => Ok(sending),
@@ -269,9 +259,6 @@ impl TunnelStream {
         }
     }
 }
-
-/// The longest write: a read of the relay.
-const MOST_WRITTEN: usize = 64 * 1024;
 
 /// How long the byte that takes a connection may be on its way.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -298,16 +285,22 @@ impl Peer for TunnelStream {
         self.poll_capacity(cx).map(drop)
     }
 
-    /// Takes what has arrived, so that it lies here in one piece: the memory of many small frames is many times
-    /// their bytes. The peer may send more only when these have been read.
+    /// Takes what has arrived: the memory of many small frames is many times their bytes. The peer may send more only
+    /// when these have been read.
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
-        while self.end.is_none() {
-            match self.poll_frame(cx) {
-                Poll::Ready(Some(frame)) => self.keep(&frame),
-                Poll::Ready(None) => {}
-                Poll::Pending => return,
-            }
+        // At a failure, what came before it is still to be read.
+        let _ = self.poll_fill(cx, usize::MAX);
+        if self.held() > 0 {
+            self.flow.wait();
         }
+    }
+
+    fn lender(&mut self) -> Option<&mut dyn Lend> {
+        Some(self)
+    }
+
+    fn keeper(&mut self) -> Option<&mut dyn Keep> {
+        Some(self)
     }
 
     /// A reset destroys what waits for room, and so does the end of the tunnel, which waits for its connections. The
@@ -335,57 +328,6 @@ impl Peer for TunnelStream {
             }
             _ => Poll::Pending,
         }
-    }
-}
-
-impl AsyncRead for TunnelStream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_more(cx))?;
-        // Several small frames make one read.
-        while buf.remaining() > 0 && !this.unread.is_empty() {
-            let count = this.unread.len().min(buf.remaining());
-            buf.put_slice(&this.unread.split_to(count));
-            this.release(count);
-            if this.unread.is_empty() && !matches!(this.poll_more(cx), Poll::Ready(Ok(()))) {
-                break;
-            }
-        }
-        this.flow.advance(this.held() > 0);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for TunnelStream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        ready!(this.poll_capacity(cx))?;
-        // More than there is room for at the moment: otherwise the rest of a read would be copied twice.
-        let count = buf.len().min(MOST_WRITTEN);
-        let payload = (this.queued).payload(Bytes::copy_from_slice(&buf[..count]));
-        let sent = this.sending()?.send_data(payload, false);
-        sent.map_err(|error| io::Error::from(kind(&error)))?;
-        this.written += count as u64;
-        Poll::Ready(Ok(count))
-    }
-
-    /// What was written leaves with the tunnel, which another task drives.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let sent = this.sending()?.send_data(Payload::none(), true);
-        Poll::Ready(sent.map_err(|error| kind(&error).into()))
     }
 }
 

@@ -205,7 +205,7 @@ impl WatchStream {
             }
             let part = line.split_to(self.sending.capacity().min(line.len()));
             self.sending
-                .send_data(part.into(), false)
+                .send_data(part.to_vec().into(), false)
                 .map_err(|_| gone())?;
         }
         Ok(())

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio_rustls::{TlsConnector, client, server};
 
+use super::lending::Lending;
 use super::*;
 use crate::relay::{Joint, Records, poll_discard};
 use crate::sys::either::one_of_streams;
@@ -26,6 +27,8 @@ use crate::wire::{Peer, Places, Wire, scatter};
 pub(super) enum Over {
     /// Plaintext, as at a plaintext listener.
     Clear,
+    /// Plaintext that is lent, as from a tunnel.
+    Lent,
     /// TLS in rustls.
     Rustls(Version),
     /// TLS in our record layer.
@@ -38,8 +41,9 @@ pub(in crate::relay) enum Version {
     Tls13,
 }
 
-pub(super) const ALL: [Over; 5] = [
+pub(super) const ALL: [Over; 6] = [
     Over::Clear,
+    Over::Lent,
     Over::Rustls(Version::Tls12),
     Over::Rustls(Version::Tls13),
     Over::Record(Version::Tls12),
@@ -50,6 +54,10 @@ pub(super) const ALL: [Over; 5] = [
 const TICKET: usize = 512;
 
 impl Over {
+    pub(super) fn is_plain(self) -> bool {
+        matches!(self, Self::Clear | Self::Lent)
+    }
+
     /// Both ends of a client after its handshake, with a pipe of this size between them. A pipe
     /// smaller than a ticket would block the server: it sends the ticket when the client has
     /// finished the handshake and does not read.
@@ -61,6 +69,10 @@ impl Over {
         };
         let (version, engine) = match self {
             Self::Clear => return (Near::Clear(Joint::new(socket)), Far::Clear(far)),
+            Self::Lent => {
+                let lending = Box::new(Joint::new(Lending::new(socket)));
+                return (Near::Lent(lending), Far::Clear(far));
+            }
             Self::Rustls(version) => (version, Engine::Stream),
             Self::Record(version) => (version, Engine::Record),
         };
@@ -85,7 +97,7 @@ impl Over {
     /// nothing.
     pub(super) fn most_held(self) -> usize {
         match self {
-            Self::Clear => 64 * 1024,
+            Self::Clear | Self::Lent => 64 * 1024,
             // What rustls has read and what it has sealed, 64 KiB each.
             Self::Rustls(_) => 3 * 64 * 1024,
             // Eight full records, and the beginning of another.
@@ -97,6 +109,7 @@ impl Over {
 /// The relay's end of a client.
 pub(super) enum Near {
     Clear(Joint<Socket>),
+    Lent(Box<Joint<Lending>>),
     Rustls(Box<Joint<server::TlsStream<Socket>>>),
     Record(Box<Joint<Records<Socket>>>),
 }
@@ -121,6 +134,7 @@ impl Near {
     fn socket(&mut self) -> &mut Socket {
         match self {
             Self::Clear(joint) => joint.client(),
+            Self::Lent(joint) => &mut joint.client().socket,
             Self::Rustls(joint) => joint.client().get_mut().0,
             Self::Record(joint) => joint.client().io_mut(),
         }
@@ -130,6 +144,7 @@ impl Near {
     pub(super) async fn hear(&mut self, enough: usize) {
         let heard = match self {
             Self::Clear(joint) => joint.hear(enough).await,
+            Self::Lent(joint) => joint.hear(enough).await,
             Self::Rustls(joint) => joint.hear(enough).await,
             Self::Record(joint) => joint.hear(enough).await,
         };
@@ -140,6 +155,7 @@ impl Near {
         let mut backend = Vectored(backend);
         match self {
             Self::Clear(joint) => joint.join(&mut backend, relay).await,
+            Self::Lent(joint) => joint.join(&mut backend, relay).await,
             Self::Rustls(joint) => joint.join(&mut backend, relay).await,
             Self::Record(joint) => joint.join(&mut backend, relay).await,
         }
