@@ -40,12 +40,15 @@ impl NoRoom {
 impl Ledger {
     /// Tells `count` connections to end, those on which no byte has moved for the longest time. Handshakes
     /// stay: they have not begun to be idle, and have a short time limit. A tunnel with streams stays, because it would
-    /// take all of them with it: each stream is a connection that is idle or not. Returns how many were told.
+    /// take all of them with it: each stream is a connection that is idle or not. Returns how many were told. Those that
+    /// have ended, and wait for their peer to take the last bytes, are told as well, and do not count.
     pub(crate) fn shed(&self, count: usize) -> usize {
-        use ConnectionState::{Relaying, Waiting};
+        use ConnectionState::{Closing, Handshaking, Relaying, Waiting};
         let open = self.index.all().into_iter();
-        let served = open
-            .filter(|entry| matches!(entry.state(), Relaying | Waiting) && !entry.is_carrying());
+        let served = open.filter(|entry| match entry.state() {
+            Relaying | Waiting | Closing => !entry.is_carrying(),
+            Handshaking => false,
+        });
         let mut served: Vec<_> = served.map(|entry| (entry.traffic.last(), entry)).collect();
         served.sort_unstable_by_key(|(last, _)| *last);
         let told = served.iter().filter(|(_, entry)| entry.end(EndCause::Shed));
@@ -114,6 +117,25 @@ mod tests {
         assert!(is_told(&other));
         assert_eq!(ledger.shed(1), 1);
         assert!(is_told(&tunnel));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_whose_peer_does_not_take_the_end_are_told_and_do_not_count() {
+        let ledger = Arc::<Ledger>::default();
+        let mut tunnel = ledger.open(Facts::new(""), Via::Direct);
+        tunnel.carries();
+        let mut ended = relaying(&ledger);
+        ended.closing();
+        advance(Duration::from_secs(1)).await;
+        let idle = [relaying(&ledger), relaying(&ledger)];
+        tunnel.closing();
+        assert_eq!(ledger.shed(1), 1);
+        for record in [&tunnel, &ended, &idle[0]] {
+            tokio::time::timeout(Duration::ZERO, record.ended())
+                .await
+                .expect("told");
+        }
+        assert!(!is_told(&idle[1]));
     }
 
     #[test]
