@@ -7,6 +7,7 @@ mod join {
     mod embedded;
     pub(crate) mod front;
     mod hostile;
+    mod killed;
     mod limits;
     mod nat;
     pub(crate) mod real;

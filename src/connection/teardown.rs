@@ -70,8 +70,10 @@ impl<S: Abort> Drop for Unfinished<S> {
 pub(super) async fn dismiss(remains: Remains, termination: &Termination) {
     match (remains, termination) {
         (Remains::Nothing, _) => {}
-        // The front would offer it again and again, before all others: what is wrong is the client.
-        (Remains::Client(client), Termination::Rejected(_)) if client.is_offered() => {
+        // The front would offer it again, before all others.
+        (Remains::Client(client), termination)
+            if client.is_offered() && termination.is_about_the_client() =>
+        {
             client.take_and_reset().await;
         }
         (Remains::Client(client), _) if client.takes_a_status() => {

@@ -88,6 +88,22 @@ impl Termination {
         }
     }
 
+    /// Whether no worker may serve the client. Otherwise it is only this process that does not.
+    pub(super) fn is_about_the_client(&self) -> bool {
+        match self {
+            Self::Rejected(_) => true,
+            Self::Ended(cause) | Self::Unserved(Unserved::Ended(cause)) => match cause {
+                EndCause::Killed | EndCause::Revoked => true,
+                EndCause::AddressDown | EndCause::Drained | EndCause::Shed => false,
+            },
+            Self::Unserved(_)
+            | Self::ClientGone
+            | Self::Relayed(_)
+            | Self::BackendRefused
+            | Self::Lifetime => false,
+        }
+    }
+
     /// Logs the details that the outcome does not contain, at debug level.
     pub(super) fn log(&self) {
         match self {

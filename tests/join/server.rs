@@ -48,13 +48,13 @@ async fn a_connection_goes_back_in_time_if_the_local_server_is_silent() {
 }
 
 /// A listener whose queue is full: the kernel drops what comes.
-struct Silent {
-    address: String,
+pub(super) struct Silent {
+    pub(super) address: String,
     _listener: socket2::Socket,
     _queued: Vec<socket2::Socket>,
 }
 
-async fn silent_address() -> Silent {
+pub(super) async fn silent_address() -> Silent {
     use socket2::{Domain, SockAddr, Socket, Type};
     let listener = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     let any: std::net::SocketAddr = "127.0.0.1:0".parse().expect("an address");
