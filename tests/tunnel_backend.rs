@@ -3,6 +3,7 @@
 mod common;
 mod tunnel_backend {
     mod ends;
+    mod health;
     mod hostile;
     pub(crate) mod pair;
     mod pool;

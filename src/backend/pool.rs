@@ -8,6 +8,7 @@ mod order;
 mod race;
 mod registry;
 mod service;
+mod site;
 mod status;
 mod target;
 mod tour;
@@ -247,6 +248,9 @@ impl Pool {
         deadline: Deadline,
     ) -> Round {
         let targets = self.found(deadline).await;
+        if self.tunnels.is_some() {
+            targets.iter().for_each(|it| it.judge_unseen(&self.judge));
+        }
         let mut tour = Tour {
             pool: self,
             source,

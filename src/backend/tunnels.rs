@@ -100,6 +100,9 @@ pub(crate) trait Site: Send + Sync {
 
     /// Whether it may have new streams, by order of an operator.
     fn is_in_service(&self) -> bool;
+
+    /// A dial has failed for which no connection waits any more.
+    fn fails_unseen(&self, error: String);
 }
 
 /// How a connection gets a place in a tunnel.

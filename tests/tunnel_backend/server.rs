@@ -57,6 +57,12 @@ impl Server {
         tls.expect("a handshake")
     }
 
+    /// Closes the next connection before its handshake.
+    pub(crate) async fn hang_up(&self) {
+        let accepted = soon("a connection", self.listener.accept()).await;
+        drop(accepted.expect("a connection"));
+    }
+
     /// Whether there is no connection that was not accepted yet.
     pub(crate) async fn is_left_alone(&self) -> bool {
         let accepted = tokio::time::timeout(Duration::ZERO, self.listener.accept());

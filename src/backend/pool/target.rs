@@ -14,7 +14,6 @@ use super::names::Found;
 use super::order::{AddressState, Order};
 use crate::address::Address;
 use crate::backend::dial::Place;
-use crate::backend::tunnels::Site;
 
 /// What the answer of an address means.
 #[derive(PartialEq, Eq)]
@@ -55,6 +54,8 @@ pub(super) struct TargetState {
     /// When a connection may be tried again. `Some` means that the address is down.
     pub retry_at: Option<Instant>,
     last_error: Option<String>,
+    /// A failure that no connection has seen: see [`super::site`].
+    pub unseen: Option<String>,
     answers: Answers,
 }
 
@@ -76,7 +77,7 @@ impl TargetState {
     }
 
     fn last_error(&self) -> Option<String> {
-        let of_checks = self.answers.last_error.as_ref();
+        let of_checks = self.answers.last_error.as_ref().or(self.unseen.as_ref());
         self.last_error.as_ref().or(of_checks).cloned()
     }
 }
@@ -222,7 +223,7 @@ impl Target {
             state.retry_at = None;
         }
         state.failures = 0;
-        state.last_error = None;
+        (state.last_error, state.unseen) = (None, None);
         self.conclude(judge, was_up, state);
         answered
     }
@@ -312,6 +313,12 @@ impl Target {
         !self.is_well() && self.state().answers.is_unfit
     }
 
+    /// Notes a failure that is judged later.
+    pub(super) fn fails_unseen(&self, error: String) {
+        self.state().unseen = Some(error);
+        self.has_failed.store(true, Ordering::Release);
+    }
+
     /// Whether it has not failed since it last answered.
     pub(super) fn is_well(&self) -> bool {
         !self.has_failed.load(Ordering::Acquire)
@@ -319,20 +326,6 @@ impl Target {
 
     pub(super) fn state(&self) -> MutexGuard<'_, TargetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Site for Target {
-    fn address(&self) -> &Address {
-        &self.address
-    }
-
-    fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
-    }
-
-    fn is_in_service(&self) -> bool {
-        self.is_in_service()
     }
 }
 

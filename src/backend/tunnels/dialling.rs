@@ -137,6 +137,9 @@ impl Dialling {
             }
             Err(error) => {
                 self.complain(&error);
+                if pending.is_abandoned() {
+                    self.report(&error);
+                }
                 pending.failed(error);
             }
         }
@@ -149,6 +152,21 @@ impl Dialling {
         let most = self.shared.settings.streams;
         let tunnel = Tunnel::new(originated, identity, most, count);
         Ok((Arc::new(tunnel), driver))
+    }
+
+    /// Those who wait judge the error themselves.
+    fn report(&self, error: &DialError) {
+        match error {
+            DialError::Down(error) => self.site.fails_unseen(error.to_string()),
+            DialError::Untrusted(error) | DialError::Refused(error) | DialError::Lost(error) => {
+                self.site.fails_unseen(error.clone());
+            }
+            DialError::Busy
+            | DialError::Exhausted
+            | DialError::Foreign(_)
+            | DialError::Ours
+            | DialError::Reset => {}
+        }
     }
 
     /// At most once a second: every connection meets the same error.

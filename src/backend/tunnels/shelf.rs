@@ -162,6 +162,10 @@ impl Pending {
         self.told.closed().await;
     }
 
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.told.is_closed()
+    }
+
     pub(super) fn forget_own_receiver(&mut self) {
         self.receiver = None;
     }
