@@ -25,6 +25,11 @@ pub(super) async fn serve(request: WorkerRequest, common: &Common, _slot: Slot) 
     let backend = request.backend.clone();
     // A worker that may not know of connections any more gets no line.
     let may_know = || state.config.load().admit_worker(host, &backend).is_ok();
+    let mut changes = state.reloaded.subscribe();
+    let forbidden = async {
+        // The sender is in `state`.
+        while may_know() && changes.changed().await.is_ok() {}
+    };
     let Ok(mut stream) = request.watch() else {
         return;
     };
@@ -35,6 +40,8 @@ pub(super) async fn serve(request: WorkerRequest, common: &Common, _slot: Slot) 
         is_draining: || state.drain.is_started(),
     };
     let told = tokio::select! {
+        biased;
+        () = forbidden => Ok(()),
         told = watch.tell(waiting, events) => told,
         () = leaving.cancelled() => Ok(()),
     };
@@ -73,14 +80,12 @@ impl<M: Fn() -> bool, D: Fn() -> bool> Watch<'_, M, D> {
             let event = tokio::select! {
                 event = events.recv() => event,
                 _ = ping.tick() => {
-                    if !(self.may_know)() {
-                        return Ok(());
-                    }
                     self.send("PING\n".into()).await?;
                     continue;
                 }
                 _ = self.stream.gone() => return Err(io::ErrorKind::ConnectionAborted.into()),
             };
+            // The end of a reload may come behind the event.
             if !(self.may_know)() {
                 return Ok(());
             }
