@@ -7,6 +7,7 @@ pub(crate) mod connect_error;
 pub(crate) mod connector;
 mod first;
 mod hello;
+mod hkdf;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 mod key_log;
@@ -367,18 +368,16 @@ fn is_not_tls(error: &rustls::Error) -> bool {
 fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::cipher_suite::*;
     use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let tls12 = [
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
     Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            TLS13_AES_128_GCM_SHA256,
-            TLS13_AES_256_GCM_SHA384,
-            TLS13_CHACHA20_POLY1305_SHA256,
-            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-            TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-            TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-            TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-            TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        ],
+        cipher_suites: [&hkdf::suites()[..], &tls12].concat(),
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
         ..aws_lc_rs::default_provider()
     })
