@@ -15,6 +15,7 @@ mod name;
 pub(crate) mod ocsp;
 pub(crate) mod pem;
 mod pinned;
+mod provider;
 mod record;
 pub(crate) mod revocation;
 pub(crate) mod roots;
@@ -33,7 +34,6 @@ mod x509;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
@@ -48,6 +48,7 @@ use self::client_auth::ClientAuth;
 pub(crate) use self::first::MOST_RECEIVED;
 pub(crate) use self::hello::{Hello, Protocol};
 use self::hosts::{Hosts, UnknownSni};
+use self::provider::provider;
 pub(crate) use self::record::Keyed;
 use self::tickets::{Ring, TicketSecret};
 use self::turns::in_turn;
@@ -361,26 +362,6 @@ fn is_not_tls(error: &rustls::Error) -> bool {
             InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion
         )
     )
-}
-
-/// rustls's defaults, with the hybrid post-quantum group first. AES-128 comes first among the
-/// suites: all of them are strong, and it costs both sides least.
-fn provider() -> Arc<CryptoProvider> {
-    use aws_lc_rs::cipher_suite::*;
-    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
-    let tls12 = [
-        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    ];
-    Arc::new(CryptoProvider {
-        cipher_suites: [&hkdf::suites()[..], &tls12].concat(),
-        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
-        ..aws_lc_rs::default_provider()
-    })
 }
 
 /// The alert for a client whose certificate is refused, the same as rustls sends in a handshake.
