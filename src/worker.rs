@@ -19,7 +19,7 @@ use crate::facts::Endpoint;
 use crate::join::{Share, follow};
 use crate::listener::{Listener, Source, Stop};
 use crate::proxy_state::ProxyState;
-use crate::tls::turns::Rounds;
+use crate::tls::turns::{self, Rounds};
 
 /// A bound listener without a runtime.
 #[derive(Debug)]
@@ -162,6 +162,7 @@ impl WorkerThread {
         };
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
+            .on_thread_unpark(turns::woken)
             .build()?;
         ledger.metrics.workers.add(share.index, runtime.metrics());
         thread::Builder::new()

@@ -8,7 +8,8 @@
 //! clients decide how many there are. So a handshake continues only in its turn, in the order of
 //! requests. Once [`BUDGET`] is spent, the worker polls for new events before the next turn, and
 //! tasks that these wake run first. A turn ends when the handshake waits. While it waits for the
-//! network it has no turn, and its timeout needs none.
+//! network it has no turn, and its timeout needs none. A worker that was idle polls for events
+//! anyway; a round is asked for only while a handshake waits for its turn.
 //!
 //! Threads of low priority do better in a flood and worse in calm: docs/performance/handshakes.md.
 //!
@@ -72,10 +73,16 @@ impl Rounds {
         Self(())
     }
 
-    /// Starts a round, with a new budget.
+    /// Starts a round, with a new budget, if a handshake has asked for one.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
-        with(|turns| turns.begin_round(cx.waker()));
+        with(|turns| turns.polled(cx.waker()));
     }
+}
+
+/// Starts a round on this thread, with a new budget. The runtime calls it after a poll of the driver
+/// when no task was left to run.
+pub(crate) fn woken() {
+    with(Turns::begin_round);
 }
 
 impl Drop for Rounds {
@@ -123,14 +130,27 @@ struct Round {
 }
 
 impl Turns {
-    fn begin_round(&mut self, worker: &Waker) {
+    fn polled(&mut self, worker: &Waker) {
         let known = self.round.worker.as_ref();
         if !known.is_some_and(|known| known.will_wake(worker)) {
             self.round.worker = Some(worker.clone());
         }
-        if std::mem::take(&mut self.round.is_asked_for) {
-            (self.taken, self.spent) = (0, Duration::ZERO);
-            self.call();
+        if self.round.is_asked_for {
+            self.begin_round();
+        }
+    }
+
+    fn begin_round(&mut self) {
+        self.round.is_asked_for = false;
+        (self.taken, self.spent) = (0, Duration::ZERO);
+        self.call();
+    }
+
+    fn ask_for_round(&mut self) {
+        if !std::mem::replace(&mut self.round.is_asked_for, true)
+            && let Some(worker) = &self.round.worker
+        {
+            worker.wake_by_ref();
         }
     }
 
@@ -151,6 +171,10 @@ impl Turns {
                 self.last += 1;
                 *place = Some(self.last);
                 self.waiting.push_back((self.last, cx.waker().clone()));
+                // Otherwise the turn in progress, or the next one, ends with the call or the request.
+                if self.called.is_none() && self.began.is_none() {
+                    self.ask_for_round();
+                }
             }
         }
         false
@@ -185,10 +209,8 @@ impl Turns {
             .map_or(Duration::ZERO, |began| began.elapsed());
         if !self.is_spent() {
             self.call();
-        } else if !std::mem::replace(&mut self.round.is_asked_for, true)
-            && let Some(worker) = &self.round.worker
-        {
-            worker.wake_by_ref();
+        } else if !self.waiting.is_empty() {
+            self.ask_for_round();
         }
     }
 

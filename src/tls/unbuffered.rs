@@ -136,8 +136,9 @@ enum Next {
 
 impl<C: Unbuffered> Handshake<C> {
     async fn run(mut self, io: &mut impl Wire) -> Result<Self, Failure> {
+        // The ClientHello may have taken this turn's budget.
+        rest().await;
         loop {
-            rest().await;
             match self.step() {
                 Next::Again => {}
                 Next::Send => {
@@ -154,6 +155,7 @@ impl<C: Unbuffered> Handshake<C> {
                         self.ensure_room()?;
                         read(io, &mut self.received, READ).await?;
                     }
+                    rest().await;
                 }
                 Next::Done => return Ok(self),
                 Next::Failed(cause) => {

@@ -2,6 +2,9 @@ use std::cell::Cell;
 use std::future::{pending, ready};
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Wake;
 
 use tokio::runtime::Builder;
 use tokio::task::{LocalSet, yield_now};
@@ -26,7 +29,7 @@ fn work() {
     while begun.elapsed() < BUDGET {}
 }
 
-type Log = std::sync::Arc<std::sync::Mutex<String>>;
+type Log = Arc<std::sync::Mutex<String>>;
 
 fn say(log: &Log, what: char) {
     log.lock().expect("no panic").push(what);
@@ -152,4 +155,69 @@ fn a_waiting_handshake_continues_when_the_worker_ends() {
         waiting.await;
     });
     assert!(done.get());
+}
+
+/// Counts how often the worker is woken for a round.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Woken {
+    fn times(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether the handshake is done after one poll.
+fn is_done<F: Future>(handshake: Pin<&mut F>) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    handshake.poll(&mut cx).is_ready()
+}
+
+#[test]
+fn a_round_is_asked_for_only_while_a_handshake_waits() {
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut worker = Context::from_waker(&waker);
+    let mut rounds = Rounds::begin();
+    rounds.poll(&mut worker);
+    assert!(is_done(pin!(in_turn(Box::pin(async { work() })))));
+    assert_eq!(woken.times(), 0, "the budget is spent, but nobody waits");
+    let mut first = pin!(in_turn(Box::pin(async { work() })));
+    let mut second = pin!(in_turn(Box::pin(ready(()))));
+    assert!(!is_done(first.as_mut()) && !is_done(second.as_mut()));
+    assert_eq!(woken.times(), 1);
+    rounds.poll(&mut worker);
+    assert!(is_done(first) && !is_done(second.as_mut()));
+    assert_eq!(woken.times(), 2, "the second one still waits");
+    rounds.poll(&mut worker);
+    assert!(is_done(second));
+    assert_eq!(woken.times(), 2);
+}
+
+#[test]
+fn a_worker_that_was_idle_has_a_new_budget() {
+    let _rounds = Rounds::begin();
+    let (idle, is_idle) = std::sync::mpsc::channel();
+    let runtime = Builder::new_current_thread()
+        .on_thread_park(move || idle.send(()).expect("it listens"))
+        .on_thread_unpark(super::woken)
+        .build();
+    runtime.expect("a runtime").block_on(async {
+        in_turn(Box::pin(async { work() })).await;
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let other = std::thread::spawn(move || {
+            is_idle.recv().expect("it becomes idle");
+            tell.send(()).expect("it waits");
+            is_idle
+        });
+        told.await.expect("it tells");
+        assert!(is_done(pin!(in_turn(Box::pin(ready(()))))));
+        drop(other.join().expect("no panic"));
+    });
 }
