@@ -119,8 +119,8 @@ impl Front {
 
 async fn secure(acceptor: &TlsAcceptor, wire: Line) -> Joint<Records<Line>> {
     let deadline = Deadline::after(LONG);
-    let accepted = acceptor.accept(wire, deadline, |_| Ok::<_, ()>(None)).await;
-    let Ok(secured) = accepted else {
+    let accepted = acceptor.accept_after(Vec::new(), wire, deadline, |_| Ok::<_, ()>(None));
+    let Ok(secured) = accepted.await else {
         panic!("the handshake failed");
     };
     let Session::Record(keyed) = secured.session else {

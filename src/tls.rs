@@ -171,7 +171,8 @@ impl TlsAcceptor {
         })
     }
 
-    /// Performs the handshake within `deadline`.
+    /// Performs the handshake within `deadline`. `received` is what was read before, at most
+    /// [`Self::reads_ahead`] bytes.
     ///
     /// `admit` looks at the ClientHello, before any key exchange, and selects a protocol of
     /// [`Self::alpn`]. A client that it refuses gets the alert `access_denied`. If it selects none
@@ -182,8 +183,9 @@ impl TlsAcceptor {
     ///
     /// See [`HandshakeError`]. If an alert was sent, the error contains the stream, so that the
     /// alert can be given time to arrive.
-    pub(crate) async fn accept<IO, R>(
+    pub(crate) async fn accept_after<IO, R>(
         &self,
+        received: Vec<u8>,
         io: IO,
         deadline: Deadline,
         admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
@@ -198,11 +200,20 @@ impl TlsAcceptor {
                 deadline.bound(in_turn(handshake)).await
             }
             Engine::Record => {
-                let handshake = Box::pin(record::accept(self, io, admit));
+                let handshake = Box::pin(record::accept(self, received, io, admit));
                 deadline.bound(in_turn(handshake)).await
             }
         };
         accepted.unwrap_or(Err(HandshakeError::TimedOut))
+    }
+
+    /// How much may be read before the handshake begins; `None` if rustls must read the first bytes
+    /// itself.
+    pub(crate) fn reads_ahead(&self) -> Option<usize> {
+        match self.engine {
+            Engine::Record => Some(first::READ),
+            Engine::Stream => None,
+        }
     }
 
     /// The acceptor for clients that connected to `local`, if a certificate has that address.

@@ -34,13 +34,26 @@ impl Transport {
     /// # Cancel safety
     ///
     /// Cancel safe: no byte is taken.
-    pub(crate) async fn first_byte(&mut self) -> io::Result<()> {
+    async fn first_byte(&mut self) -> io::Result<()> {
         match self {
             Self::Socket(socket) => socket.first_byte().await,
             Self::Stream(stream) => poll_fn(|cx| stream.poll_see(cx)).await,
             // It has no handshake that could begin.
             Self::Tunnel(_) => Ok(()),
         }
+    }
+
+    /// Waits for the first byte, or the end. If `most` bytes may be taken, and it costs no memory before
+    /// they are there, it takes what has come, so that no second system call has to.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: bytes are taken only when it completes.
+    pub(crate) async fn first_bytes(&mut self, most: Option<usize>) -> io::Result<Vec<u8>> {
+        if let (Self::Socket(socket), Some(most)) = (&self, most) {
+            return socket.first_bytes(most).await;
+        }
+        self.first_byte().await.map(|()| Vec::new())
     }
 
     /// Waits for bytes and copies them without taking them. Returns their number; 0 is the end.

@@ -144,10 +144,9 @@ impl<'a> Admission<'a> {
 
     async fn admit(&mut self, mut transport: Transport) -> Result<(Client, Destination), Rejected> {
         let nothing_is_left = |rejection| (Remains::Nothing, rejection);
-        self.first_byte(&mut transport)
-            .await
-            .map_err(nothing_is_left)?;
         let listener = Arc::clone(&self.listener);
+        let received = self.first_bytes(&mut transport, &listener).await;
+        let received = received.map_err(nothing_is_left)?;
         let is_stream = matches!(transport, Transport::Tunnel(_));
         if listener.proxies.is_some() && !is_stream {
             match self.introduce(&mut transport).await {
@@ -158,7 +157,7 @@ impl<'a> Admission<'a> {
             }
         }
         let client = match &listener.tls {
-            Some(acceptor) if !is_stream => self.secure(transport, acceptor).await?,
+            Some(acceptor) if !is_stream => self.secure(transport, received, acceptor).await?,
             Some(_) | None => Client::plain(transport),
         };
         let destination = match listener.tunnel(&self.record.facts()) {
@@ -172,21 +171,34 @@ impl<'a> Admission<'a> {
     }
 
     /// Waits for the first byte of a handshake. Until then the connection may be closed to make
-    /// room for others.
-    async fn first_byte(&mut self, transport: &mut Transport) -> Result<(), Rejection> {
+    /// room for others. Returns what was read, if the handshake can begin with that.
+    async fn first_bytes(
+        &mut self,
+        transport: &mut Transport,
+        listener: &ListenerConfig,
+    ) -> Result<Vec<u8>, Rejection> {
         let Place::Handshaking(place) = &self.place else {
-            return Ok(());
+            return Ok(Vec::new());
         };
+        let most = match (&listener.tls, &listener.proxies) {
+            (Some(acceptor), None) => acceptor.reads_ahead(),
+            _ => None,
+        };
+        let mut received = Vec::new();
         let spoken = tokio::select! {
             biased;
-            spoken = self.deadline.bound(transport.first_byte()) => match spoken {
-                // If this is an error, the handshake meets it again and reports it.
-                Ok(_) => place.speaks(),
+            first = self.deadline.bound(transport.first_bytes(most)) => match first {
+                Ok(first) => {
+                    // If this is an error, the handshake meets the end and reports it.
+                    received = first.unwrap_or_default();
+                    place.speaks()
+                }
                 Err(_) => return Err(Rejection::TimedOut(self.deadline.scope())),
             },
             () = place.closed() => place.speaks(),
         };
-        spoken.map_err(Rejection::OverLimit)
+        spoken.map_err(Rejection::OverLimit)?;
+        Ok(received)
     }
 
     /// Takes the PROXY protocol header off the stream, and counts the connection for the client
@@ -212,10 +224,12 @@ impl<'a> Admission<'a> {
         counted.map_err(Rejection::OverLimit)
     }
 
-    /// Performs the handshake. It goes on only if a route may accept the client.
+    /// Performs the handshake. It goes on only if a route may accept the client. `received` is what
+    /// was read of it already.
     async fn secure(
         &mut self,
         transport: Transport,
+        received: Vec<u8>,
         acceptor: &TlsAcceptor,
     ) -> Result<Client, Rejected> {
         let facts = self.record.facts();
@@ -225,7 +239,9 @@ impl<'a> Admission<'a> {
         let mut asked = None;
         let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor, &mut asked);
         let began = Instant::now();
-        let secured = acceptor.accept(transport, self.deadline, choose).await;
+        let secured = acceptor
+            .accept_after(received, transport, self.deadline, choose)
+            .await;
         drop(facts);
         let metrics = &self.state.ledger.metrics;
         measures::shaken(metrics, &self.listener.name, &secured, began.elapsed());

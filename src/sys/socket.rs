@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::readv;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -49,6 +50,44 @@ impl Socket {
         match self.receive(&mut [0], RecvFlags::PEEK) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await,
             result => result.map(drop),
+        }
+    }
+
+    /// Waits for the first bytes, and takes as many of them as are there, at most `most`; none at the
+    /// end. It owns no buffer while it waits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: bytes are taken only when it completes.
+    pub(crate) async fn first_bytes(&self, most: usize) -> io::Result<Vec<u8>> {
+        loop {
+            match self.receive_once(most) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.readable().await?,
+                result => return result,
+            }
+        }
+    }
+
+    fn receive_once(&self, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(most);
+        let mut is_empty = false;
+        let mut receive = |fd: BorrowedFd<'_>| {
+            match recv(fd, spare_capacity(&mut bytes), RecvFlags::empty())?.1 {
+                // As in `poll_read_vectored`.
+                read if 0 < read && read < most => {
+                    is_empty = true;
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                read => Ok(read),
+            }
+        };
+        let received = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || receive(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, || receive(stream.as_fd())),
+        };
+        match received {
+            Err(error) if !is_empty => Err(error),
+            Ok(_) | Err(_) => Ok(bytes),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) enum Reading {
     Ahead,
 }
 
-/// Reads until `received` contains the complete ClientHello.
+/// Reads until `received` contains the complete ClientHello. It may contain the beginning already.
 ///
 /// # Errors
 ///
@@ -60,12 +60,8 @@ where
 {
     let mut acceptor = Acceptor::default();
     let (mut outline, mut shown) = (Outline::default(), 0);
-    let mut most = match reading {
-        Reading::ByRecord => RECORD_HEADER,
-        Reading::Ahead => READ,
-    };
+    let mut most = READ;
     loop {
-        read(io, received, most).await?;
         match outline.look(received) {
             Look::Missing(_) if received.len() >= MOST_RECEIVED => return Err(too_long()),
             Look::Missing(count) => {
@@ -75,27 +71,43 @@ where
                 if reading == Reading::ByRecord {
                     most = count.min(READ);
                 }
-                continue;
             }
-            Look::Settled => most = READ,
-        }
-        while shown < received.len() {
-            match acceptor.read_tls(&mut &received[shown..]) {
-                Ok(count) => shown += count,
-                Err(error) => return Err(Failure::Tls(rustls::Error::General(error.to_string()))),
-            }
-            match acceptor.accept() {
-                Ok(Some(accepted)) => return Ok(accepted),
-                Ok(None) => {}
-                Err((cause, alert)) => {
-                    // If the alert cannot be sent, the client is gone, and the error remains the
-                    // same.
-                    let _ = io.write_all(&alert_bytes(&cause, alert)).await;
-                    return Err(Failure::Tls(cause));
+            Look::Settled => {
+                most = READ;
+                if let Some(accepted) = show(&mut acceptor, io, &received[shown..]).await? {
+                    return Ok(accepted);
                 }
+                shown = received.len();
+            }
+        }
+        read(io, received, most).await?;
+    }
+}
+
+/// Shows rustls more bytes. A client that sent something else than a ClientHello is sent an alert.
+async fn show<IO>(
+    acceptor: &mut Acceptor,
+    io: &mut IO,
+    mut bytes: &[u8],
+) -> Result<Option<Accepted>, Failure>
+where
+    IO: AsyncWrite + Unpin,
+{
+    while !bytes.is_empty() {
+        if let Err(error) = acceptor.read_tls(&mut bytes) {
+            return Err(Failure::Tls(rustls::Error::General(error.to_string())));
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(Some(accepted)),
+            Ok(None) => {}
+            Err((cause, alert)) => {
+                // If the alert cannot be sent, the client is gone, and the error remains the same.
+                let _ = io.write_all(&alert_bytes(&cause, alert)).await;
+                return Err(Failure::Tls(cause));
             }
         }
     }
+    Ok(None)
 }
 
 /// rustls has no alert for a first message of another type.

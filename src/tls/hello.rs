@@ -113,3 +113,19 @@ impl TlsAcceptor {
         Ok(config)
     }
 }
+
+#[cfg(any(test, fuzzing))]
+impl TlsAcceptor {
+    /// Like [`Self::accept_after`], with nothing read before.
+    pub(crate) async fn accept<IO, R>(
+        &self,
+        io: IO,
+        deadline: crate::deadline::Deadline,
+        admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
+    ) -> Result<super::Secured<IO>, HandshakeError<IO, R>>
+    where
+        IO: crate::wire::Wire,
+    {
+        self.accept_after(Vec::new(), io, deadline, admit).await
+    }
+}

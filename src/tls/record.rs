@@ -35,13 +35,13 @@ pub(crate) struct Keyed<IO> {
 
 pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
+    mut received: Vec<u8>,
     mut io: IO,
     admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
 ) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: Wire,
 {
-    let mut received = Vec::new();
     let accepted = match hello(&mut io, &mut received, Reading::Ahead).await {
         Ok(accepted) => accepted,
         Err(failure) => return Err(failure.of_hello(io)),
