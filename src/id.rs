@@ -1,10 +1,13 @@
 //! The id of a connection: a UUID v4 with 122 random bits from the operating system (RFC 9562
 //! §5.4).
 
+use std::cell::RefCell;
 use std::fmt;
 use std::str::FromStr;
 
-use uuid::Uuid;
+use rustix::rand::{GetRandomFlags, getrandom};
+use uuid::{Builder, Uuid};
+use zeroize::Zeroize;
 
 /// The id of a connection, and at the gate the capability to claim it.
 ///
@@ -21,7 +24,12 @@ pub struct Id(Uuid);
 impl Id {
     /// A new id that nobody can guess.
     pub fn random() -> Self {
-        Self(Uuid::new_v4())
+        let bytes = RESERVE.try_with(|reserve| reserve.borrow_mut().take());
+        Self(match bytes {
+            Ok(Some(bytes)) => Builder::from_random_bytes(bytes).into_uuid(),
+            // The thread is ending, or the system has no random bytes, which this reports.
+            Ok(None) | Err(_) => Uuid::new_v4(),
+        })
     }
 
     /// The smallest and the largest id.
@@ -85,6 +93,41 @@ impl From<Id> for Uuid {
 #[error("not a UUID in the hyphenated form")]
 pub struct ParseIdError;
 
+/// Random bytes of this thread for its next ids: one system call provides several.
+struct Reserve {
+    bytes: [u8; RESERVED],
+    left: usize,
+}
+
+thread_local! {
+    static RESERVE: RefCell<Reserve> = const {
+        RefCell::new(Reserve {
+            bytes: [0; RESERVED],
+            left: 0,
+        })
+    };
+}
+
+impl Reserve {
+    /// Bytes that are used once: nothing of them stays here.
+    fn take(&mut self) -> Option<[u8; ID]> {
+        if self.left == 0 {
+            let filled = getrandom(&mut self.bytes, GetRandomFlags::empty()).ok()?;
+            self.left = filled - filled % ID;
+        }
+        let bytes = self.bytes[..self.left].last_chunk_mut::<ID>()?;
+        let id = *bytes;
+        bytes.zeroize();
+        self.left -= ID;
+        Some(id)
+    }
+}
+
+const ID: usize = size_of::<Uuid>();
+
+/// The most that the kernel returns in one piece whatever happens (getrandom(2)).
+const RESERVED: usize = 256;
+
 const HYPHENATED_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
 
 #[cfg(test)]
@@ -107,6 +150,33 @@ mod tests {
             text[..35].to_owned(),
         ] {
             assert_eq!(wrong.parse::<Id>(), Err(ParseIdError), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn no_id_comes_twice_in_any_thread() {
+        let ids = || Vec::from_iter((0..10 * RESERVED / ID + 1).map(|_| Id::random()));
+        let others = [(); 4].map(|()| std::thread::spawn(ids));
+        let mut all = ids();
+        others.map(|other| all.extend(other.join().expect("no panic")));
+        for id in &all {
+            assert_eq!(id.0.get_version_num(), 4);
+            assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);
+        }
+        let distinct = std::collections::HashSet::<_>::from_iter(&all);
+        assert_eq!(distinct.len(), all.len());
+    }
+
+    #[test]
+    fn used_bytes_are_overwritten() {
+        let mut reserve = Reserve {
+            bytes: [0; RESERVED],
+            left: 0,
+        };
+        for count in 1..=RESERVED / ID {
+            assert_ne!(reserve.take(), Some([0; ID]));
+            assert_eq!(reserve.left, RESERVED - count * ID);
+            assert!(reserve.bytes[reserve.left..].iter().all(|byte| *byte == 0));
         }
     }
 
