@@ -61,14 +61,13 @@ def parse_arguments():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("--connections", type=int)
     parser.add_argument("--cpus")
-    parser.add_argument("--backend", choices=("unix", "tcp"), default="unix")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--report", action="store_true")
     arguments = parser.parse_args()
     arguments.began = time.monotonic()
-    partial = any((arguments.proxies, arguments.works, arguments.quick, arguments.backend == "tcp"))
+    partial = any((arguments.proxies, arguments.works, arguments.quick))
     # Only a complete run replaces the published results.
     arguments.out = arguments.out or (arguments.partial_out if partial else ROOT / "docs" / "performance")
     quick = arguments.quick
@@ -117,7 +116,6 @@ def about(arguments):
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "warm_up": arguments.warm_up,
-        "backend": arguments.backend,
         "proxies": {
             proxy.name: {"label": proxy.label, "version": launch.version(proxy), "why": proxy.why, "tls": proxy.tls}
             for proxy in arguments.proxies
@@ -161,9 +159,10 @@ def one_round(arguments, results, measured):
         os.chmod(directory, 0o711)
         start = Starter(arguments, pathlib.Path(directory))
         for side, some in works.SIDES.items():
-            timed = [work for work in some if work.name in arguments.works]
-            if timed:
-                timed_works(arguments, results, measured, bench, start, timed, side)
+            for backend in (works.UNIX, works.TCP):
+                timed = [work for work in some if work.name in arguments.works and work.backend == backend]
+                if timed:
+                    timed_works(arguments, results, measured, bench, start, timed, side, backend)
         if works.SCALING in arguments.works and arguments.proxies[0].name == "vestibule":
             scaling(arguments, results, measured, bench, start)
         for side, name in works.IDLES.items():
@@ -180,9 +179,9 @@ def able(chosen, side):
     return [proxy for proxy in chosen if side in proxy.sides]
 
 
-def timed_works(arguments, results, measured, bench, start, timed, side):
+def timed_works(arguments, results, measured, bench, start, timed, side, backend):
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(start(proxy, side=side)) for proxy in able(arguments.proxies, side)]
+        running = [stack.enter_context(start(proxy, side=side, backend=backend)) for proxy in able(arguments.proxies, side)]
         for turn, work in enumerate(timed):
             for one in rotated(running, measured + turn):
                 if (work.needs_tls and not one.proxy.tls) or (work.alone and one.proxy.name != "vestibule"):
@@ -192,8 +191,16 @@ def timed_works(arguments, results, measured, bench, start, timed, side):
                 del sample["threads"]  # There is only one worker.
                 results["samples"].append(sample)
                 figure = work.figure(sample)
-                text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}"
+                text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}{rate(sample)}"
                 logger(work.name)(one.proxy, f"{text}   foreign {sample['foreign']:.0%}")
+
+
+def rate(sample):
+    """The bytes per second of wall time, if it has moved any, and how busy both sides were."""
+    if "bytes" not in sample:
+        return ""
+    busy = (sample[kind] / sample["wall_ns"] for kind in ("proxy_cpu_ns", "load_cpu_ns"))
+    return f" {sample['bytes'] / sample['wall_ns']:6.2f} GB/s   busy {' / '.join(f'{share:.0%}' for share in busy)}"
 
 
 def scaling(arguments, results, measured, bench, start):
@@ -217,18 +224,16 @@ class Starter:
         self.arguments = arguments
         self.directory = directory
         self.started = 0
-        if arguments.backend == "unix":
-            # hitch needs it at its start; the load generator replaces it later.
-            with socket.socket(socket.AF_UNIX) as placeholder:
-                placeholder.bind(f"{directory}/backend.sock")
+        # hitch needs it at its start; the load generator replaces it later.
+        with socket.socket(socket.AF_UNIX) as placeholder:
+            placeholder.bind(f"{directory}/backend.sock")
 
-    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER):
+    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER, backend=works.UNIX):
         self.started += 1
-        unix = self.arguments.backend == "unix"
         setting = proxies.Setting(
             directory=self.directory / f"{self.started}-{proxy.name}",
             port=FIRST_PORT + self.started,
-            backend=f"unix:{self.directory}/backend.sock" if unix else f"127.0.0.1:{FIRST_PORT}",
+            backend=f"unix:{self.directory}/backend.sock" if backend == works.UNIX else f"127.0.0.1:{FIRST_PORT}",
             certificate=ROOT / "certs" / "server.pem",
             key=ROOT / "certs" / "server-key.pem",
             workers=workers,
@@ -245,7 +250,7 @@ def rotated(items, by):
 
 def logger(work):
     def log(proxy, text):
-        print(f"  {work:22} {proxy.label:30} {text}", flush=True)
+        print(f"  {work:25} {proxy.label:30} {text}", flush=True)
 
     return log
 

@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import bulk
 import targets
 import works
 from plot import short
@@ -31,7 +32,7 @@ def markdown(results):
     """The whole page."""
     page = Page(results)
     with open(METHOD, encoding="utf-8") as method:
-        parts = [page.head(), page.targets(), page.connections(), page.bulk(), page.echo(), page.sides(), page.tunnels(), page.memory(),
+        parts = [page.head(), page.targets(), page.connections(), bulk.sections(page, table), page.echo(), page.sides(), page.tunnels(), page.memory(),
                  page.scaling(), method.read().strip(), page.busy(), page.machine()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -55,7 +56,7 @@ class Page:
             f"    {about['command']}",
             "",
             "Each proxy has one worker on one core, the same certificate and the same backend behind"
-            f" {'a Unix socket' if about['backend'] == 'unix' else 'TCP'}. The figures are the CPU time of its processes."
+            " a Unix socket, or TCP where it says so. The figures are the CPU time of its processes."
             " This command writes this page: do not edit it.",
             "",
             "![Bars for each proxy and figure](comparison.svg)",
@@ -73,26 +74,31 @@ class Page:
         return "## Targets\n\nRatios of medians of this run.\n\n" + table(["", "wanted", "measured", ""], rows)
 
     def connections(self):
-        return self.section(
+        text = self.section(
             "New connections", works.HANDSHAKES,
             "CPU µs of the proxy for one connection: accept, handshake, dial the backend, one byte there and back, close in order.",
         )
-
-    def bulk(self):
-        return self.section("Bulk", works.BULK, "CPU ms of the proxy for 10⁹ bytes of payload; both ways: for the sum of both directions. Four connections.")
+        over_tcp = self.columns(works.over_tcp(works.HANDSHAKES[:2]))
+        return text + ("\n\nThe same with a backend behind TCP:\n\n" + over_tcp if over_tcp else "")
 
     def echo(self):
         cost = self.section(
             "Echo", works.ECHO, "CPU µs of the proxy for a message to the backend and back. The next message follows at once.")
-        if not cost:
+        parts = [cost, self.latencies(works.ECHO)]
+        over_tcp = works.over_tcp(works.ECHO)
+        if self.columns(over_tcp):
+            parts += ["The same with a backend behind TCP:", self.columns(over_tcp), self.latencies(over_tcp)]
+        return "\n\n".join(part for part in parts if part)
+
+    def latencies(self, some):
+        chosen = [work for work in some if self.has(f"{work.name} p50")]
+        if not chosen:
             return ""
-        chosen = [work for work in works.ECHO if any((f"{work.name} p50", name) in self.found for name in self.proxies)]
         rows = [
             [about["label"]] + [" / ".join(self.median(f"{work.name} {q}", name) for q in ("p50", "p99", "p999")) for work in chosen]
             for name, about in self.proxies.items()
         ]
-        head = [""] + [work.title for work in chosen]
-        return cost + "\n\nLatency of the same messages in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table(head, rows)
+        return "Latency of the same messages in µs, p50 / p99 / p99.9 (medians of the rounds):\n\n" + table([""] + [work.title for work in chosen], rows)
 
     def sides(self):
         """TLS towards the backend, with and without TLS towards the clients."""
@@ -191,7 +197,7 @@ class Page:
         for work in works.TIMED:
             samples = [sample for sample in self.results["samples"] if sample["work"] == work.name]
             if samples:
-                rows.append([work.title] + [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")])
+                rows.append([work.name] + [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")])
         if not rows:
             return ""
         return ("How busy both were: CPU time divided by wall time, the smallest and the largest over all proxies and rounds:\n\n"
@@ -210,11 +216,19 @@ class Page:
         )
 
     def section(self, title, chosen, words):
+        columns = self.columns(chosen)
+        return f"## {title}\n\n{words}\n\n{columns}" if columns else ""
+
+    def columns(self, chosen):
+        """A table with the CPU time of these works, if they were measured."""
         chosen = [work for work in chosen if any(sample["work"] == work.name for sample in self.results["samples"])]
         if not chosen:
             return ""
         rows = [[about["label"]] + [self.cell(work.name, name) for work in chosen] for name, about in self.proxies.items()]
-        return f"## {title}\n\n{words}\n\n" + table([""] + [work.title for work in chosen], rows)
+        return table([""] + [work.title for work in chosen], rows)
+
+    def has(self, figure):
+        return any((figure, name) in self.found for name in self.proxies)
 
     def cell(self, figure, name):
         """The median and, if they differ, the smallest and the largest value."""
@@ -229,6 +243,16 @@ class Page:
     def median(self, figure, name):
         spread = self.found.get((figure, name))
         return f"{spread.median:,.0f}" if spread else "–"
+
+    def scaled(self, figure, name, scale):
+        """The median of a figure that has about one digit before the point."""
+        spread = self.found.get((figure, name))
+        return f"{spread.median * scale:,.2f}" if spread and scale * spread.median < 100 else self.median(figure, name)
+
+    def busy_of(self, work, name):
+        """How busy proxy and load were, the smallest and the largest share."""
+        samples = [sample for sample in self.results["samples"] if sample["work"] == work and sample["proxy"] == name]
+        return [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")]
 
     def mebibytes(self, figure, name):
         spread = self.found.get((figure, name))

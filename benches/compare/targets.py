@@ -30,6 +30,11 @@ def medians(results):
         if "bytes" in sample:
             # Bytes per ns are GB per s.
             found.setdefault((f"{work.name} rate", sample["proxy"]), []).append(sample["bytes"] / sample["wall_ns"] * 1e3)
+            together = sample["proxy_cpu_ns"] + sample["load_cpu_ns"]
+            found.setdefault((f"{work.name} together", sample["proxy"]), []).append(together / sample["bytes"] * 1e3)
+            found.setdefault((f"{work.name} core", sample["proxy"]), []).append(sample["bytes"] / sample["proxy_cpu_ns"])
+            if "proxy_switches" in sample:
+                found.setdefault((f"{work.name} switches", sample["proxy"]), []).append(sample["proxy_switches"] / sample["bytes"] * 1e9)
         if "calm_p99_ns" in sample:
             found.setdefault((f"{work.name} calm", sample["proxy"]), []).append(sample["p99_ns"] / sample["calm_p99_ns"])
         for quantile in ("p50", "p99", "p999"):

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 from proxies import BOTH, CLIENT, SERVER, TUNNEL
 
 
+UNIX, TCP = "unix", "tcp"
+
+
 @dataclass(frozen=True)
 class Work:
     """A task for the load generator, and the computation of its figure."""
@@ -17,6 +20,11 @@ class Work:
     task: dict = field(default_factory=dict)
     side: str = SERVER  # the side of the proxy with TLS
     alone: bool = False  # only with Vestibule, in comparison with itself
+    backend: str = UNIX  # the socket that the proxy dials
+
+    @property
+    def backend_title(self):
+        return "TCP" if self.backend == TCP else "a Unix socket"
 
     @property
     def needs_tls(self):
@@ -65,11 +73,24 @@ BULK = [
     _bulk("from-client", "from the client", "from_client"),
     _bulk("both-ways", "both ways at once", "both_ways"),
 ]
+# The load is never the slower side: it opens nothing, and has sealed everything before.
+SATURATED = [
+    _bulk("saturated-to-client", "to the client", "saturated_to_client"),
+    _bulk("saturated-from-client", "from the client", "saturated_from_client"),
+]
 ECHO = [
     _echo(size, label, connections)
     for connections in (1, 64)
     for size, label in ((64, "64 B"), (1024, "1 KiB"), (16384, "16 KiB"))
 ]
+
+
+def over_tcp(some):
+    """The same works with a backend behind TCP."""
+    return [replace(work, name=f"{work.name}-tcp", backend=TCP) for work in some]
+
+
+OVER_TCP = over_tcp(HANDSHAKES[:2] + BULK + SATURATED + ECHO)
 
 
 def _beside(side, name):
@@ -109,7 +130,7 @@ TUNNELS = [
     *(work for pair in FAR.values() for work in pair),
     *(_in_tunnels(ECHO[4], name=name, title=title, connections=99, beside=beside, alone=True) for name, (title, beside) in BESIDE.items()),
 ]
-SIDES = {SERVER: HANDSHAKES + BULK + ECHO, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
+SIDES = {SERVER: HANDSHAKES + BULK + SATURATED + ECHO + OVER_TCP, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
 TIMED = [work for some in SIDES.values() for work in some]
 
 # Without CPU time: memory, by the side of TLS; and Vestibule alone on one and on two cores.

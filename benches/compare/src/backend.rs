@@ -1,5 +1,7 @@
 //! The backend: the same server for every proxy and every work.
 
+mod tireless;
+
 use std::collections::HashMap;
 use std::fs;
 use std::net::TcpListener;
@@ -18,6 +20,7 @@ use crate::pattern::Pattern;
 use crate::poll::{Interest, Poll, Ready};
 use crate::session::{self, Session};
 use crate::task::Certificate;
+use tireless::{Drain, Fate, Pages};
 
 /// The first byte of a connection selects the behaviour of its backend.
 pub(crate) const ECHO: u8 = b'E';
@@ -27,6 +30,10 @@ pub(crate) const SINK: u8 = b'K';
 pub(crate) const SOURCE: u8 = b'S';
 /// Read nothing after this byte.
 pub(crate) const DEAF: u8 = b'D';
+/// Send the pattern without end, from a file.
+pub(crate) const PAGES: u8 = b'P';
+/// Read, compare a part with the pattern and discard the rest, send nothing.
+pub(crate) const DRAIN: u8 = b'V';
 /// Both of them.
 pub(crate) const SINK_AND_SOURCE: u8 = b'B';
 
@@ -46,6 +53,9 @@ pub(crate) struct Backend {
     scratch: Vec<u8>,
     pattern: Pattern,
     sunk: u64,
+    pages: Pages,
+    paged: u64,
+    drain: Drain,
     tls: Option<Arc<ServerConfig>>,
 }
 
@@ -99,12 +109,16 @@ impl Backend {
                 Listener::Tcp(listener)
             }
         };
+        let pattern = Pattern::new();
         Ok(Self {
             listener,
             peers: HashMap::new(),
             next_token: FIRST_TOKEN + 1,
             scratch: vec![0; CHUNK],
-            pattern: Pattern::new(),
+            pages: Pages::new(&pattern)?,
+            paged: 0,
+            drain: Drain::new()?,
+            pattern,
             sunk: 0,
             tls: tls.map(session::serve).transpose()?,
         })
@@ -115,9 +129,14 @@ impl Backend {
         token >= FIRST_TOKEN
     }
 
-    /// Bytes that have arrived here and were correct.
+    /// Bytes that have arrived here and were correct, or not compared.
     pub(crate) fn sunk(&self) -> u64 {
         self.sunk
+    }
+
+    /// Bytes that were sent from the file.
+    pub(crate) fn paged(&self) -> u64 {
+        self.paged
     }
 
     /// Handles an event of one descriptor.
@@ -170,7 +189,17 @@ impl Backend {
     }
 
     fn read(&mut self, peer: &mut Peer) -> Result<Flow> {
-        let count = match rustix::io::read(&peer.fd, &mut self.scratch[..]) {
+        let fate = match peer.role {
+            Some(DRAIN) if peer.tls.is_none() => tireless::fate(peer.received),
+            _ => Fate::Compared(CHUNK),
+        };
+        let read = match fate {
+            Fate::Compared(most) => {
+                rustix::io::read(&peer.fd, &mut self.scratch[..most.min(CHUNK)])
+            }
+            Fate::Discarded(most) => self.drain.discard(&peer.fd, most),
+        };
+        let count = match read {
             Ok(0) => return Ok(Flow::Ended),
             Ok(count) => count,
             Err(Errno::AGAIN) => return Ok(Flow::On),
@@ -178,6 +207,11 @@ impl Backend {
             Err(Errno::CONNRESET) => return Ok(Flow::Ended),
             Err(error) => return Err(error).context("reading at the backend"),
         };
+        if let Fate::Discarded(_) = fate {
+            peer.received += count as u64;
+            self.sunk += count as u64;
+            return Ok(Flow::On);
+        }
         let bytes = &self.scratch[..count];
         let Some(mut tls) = peer.tls.take() else {
             peer.hear(bytes, &self.pattern, &mut self.sunk)?;
@@ -214,7 +248,8 @@ impl Backend {
         }
         let bytes = match peer.role {
             Some(ECHO) if peer.waiting.len() > 0 => peer.waiting.filled(),
-            Some(SOURCE) => self.pattern.piece(peer.sent, CHUNK),
+            // Records, if any, are sealed from this.
+            Some(SOURCE | PAGES) => self.pattern.piece(peer.sent, CHUNK),
             Some(SINK_AND_SOURCE) if !peer.is_ahead() => self.pattern.piece(peer.sent, CHUNK),
             _ => return Ok(Flow::On),
         };
@@ -228,11 +263,17 @@ impl Backend {
             }
             return peer.flush();
         }
-        match rustix::io::write(&peer.fd, bytes) {
+        let written = match peer.role {
+            Some(PAGES) => self.pages.send(&peer.fd, peer.sent),
+            _ => rustix::io::write(&peer.fd, bytes),
+        };
+        match written {
             Ok(count) => {
                 peer.sent += count as u64;
-                if peer.role == Some(ECHO) {
-                    peer.waiting.consume(count);
+                match peer.role {
+                    Some(ECHO) => peer.waiting.consume(count),
+                    Some(PAGES) => self.paged += count as u64,
+                    _ => {}
                 }
                 Ok(Flow::On)
             }
@@ -274,7 +315,7 @@ impl Peer {
         }
         match self.role {
             Some(ECHO) => self.waiting.append(bytes),
-            Some(SINK | SINK_AND_SOURCE) => {
+            Some(SINK | DRAIN | SINK_AND_SOURCE) => {
                 ensure!(
                     pattern.matches(self.received, bytes),
                     "wrong bytes at the backend, after {} of them",
@@ -283,7 +324,7 @@ impl Peer {
                 *sunk += bytes.len() as u64;
             }
             Some(DEAF) => {}
-            Some(SOURCE) => ensure!(bytes.is_empty(), "nothing was to be sent here"),
+            Some(SOURCE | PAGES) => ensure!(bytes.is_empty(), "nothing was to be sent here"),
             role => bail!("no such role: {role:?}"),
         }
         self.received += bytes.len() as u64;
@@ -320,7 +361,7 @@ impl Peer {
             Some(DEAF) => Interest::Nothing,
             // Back-pressure: while an echo is not accepted, nothing is read.
             Some(ECHO) if self.waiting.len() > 0 => Interest::Write,
-            Some(SOURCE) => Interest::Both,
+            Some(SOURCE | PAGES) => Interest::Both,
             Some(SINK_AND_SOURCE) if !self.is_ahead() => Interest::Both,
             _ => Interest::Read,
         }

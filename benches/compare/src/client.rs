@@ -5,6 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustls::{ClientConfig, HandshakeKind};
 
 use crate::buffer::Buffer;
@@ -127,6 +129,40 @@ impl Client {
             None => self.outgoing.append(bytes),
         }
         self.flush(poll)
+    }
+
+    /// Discards received bytes, at most as many as `scratch` holds, without opening or copying them.
+    /// After that nothing can be received.
+    pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> Result<usize> {
+        match rustix::net::recv(&self.socket, scratch, RecvFlags::TRUNC) {
+            Ok((_, 0)) => self.ended().map(|()| 0),
+            Ok((_, count)) => Ok(count),
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error).context("reading from the proxy"),
+        }
+    }
+
+    /// Appends `bytes` as they must be sent: see [`Self::write`].
+    pub(crate) fn seal(&mut self, bytes: &[u8], sealed: &mut Buffer) -> Result<()> {
+        match &mut self.session {
+            Some(session) => session.seal(bytes, &mut self.incoming, sealed),
+            None => {
+                sealed.append(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends sealed bytes, after those of [`Self::send`]. Returns how many the socket has accepted.
+    pub(crate) fn write(&mut self, sealed: &[u8]) -> Result<usize> {
+        if self.backlog() > 0 {
+            return Ok(0);
+        }
+        match self.socket.write(sealed) {
+            Ok(count) => Ok(count),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(error) => Err(error).context("writing to the proxy"),
+        }
     }
 
     /// Bytes that the socket has not accepted yet.

@@ -24,6 +24,7 @@ mod meter;
 mod mux;
 mod pattern;
 mod poll;
+mod saturated;
 mod session;
 mod stage;
 mod starve;
@@ -59,6 +60,7 @@ fn measure() -> Result<()> {
         Work::Handshakes => handshakes::run(&task)?,
         Work::Echo => echo::run(&task)?,
         Work::ToClient | Work::FromClient | Work::BothWays => bulk::run(&task)?,
+        Work::SaturatedToClient | Work::SaturatedFromClient => saturated::run(&task)?,
         Work::Idle => idle::run(&task)?,
         Work::Starve => starve::run(&task)?,
     };

@@ -1,5 +1,7 @@
 //! The phases of a measurement, and the CPU time of other processes.
 
+use std::fs;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,6 +23,26 @@ pub(crate) struct Meter {
     first: Option<Reading>,
 }
 
+/// A measurement whose length is not known before.
+pub(crate) struct Window {
+    pids: Vec<Pid>,
+    first: Reading,
+}
+
+impl Window {
+    /// Starts it.
+    pub(crate) fn open(task: &Task) -> Result<Self> {
+        let pids = processes(task);
+        let first = Reading::take(&pids)?;
+        Ok(Self { pids, first })
+    }
+
+    /// Ends it.
+    pub(crate) fn close(self) -> Result<Measured> {
+        Ok(Reading::take(&self.pids)?.since(&self.first))
+    }
+}
+
 /// What has just happened.
 pub(crate) enum Tick {
     /// Nothing.
@@ -32,23 +54,26 @@ pub(crate) enum Tick {
 }
 
 /// The time that a measurement took.
+#[derive(Debug, Default)]
 pub(crate) struct Measured {
     wall: Duration,
     proxy: Duration,
     load: Duration,
+    switches: u64,
 }
 
 struct Reading {
     at: Instant,
     proxy: Duration,
     load: Duration,
+    switches: u64,
 }
 
 impl Meter {
     /// Starts the warm-up.
     pub(crate) fn start(task: &Task) -> Self {
         Self {
-            pids: task.pids.iter().copied().map(Pid::from_raw).collect(),
+            pids: processes(task),
             begins: Instant::now() + task.warm_up(),
             length: task.measure(),
             first: None,
@@ -65,12 +90,7 @@ impl Meter {
                 Ok(Tick::Begin)
             }
             Some(first) if now >= first.at + self.length => {
-                let last = Reading::take(&self.pids)?;
-                Ok(Tick::Over(Measured {
-                    wall: last.at - first.at,
-                    proxy: last.proxy - first.proxy,
-                    load: last.load - first.load,
-                }))
+                Ok(Tick::Over(Reading::take(&self.pids)?.since(first)))
             }
             _ => Ok(Tick::None),
         }
@@ -82,13 +102,28 @@ impl Meter {
     }
 }
 
+impl AddAssign for Measured {
+    fn add_assign(&mut self, more: Self) {
+        self.wall += more.wall;
+        self.proxy += more.proxy;
+        self.load += more.load;
+        self.switches += more.switches;
+    }
+}
+
 impl Measured {
+    /// Its length.
+    pub(crate) fn wall(&self) -> Duration {
+        self.wall
+    }
+
     /// The answer, with `more` about the work in that time.
     pub(crate) fn answer(&self, more: Value) -> Value {
         let mut answer = json!({
             "wall_ns": nanoseconds(self.wall),
             "proxy_cpu_ns": nanoseconds(self.proxy),
             "load_cpu_ns": nanoseconds(self.load),
+            "proxy_switches": self.switches,
         });
         if let (Value::Object(answer), Value::Object(more)) = (&mut answer, more) {
             answer.extend(more);
@@ -107,8 +142,44 @@ impl Reading {
             at: Instant::now(),
             proxy,
             load: cpu_time(Pid::from_raw(0))?,
+            switches: pids.iter().copied().map(context_switches).sum(),
         })
     }
+
+    fn since(&self, first: &Self) -> Measured {
+        Measured {
+            wall: self.at - first.at,
+            proxy: self.proxy - first.proxy,
+            load: self.load - first.load,
+            // A thread that has ended takes its count with it.
+            switches: self.switches.saturating_sub(first.switches),
+        }
+    }
+}
+
+fn processes(task: &Task) -> Vec<Pid> {
+    task.pids.iter().copied().map(Pid::from_raw).collect()
+}
+
+/// The number of times that the threads of a process have waited, or had to let others run.
+fn context_switches(pid: Pid) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    let statuses = threads
+        .flatten()
+        // One that has ended meanwhile has none.
+        .filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    statuses.map(|status| switches_in(&status)).sum()
+}
+
+fn switches_in(status: &str) -> u64 {
+    let counts = status.lines().filter_map(|line| {
+        let (name, count) = line.split_once(':')?;
+        name.ends_with("voluntary_ctxt_switches")
+            .then(|| count.trim().parse::<u64>().ok())?
+    });
+    counts.sum()
 }
 
 /// The CPU time of a process; 0 means this one.
@@ -119,4 +190,16 @@ fn cpu_time(pid: Pid) -> Result<Duration> {
 
 fn nanoseconds(duration: Duration) -> u64 {
     duration.as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_context_switches_count() {
+        let status = "Name:\tload\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(switches_in(status), 157);
+        assert!(context_switches(Pid::this()) > 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! The payload: a stream in which every byte follows from its position.
 
 /// A prime, so that an offset by a power of two, a record or a page is noticed.
-const PERIOD: usize = 65_521;
+pub(crate) const PERIOD: usize = 65_521;
 /// The longest piece that can be requested.
 const LONGEST: usize = 256 * 1024;
 

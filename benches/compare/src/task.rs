@@ -77,6 +77,10 @@ pub(crate) enum Work {
     FromClient,
     /// Both at the same time.
     BothWays,
+    /// The backend sends, and the clients discard what arrives without opening it.
+    SaturatedToClient,
+    /// The clients send what was sealed before, and the backend discards it.
+    SaturatedFromClient,
     /// Connections that have echoed a message and are idle until a line comes on stdin.
     Idle,
     /// Round trips at fixed times on each connection, beside a flood of handshakes.

@@ -15,16 +15,20 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-/// What the relay does with byte [`AT`] of the backend's stream.
+/// What the relay does with byte [`AT`] of one stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fault {
     None,
     Change,
     Lose,
     End,
+    /// The same with the client's stream.
+    ChangeFromClient,
+    LoseFromClient,
 }
 
-const AT: usize = 100_000;
+/// In a part that the backend compares in every work.
+const AT: usize = 50_000;
 
 #[test]
 fn a_faithful_relay_gets_a_number() {
@@ -34,6 +38,8 @@ fn a_faithful_relay_gets_a_number() {
         "to_client",
         "from_client",
         "both_ways",
+        "saturated_to_client",
+        "saturated_from_client",
     ] {
         let output = load(work, Fault::None);
         let answer = String::from_utf8_lossy(&output.stdout);
@@ -48,18 +54,30 @@ fn a_changed_byte_is_an_error() {
     fails_with(Fault::Change, "echo", "the echo is wrong");
     fails_with(Fault::Change, "to_client", "wrong bytes at the client");
     fails_with(Fault::Change, "both_ways", "wrong bytes at the client");
+    let work = "saturated_to_client";
+    fails_with(Fault::Change, work, "wrong bytes at the client");
+    for work in ["from_client", "saturated_from_client"] {
+        fails_with(Fault::ChangeFromClient, work, "wrong bytes at the backend");
+    }
 }
 
 #[test]
 fn a_lost_byte_is_an_error() {
     fails_with(Fault::Lose, "echo", "the echo is wrong");
     fails_with(Fault::Lose, "to_client", "wrong bytes at the client");
+    let work = "saturated_to_client";
+    fails_with(Fault::Lose, work, "wrong bytes at the client");
+    for work in ["from_client", "saturated_from_client"] {
+        fails_with(Fault::LoseFromClient, work, "wrong bytes at the backend");
+    }
 }
 
 #[test]
 fn an_end_is_an_error() {
     fails_with(Fault::End, "echo", "closed a connection in use");
     fails_with(Fault::End, "to_client", "closed a connection in use");
+    let work = "saturated_to_client";
+    fails_with(Fault::End, work, "closed a connection in use");
 }
 
 #[test]
@@ -145,36 +163,45 @@ fn run(tls: &str, work: &str, target: &str, directory: &Path, certificate: &Path
 }
 
 fn relay(client: TcpStream, server: UnixStream, fault: Fault) {
-    let mut from_client = client.try_clone().expect("a descriptor");
-    let mut to_server = server.try_clone().expect("a descriptor");
+    let from_client = client.try_clone().expect("a descriptor");
+    let to_server = server.try_clone().expect("a descriptor");
+    let (up, down) = match fault {
+        Fault::ChangeFromClient => (Fault::Change, Fault::None),
+        Fault::LoseFromClient => (Fault::Lose, Fault::None),
+        fault => (Fault::None, fault),
+    };
     thread::spawn(move || {
-        let _ended = std::io::copy(&mut from_client, &mut to_server);
+        let mut to_server = to_server;
+        copy(from_client, &mut to_server, up);
         let _gone = to_server.shutdown(Shutdown::Write);
     });
-    thread::spawn(move || to_client(server, client, fault));
+    thread::spawn(move || {
+        let mut client = client;
+        copy(server, &mut client, down);
+        let _gone = client.shutdown(Shutdown::Both);
+    });
 }
 
-fn to_client(mut server: UnixStream, mut client: TcpStream, fault: Fault) {
+fn copy(mut from: impl Read, to: &mut impl Write, fault: Fault) {
     let mut buffer = vec![0; 64 * 1024];
     let mut sent = 0;
-    while let Ok(count) = server.read(&mut buffer)
+    while let Ok(count) = from.read(&mut buffer)
         && count > 0
     {
         let mut bytes = buffer[..count].to_vec();
         if (sent..sent + count).contains(&AT) {
             match fault {
-                Fault::None => {}
+                Fault::None | Fault::ChangeFromClient | Fault::LoseFromClient => {}
                 Fault::Change => bytes[AT - sent] ^= 1,
                 Fault::Lose => drop(bytes.remove(AT - sent)),
                 Fault::End => break,
             }
         }
         sent += count;
-        if client.write_all(&bytes).is_err() {
+        if to.write_all(&bytes).is_err() {
             return;
         }
     }
-    let _gone = client.shutdown(Shutdown::Both);
 }
 
 fn directory(name: &str) -> PathBuf {
