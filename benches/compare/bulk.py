@@ -43,3 +43,25 @@ def saturated(page, table):
         return ""
     return ("## Bulk that saturates the proxy\n\nFour connections. The load is never the slower side: it discards what arrives without opening it, and sends what"
             " was sealed before. So the proxy is busy all the time, and its pieces are as large as it makes them.\n\n" + "\n\n".join(parts))
+
+
+def counts(page, table):
+    """What the proxy asks of the kernel."""
+    found = {(sample["work"], sample["proxy"]): sample for sample in page.results.get("counts", [])}
+    chosen = [work for work in works.COUNTED if any(work.name == name for name, _ in found)]
+    if not chosen:
+        return ""
+    rows = []
+    for name, about in page.proxies.items():
+        samples = [(work, found.get((work.name, name))) for work in chosen]
+        if any(sample for _, sample in samples):
+            rows.append([about["label"], *(pair(work, sample) for work, sample in samples)])
+    return ("## System calls and wake-ups\n\nSystem calls of the proxy / wake-ups that it causes, for each GB or each round trip.\n\n"
+            + table(["", *(work.name for work in chosen)], rows))
+
+
+def pair(work, sample):
+    if not sample:
+        return "–"
+    per = works.pieces(work, sample["total"])
+    return " / ".join(f"{sample[kind] / per:,.{0 if work.count == 'bytes' else 2}f}" for kind in ("system_calls", "wake_ups"))

@@ -38,7 +38,7 @@ def main():
             write(arguments.out, results)
         return conclude(results)
     pick_cpus(arguments)
-    results = {"about": about(arguments), "samples": [], "memory": [], "scaling": []}
+    results = {"about": about(arguments), "samples": [], "memory": [], "scaling": [], "counts": []}
     for measured in range(arguments.rounds):
         one_round(arguments, results, measured)
     results["about"]["took_seconds"] = round(time.monotonic() - arguments.began)
@@ -165,6 +165,8 @@ def one_round(arguments, results, measured):
                     timed_works(arguments, results, measured, bench, start, timed, side, backend)
         if works.SCALING in arguments.works and arguments.proxies[0].name == "vestibule":
             scaling(arguments, results, measured, bench, start)
+        if works.COUNTS in arguments.works and measured == 0:
+            counts(arguments, results, bench, start)
         for side, name in works.IDLES.items():
             if name not in arguments.works:
                 continue
@@ -184,7 +186,7 @@ def timed_works(arguments, results, measured, bench, start, timed, side, backend
         running = [stack.enter_context(start(proxy, side=side, backend=backend)) for proxy in able(arguments.proxies, side)]
         for turn, work in enumerate(timed):
             for one in rotated(running, measured + turn):
-                if (work.needs_tls and not one.proxy.tls) or (work.alone and one.proxy.name != "vestibule"):
+                if not does(one.proxy, work):
                     continue
                 sample = {"work": work.name, "proxy": one.proxy.name, "round": measured}
                 sample |= bench.timed(one, work.task)
@@ -193,6 +195,29 @@ def timed_works(arguments, results, measured, bench, start, timed, side, backend
                 figure = work.figure(sample)
                 text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}{rate(sample)}"
                 logger(work.name)(one.proxy, f"{text}   foreign {sample['foreign']:.0%}")
+
+
+def does(proxy, work):
+    """Whether this proxy is measured with this work."""
+    if work.alone:
+        return proxy.name == "vestibule"
+    return (proxy.tls or not work.needs_tls) and (proxy.name in works.MAIN or not work.few)
+
+
+def counts(arguments, results, bench, start):
+    """What the kernel does for a piece of work. Counts differ less than times: one round has to do."""
+    bench = measure.Bench(bench.load, min(bench.seconds, 0.5), bench.warm_up, bench.proxy_cpu, bench.load_cpu)
+    for backend in (works.UNIX, works.TCP):
+        with contextlib.ExitStack() as stack:
+            running = [stack.enter_context(start(proxy, backend=backend)) for proxy in arguments.proxies if proxy.name in works.MAIN]
+            for work in works.COUNTED:
+                if work.backend != backend:
+                    continue
+                for one in running:
+                    sample = {"work": work.name, "proxy": one.proxy.name} | bench.counted(one, work.task)
+                    results["counts"].append(sample)
+                    per = works.pieces(work, sample["total"])
+                    logger(f"{work.name}, counts")(one.proxy, f"{sample['system_calls'] / per:8.1f} system calls, {sample['wake_ups'] / per:8.1f} wake-ups")
 
 
 def rate(sample):

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import time
 
@@ -12,6 +13,9 @@ import works
 SETTLE_SECONDS = 1.5  # from the last byte until the memory is read
 AFTER_SECONDS = 10  # from the last close until it is read again
 LOAD_TIMEOUT = 120
+ATTACH_SECONDS = 0.3
+# In the context of the threads of the proxy: what they ask for, and whom they wake.
+COUNTED = {"system_calls": "raw_syscalls:sys_enter", "wake_ups": "sched:sched_waking"}
 
 
 class Bench:
@@ -70,6 +74,25 @@ class Bench:
         answer["foreign"] = round(MachineTime.now(running).foreign_since(before), 4)
         answer["threads"] = thread_times(threads, running.threads())
         return answer
+
+    def counted(self, running, task):
+        """Runs a task, and counts what the proxy asks of the kernel in all of that time. RuntimeError if perf cannot."""
+        pids = ",".join(map(str, running.pids()))
+        counter = subprocess.Popen(["perf", "stat", "-x", ",", *(f"-e{event}" for event in COUNTED.values()), "-p", pids],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        # It says nothing when it has begun.
+        time.sleep(ATTACH_SECONDS)
+        try:
+            if counter.poll() is None:
+                answer = self.timed(running, task)
+        finally:
+            counter.send_signal(signal.SIGINT)
+            _, text = counter.communicate(timeout=LOAD_TIMEOUT)
+        counts = {line.split(",")[2]: line.split(",")[0] for line in text.splitlines() if line.count(",") > 2}
+        if not all(counts.get(event, "").isdigit() for event in COUNTED.values()):
+            raise RuntimeError(f"perf cannot count here, which takes root or kernel.perf_event_paranoid = -1; leave out the work"
+                               f" \"{works.COUNTS}\":\n{text}")
+        return {"total": answer["total"]} | {name: int(counts[event]) for name, event in COUNTED.items()}
 
     def answer(self, running, load, output, errors):
         running.check()

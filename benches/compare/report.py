@@ -10,14 +10,15 @@ from plot import short
 
 QUIET = 0.05  # share of one CPU that others use; above this the page begins with a warning
 
+ACTIVE_TITLES = {"saturated-to-client": "Bulk to the client that saturates the proxy", "from-client": "Bulk from the client", "echo-1KiB-64": "Echo of 1 KiB"}
 METHOD = (__file__.rpartition("/")[0] or ".") + "/method.md"
 
 
 def as_json(results):
     """One sample in a line, so that two runs can be compared with diff."""
     parts = [f' "about": {json.dumps(results["about"], indent=1, ensure_ascii=False)}']
-    for kind in ("samples", "memory", "scaling"):
-        lines = ",\n".join("  " + json.dumps(sample, ensure_ascii=False) for sample in results[kind])
+    for kind in ("samples", "memory", "scaling", "counts"):
+        lines = ",\n".join("  " + json.dumps(sample, ensure_ascii=False) for sample in results.get(kind, []))
         parts.append(f' "{kind}": [\n{lines}\n ]')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
@@ -32,7 +33,7 @@ def markdown(results):
     """The whole page."""
     page = Page(results)
     with open(METHOD, encoding="utf-8") as method:
-        parts = [page.head(), page.targets(), page.connections(), bulk.sections(page, table), page.echo(), page.sides(), page.tunnels(), page.memory(),
+        parts = [page.head(), page.targets(), page.connections(), bulk.sections(page, table), bulk.counts(page, table), page.echo(), page.active(), page.sides(), page.tunnels(), page.memory(),
                  page.scaling(), method.read().strip(), page.busy(), page.machine()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -79,7 +80,29 @@ class Page:
             "CPU µs of the proxy for one connection: accept, handshake, dial the backend, one byte there and back, close in order.",
         )
         over_tcp = self.columns(works.over_tcp(works.HANDSHAKES[:2]))
-        return text + ("\n\nThe same with a backend behind TCP:\n\n" + over_tcp if over_tcp else "")
+        text += "\n\nThe same with a backend behind TCP:\n\n" + over_tcp if over_tcp else ""
+        first = {"full-1.3-1": "full, one at a time", "full-1.3": "full, 16 at a time", "resumed-1.3": "resumed, 16 at a time"}
+        chosen = [name for name in first if self.has(f"{name} p50")]
+        rows = [[about["label"], *(" / ".join(self.median(f"{work} {q}", name) for q in ("p50", "p99")) for work in chosen)]
+                for name, about in self.proxies.items() if any((f"{work} p50", name) in self.found for work in chosen)]
+        if rows:
+            text += "\n\nTime to the first byte in µs, from the connect, p50 / p99, TLS 1.3:\n\n" + table(["", *(first[name] for name in chosen)], rows)
+        return text
+
+    def active(self):
+        """The same works with other numbers of connections."""
+        parts = []
+        for name, some in works.ACTIVE.items():
+            work = works.by_name(name)
+            chosen = sorted([work, *some], key=lambda one: one.task["connections"])
+            if name == "full-1.3" or not any(self.has(one.name) for one in some):
+                continue
+            rows = [[self.proxies[proxy]["label"], *(self.cell(one.name, proxy) for one in chosen)] for proxy in self.proxies if proxy in works.MAIN]
+            head = ["", *(f"{one.task['connections']:,}" for one in chosen)]
+            parts.append(f"{ACTIVE_TITLES[name]}, {work.unit}:\n\n" + table(head, rows))
+        if not parts:
+            return ""
+        return "## Number of connections\n\nCPU time of the proxy by the number of active connections.\n\n" + "\n\n".join(parts)
 
     def echo(self):
         cost = self.section(

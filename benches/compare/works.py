@@ -6,6 +6,8 @@ from proxies import BOTH, CLIENT, SERVER, TUNNEL
 
 
 UNIX, TCP = "unix", "tcp"
+# For works that are variations of others.
+MAIN = ("vestibule", "haproxy", "nginx", "envoy", "haproxy-plain")
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Work:
     scale: float  # from nanoseconds per piece to `unit`
     task: dict = field(default_factory=dict)
     side: str = SERVER  # the side of the proxy with TLS
+    few: bool = False  # only with those of MAIN
     alone: bool = False  # only with Vestibule, in comparison with itself
     backend: str = UNIX  # the socket that the proxy dials
 
@@ -90,6 +93,21 @@ def over_tcp(some):
     return [replace(work, name=f"{work.name}-tcp", backend=TCP) for work in some]
 
 
+def _with(connections, work):
+    """The same work with another number of connections."""
+    title = f"{connections:,} connection{'s' if connections > 1 else ''}"
+    return replace(work, name=f"{work.name.removesuffix('-64')}-{connections}", title=title, few=True,
+                   task=work.task | {"connections": connections})
+
+
+# The works of the table about the number of connections, by the work that they vary.
+ACTIVE = {
+    "full-1.3": [_with(1, HANDSHAKES[0])],
+    # Bulk not with a thousand: the sockets take gigabytes before as much goes out as comes in.
+    "saturated-to-client": [_with(count, SATURATED[0]) for count in (1, 64)],
+    "from-client": [_with(count, BULK[1]) for count in (1, 64)],
+    "echo-1KiB-64": [_with(count, ECHO[4]) for count in (4, 1000)],
+}
 OVER_TCP = over_tcp(HANDSHAKES[:2] + BULK + SATURATED + ECHO)
 
 
@@ -130,7 +148,7 @@ TUNNELS = [
     *(work for pair in FAR.values() for work in pair),
     *(_in_tunnels(ECHO[4], name=name, title=title, connections=99, beside=beside, alone=True) for name, (title, beside) in BESIDE.items()),
 ]
-SIDES = {SERVER: HANDSHAKES + BULK + SATURATED + ECHO + OVER_TCP, CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
+SIDES = {SERVER: HANDSHAKES + BULK + SATURATED + ECHO + OVER_TCP + [work for some in ACTIVE.values() for work in some], CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
 TIMED = [work for some in SIDES.values() for work in some]
 
 # Without CPU time: memory, by the side of TLS; and Vestibule alone on one and on two cores.
@@ -139,7 +157,14 @@ IDLES = {SERVER: IDLE, CLIENT: f"client-mode-{IDLE}", BOTH: f"tls-to-tls-{IDLE}"
 # The number of streams for each tunnel that is held open.
 STREAMS_OF_A_TUNNEL = 100
 SCALING = "scaling"
-NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING]
+COUNTED = BULK + SATURATED + over_tcp(BULK + SATURATED) + [ECHO[4], *over_tcp([ECHO[4]])]
+COUNTS = "counts"
+NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING, COUNTS]
+
+
+def pieces(work, total):
+    """The number that counts of a work are divided by: GB, or round trips."""
+    return total / 1e9 if work.count == "bytes" else total
 
 
 def by_name(name):

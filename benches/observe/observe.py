@@ -124,7 +124,6 @@ to = "{setting.backend}.known"
 
 def run(arguments):
     arguments.warm_up = WARM_UP
-    arguments.backend = "unix"
     about = compare.about(arguments)
     about |= {"command": shlex.join(["benches/observe/run", *compare.shown_arguments()]),
               "connections": arguments.connections, "chromium": chromium_version()}

@@ -56,8 +56,10 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
                 let to_client: u64 = streams.iter().map(|s| s.received - s.at_begin).sum();
                 let from_client = stage.backend.sunk() - sunk_before;
                 check_that_all_moved(task, &streams, from_client)?;
+                let received: u64 = streams.iter().map(|s| s.received).sum();
                 return Ok(measured.answer(json!({
                     "bytes": to_client + from_client,
+                    "total": received + stage.backend.sunk(),
                     "to_client": to_client,
                     "from_client": from_client,
                 })));

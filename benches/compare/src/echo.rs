@@ -30,6 +30,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
     }
     let mut meter = Meter::start(task);
     let mut latencies: Vec<u32> = Vec::with_capacity(1 << 20);
+    let mut total = 0u64;
     let mut ready = Vec::new();
     loop {
         stage.turn(&mut ready)?;
@@ -37,6 +38,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
             let talk = &mut talks[event.token as usize];
             if let Some(latency) = talk.go_on(&stage.poll, &pattern, *event)? {
                 talk.send(&stage.poll, &pattern)?;
+                total += 1;
                 if meter.measuring() {
                     latencies.push(latency);
                 }
@@ -48,7 +50,9 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
             Tick::Over(measured) => {
                 let silent = talks.iter().filter(|talk| talk.rounds == 0).count();
                 ensure!(silent == 0, "{silent} of the connections had no answer");
-                return Ok(measured.answer(summary(latencies)));
+                let mut answer = measured.answer(summary(latencies));
+                answer["total"] = total.into();
+                return Ok(answer);
             }
         }
     }
@@ -56,13 +60,19 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
 
 /// The number of round trips and their latencies.
 pub(crate) fn summary(mut latencies: Vec<u32>) -> Value {
+    let mut answer = quantiles(&mut latencies);
+    answer["round_trips"] = latencies.len().into();
+    answer
+}
+
+/// Of latencies in nanoseconds.
+pub(crate) fn quantiles(latencies: &mut [u32]) -> Value {
     latencies.sort_unstable();
     let at = |share: f64| {
         let index = (latencies.len() as f64 * share) as usize;
         latencies[index.min(latencies.len() - 1)]
     };
     json!({
-        "round_trips": latencies.len(),
         "p50_ns": at(0.5),
         "p99_ns": at(0.99),
         "p999_ns": at(0.999),

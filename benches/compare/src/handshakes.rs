@@ -1,13 +1,15 @@
 //! New connections: connect, handshake, one byte in each direction, close in order.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use rustls::{ClientConfig, HandshakeKind};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::backend::ECHO;
 use crate::client::Client;
+use crate::echo::quantiles;
 use crate::meter::{Meter, Tick};
 use crate::poll::Poll;
 use crate::session;
@@ -43,11 +45,11 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
             Tick::Over(measured) => {
                 let idle = lanes.iter().filter(|lane| lane.served == 0).count();
                 ensure!(idle == 0, "{idle} of the lanes had no connection served");
-                return Ok(measured.answer(json!({
-                    "connections": counts.full + counts.resumed + counts.plain,
-                    "full": counts.full,
-                    "resumed": counts.resumed,
-                })));
+                let mut answer = quantiles(&mut counts.first_bytes);
+                answer["connections"] = (counts.full + counts.resumed + counts.plain).into();
+                answer["full"] = counts.full.into();
+                answer["resumed"] = counts.resumed.into();
+                return Ok(measured.answer(answer));
             }
         }
     }
@@ -58,12 +60,15 @@ struct Counts {
     full: u64,
     resumed: u64,
     plain: u64,
+    /// From the connect to the first byte of the answer, in nanoseconds.
+    first_bytes: Vec<u32>,
 }
 
 /// Consecutive connections that share their sessions.
 struct Lane {
     token: u64,
     config: Option<Arc<ClientConfig>>,
+    began: Instant,
     client: Client,
     asked: bool,
     answered: bool,
@@ -73,10 +78,12 @@ struct Lane {
 impl Lane {
     fn open(task: &Task, poll: &Poll, token: u64) -> Result<Self> {
         let config = session::offer(task)?;
+        let began = Instant::now();
         let client = Client::connect(poll, token, task.target, config.as_ref(), READ)?;
         let mut lane = Self {
             token,
             config,
+            began,
             client,
             asked: false,
             answered: false,
@@ -100,6 +107,10 @@ impl Lane {
         if answer.is_some() {
             ensure!(!self.answered, "two answers to one question");
             self.answered = true;
+            let latency = self.began.elapsed().as_nanos();
+            counts
+                .first_bytes
+                .push(u32::try_from(latency).unwrap_or(u32::MAX));
             self.client.close(poll)?;
         }
         if self.client.is_closed() {
@@ -132,12 +143,14 @@ impl Lane {
 
     fn next(&mut self, task: &Task, poll: &Poll) -> Result<Self> {
         let config = self.config.take();
+        let began = Instant::now();
         let client = Client::connect(poll, self.token, task.target, config.as_ref(), READ)
             .context("the next connection")?;
         let served = self.served;
         let mut lane = Self {
             token: self.token,
             config,
+            began,
             client,
             asked: false,
             answered: false,

@@ -1,8 +1,8 @@
 //! Endless streams through a proxy that is always the slower side: the load discards what arrives
 //! without opening it, and sends what was sealed before the measurement.
 //!
-//! What is not opened cannot be compared. To the client, the first megabyte of each connection is
-//! opened and compared, and the first one of another connection after the measurement; in between,
+//! What is not opened cannot be compared. To the client, the beginning of each connection is
+//! opened and compared, and that of another connection after the measurement; in between,
 //! the number of bytes must fit. From the client, the backend compares a part of each stream all the
 //! time, and every byte that was sealed must arrive.
 
@@ -22,8 +22,10 @@ use crate::session;
 use crate::stage::Stage;
 use crate::task::{Task, Work};
 
-/// Bytes of a connection that are opened and compared.
+/// Bytes of a connection that are opened and compared, if there are few of them.
 const COMPARED: u64 = 1024 * 1024;
+/// The same of all of them together, if there are many.
+const COMPARED_IN_ALL: u64 = 64 * 1024 * 1024;
 /// Bytes for each read.
 const READ: usize = 256 * 1024;
 /// Bytes that are discarded at a time.
@@ -69,7 +71,11 @@ fn to_client(task: &Task) -> Result<Value> {
                 let discarded = check_that_all_fits(&streams, bytes)?;
                 drop(streams);
                 compare_another(task, config.as_ref(), &mut stage, &pattern)?;
-                return Ok(measured.answer(json!({ "bytes": bytes, "discarded": discarded })));
+                return Ok(measured.answer(json!({
+                    "bytes": bytes,
+                    "total": stage.backend.paged(),
+                    "discarded": discarded,
+                })));
             }
         }
     }
@@ -111,6 +117,8 @@ struct Stream {
     client: Client,
     begun: bool,
     compared: u64,
+    /// Bytes that must be compared.
+    least: u64,
     discarded: u64,
 }
 
@@ -126,6 +134,7 @@ impl Stream {
             client,
             begun: false,
             compared: 0,
+            least: COMPARED.min(COMPARED_IN_ALL / task.connections as u64),
             discarded: 0,
         };
         stream.begin(task, poll)?;
@@ -133,7 +142,7 @@ impl Stream {
     }
 
     fn is_compared(&self) -> bool {
-        self.compared >= COMPARED
+        self.compared >= self.least
     }
 
     fn go_on(
