@@ -158,7 +158,9 @@ mod tests {
         let ids = || Vec::from_iter((0..10 * RESERVED / ID + 1).map(|_| Id::random()));
         let others = [(); 4].map(|()| std::thread::spawn(ids));
         let mut all = ids();
-        others.map(|other| all.extend(other.join().expect("no panic")));
+        for other in others {
+            all.extend(other.join().expect("no panic"));
+        }
         for id in &all {
             assert_eq!(id.0.get_version_num(), 4);
             assert_eq!(id.0.get_variant(), uuid::Variant::RFC4122);

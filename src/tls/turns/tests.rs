@@ -203,9 +203,9 @@ fn a_round_is_asked_for_only_while_a_handshake_waits() {
 #[test]
 fn a_worker_that_was_idle_has_a_new_budget() {
     let _rounds = Rounds::begin();
-    let (idle, is_idle) = std::sync::mpsc::channel();
+    let (idle, is_idle) = std::sync::mpsc::sync_channel(1);
     let runtime = Builder::new_current_thread()
-        .on_thread_park(move || idle.send(()).expect("it listens"))
+        .on_thread_park(move || _ = idle.try_send(()))
         .on_thread_unpark(super::woken)
         .build();
     runtime.expect("a runtime").block_on(async {
