@@ -1,5 +1,7 @@
 //! The client's side of a connection, with or without TLS, and the ways to end it.
 
+#[cfg(test)]
+mod ends;
 mod stream;
 mod transport;
 

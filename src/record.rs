@@ -51,6 +51,8 @@ pub(crate) struct Layer {
     is_mute: bool,
     /// The fatal alert by which the peer has ended the connection.
     given_up: Option<AlertDescription>,
+    /// The peer's socket has ended after its stream.
+    is_over: bool,
 }
 
 /// The state after a handshake.
@@ -138,6 +140,7 @@ impl Layer {
             asked: false,
             is_mute: false,
             given_up: None,
+            is_over: false,
         }
     }
 
@@ -338,6 +341,15 @@ impl Layer {
     /// Whether nothing more may be sent.
     pub(crate) fn is_mute(&self) -> bool {
         self.is_mute
+    }
+
+    /// The peer's socket has ended after its stream, so nothing arrives any more.
+    pub(crate) fn set_over(&mut self) {
+        self.is_over = true;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 }
 

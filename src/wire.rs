@@ -184,6 +184,12 @@ pub(crate) trait Wire: Peer {
         }
     }
 
+    /// Whether a close tells the peer the end as a shutdown does, if the peer has ended too and nothing
+    /// of it is unread.
+    fn ends_by_close(&self) -> bool {
+        false
+    }
+
     /// Writes bytes that may wait for those that follow, or for the end, to leave in one segment with
     /// them. They wait for 200 ms at most.
     fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {

@@ -192,6 +192,10 @@ impl Peer for Transport {
 }
 
 impl Wire for Transport {
+    fn ends_by_close(&self) -> bool {
+        matches!(self, Self::Socket(Socket::Tcp(_)))
+    }
+
     fn was_read_out(&self) -> bool {
         match self {
             Self::Socket(socket) => socket.was_read_out(),

@@ -67,6 +67,7 @@ impl Layer {
             is_mute: state.is_mute,
             // After a fatal alert there is nothing to continue.
             given_up: None,
+            is_over: false,
         })
     }
 }

@@ -6,6 +6,7 @@
 //!   ├───► Broken                                    the reader failed: its bytes come first
 //!   └───► Refused                                   the writer failed: nothing can be delivered
 //!
+//! Closing ─► Ended                                   both sockets have ended: a close tells the rest
 //! Closed ─► Broken                                   a stream of a tunnel that is reset after its end
 //! ```
 
@@ -165,6 +166,9 @@ pub(super) trait Direction {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether the relay ends now, so that the close of the writer's socket saves its shutdown.
+    fn is_last(&mut self, cx: &mut Context<'_>) -> bool;
+
     /// Reads and discards what still arrives at the reader's socket. Ready when the socket has
     /// ended. An error: it has failed after all.
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
@@ -217,16 +221,7 @@ fn advance<D: Direction>(
                 direction.say_end();
                 *direction.state() = State::Closing;
             }
-            State::Closing => {
-                match ready!(direction.poll_shutdown(cx)) {
-                    Ok(()) => {}
-                    // The peer has gone meanwhile. If that truncated its own stream, the other
-                    // direction reports it.
-                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
-                    Err(error) => return Poll::Ready(Err(Fault::write(error))),
-                }
-                *direction.state() = State::Closed;
-            }
+            State::Closing => ready!(poll_close(direction, cx))?,
             State::Closed => {
                 match direction.poll_discard(cx) {
                     Poll::Ready(Ok(())) => *direction.state() = State::Ended,
@@ -240,6 +235,24 @@ fn advance<D: Direction>(
     }
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+/// Tells the writer the end. Apart from the path of the bytes, which is kept short.
+#[inline(never)]
+fn poll_close<D: Direction>(direction: &mut D, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+    if direction.is_last(cx) {
+        *direction.state() = State::Ended;
+        return Poll::Ready(Ok(()));
+    }
+    match ready!(direction.poll_shutdown(cx)) {
+        Ok(()) => {}
+        // The peer has gone meanwhile. If that truncated its own stream, the other direction
+        // reports it.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+        Err(error) => return Poll::Ready(Err(Fault::write(error))),
+    }
+    *direction.state() = State::Closed;
+    Poll::Ready(Ok(()))
 }
 
 /// Runs both directions until both have ended, one has failed, or nothing moves any more.

@@ -67,6 +67,12 @@ pub(crate) trait Endpoint {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// Whether its socket has ended, after all its bytes were delivered, and
+    /// [its close tells it the end](crate::wire::Wire::ends_by_close).
+    fn ends_by_close(&self) -> bool {
+        false
+    }
+
     /// Like [`Peer::poll_absorb`](crate::wire::Peer::poll_absorb).
     fn poll_absorb(&mut self, cx: &mut Context<'_>) {
         let _ = cx;

@@ -311,6 +311,11 @@ impl<R: Endpoint, W: Endpoint> Direction for Flow<'_, R, W> {
         self.writer.poll_shutdown(cx)
     }
 
+    /// Both sockets have ended, and all bytes were delivered: the caller of the relay closes them.
+    fn is_last(&mut self, cx: &mut Context<'_>) -> bool {
+        self.writer.ends_by_close() && matches!(self.reader.poll_discard(cx), Poll::Ready(Ok(())))
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.reader.poll_discard(cx)
     }

@@ -292,8 +292,14 @@ impl<IO: Wire> Endpoint for Records<IO> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 
+    fn ends_by_close(&self) -> bool {
+        self.layer.is_over() && self.io.ends_by_close()
+    }
+
     fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        poll_discard(&mut self.io, cx)
+        ready!(poll_discard(&mut self.io, cx))?;
+        self.layer.set_over();
+        Poll::Ready(Ok(()))
     }
 
     fn has_failed(&self) -> bool {
