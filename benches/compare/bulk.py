@@ -51,13 +51,10 @@ def counts(page, table):
     chosen = [work for work in works.COUNTED if any(work.name == name for name, _ in found)]
     if not chosen:
         return ""
-    rows = []
-    for name, about in page.proxies.items():
-        samples = [(work, found.get((work.name, name))) for work in chosen]
-        if any(sample for _, sample in samples):
-            rows.append([about["label"], *(pair(work, sample) for work, sample in samples)])
+    names = [name for name in page.proxies if any((work.name, name) in found for work in chosen)]
+    rows = [[work.name, *(pair(work, found.get((work.name, name))) for name in names)] for work in chosen]
     return ("## System calls and wake-ups\n\nSystem calls of the proxy / wake-ups that it causes, for each GB or each round trip.\n\n"
-            + table(["", *(work.name for work in chosen)], rows))
+            + table(["", *(page.proxies[name]["label"] for name in names)], rows))
 
 
 def pair(work, sample):

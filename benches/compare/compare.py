@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 
+import asked
 import launch
 import measure
 import plot
@@ -299,7 +300,7 @@ def write(directory, results):
 def conclude(results):
     """Prints the targets. Returns 1 if one of them was missed or not measured."""
     print()
-    rows = targets.evaluate(results)
+    rows = targets.evaluate(results) + asked.evaluate(results, targets.medians(results))
     for row in rows:
         print(f"  {row.verdict:12} {row.shown:>8}  ({row.wanted})  {row.title}")
     quiet = report.foreign(results)

@@ -127,8 +127,7 @@ class MachineTime:
             user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, stat.readline().split()[1:9])
         self.busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
         self.at = time.monotonic()
-        #  2 is what clock_getcpuclockid makes of a pid.|As in the load generator: clock_getcpuclockid converts a pid to ~pid << 3 | 2.| 2 is what clock_getcpuclockid makes of a pid.
-        self.ours = sum(time.clock_gettime((~pid << 3) | 2) for pid in running.pids())
+        self.ours = cpu_time(running)
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
             usage = resource.getrusage(who)
             self.ours += usage.ru_utime + usage.ru_stime
@@ -137,6 +136,22 @@ class MachineTime:
     def foreign_since(self, before):
         """The share of one CPU that other processes or the hypervisor have used."""
         return ((self.busy - before.busy) - (self.ours - before.ours)) / (self.at - before.at)
+
+
+def cpu_time(running):
+    """CPU seconds of a proxy so far."""
+    # As in the load generator: clock_getcpuclockid converts a pid to ~pid << 3 | 2.
+    return sum(time.clock_gettime((~pid << 3) | 2) for pid in running.pids())
+
+
+def kernel_memory():
+    """Bytes that the kernel of this machine uses for its objects, stacks, page tables and TCP's buffers."""
+    with open("/proc/meminfo", encoding="ascii") as meminfo:
+        sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in meminfo}
+    with open("/proc/net/sockstat", encoding="ascii") as sockstat:
+        tcp = next(line for line in sockstat if line.startswith("TCP:")).split()
+    buffers = int(tcp[tcp.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")
+    return sizes["Slab"] + sizes["KernelStack"] + sizes["PageTables"] + buffers
 
 
 def thread_times(before, after):
@@ -163,10 +178,12 @@ def memory(bench, start, chosen, connections, size, log, side):
             bench.close_idle(running, bench.open_idle(running, 16, size))
             time.sleep(SETTLE_SECONDS)
             sample = {"proxy": proxy.name, "side": side, "connections": connections, "size": size}
-            sample["before"] = running.memory()
+            sample["before"], kernel, cpu = running.memory(), kernel_memory(), cpu_time(running)
             load = bench.open_idle(running, connections, size)
+            sample["opening_cpu_ns"] = round((cpu_time(running) - cpu) * 1e9)
             time.sleep(SETTLE_SECONDS)
             sample["open"] = running.memory()
+            sample["kernel"] = kernel_memory() - kernel
             sample |= bench.close_idle(running, load)
             waiting[-1] = (running, sample, time.monotonic() + AFTER_SECONDS)
             log(proxy, f"{per_connection(sample):7.1f} KiB")

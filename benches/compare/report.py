@@ -3,6 +3,7 @@
 import json
 import statistics
 
+import asked
 import bulk
 import targets
 import works
@@ -72,7 +73,13 @@ class Page:
         rows = [[row.title, row.wanted, row.shown or "–", row.verdict] for row in targets.evaluate(self.results)]
         if all(row[3] == targets.UNKNOWN for row in rows):
             return ""
-        return "## Targets\n\nRatios of medians of this run.\n\n" + table(["", "wanted", "measured", ""], rows)
+        head = ["", "wanted", "measured", ""]
+        text = "## Targets\n\nRatios of medians of this run. GB/s are of wall time.\n\n" + table(head, rows)
+        rows = [[row.title, row.wanted, row.shown or "–", row.verdict] for row in asked.evaluate(self.results, self.found)]
+        if all(row[3] == targets.UNKNOWN for row in rows):
+            return text
+        return text + ("\n\nVestibule against the best of the other proxies with TLS, which may be another one in each row. Closed loop: the load"
+                       " seals, opens and compares everything. Saturated: it does not (see below).\n\n" + table(head, rows))
 
     def connections(self):
         text = self.section(
@@ -179,16 +186,18 @@ class Page:
             return ""
         sample = samples[0]
         rows = [
-            [about["label"], self.cell(works.IDLE, name), self.mebibytes("memory before", name), self.mebibytes("memory after", name),
+            [about["label"], self.cell(works.IDLE, name), self.cell("idle kernel", name), self.median("idle opening", name), self.mebibytes("memory before", name), self.mebibytes("memory after", name),
              self.mebibytes("rss before", name), self.mebibytes("rss after", name)]
             for name, about in self.proxies.items()
         ]
-        head = ["", "KiB for each idle connection", "own MiB before", "own MiB more, 10 s after", "RSS MiB before", "RSS MiB after"]
+        head = ["", "KiB for each idle connection", "kernel, KiB for each", "CPU µs to open one", "own MiB before", "own MiB more, 10 s after", "RSS MiB before", "RSS MiB after"]
         return (
             "## Memory\n\n"
             f"{sample['connections']:,} connections, each with an echo of {sample['size'] // 1024} KiB; then all are closed. \"Own\" is"
             " the anonymous and shared memory of all processes of the proxy. It does not include the pages of the program file, nor"
-            " the sockets' buffers in the kernel.\n\n" + table(head, rows)
+            " the sockets in the kernel. \"Kernel\" is what the kernel has more with the connections open: slab, stacks, page tables and"
+            " TCP's buffers of the whole machine, so it includes both ends of the load, which are the same for every proxy. To open one is"
+            " connect, handshake and the echo.\n\n" + table(head, rows)
         )
 
     def scaling(self):

@@ -46,6 +46,9 @@ def medians(results):
         found.setdefault((works.IDLES[side], sample["proxy"]), []).append((own["open"] - own["before"]) / sample["connections"])
         if side != "server":
             continue
+        if "kernel" in sample:
+            found.setdefault((f"{works.IDLE} kernel", sample["proxy"]), []).append(sample["kernel"] / sample["connections"] / 1024)
+            found.setdefault((f"{works.IDLE} opening", sample["proxy"]), []).append(sample["opening_cpu_ns"] / sample["connections"] / 1e3)
         found.setdefault(("memory before", sample["proxy"]), []).append(own["before"])
         found.setdefault(("memory after", sample["proxy"]), []).append(own["after"] - own["before"])
         found.setdefault(("rss before", sample["proxy"]), []).append(sample["before"]["rss"] / 1024)

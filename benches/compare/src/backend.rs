@@ -111,13 +111,16 @@ impl Backend {
         };
         let pattern = Pattern::new();
         Ok(Self {
-            listener,
             peers: HashMap::new(),
             next_token: FIRST_TOKEN + 1,
             scratch: vec![0; CHUNK],
             pages: Pages::new(&pattern)?,
             paged: 0,
-            drain: Drain::new()?,
+            drain: match &listener {
+                Listener::Unix(_) => Drain::for_unix()?,
+                Listener::Tcp(_) => Drain::for_tcp(),
+            },
+            listener,
             pattern,
             sunk: 0,
             tls: tls.map(session::serve).transpose()?,

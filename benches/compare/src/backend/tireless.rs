@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result};
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 use crate::pattern::{PERIOD, Pattern};
@@ -47,36 +48,47 @@ impl Pages {
     }
 }
 
-/// A way to /dev/null.
-pub(crate) struct Drain {
-    into: OwnedFd,
-    out_of: OwnedFd,
-    null: File,
+/// A way to discard bytes.
+pub(crate) enum Drain {
+    /// Of Unix sockets: through a pipe to /dev/null.
+    Pipe {
+        into: OwnedFd,
+        out_of: OwnedFd,
+        null: File,
+    },
+    /// Of TCP, which discards by itself: as many bytes as would fit here.
+    Truncate(Vec<u8>),
 }
 
 impl Drain {
-    /// Opens it.
-    pub(crate) fn new() -> Result<Self> {
+    /// For connections over TCP.
+    pub(crate) fn for_tcp() -> Self {
+        Self::Truncate(vec![0; MOST])
+    }
+
+    /// For Unix sockets.
+    pub(crate) fn for_unix() -> Result<Self> {
         let (out_of, into) = pipe_with(PipeFlags::CLOEXEC)?;
         fcntl_setpipe_size(&into, MOST).context("the size of a pipe")?;
         let null = File::options().write(true).open("/dev/null")?;
-        Ok(Self { into, out_of, null })
+        Ok(Self::Pipe { into, out_of, null })
     }
 
     /// Discards what the socket has, at most `most` bytes. 0 is the end.
-    pub(crate) fn discard(&self, socket: impl AsFd, most: usize) -> Result<usize, Errno> {
+    pub(crate) fn discard(&mut self, socket: impl AsFd, most: usize) -> Result<usize, Errno> {
+        let most = most.min(MOST);
+        let (into, out_of, null) = match self {
+            Self::Truncate(scratch) => {
+                let (_, count) = recv(socket, &mut scratch[..most], RecvFlags::TRUNC)?;
+                return Ok(count);
+            }
+            Self::Pipe { into, out_of, null } => (into, out_of, null),
+        };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        let count = splice(socket, None, &self.into, None, most.min(MOST), flags)?;
+        let count = splice(socket, None, &*into, None, most, flags)?;
         let mut left = count;
         while left > 0 {
-            left -= splice(
-                &self.out_of,
-                None,
-                &self.null,
-                None,
-                left,
-                SpliceFlags::MOVE,
-            )?;
+            left -= splice(&*out_of, None, &*null, None, left, SpliceFlags::MOVE)?;
         }
         Ok(count)
     }
@@ -102,6 +114,7 @@ pub(crate) fn fate(received: u64) -> Fate {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -128,15 +141,32 @@ mod tests {
 
     #[test]
     fn a_drain_discards_what_is_there_and_sees_the_end() {
-        let drain = Drain::new().expect("a pipe");
-        let (mut sender, receiver) = UnixStream::pair().expect("sockets");
+        let (sender, receiver) = UnixStream::pair().expect("sockets");
         receiver.set_nonblocking(true).expect("a flag");
+        discard_all(Drain::for_unix().expect("a pipe"), sender, &receiver);
+
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let sender = TcpStream::connect(address).expect("a connection");
+        let (receiver, _) = listener.accept().expect("a connection");
+        receiver.set_nonblocking(true).expect("a flag");
+        discard_all(Drain::for_tcp(), sender, &receiver);
+    }
+
+    fn discard_all(mut drain: Drain, mut sender: impl Write, receiver: impl AsFd) {
         assert_eq!(drain.discard(&receiver, 100), Err(Errno::AGAIN));
         sender.write_all(&[0; 150]).expect("room");
-        assert_eq!(drain.discard(&receiver, 100), Ok(100));
-        assert_eq!(drain.discard(&receiver, 100), Ok(50));
+        let mut next = || loop {
+            match drain.discard(&receiver, 100) {
+                // It is on its way.
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                result => return result,
+            }
+        };
+        assert_eq!(next(), Ok(100));
+        assert_eq!(next(), Ok(50));
         drop(sender);
-        assert_eq!(drain.discard(&receiver, 100), Ok(0));
+        assert_eq!(next(), Ok(0));
     }
 
     #[test]
