@@ -29,6 +29,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 FIRST_PORT = 21400  # below the ephemeral ports
 IDLE_SIZE = 16 * 1024
+NEW_KEYS = {
+    works.RSA: ["-newkey", "rsa:2048"],
+    works.P384: ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:secp384r1"],
+}
 
 
 def main():
@@ -160,10 +164,12 @@ def one_round(arguments, results, measured):
         os.chmod(directory, 0o711)
         start = Starter(arguments, pathlib.Path(directory))
         for side, some in works.SIDES.items():
-            for backend in (works.UNIX, works.TCP):
-                timed = [work for work in some if work.name in arguments.works and work.backend == backend]
-                if timed:
-                    timed_works(arguments, results, measured, bench, start, timed, side, backend)
+            groups = {}
+            for work in some:
+                if work.name in arguments.works:
+                    groups.setdefault((work.backend, work.certificate), []).append(work)
+            for (backend, certificate), timed in groups.items():
+                timed_works(arguments, results, measured, bench, start, timed, {"side": side, "backend": backend, "certificate": certificate})
         if works.SCALING in arguments.works and arguments.proxies[0].name == "vestibule":
             scaling(arguments, results, measured, bench, start)
         if works.COUNTS in arguments.works and measured == 0:
@@ -182,9 +188,10 @@ def able(chosen, side):
     return [proxy for proxy in chosen if side in proxy.sides]
 
 
-def timed_works(arguments, results, measured, bench, start, timed, side, backend):
+def timed_works(arguments, results, measured, bench, start, timed, how):
     with contextlib.ExitStack() as stack:
-        running = [stack.enter_context(start(proxy, side=side, backend=backend)) for proxy in able(arguments.proxies, side)]
+        needed = [proxy for proxy in able(arguments.proxies, how["side"]) if any(does(proxy, work) for work in timed)]
+        running = [stack.enter_context(start(proxy, **how)) for proxy in needed]
         for turn, work in enumerate(timed):
             for one in rotated(running, measured + turn):
                 if not does(one.proxy, work):
@@ -194,7 +201,7 @@ def timed_works(arguments, results, measured, bench, start, timed, side, backend
                 del sample["threads"]  # There is only one worker.
                 results["samples"].append(sample)
                 figure = work.figure(sample)
-                text = "not resumed" if figure is None else f"{figure:8.1f} {work.unit}{rate(sample)}"
+                text = work.undone if figure is None else f"{figure:8.1f} {work.unit}{rate(sample)}"
                 logger(work.name)(one.proxy, f"{text}   foreign {sample['foreign']:.0%}")
 
 
@@ -253,20 +260,37 @@ class Starter:
         # hitch needs it at its start; the load generator replaces it later.
         with socket.socket(socket.AF_UNIX) as placeholder:
             placeholder.bind(f"{directory}/backend.sock")
+        self.certificates = {works.P256: (ROOT / "certs" / "server.pem", ROOT / "certs" / "server-key.pem")}
 
-    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER, backend=works.UNIX):
+    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER, backend=works.UNIX, certificate=works.P256):
         self.started += 1
+        chain, key = self.certificate(certificate)
         setting = proxies.Setting(
             directory=self.directory / f"{self.started}-{proxy.name}",
             port=FIRST_PORT + self.started,
             backend=f"unix:{self.directory}/backend.sock" if backend == works.UNIX else f"127.0.0.1:{FIRST_PORT}",
-            certificate=ROOT / "certs" / "server.pem",
-            key=ROOT / "certs" / "server-key.pem",
+            certificate=chain,
+            key=key,
             workers=workers,
             side=side,
             ca=ROOT / "certs" / "ca.pem",
         )
         return launch.Running(proxy, setting, cpus or {self.arguments.proxy_cpu})
+
+
+    def certificate(self, kind):
+        """The files of a certificate and its key, which are made when they are first needed."""
+        if kind not in self.certificates:
+            paths = [self.directory / f"{kind}.pem", self.directory / f"{kind}-key.pem"]
+            made = subprocess.run(["openssl", "req", "-x509", *NEW_KEYS[kind], "-nodes", "-days", "30", "-subj", "/CN=localhost",
+                                   "-addext", "subjectAltName = DNS:localhost", "-out", paths[0], "-keyout", paths[1]],
+                                  capture_output=True, text=True, check=False)
+            if made.returncode != 0:
+                raise RuntimeError(f"openssl has made no certificate: {made.stderr}")
+            for path in paths:
+                path.chmod(0o644)  # hitch does not run as root.
+            self.certificates[kind] = paths
+        return self.certificates[kind]
 
 
 def rotated(items, by):

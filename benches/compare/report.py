@@ -88,6 +88,9 @@ class Page:
         )
         over_tcp = self.columns(works.over_tcp(works.HANDSHAKES[:2]))
         text += "\n\nThe same with a backend behind TCP:\n\n" + over_tcp if over_tcp else ""
+        keys = self.columns([works.HANDSHAKES[0], *works.KEYS], works.MAIN)
+        if any(self.has(work.name) for work in works.KEYS):
+            text += "\n\nFull handshakes in TLS 1.3 by certificate and key exchange; the first column is ECDSA P-256 with X25519:\n\n" + keys
         first = {"full-1.3-1": "full, one at a time", "full-1.3": "full, 16 at a time", "resumed-1.3": "resumed, 16 at a time"}
         chosen = [name for name in first if self.has(f"{name} p50")]
         rows = [[about["label"], *(" / ".join(self.median(f"{work} {q}", name) for q in ("p50", "p99")) for work in chosen)]
@@ -251,12 +254,13 @@ class Page:
         columns = self.columns(chosen)
         return f"## {title}\n\n{words}\n\n{columns}" if columns else ""
 
-    def columns(self, chosen):
+    def columns(self, chosen, names=None):
         """A table with the CPU time of these works, if they were measured."""
         chosen = [work for work in chosen if any(sample["work"] == work.name for sample in self.results["samples"])]
         if not chosen:
             return ""
-        rows = [[about["label"]] + [self.cell(work.name, name) for work in chosen] for name, about in self.proxies.items()]
+        rows = [[about["label"]] + [self.cell(work.name, name) for work in chosen]
+                for name, about in self.proxies.items() if names is None or name in names]
         return table([""] + [work.title for work in chosen], rows)
 
     def has(self, figure):
@@ -267,7 +271,7 @@ class Page:
         spread = self.found.get((figure, name))
         if spread is None:
             measured = any(s["work"] == figure and s["proxy"] == name for s in self.results["samples"])
-            return "not resumed" if measured else "–"
+            return works.by_name(figure).undone if measured else "–"
         if short(spread.low) == short(spread.high):
             return short(spread.median)
         return f"{short(spread.median)} ({short(spread.low)}–{short(spread.high)})"

@@ -6,6 +6,7 @@ from proxies import BOTH, CLIENT, SERVER, TUNNEL
 
 
 UNIX, TCP = "unix", "tcp"
+P256, P384, RSA = "p256", "p384", "rsa2048"
 # For works that are variations of others.
 MAIN = ("vestibule", "haproxy", "nginx", "envoy", "haproxy-plain")
 
@@ -23,6 +24,7 @@ class Work:
     side: str = SERVER  # the side of the proxy with TLS
     few: bool = False  # only with those of MAIN
     alone: bool = False  # only with Vestibule, in comparison with itself
+    certificate: str = P256  # the kind of the proxy's
     backend: str = UNIX  # the socket that the proxy dials
 
     @property
@@ -32,11 +34,18 @@ class Work:
     @property
     def needs_tls(self):
         """Whether it needs TLS: without TLS, it would be identical to another work."""
-        return "sessions" in self.task or "tls" in self.task or self.side != SERVER
+        return not {"sessions", "tls", "groups"}.isdisjoint(self.task) or self.certificate != P256 or self.side != SERVER
+
+    @property
+    def undone(self):
+        """What to say instead of a figure, if the work was not done as named."""
+        return "not resumed" if "sessions" in self.task else "not offered"
 
     def figure(self, sample):
         """CPU time of the proxy per piece of work; None if the work was not done as named."""
         if self.task.get("sessions") == "resumed" and not resumed(sample):
+            return None
+        if self.task.get("groups") == "hybrid" and sample["hybrid"] < sample["connections"]:
             return None
         return sample["proxy_cpu_ns"] / sample[self.count] * self.scale
 
@@ -108,6 +117,13 @@ ACTIVE = {
     "from-client": [_with(count, BULK[1]) for count in (1, 64)],
     "echo-1KiB-64": [_with(count, ECHO[4]) for count in (4, 1000)],
 }
+# Full handshakes with other keys and key exchanges than those of HANDSHAKES.
+KEYS = [
+    _handshake("full-1.3-rsa2048", "full, RSA-2048"),
+    _handshake("full-1.3-p384", "full, P-384"),
+    _handshake("full-1.3-hybrid", "full, X25519MLKEM768", groups="hybrid"),
+]
+KEYS = [replace(work, few=True, certificate={"full-1.3-rsa2048": RSA, "full-1.3-p384": P384}.get(work.name, P256)) for work in KEYS]
 OVER_TCP = over_tcp(HANDSHAKES[:2] + BULK + SATURATED + ECHO)
 
 
@@ -148,7 +164,7 @@ TUNNELS = [
     *(work for pair in FAR.values() for work in pair),
     *(_in_tunnels(ECHO[4], name=name, title=title, connections=99, beside=beside, alone=True) for name, (title, beside) in BESIDE.items()),
 ]
-SIDES = {SERVER: HANDSHAKES + BULK + SATURATED + ECHO + OVER_TCP + [work for some in ACTIVE.values() for work in some], CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
+SIDES = {SERVER: HANDSHAKES + BULK + SATURATED + ECHO + OVER_TCP + KEYS + [work for some in ACTIVE.values() for work in some], CLIENT: CLIENT_MODE, BOTH: TLS_TO_TLS, TUNNEL: TUNNELS}
 TIMED = [work for some in SIDES.values() for work in some]
 
 # Without CPU time: memory, by the side of TLS; and Vestibule alone on one and on two cores.

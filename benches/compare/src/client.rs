@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
-use rustls::{ClientConfig, HandshakeKind};
+use rustls::{ClientConfig, HandshakeKind, NamedGroup};
 
 use crate::buffer::Buffer;
 use crate::poll::{Interest, Poll};
@@ -96,6 +96,12 @@ impl Client {
             .as_ref()
             .map(|session| session.handshake(tls))
             .transpose()
+    }
+
+    /// Whether the key exchange was X25519MLKEM768.
+    pub(crate) fn is_hybrid(&self) -> bool {
+        let group = self.session.as_ref().and_then(Session::group);
+        group == Some(NamedGroup::X25519MLKEM768)
     }
 
     /// Reads once and passes the payload to `sink`. An end before our own is an error.

@@ -47,6 +47,7 @@ pub(crate) fn run(task: &Task) -> Result<Value> {
                 ensure!(idle == 0, "{idle} of the lanes had no connection served");
                 let mut answer = quantiles(&mut counts.first_bytes);
                 answer["connections"] = (counts.full + counts.resumed + counts.plain).into();
+                answer["hybrid"] = counts.hybrid.into();
                 answer["full"] = counts.full.into();
                 answer["resumed"] = counts.resumed.into();
                 return Ok(measured.answer(answer));
@@ -60,6 +61,7 @@ struct Counts {
     full: u64,
     resumed: u64,
     plain: u64,
+    hybrid: u64,
     /// From the connect to the first byte of the answer, in nanoseconds.
     first_bytes: Vec<u32>,
 }
@@ -132,6 +134,7 @@ impl Lane {
 
     fn count(&mut self, task: &Task, counts: &mut Counts) -> Result<()> {
         self.served += 1;
+        counts.hybrid += u64::from(self.client.is_hybrid());
         match self.client.handshake(task.tls)? {
             None => counts.plain += 1,
             Some(HandshakeKind::Full) => counts.full += 1,

@@ -20,7 +20,7 @@ use rustls::{
 };
 
 use crate::buffer::Buffer;
-use crate::task::{Certificate, Sessions, Task, Tls};
+use crate::task::{Certificate, Groups, Sessions, Task, Tls};
 
 /// A little more than a record with the overhead of TLS.
 const RECORD: usize = 16 * 1024 + 512;
@@ -55,6 +55,9 @@ pub(crate) fn offer_as(
         // The handshake is checked for X25519 afterwards.
         kx_groups: match task.tls {
             Tls::V12 => vec![kx_group::X25519, kx_group::SECP256R1],
+            _ if task.groups == Groups::Hybrid => {
+                vec![kx_group::X25519MLKEM768, kx_group::X25519]
+            }
             _ => vec![kx_group::X25519],
         },
         ..aws_lc_rs::default_provider()
@@ -257,6 +260,12 @@ impl<C: Unbuffered> Session<C> {
 }
 
 impl Session {
+    /// The key exchange: one of those that were offered.
+    pub(crate) fn group(&self) -> Option<NamedGroup> {
+        let group = self.connection.negotiated_key_exchange_group();
+        group.map(|group| group.name())
+    }
+
     /// The kind of the handshake; an error if it did not match `tls`.
     pub(crate) fn handshake(&self, tls: Tls) -> Result<HandshakeKind> {
         let suite = self
@@ -275,14 +284,11 @@ impl Session {
             .connection
             .handshake_kind()
             .context("the handshake is not over")?;
-        let group = self
-            .connection
-            .negotiated_key_exchange_group()
-            .map(|group| group.name());
+        let group = self.group();
         // TLS 1.2 resumes a session without a key exchange.
         if kind != HandshakeKind::Resumed || tls == Tls::V13 {
             ensure!(
-                group == Some(NamedGroup::X25519),
+                matches!(group, Some(NamedGroup::X25519 | NamedGroup::X25519MLKEM768)),
                 "the key exchange is {group:?}"
             );
         }
@@ -354,6 +360,7 @@ impl ServerCertVerifier for ExpectedCertificate {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         vec![
             SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
             SignatureScheme::RSA_PSS_SHA256,
         ]
     }

@@ -33,6 +33,9 @@ pub(crate) struct Task {
     /// Whether the clients of `handshakes` offer their last session, which must then be resumed.
     #[serde(default)]
     pub(crate) sessions: Sessions,
+    /// The key exchanges that the clients offer.
+    #[serde(default)]
+    pub(crate) groups: Groups,
     /// The certificate of the clients of `idle` and of tunnels, if they have one.
     #[serde(default)]
     pub(crate) own: Option<Certificate>,
@@ -136,6 +139,17 @@ pub(crate) enum Tls {
     /// TLS 1.3, TLS_AES_128_GCM_SHA256.
     #[serde(rename = "1.3")]
     V13,
+}
+
+/// Key exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Groups {
+    /// X25519 alone.
+    #[default]
+    Classic,
+    /// X25519MLKEM768, or X25519 with a server that does not know it.
+    Hybrid,
 }
 
 /// What happens to a session after its connection is closed.
