@@ -39,11 +39,20 @@ impl Backlog {
             self.close_small();
             self.more.push_back(frame);
         } else {
-            self.small.extend_from_slice(&frame);
-            if self.small.len() >= LONG {
-                self.close_small();
-            }
+            self.push_short(&frame);
         }
+    }
+
+    fn push_short(&mut self, frame: &[u8]) {
+        if self.small.len() + frame.len() > PIECE {
+            self.close_small();
+        }
+        if self.small.capacity() - self.small.len() < frame.len() {
+            // Twice as much each time, and not more than will be filled.
+            let more = self.small.len().min(PIECE - self.small.len());
+            self.small.reserve_exact(more.max(frame.len()));
+        }
+        self.small.extend_from_slice(frame);
     }
 
     fn close_small(&mut self) {
@@ -89,6 +98,8 @@ impl Backlog {
 
 /// A frame of at least so many bytes is long. The memory into which HTTP/2 reads frames is two to three times as large.
 const LONG: usize = 12 * 1024;
+/// Short ones are copied together to pieces of this size.
+const PIECE: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -141,8 +152,10 @@ mod tests {
 
     #[test]
     fn short_frames_become_one_piece_and_long_ones_are_not_copied() {
-        let (backlog, _) = filled(&[20; 600]);
-        assert!(backlog.slices(&mut [IoSlice::new(&[]); 4]) == 2);
+        let (backlog, _) = filled(&[16; 4096]);
+        assert!(backlog.slices(&mut [IoSlice::new(&[]); 8]) == 5);
+        let memory: usize = backlog.more.iter().map(|piece| piece.len()).sum();
+        assert_eq!(memory + backlog.small.capacity(), 4 * PIECE);
         let mut backlog = Backlog::default();
         backlog.push(vec![1].into());
         let long = Bytes::from(vec![2; LONG]);
