@@ -10,7 +10,7 @@
 
 use std::sync::LazyLock;
 
-use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA384, Key, sign};
+use aws_lc_rs::hmac::{HMAC_SHA256, HMAC_SHA384, Key, sign_to_buffer};
 use tokio_rustls::rustls::crypto::hmac::Tag;
 use tokio_rustls::rustls::crypto::tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError};
 use tokio_rustls::rustls::crypto::{CipherSuiteCommon, aws_lc_rs::cipher_suite};
@@ -84,7 +84,9 @@ fn extract(salt: &Key, secret: &[u8]) -> Key {
 
 /// The HMAC of the message. It is overwritten when it is dropped.
 fn tag(key: &Key, message: &[u8]) -> Tag {
-    Tag::new(sign(key, message).as_ref())
+    let mut room = [0; Tag::MAX_LEN];
+    let tag = sign_to_buffer(key, message, &mut room);
+    Tag::new(tag.expect("the longest tag has room"))
 }
 
 impl Hkdf for Hash {
