@@ -40,7 +40,7 @@ async fn client_and_far_end() -> (Client, TlsStream<TcpStream>) {
         connector.connect(name, far.expect("a connection")),
         acceptor.accept(near, Deadline::after(None), |_| Ok::<_, ()>(None)),
     );
-    let session = near.ok().expect("a handshake").session;
+    let session = near.expect("a handshake").session;
     let client = Client::secured(session).expect("a suite of ours");
     (client, far.expect("a handshake"))
 }
