@@ -17,6 +17,7 @@ import tempfile
 import time
 
 import asked
+import certificates
 import launch
 import measure
 import plot
@@ -43,7 +44,7 @@ def main():
             write(arguments.out, results)
         return conclude(results)
     pick_cpus(arguments)
-    results = {"about": about(arguments), "samples": [], "memory": [], "scaling": [], "counts": []}
+    results = {"about": about(arguments), "samples": [], "memory": [], "scaling": [], "counts": [], "certificates": []}
     for measured in range(arguments.rounds):
         one_round(arguments, results, measured)
     results["about"]["took_seconds"] = round(time.monotonic() - arguments.began)
@@ -174,6 +175,9 @@ def one_round(arguments, results, measured):
             scaling(arguments, results, measured, bench, start)
         if works.COUNTS in arguments.works and measured == 0:
             counts(arguments, results, bench, start)
+        if works.CERTIFICATES in arguments.works and measured == 0:
+            hosts = certificates.make(start.directory / "hosts", certificates.FEW if arguments.quick else certificates.COUNT)
+            results["certificates"] += certificates.measure(bench, start, arguments.proxies, hosts, logger(works.CERTIFICATES))
         for side, name in works.IDLES.items():
             if name not in arguments.works:
                 continue
@@ -262,7 +266,7 @@ class Starter:
             placeholder.bind(f"{directory}/backend.sock")
         self.certificates = {works.P256: (ROOT / "certs" / "server.pem", ROOT / "certs" / "server-key.pem")}
 
-    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER, backend=works.UNIX, certificate=works.P256):
+    def __call__(self, proxy, workers=1, cpus=None, side=proxies.SERVER, backend=works.UNIX, certificate=works.P256, hosts=()):
         self.started += 1
         chain, key = self.certificate(certificate)
         setting = proxies.Setting(
@@ -272,6 +276,7 @@ class Starter:
             certificate=chain,
             key=key,
             workers=workers,
+            hosts=tuple(hosts),
             side=side,
             ca=ROOT / "certs" / "ca.pem",
         )

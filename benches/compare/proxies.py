@@ -31,6 +31,7 @@ class Setting:
     workers: int
     client_ca: pathlib.Path | None = None  # accept client certificates from this authority
     side: str = SERVER  # the sides with TLS
+    hosts: tuple = ()  # files NAME.pem with a certificate and its key, besides the one above
     ca: pathlib.Path | None = None  # the authority of the backend's certificate, if it has TLS
 
     @property
@@ -80,9 +81,11 @@ def vestibule(relay):
         client_auth = f'client_auth = "optional"\nclient_ca = ["{setting.client_ca}"]' if setting.client_ca else ""
         if setting.side == TUNNEL:
             client_auth = f'client_auth = "required"\nclient_ca = ["{setting.ca}"]\n[listener.tunnel]\nstreams = {STREAMS}'
+        pairs = [(setting.certificate, setting.key), *((path, path) for path in setting.hosts)]
+        certificates = ", ".join(f'{{ chain = "{chain}", key = "{key}" }}' for chain, key in pairs)
         listener = f"""\
 [listener.tls]
-certificates = [ {{ chain = "{setting.certificate}", key = "{setting.key}" }} ]
+certificates = [ {certificates} ]
 {client_auth}
 """ if setting.to_clients else ""
         backend = f"""\
@@ -124,6 +127,7 @@ def haproxy(tls):
     def command(program, setting):
         bind = f"bind 127.0.0.1:{setting.port}" + (f" ssl crt {setting.pem()}" if tls and setting.to_clients else "")
         bind += f" ca-file {setting.client_ca} verify optional" if setting.client_ca else ""
+        bind += f" crt {setting.hosts[0].parent}" if setting.hosts else ""
         address = f"unix@{setting.unix}" if setting.unix else setting.backend
         if setting.to_backend:
             address += f" ssl verify required ca-file {setting.ca} sni str(localhost) verifyhost localhost"
@@ -153,6 +157,8 @@ def nginx(program, setting):
     client_auth = ""
     if setting.client_ca:
         client_auth = f"ssl_client_certificate {setting.client_ca}; ssl_verify_client optional; ssl_verify_depth 10;"
+    # Its stream module has no servers by name.
+    by_name = f"{setting.hosts[0].parent}/$ssl_server_name.pem" if setting.hosts else None
     path = setting.write("nginx.conf", f"""\
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 daemon off;
@@ -167,8 +173,8 @@ events {{
 stream {{
     server {{
         listen 127.0.0.1:{setting.port} ssl;
-        ssl_certificate {setting.certificate};
-        ssl_certificate_key {setting.key};
+        ssl_certificate {by_name or setting.certificate};
+        ssl_certificate_key {by_name or setting.key};
         ssl_protocols TLSv1.2 TLSv1.3;
         {client_auth}
         proxy_timeout 1h;
@@ -227,6 +233,8 @@ def envoy(program, setting):
             validation_context: {{ trusted_ca: {{ filename: {setting.ca} }} }}
             alpn_protocols: [ h2 ]
 """ if setting.side == TUNNEL else ""
+    pairs = [(setting.certificate, setting.key), *((path, path) for path in setting.hosts)]
+    shown = "\n".join(f"            - {{ certificate_chain: {{ filename: {chain} }}, private_key: {{ filename: {key} }} }}" for chain, key in pairs)
     to_clients = f"""\
       transport_socket:
         name: envoy.transport_sockets.tls
@@ -235,8 +243,7 @@ def envoy(program, setting):
           require_client_certificate: {"true" if setting.side == TUNNEL else "false"}
           common_tls_context:
             tls_certificates:
-            - certificate_chain: {{ filename: {setting.certificate} }}
-              private_key: {{ filename: {setting.key} }}
+{shown}
 {verified}""" if setting.to_clients else ""
     to_backend = f"""\
     transport_socket:

@@ -5,6 +5,7 @@ import statistics
 
 import asked
 import bulk
+import certificates
 import targets
 import works
 from plot import short
@@ -18,7 +19,7 @@ METHOD = (__file__.rpartition("/")[0] or ".") + "/method.md"
 def as_json(results):
     """One sample in a line, so that two runs can be compared with diff."""
     parts = [f' "about": {json.dumps(results["about"], indent=1, ensure_ascii=False)}']
-    for kind in ("samples", "memory", "scaling", "counts"):
+    for kind in ("samples", "memory", "scaling", "counts", "certificates"):
         lines = ",\n".join("  " + json.dumps(sample, ensure_ascii=False) for sample in results.get(kind, []))
         parts.append(f' "{kind}": [\n{lines}\n ]')
     return "{\n" + ",\n".join(parts) + "\n}\n"
@@ -34,7 +35,7 @@ def markdown(results):
     """The whole page."""
     page = Page(results)
     with open(METHOD, encoding="utf-8") as method:
-        parts = [page.head(), page.targets(), page.connections(), bulk.sections(page, table), bulk.counts(page, table), page.echo(), page.active(), page.sides(), page.tunnels(), page.memory(),
+        parts = [page.head(), page.targets(), page.connections(), bulk.sections(page, table), bulk.counts(page, table), page.echo(), page.active(), page.sides(), page.tunnels(), page.memory(), certificates.section(page, table),
                  page.scaling(), method.read().strip(), page.busy(), page.machine()]
     return "\n\n".join(part for part in parts if part) + "\n"
 

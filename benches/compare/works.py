@@ -175,7 +175,8 @@ STREAMS_OF_A_TUNNEL = 100
 SCALING = "scaling"
 COUNTED = BULK + SATURATED + over_tcp(BULK + SATURATED) + [ECHO[4], *over_tcp([ECHO[4]])]
 COUNTS = "counts"
-NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING, COUNTS]
+CERTIFICATES = "certificates"
+NAMES = [work.name for work in TIMED] + [*IDLES.values(), SCALING, COUNTS, CERTIFICATES]
 
 
 def pieces(work, total):

@@ -56,12 +56,24 @@ impl Client {
         tls: Option<&Arc<ClientConfig>>,
         read: usize,
     ) -> Result<Self> {
+        Self::connect_to("localhost", poll, token, target, tls, read)
+    }
+
+    /// The same, and asks for a host.
+    pub(crate) fn connect_to(
+        host: &str,
+        poll: &Poll,
+        token: u64,
+        target: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        read: usize,
+    ) -> Result<Self> {
         let socket = TcpStream::connect(target)
             .with_context(|| format!("cannot connect to the proxy at {target}"))?;
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         poll.add(&socket, token, Interest::Read)?;
-        let session = tls.map(Session::new).transpose()?;
+        let session = tls.map(|tls| Session::with(host, tls)).transpose()?;
         let mut client = Self {
             token,
             socket,

@@ -14,7 +14,7 @@ use crate::meter::{Meter, Tick};
 use crate::poll::Poll;
 use crate::session;
 use crate::stage::Stage;
-use crate::task::Task;
+use crate::task::{Host, Task};
 
 /// Larger than a server's flight and tickets.
 const READ: usize = 16 * 1024;
@@ -79,9 +79,9 @@ struct Lane {
 
 impl Lane {
     fn open(task: &Task, poll: &Poll, token: u64) -> Result<Self> {
-        let config = session::offer(task)?;
+        let config = session::offer_to(task, host(task, token))?;
         let began = Instant::now();
-        let client = Client::connect(poll, token, task.target, config.as_ref(), READ)?;
+        let client = connect(task, poll, token, config.as_ref())?;
         let mut lane = Self {
             token,
             config,
@@ -147,8 +147,8 @@ impl Lane {
     fn next(&mut self, task: &Task, poll: &Poll) -> Result<Self> {
         let config = self.config.take();
         let began = Instant::now();
-        let client = Client::connect(poll, self.token, task.target, config.as_ref(), READ)
-            .context("the next connection")?;
+        let client =
+            connect(task, poll, self.token, config.as_ref()).context("the next connection")?;
         let served = self.served;
         let mut lane = Self {
             token: self.token,
@@ -162,4 +162,19 @@ impl Lane {
         lane.ask(poll)?;
         Ok(lane)
     }
+}
+
+fn connect(
+    task: &Task,
+    poll: &Poll,
+    token: u64,
+    config: Option<&Arc<ClientConfig>>,
+) -> Result<Client> {
+    let name = host(task, token).map_or("localhost", |host| &host.name);
+    Client::connect_to(name, poll, token, task.target, config, READ)
+}
+
+/// The host that a lane asks for, if there are several.
+fn host(task: &Task, token: u64) -> Option<&Host> {
+    task.hosts.iter().cycle().nth(token as usize)
 }

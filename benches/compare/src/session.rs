@@ -2,6 +2,7 @@
 //! buffers.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,7 +21,7 @@ use rustls::{
 };
 
 use crate::buffer::Buffer;
-use crate::task::{Certificate, Groups, Sessions, Task, Tls};
+use crate::task::{Certificate, Groups, Host, Sessions, Task, Tls};
 
 /// A little more than a record with the overhead of TLS.
 const RECORD: usize = 16 * 1024 + 512;
@@ -33,9 +34,25 @@ pub(crate) fn offer(task: &Task) -> Result<Option<Arc<ClientConfig>>> {
     offer_as(task, None)
 }
 
+/// The same for a client that asks for a host.
+pub(crate) fn offer_to(task: &Task, host: Option<&Host>) -> Result<Option<Arc<ClientConfig>>> {
+    match host {
+        Some(host) => offer_of(task, &host.certificate, None),
+        None => offer(task),
+    }
+}
+
 /// The same for a client with a certificate.
 pub(crate) fn offer_as(
     task: &Task,
+    own: Option<&Certificate>,
+) -> Result<Option<Arc<ClientConfig>>> {
+    offer_of(task, &task.certificate, own)
+}
+
+fn offer_of(
+    task: &Task,
+    certificate: &Path,
     own: Option<&Certificate>,
 ) -> Result<Option<Arc<ClientConfig>>> {
     let (suite, version) = match task.tls {
@@ -62,8 +79,8 @@ pub(crate) fn offer_as(
         },
         ..aws_lc_rs::default_provider()
     });
-    let pem = fs::read(&task.certificate)
-        .with_context(|| format!("cannot read {}", task.certificate.display()))?;
+    let pem =
+        fs::read(certificate).with_context(|| format!("cannot read {}", certificate.display()))?;
     let verifier = ExpectedCertificate {
         leaf: CertificateDer::from_pem_slice(&pem).context("the certificate")?,
         provider: Arc::clone(&provider),
@@ -142,7 +159,12 @@ pub(crate) struct Session<C = UnbufferedClientConnection> {
 impl Session {
     /// A client session that has not sent anything yet.
     pub(crate) fn new(config: &Arc<ClientConfig>) -> Result<Self> {
-        let name = ServerName::try_from("localhost")?;
+        Self::with("localhost", config)
+    }
+
+    /// The same, with a host.
+    pub(crate) fn with(host: &str, config: &Arc<ClientConfig>) -> Result<Self> {
+        let name = ServerName::try_from(host.to_owned())?;
         Ok(Self {
             connection: UnbufferedClientConnection::new(Arc::clone(config), name)?,
             established: false,

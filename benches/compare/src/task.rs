@@ -33,6 +33,9 @@ pub(crate) struct Task {
     /// Whether the clients of `handshakes` offer their last session, which must then be resumed.
     #[serde(default)]
     pub(crate) sessions: Sessions,
+    /// For `handshakes`, the hosts that clients ask for, instead of localhost with its `certificate`.
+    #[serde(default)]
+    pub(crate) hosts: Vec<Host>,
     /// The key exchanges that the clients offer.
     #[serde(default)]
     pub(crate) groups: Groups,
@@ -139,6 +142,16 @@ pub(crate) enum Tls {
     /// TLS 1.3, TLS_AES_128_GCM_SHA256.
     #[serde(rename = "1.3")]
     V13,
+}
+
+/// A name, and the PEM file with the certificate that the proxy must present for it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Host {
+    /// For SNI.
+    pub(crate) name: String,
+    /// The file.
+    pub(crate) certificate: PathBuf,
 }
 
 /// Key exchanges.
