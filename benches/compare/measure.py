@@ -62,7 +62,7 @@ class Bench:
 
     def timed(self, running, task, cpus=None):
         """Runs a task for a given time. Returns the answer and the other load of the machine."""
-        before, threads = MachineTime.now(running), running.threads()
+        began, before, threads = time.monotonic(), MachineTime.now(running), running.threads()
         load = self.start_load(running, task, cpus)
         try:
             output, errors = load.communicate(timeout=LOAD_TIMEOUT)
@@ -73,6 +73,7 @@ class Bench:
         answer = self.answer(running, load, output, errors)
         answer["foreign"] = round(MachineTime.now(running).foreign_since(before), 4)
         answer["threads"] = thread_times(threads, running.threads())
+        answer["took_seconds"] = round(time.monotonic() - began, 2)
         return answer
 
     def counted(self, running, task):

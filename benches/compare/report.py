@@ -233,11 +233,12 @@ class Page:
         for work in works.TIMED:
             samples = [sample for sample in self.results["samples"] if sample["work"] == work.name]
             if samples:
-                rows.append([work.name] + [percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")])
+                took = sum(sample.get("took_seconds", 0) for sample in samples)
+                rows.append([work.name, *(percentages(samples, kind) for kind in ("proxy_cpu_ns", "load_cpu_ns")), f"{took:.0f} s" if took else "–"])
         if not rows:
             return ""
-        return ("How busy both were: CPU time divided by wall time, the smallest and the largest over all proxies and rounds:\n\n"
-                + table(["", "proxies", "load"], rows))
+        return ("How busy both were: CPU time divided by wall time, the smallest and the largest over all proxies and rounds; and the time of the"
+                " run that each work has taken:\n\n" + table(["", "proxies", "load", "time"], rows))
 
     def machine(self):
         about = self.about

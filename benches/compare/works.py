@@ -99,7 +99,7 @@ ECHO = [
 
 def over_tcp(some):
     """The same works with a backend behind TCP."""
-    return [replace(work, name=f"{work.name}-tcp", backend=TCP) for work in some]
+    return [replace(work, name=f"{work.name}-tcp", backend=TCP, few=work.few or work.task.get("size") in (64, 16384)) for work in some]
 
 
 def _with(connections, work):
