@@ -27,7 +27,7 @@ pub(crate) use hyper::StatusCode;
 
 pub(crate) use self::budget::WindowBudget;
 pub(crate) use self::carried::{Carried, CarrierError, Opened, Opening};
-pub(crate) use self::originated::{Answer, Driver, OpenError, Originated};
+pub(crate) use self::originated::{Answer, Driver, Notice, OpenError, Originated};
 pub(crate) use self::stream::TunnelStream;
 pub(crate) use self::worker::{WatchStream, WorkerRequest};
 

@@ -5,6 +5,7 @@ mod join {
     mod chain;
     mod deaths;
     mod embedded;
+    mod endings;
     pub(crate) mod front;
     mod hostile;
     mod killed;
@@ -269,22 +270,6 @@ async fn a_front_that_drains_keeps_its_connections_and_gets_no_more_offers() {
     }
     drop((stream, late));
     old.ended().await;
-}
-
-#[tokio::test]
-async fn a_tunnel_that_takes_no_more_streams_is_replaced() {
-    let site = Site::new();
-    let front = Front::new(&site).await;
-    let (to, _server) = echo_server(&site);
-    let _worker = worker(&site, &[&front], &to, 1).await;
-    let old = front.tunnel().await;
-    let offer = old.offer().await;
-    old.go_away().await;
-    // The worker wants to offer another one in its place.
-    let mut stream = offer.tunnelled(FACTS).await;
-    let new = front.tunnel().await;
-    echo(&mut new.offer().await.tunnelled(FACTS).await, b"new").await;
-    echo(&mut stream, b"old").await;
 }
 
 #[tokio::test]

@@ -108,6 +108,10 @@ impl ActiveFront {
         say(is_news);
     }
 
+    pub(crate) fn is_troubled(&self, thread: usize) -> bool {
+        self.said().troubled.contains(&thread)
+    }
+
     /// A thread has trouble with the front. Calls `say` with whether the log has to say so: no thread has said it since
     /// they were joined, or another trouble was between them for a while.
     pub(crate) fn troubled(&self, thread: usize, trouble: Trouble, say: impl FnOnce(bool)) {

@@ -9,9 +9,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug};
 
@@ -38,6 +37,8 @@ pub(super) struct Front {
     offers: usize,
     tunnels: BTreeMap<u64, Tunnel>,
     last_tunnel: u64,
+    /// Notified when a tunnel takes no more offers.
+    closed: Arc<Notify>,
     drivers: JoinSet<(u64, Result<(), CarrierError>)>,
     /// Offers without an answer. `None`: it was withdrawn.
     asked: JoinSet<Option<(u64, Result<Answer, OpenError>)>>,
@@ -86,6 +87,7 @@ impl Front {
             unclear: 0,
             tunnels: BTreeMap::new(),
             last_tunnel: 0,
+            closed: Arc::default(),
             drivers: JoinSet::new(),
             asked: JoinSet::new(),
             served: JoinSet::new(),
@@ -122,6 +124,7 @@ impl Front {
     }
 
     async fn next(&mut self, stop: &CancellationToken) -> Event {
+        let is_troubled = self.front().is_troubled(self.thread);
         tokio::select! {
             biased;
             () = stop.cancelled() => Event::Stopped,
@@ -144,8 +147,8 @@ impl Front {
             _ = self.is_down.changed() => Event::Again,
             () = self.dial_pause.passed() => Event::Again,
             () = self.offer_pause.passed() => Event::Again,
-            // A GOAWAY makes no event.
-            () = tokio::time::sleep(LOOK) => Event::Quiet,
+            () = self.closed.notified() => Event::Again,
+            () = tokio::time::sleep(QUIET), if is_troubled => Event::Quiet,
         }
     }
 
@@ -210,41 +213,6 @@ impl Front {
 
     fn withdraw(&mut self) {
         std::mem::take(&mut self.withdrawal).cancel();
-    }
-
-    fn dialled(&mut self, dialled: Result<Box<Dialled>, NoTunnel>) {
-        let Dialled {
-            requests,
-            mut driver,
-            refusal,
-        } = match dialled {
-            Ok(dialled) => *dialled,
-            Err(error) => {
-                match error.is_about_configuration() {
-                    true => self.dial_pause.begin_with(SLOW),
-                    false => self.dial_pause.begin(),
-                }
-                return self.says_no_tunnel(&error);
-            }
-        };
-        self.unclear = 0;
-        self.last_tunnel += 1;
-        let id = self.last_tunnel;
-        driver.grow_within(&self.state.census.windows);
-        let patience = self.state.config.load().timeouts.relay.into();
-        let run = async move { (id, driver.run(&patience).await) };
-        self.drivers.spawn(run);
-        let tunnel = Tunnel {
-            requests: Some(requests),
-            refusal,
-            born: Instant::now(),
-            offers: Arc::default(),
-            connections: Arc::default(),
-            _count: self.front().tunnels.one_more(),
-            usable: Some(self.front().usable.one_more()),
-        };
-        self.tunnels.insert(id, tunnel);
-        self.says_joined();
     }
 
     fn broken(&mut self, id: u64, result: &Result<(), CarrierError>) {
@@ -393,7 +361,7 @@ async fn finished<T>(work: &mut Option<Working<T>>) -> T {
 const SLOW: Duration = Duration::from_secs(10);
 /// A tunnel that has lasted as long was a success.
 const STABLE: Duration = Duration::from_secs(10);
-/// How often to see whether a tunnel still takes offers.
-const LOOK: Duration = Duration::from_secs(5);
+/// A front that refuses an offer does so sooner.
+const QUIET: Duration = Duration::from_secs(5);
 /// A local server that is back should not wait for long.
 const LONGEST_PROBE: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use h2::client::{self, Connection, SendRequest};
@@ -41,6 +41,16 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     pings: Pings,
     heartbeat: Heartbeat,
     windows: Windows,
+    is_open: bool,
+    /// What had arrived when it was last seen to be open.
+    seen: u64,
+}
+
+/// What a driver has noticed.
+pub(crate) enum Notice {
+    /// The tunnel takes no more streams. Those that are open continue.
+    Closed,
+    Ended(Result<(), CarrierError>),
 }
 
 /// A stream that the peer has accepted.
@@ -99,6 +109,8 @@ impl Originated {
             turn,
             heartbeat: Heartbeat::new(),
             windows: Windows::new(streams, &flows),
+            is_open: true,
+            seen: 0,
         };
         poll_fn(|cx| match Pin::new(&mut driver).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(CarrierError::Io(io::ErrorKind::UnexpectedEof))),
@@ -204,6 +216,28 @@ impl<IO: Peer> Driver<IO> {
         Ok(())
     }
 
+    /// As [`Self::run`], and calls `closed` when `requests` take no more streams.
+    ///
+    /// # Errors
+    ///
+    /// The tunnel has failed.
+    pub(crate) async fn run_noticing(
+        mut self,
+        patience: &Patience,
+        requests: Weak<Originated>,
+        closed: impl Fn(),
+    ) -> Result<(), CarrierError> {
+        loop {
+            let is_open = || requests.upgrade().is_none_or(|it| it.is_open());
+            match poll_fn(|cx| self.poll_notice(cx, is_open)).await {
+                Notice::Closed => closed(),
+                Notice::Ended(ended) => break ended?,
+            }
+        }
+        self.close(patience).await;
+        Ok(())
+    }
+
     /// Closes the connection, after the tunnel has ended in order. Waits until the peer has the last bytes: see
     /// [`Delivery`].
     ///
@@ -217,6 +251,25 @@ impl<IO: Peer> Driver<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Driver<IO> {
+    /// Moves the tunnel, and notices when it takes no more streams, which is said once: a GOAWAY of the peer wakes
+    /// nobody else. It looks when something has arrived. `is_open` asks an [`Originated`], if there is one: with a handle of its own, a driver would never end.
+    pub(crate) fn poll_notice(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_open: impl FnOnce() -> bool,
+    ) -> Poll<Notice> {
+        if let Poll::Ready(ended) = Pin::new(&mut *self).poll(cx) {
+            return Poll::Ready(Notice::Ended(ended));
+        }
+        let (reads, _) = self.turn.arrived();
+        let has_heard = std::mem::replace(&mut self.seen, reads) != reads;
+        if self.is_open && has_heard && !is_open() {
+            self.is_open = false;
+            return Poll::Ready(Notice::Closed);
+        }
+        Poll::Pending
+    }
+
     /// Lets the windows of the streams grow.
     pub(crate) fn grow_within(&mut self, budget: &Arc<WindowBudget>) {
         self.windows.grow_within(budget);

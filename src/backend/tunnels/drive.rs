@@ -1,7 +1,6 @@
 //! The life of an open tunnel: it moves while it is driven, and ends without streams.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use super::shelf::{Shelf, Tunnel};
 use super::{Shared, Site};
 use crate::backend::carrier::Carrier;
 use crate::deadline::hurried;
-use crate::tunnel::{CarrierError, Driver};
+use crate::tunnel::{CarrierError, Driver, Notice};
 
 /// Drives a tunnel to its end.
 pub(super) async fn drive(
@@ -26,7 +25,6 @@ pub(super) async fn drive(
     let mut moving = Moving {
         driver,
         allowed: tunnel.originated.allowed(),
-        is_open: true,
     };
     let mut quiet_since = Instant::now();
     let mut is_new = true;
@@ -80,7 +78,6 @@ pub(super) async fn drive(
 struct Moving {
     driver: Driver<Carrier>,
     allowed: usize,
-    is_open: bool,
 }
 
 impl Moving {
@@ -91,18 +88,23 @@ impl Moving {
         shelf: &Shelf,
         tunnel: &Arc<Tunnel>,
     ) -> Poll<Result<(), CarrierError>> {
-        let polled = Pin::new(&mut self.driver).poll(cx);
+        let ended = loop {
+            let is_open = || tunnel.originated.is_open();
+            match self.driver.poll_notice(cx, is_open) {
+                Poll::Ready(Notice::Closed) => {
+                    debug!("the tunnel takes no more streams");
+                    shelf.remove(tunnel);
+                }
+                Poll::Ready(Notice::Ended(ended)) => break Poll::Ready(ended),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
         let allowed = tunnel.originated.allowed();
         if allowed > self.allowed {
             shelf.say_free();
         }
         self.allowed = allowed;
-        if self.is_open && !tunnel.originated.is_open() {
-            self.is_open = false;
-            debug!("the tunnel takes no more streams");
-            shelf.remove(tunnel);
-        }
-        polled
+        ended
     }
 }
 
