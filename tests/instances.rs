@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use common::client::{Client, Front};
 use common::gate;
-use common::process::output;
+use common::process::{copy_of_vestibule, output};
 use common::users::{STRANGER, enterable, require_root};
 use common::vestibule::{ECHO_AND_WORKERS, LISTENERS, Vestibule, complete, message};
 use common::{bytes, project, soon};
@@ -139,8 +139,7 @@ async fn a_live_socket_that_this_user_may_not_open_is_left_alone() {
     let path = directory.path().join("front.sock");
     let theirs = UnixListener::bind(&path).expect("a path");
     fs::set_permissions(&path, open(0o600)).expect("ours");
-    let program = directory.path().join("vestibule");
-    fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
+    let program = copy_of_vestibule(directory.path()).await;
     let mut command = std::process::Command::new(&program);
     command.args(["run", "--to", "tls:127.0.0.1:9", "--listen"]);
     command.arg(format!("unix:{}", path.display()));

@@ -81,6 +81,18 @@ pub fn vestibule() -> Command {
     Command::new(env!("CARGO_BIN_EXE_vestibule"))
 }
 
+/// A copy of the binary under test in this directory, named `vestibule`, which other users may run.
+///
+/// Another process makes it: a program is busy (ETXTBSY) while anybody has it open to write, also a child that another
+/// thread has forked in the meantime.
+pub async fn copy_of_vestibule(directory: &Path) -> PathBuf {
+    let copy = directory.join("vestibule");
+    let mut command = Command::new("cp");
+    command.arg(env!("CARGO_BIN_EXE_vestibule")).arg(&copy);
+    output(command).await.ok();
+    copy
+}
+
 /// A PATH with the binary under test, for scripts that call it by name.
 pub fn path_with_vestibule() -> std::ffi::OsString {
     let binary = PathBuf::from(env!("CARGO_BIN_EXE_vestibule"));

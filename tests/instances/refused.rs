@@ -55,8 +55,7 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
     let long = "x".repeat(120);
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("ours");
     // Only root may bind the others.
-    let program = directory.path().join("vestibule");
-    fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
+    let program = copy_of_vestibule(directory.path()).await;
     let unix = |path: &str| format!("unix:{}/{path}", directory.path().display());
     for (listen, gate, expected) in [
         ("127.0.0.1:1".to_owned(), None, "CAP_NET_BIND_SERVICE"),
@@ -114,8 +113,7 @@ async fn an_address_that_cannot_be_bound_says_what_to_do() {
 async fn a_missing_permission_for_a_socket_is_an_error_with_advice() {
     require_root();
     let directory = enterable();
-    let program = directory.path().join("vestibule");
-    fs::copy(env!("CARGO_BIN_EXE_vestibule"), &program).expect("room");
+    let program = copy_of_vestibule(directory.path()).await;
     let theirs = directory.path().join("theirs");
     fs::create_dir(&theirs).expect("a directory");
     std::os::unix::fs::chown(&theirs, Some(STRANGER), Some(STRANGER)).expect("root may");
