@@ -31,6 +31,8 @@ use crate::tunnel::TunnelSettings;
 #[derive(Debug)]
 pub(crate) struct ActiveConfig {
     pub timeouts: Timeouts,
+    /// How long a drain may take.
+    pub drain: Option<Duration>,
     pub routes: Routes,
     pub backends: Backends,
     /// By the name of the listener.

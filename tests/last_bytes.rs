@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use common::admin::{WRITE, ask};
 use common::within;
 use last_bytes::peer::answer;
-use last_bytes::tunnels::{Ending, of_a_client, of_a_front, of_a_server};
+use last_bytes::tunnels::{Ending, of_a_client, of_a_front, of_a_removed_join, of_a_server};
 use rustix::process::Signal;
 
 /// Longer than a test waits.
@@ -95,4 +95,19 @@ async fn a_kill_cuts_the_wait_for_a_client() {
     let killed = ask(&socket, &format!("/v1/connections/{id}"), &delete).await;
     assert_eq!(killed.status, 200, "{killed:?}");
     within(SHORT, "an exit", ending.vestibule.wait()).await;
+}
+
+#[tokio::test]
+async fn a_join_that_a_reload_removes_waits_for_its_front_as_long_as_a_drain() {
+    let began = Instant::now();
+    let mut ending = of_a_removed_join(&timeouts("unlimited", "3s")).await;
+    ending.peer.until_ended().await;
+    ending.peer.until_closed().await;
+    assert!(began.elapsed() >= Duration::from_secs(3));
+    ending.vestibule.signal(Signal::TERM);
+    assert_eq!(ending.vestibule.wait().await.code(), Some(0));
+    let in_time = of_a_removed_join(&timeouts("unlimited", LONG)).await;
+    in_time.peer.until_ended().await;
+    let read = in_time.peer.rest().await;
+    assert!(read == answer(), "{} bytes, or others", read.len());
 }

@@ -77,6 +77,7 @@ impl ActiveJoin {
                 backend: Some(backend.min(DIAL_BUDGET)),
                 ..timeouts
             },
+            drain: None,
             routes: Routes::new(vec![rule]),
             backends: HashMap::from([(name.clone(), Arc::clone(&self.server))]),
             listeners: HashMap::new(),

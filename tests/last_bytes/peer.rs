@@ -144,6 +144,11 @@ impl Peer {
         until("the end of the tunnel", || self.wire.is_ending()).await;
     }
 
+    /// Waits until Vestibule has closed its socket.
+    pub(crate) async fn until_closed(&self) {
+        until("a close", || self.wire.is_closed()).await;
+    }
+
     /// Speaks and reads again, and returns the answer after the end of the tunnel.
     pub(crate) async fn rest(mut self) -> Vec<u8> {
         let before = self.wire.gate.written();
@@ -173,14 +178,23 @@ impl Wire {
     /// Whether the kernel has the end of Vestibule's direction, behind bytes that were not acknowledged.
     fn is_ending(&self) -> bool {
         const FIN_WAIT1: &str = "04";
+        self.row().is_some_and(|row| row[3] == FIN_WAIT1)
+    }
+
+    /// Whether Vestibule has no descriptor of its socket any more.
+    fn is_closed(&self) -> bool {
+        self.row().is_none_or(|row| row[9] == "0")
+    }
+
+    /// Vestibule's socket in the table of the kernel.
+    fn row(&self) -> Option<Vec<String>> {
         let [theirs, ours] = [self.theirs, self.ours].map(named);
         let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
-        table.lines().any(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            words.next() == Some(&theirs)
-                && words.next() == Some(&ours)
-                && words.next() == Some(FIN_WAIT1)
-        })
+        let rows = table.lines().map(|line| {
+            let words = line.split_whitespace().map(str::to_owned);
+            words.collect::<Vec<_>>()
+        });
+        { rows }.find(|row| row[1] == theirs && row[2] == ours)
     }
 }
 

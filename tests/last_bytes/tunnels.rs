@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::peer::{Peer, Server, Wire, answer, drive, listener};
-use crate::common::changing::Site;
+use crate::common::changing::{Site, reloaded};
 use crate::common::soon;
 use crate::common::tunnel::LISTENER;
 use crate::common::vestibule::{RUNTIME, Vestibule};
@@ -136,6 +136,31 @@ authority = "db:5432"
 
 /// The front of a join.
 pub(crate) async fn of_a_front(timeouts: &str) -> Ending {
+    of_a_front_until(timeouts, async |vestibule, _, _| {
+        vestibule.signal(Signal::TERM);
+    })
+    .await
+}
+
+/// The front of a join that a reload removes.
+pub(crate) async fn of_a_removed_join(timeouts: &str) -> Ending {
+    of_a_front_until(timeouts, async |vestibule, site, config| {
+        let (rest, _) = config.split_once("[[join]]").expect("a join");
+        let rest = format!("{rest}[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"\n");
+        site.configure(&format!(
+            "{rest}[[backend]]\nname = \"echo\"\nto = \"echo\"\n"
+        ));
+        vestibule.signal(Signal::HUP);
+        reloaded(vestibule, 1).await;
+    })
+    .await
+}
+
+/// `end` begins the end of the tunnel.
+async fn of_a_front_until(
+    timeouts: &str,
+    end: impl AsyncFnOnce(&Vestibule, &Site, &str),
+) -> Ending {
     let site = Site::new();
     site.client("worker").write(site.directory.path(), "worker");
     let listener = listener();
@@ -170,7 +195,7 @@ certificate = {{ chain = "{{dir}}/worker.pem", key = "{{dir}}/worker-key.pem" }}
     assert_eq!(taken.expect("a frame").expect("open"), [0][..]);
     sending.send_data(Bytes::new(), true).expect("open");
     at_end(&mut socket).await;
-    vestibule.signal(Signal::TERM);
+    end(&vestibule, &site, &config).await;
     let peer = Peer::new(wire, ping, received, driver, (respond, sending));
     Ending {
         vestibule,

@@ -94,6 +94,7 @@ fn config(around: &Surroundings<'_>) -> ActiveConfig {
             },
             lifetime: None,
         },
+        drain: None,
         routes: Routes::default(),
         backends: ["dns:*.workers", "dns:all.workers"]
             .into_iter()

@@ -45,6 +45,7 @@ pub(in crate::proxy) fn activate(
         .collect();
     Ok(ActiveConfig {
         timeouts: config.timeouts,
+        drain: config.drain_timeout(),
         routes: config.routes.clone(),
         backends: backends
             .map(|settings| (settings.name.clone(), backend(settings)))
