@@ -5,6 +5,7 @@ mod tunnel {
     mod bytes;
     mod ends;
     mod hostile;
+    mod windows;
 }
 
 use common::backend::Backend;
