@@ -55,6 +55,7 @@ pub(crate) struct Backend {
     sunk: u64,
     pages: Pages,
     paged: u64,
+    is_paging: bool,
     drain: Drain,
     tls: Option<Arc<ServerConfig>>,
 }
@@ -116,6 +117,7 @@ impl Backend {
             scratch: vec![0; CHUNK],
             pages: Pages::new(&pattern)?,
             paged: 0,
+            is_paging: true,
             drain: match &listener {
                 Listener::Unix(_) => Drain::for_unix()?,
                 Listener::Tcp(_) => Drain::for_tcp(),
@@ -140,6 +142,11 @@ impl Backend {
     /// Bytes that were sent from the file.
     pub(crate) fn paged(&self) -> u64 {
         self.paged
+    }
+
+    /// Whether more is sent from the file. Connections that were stopped send nothing any more.
+    pub(crate) fn set_paging(&mut self, is_paging: bool) {
+        self.is_paging = is_paging;
     }
 
     /// Handles an event of one descriptor.
@@ -248,6 +255,9 @@ impl Backend {
         }
         if peer.backlog() > 0 {
             return Ok(Flow::On);
+        }
+        if peer.role == Some(PAGES) && !self.is_paging {
+            peer.role = Some(DEAF);
         }
         let bytes = match peer.role {
             Some(ECHO) if peer.waiting.len() > 0 => peer.waiting.filled(),

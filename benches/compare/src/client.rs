@@ -149,6 +149,11 @@ impl Client {
         self.flush(poll)
     }
 
+    /// Bytes that were read, and are a part of a record.
+    pub(crate) fn unopened(&self) -> usize {
+        self.incoming.len()
+    }
+
     /// Discards received bytes, at most as many as `scratch` holds, without opening or copying them.
     /// After that nothing can be received.
     pub(crate) fn discard(&mut self, scratch: &mut [u8]) -> Result<usize> {

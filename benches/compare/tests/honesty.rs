@@ -25,10 +25,13 @@ enum Fault {
     /// The same with the client's stream.
     ChangeFromClient,
     LoseFromClient,
+    /// Where nothing is compared.
+    LoseLate,
 }
 
 /// In a part that the backend compares in every work.
 const AT: usize = 50_000;
+const LATE: usize = 5_000_000;
 
 #[test]
 fn a_faithful_relay_gets_a_number() {
@@ -67,6 +70,7 @@ fn a_lost_byte_is_an_error() {
     fails_with(Fault::Lose, "to_client", "wrong bytes at the client");
     let work = "saturated_to_client";
     fails_with(Fault::Lose, work, "wrong bytes at the client");
+    fails_with(Fault::LoseLate, work, "nothing has moved");
     for work in ["from_client", "saturated_from_client"] {
         fails_with(Fault::LoseFromClient, work, "wrong bytes at the backend");
     }
@@ -189,11 +193,12 @@ fn copy(mut from: impl Read, to: &mut impl Write, fault: Fault) {
         && count > 0
     {
         let mut bytes = buffer[..count].to_vec();
-        if (sent..sent + count).contains(&AT) {
+        let at = if fault == Fault::LoseLate { LATE } else { AT };
+        if (sent..sent + count).contains(&at) {
             match fault {
                 Fault::None | Fault::ChangeFromClient | Fault::LoseFromClient => {}
-                Fault::Change => bytes[AT - sent] ^= 1,
-                Fault::Lose => drop(bytes.remove(AT - sent)),
+                Fault::Change => bytes[at - sent] ^= 1,
+                Fault::Lose | Fault::LoseLate => drop(bytes.remove(at - sent)),
                 Fault::End => break,
             }
         }
