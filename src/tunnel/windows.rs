@@ -172,6 +172,9 @@ impl Windows {
         let speed = bytes as u128 * 1_000_000 / took.as_micros().max(1);
         let speed = u64::try_from(speed).unwrap_or(u64::MAX);
         let nearest = self.nearest.of(now, took);
+        if bytes < WORTH_A_SAMPLE {
+            return;
+        }
         let on_the_path = u128::from(speed) * nearest.as_micros() / 1_000_000;
         let on_the_path = u64::try_from(on_the_path).unwrap_or(u64::MAX);
         let is_full = on_the_path >= u64::from(self.window) / 3 * 2;
@@ -187,7 +190,7 @@ impl Windows {
             && self.resize(wanted, tunnel);
         if grows {
             (self.fastest, self.pause) = (speed, SHORTEST);
-        } else if bytes >= WORTH_A_SAMPLE {
+        } else {
             self.pause = (self.pause * 2).min(LONGEST);
         }
         // What was on its way before a growth would be half of the next sample.
