@@ -39,7 +39,7 @@ use crate::relay::{InactivityTimeouts, Joint, Records, Relay};
 use crate::route::{Action, Query, Routes, Rule};
 use crate::tls::certs::Certificate;
 use crate::tls::tickets::TicketSecret;
-use crate::tls::{self, Keyed, Session, TlsAcceptor};
+use crate::tls::{self, Beginning, Keyed, Session, TlsAcceptor};
 use crate::traffic::Traffic;
 use crate::wire::{Peer, Wire};
 
@@ -119,7 +119,12 @@ impl Front {
 
 async fn secure(acceptor: &TlsAcceptor, wire: Line) -> Joint<Records<Line>> {
     let deadline = Deadline::after(LONG);
-    let accepted = acceptor.accept_after(Vec::new(), wire, deadline, |_| Ok::<_, ()>(None));
+    let beginning = Beginning {
+        io: wire,
+        received: Vec::new(),
+        local: None,
+    };
+    let accepted = acceptor.accept_from(beginning, deadline, |_| Ok::<_, ()>(None));
     let Ok(secured) = accepted.await else {
         panic!("the handshake failed");
     };

@@ -134,8 +134,15 @@ pub(crate) struct TlsAcceptor {
     /// For all other clients.
     general: Arc<ServerConfig>,
     engine: Engine,
+}
+
+/// A connection before its handshake.
+pub(crate) struct Beginning<IO> {
+    pub io: IO,
+    /// What was read already, at most [`TlsAcceptor::reads_ahead`] bytes.
+    pub received: Vec<u8>,
     /// The address that the client connected to, for clients without SNI.
-    local: Option<IpAddr>,
+    pub local: Option<IpAddr>,
 }
 
 impl TlsAcceptor {
@@ -167,12 +174,10 @@ impl TlsAcceptor {
             protocols,
             general: Arc::new(general),
             engine: settings.engine,
-            local: None,
         })
     }
 
-    /// Performs the handshake within `deadline`. `received` is what was read before, at most
-    /// [`Self::reads_ahead`] bytes.
+    /// Performs the handshake within `deadline`.
     ///
     /// `admit` looks at the ClientHello, before any key exchange, and selects a protocol of
     /// [`Self::alpn`]. A client that it refuses gets the alert `access_denied`. If it selects none
@@ -183,10 +188,9 @@ impl TlsAcceptor {
     ///
     /// See [`HandshakeError`]. If an alert was sent, the error contains the stream, so that the
     /// alert can be given time to arrive.
-    pub(crate) async fn accept_after<IO, R>(
+    pub(crate) async fn accept_from<IO, R>(
         &self,
-        received: Vec<u8>,
-        io: IO,
+        beginning: Beginning<IO>,
         deadline: Deadline,
         admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
     ) -> Result<Secured<IO>, HandshakeError<IO, R>>
@@ -196,11 +200,11 @@ impl TlsAcceptor {
         // Boxed: a future is copied whenever it is moved into another one, and these are large.
         let accepted = match self.engine {
             Engine::Stream => {
-                let handshake = Box::pin(stream::accept(self, io, admit));
+                let handshake = Box::pin(stream::accept(self, beginning, admit));
                 deadline.bound(in_turn(handshake)).await
             }
             Engine::Record => {
-                let handshake = Box::pin(record::accept(self, received, io, admit));
+                let handshake = Box::pin(record::accept(self, beginning, admit));
                 deadline.bound(in_turn(handshake)).await
             }
         };
@@ -214,15 +218,6 @@ impl TlsAcceptor {
             Engine::Record => Some(first::READ),
             Engine::Stream => None,
         }
-    }
-
-    /// The acceptor for clients that connected to `local`, if a certificate has that address.
-    pub(crate) fn at(&self, local: Option<IpAddr>) -> Option<Self> {
-        let _ = self.hosts.at(local?)?;
-        Some(Self {
-            local,
-            ..self.clone()
-        })
     }
 
     pub(crate) fn alpn(&self) -> &Alpn {

@@ -23,7 +23,7 @@ use crate::proxy_protocol::Origin;
 use crate::proxy_state::ProxyState;
 use crate::residue;
 use crate::route::{Expecting, Query, RouteRefusal};
-use crate::tls::{self, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
+use crate::tls::{self, Beginning, HandshakeError, Hello, Peer, Protocol, Secured, TlsAcceptor};
 use crate::tunnel::TunnelSettings;
 
 /// A client that was admitted.
@@ -233,15 +233,16 @@ impl<'a> Admission<'a> {
         acceptor: &TlsAcceptor,
     ) -> Result<Client, Rejected> {
         let facts = self.record.facts();
-        let of_address = acceptor.at(facts.local.as_ref().and_then(Endpoint::ip));
-        let acceptor = of_address.as_ref().unwrap_or(acceptor);
+        let beginning = Beginning {
+            io: transport,
+            received,
+            local: facts.local.as_ref().and_then(Endpoint::ip),
+        };
         // Set if nobody has what the client asks for.
         let mut asked = None;
         let choose = |hello: &Hello<'_>| self.choose(hello, &facts, acceptor, &mut asked);
         let began = Instant::now();
-        let secured = acceptor
-            .accept_after(received, transport, self.deadline, choose)
-            .await;
+        let secured = acceptor.accept_from(beginning, self.deadline, choose).await;
         drop(facts);
         let metrics = &self.state.ledger.metrics;
         measures::shaken(metrics, &self.listener.name, &secured, began.elapsed());

@@ -1,5 +1,6 @@
 //! The ClientHello, and the decision whether the handshake continues after it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::server::ClientHello;
@@ -88,15 +89,17 @@ impl Alpn {
 }
 
 impl TlsAcceptor {
-    /// How the handshake continues, or why it does not.
+    /// How the handshake continues, or why it does not. `local` is the address that the client
+    /// connected to.
     pub(super) fn decide<R>(
         &self,
         hello: ClientHello<'_>,
+        local: Option<IpAddr>,
         admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
     ) -> Result<Arc<ServerConfig>, Rejection<R>> {
         let at_address = match hello.server_name() {
             Some(_) => None,
-            None => self.local.and_then(|address| self.hosts.at(address)),
+            None => local.and_then(|address| self.hosts.at(address)),
         };
         if at_address.is_none() && !self.hosts.has(hello.server_name()) {
             let name = hello.server_name().unwrap_or("no name").to_owned();
@@ -116,7 +119,7 @@ impl TlsAcceptor {
 
 #[cfg(any(test, fuzzing))]
 impl TlsAcceptor {
-    /// Like [`Self::accept_after`], with nothing read before.
+    /// Like [`Self::accept_from`], with nothing read before.
     pub(crate) async fn accept<IO, R>(
         &self,
         io: IO,
@@ -126,6 +129,11 @@ impl TlsAcceptor {
     where
         IO: crate::wire::Wire,
     {
-        self.accept_after(Vec::new(), io, deadline, admit).await
+        let beginning = super::Beginning {
+            io,
+            received: Vec::new(),
+            local: None,
+        };
+        self.accept_from(beginning, deadline, admit).await
     }
 }

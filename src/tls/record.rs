@@ -22,7 +22,8 @@ use super::first::{Failure, Reading, hello};
 use super::sessions::Later;
 use super::unbuffered::shake_hands;
 use super::{
-    HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, chain_of, facts, peer,
+    Beginning, HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, chain_of, facts,
+    peer,
 };
 use crate::record::{Keeper, Role, Start};
 use crate::wire::Wire;
@@ -35,20 +36,24 @@ pub(crate) struct Keyed<IO> {
 
 pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
-    mut received: Vec<u8>,
-    mut io: IO,
+    beginning: Beginning<IO>,
     admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
 ) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: Wire,
 {
+    let Beginning {
+        mut io,
+        mut received,
+        local,
+    } = beginning;
     let accepted = match hello(&mut io, &mut received, Reading::Ahead).await {
         Ok(accepted) => accepted,
         Err(failure) => return Err(failure.of_hello(io)),
     };
     let hello = accepted.client_hello();
     let sni = hello.server_name().map(str::to_owned);
-    let config = match acceptor.decide(hello, admit) {
+    let config = match acceptor.decide(hello, local, admit) {
         Ok(config) => config,
         Err(rejection) => {
             // If the alert cannot be sent, the client is gone, and the refusal remains the same.

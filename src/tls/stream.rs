@@ -7,24 +7,30 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::rustls;
 
 use super::first::{Reading, hello};
-use super::{HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer};
+use super::{
+    Beginning, HandshakeError, Hello, Protocol, Secured, Session, TlsAcceptor, facts, peer,
+};
 
 pub(super) async fn accept<IO, R>(
     acceptor: &TlsAcceptor,
-    mut io: IO,
+    beginning: Beginning<IO>,
     admit: impl FnOnce(&Hello<'_>) -> Result<Option<Protocol>, R>,
 ) -> Result<Secured<IO>, HandshakeError<IO, R>>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut received = Vec::new();
+    let Beginning {
+        mut io,
+        mut received,
+        local,
+    } = beginning;
     let accepted = match hello(&mut io, &mut received, Reading::ByRecord).await {
         Ok(accepted) => accepted,
         Err(failure) => return Err(failure.of_hello(io)),
     };
     drop(received);
     let start = StartHandshake::from_parts(accepted, io);
-    let config = match acceptor.decide(start.client_hello(), admit) {
+    let config = match acceptor.decide(start.client_hello(), local, admit) {
         Ok(config) => config,
         Err(rejection) => {
             let mut io = start.io;
