@@ -8,11 +8,14 @@
 mod script;
 mod subject;
 
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Mutex as Turns;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
@@ -20,6 +23,7 @@ use self::script::Script;
 use self::subject::Seen;
 use super::pieces;
 use crate::deadline::Deadline;
+use crate::tunnel::WindowBudget;
 
 /// Plays a peer that the input describes.
 ///
@@ -42,6 +46,29 @@ pub fn tunnel(data: &[u8]) {
     RUNTIME.with(|runtime| runtime.block_on(perform(behaviour, role, &script)));
 }
 
+/// What the streams of a tunnel have met.
+#[derive(Default)]
+struct Log {
+    seen: Mutex<Vec<Seen>>,
+    /// Present if windows may grow.
+    budget: Option<Arc<WindowBudget>>,
+    has_grown: AtomicBool,
+}
+
+impl Log {
+    fn push(&self, seen: Seen) {
+        if self.taken() > 0 {
+            self.has_grown.store(true, Ordering::Relaxed);
+        }
+        self.seen.lock().expect("no panic").push(seen);
+    }
+
+    /// The bytes of grown windows.
+    fn taken(&self) -> usize {
+        self.budget.as_ref().map_or(0, |it| it.taken())
+    }
+}
+
 /// What the peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -61,10 +88,16 @@ const REPEATED: u8 = 8;
 const DRAINING: u8 = 16;
 /// The peer is silent before it closes, for longer than a heartbeat.
 const SILENT: u8 = 32;
+/// The windows may grow, and the peer answers each PING and each change of the settings, but late.
+const LATE: u8 = 64;
 
-async fn perform(behaviour: u8, role: Role, script: &Script) {
+/// Returns whether windows had grown when a stream ended.
+async fn perform(behaviour: u8, role: Role, script: &Script) -> bool {
     let (ours, theirs) = duplex(PIPE);
-    let log = Log::default();
+    let log = Arc::new(Log {
+        budget: (behaviour & LATE != 0).then(Arc::default),
+        ..Log::default()
+    });
     let subject = async {
         match role {
             Role::Client => subject::carry(ours, behaviour & DRAINING != 0, &log).await,
@@ -75,30 +108,43 @@ async fn perform(behaviour: u8, role: Role, script: &Script) {
     // The clock moves only while all tasks wait.
     let met = Deadline::after(LIMIT).bound(meeting).await;
     met.expect("a tunnel ends with its peer");
-    for seen in log.lock().expect("no panic").iter() {
+    assert_eq!(log.taken(), 0, "the end of a tunnel gives its windows back");
+    for seen in log.seen.lock().expect("no panic").iter() {
         if behaviour & FRAMES != 0 && behaviour & REPEATED == 0 {
             script.check(seen);
         }
     }
+    log.has_grown.load(Ordering::Relaxed)
 }
 
 /// Sends everything, and leaves.
 async fn play(behaviour: u8, script: &Script, pipe: DuplexStream) {
     let is = |bit| behaviour & bit != 0;
-    let (mut reading, mut writing) = split(pipe);
+    let (mut reading, writing) = split(pipe);
+    let writing = Turns::new(writing);
     let write = async {
         let rounds = match is(REPEATED) {
             true => MOST_SENT.checked_div(script.length()).unwrap_or(0),
             false => 1,
         };
-        writing.write_all(script.preface()).await?;
-        for piece in std::iter::repeat_n(&script.pieces, rounds).flatten() {
-            writing.write_all(piece).await?;
-            yield_now().await;
+        writing.lock().await.write_all(script.preface()).await?;
+        if is(LATE) {
+            sleep(2 * PATH).await;
         }
-        writing.flush().await
+        let pieces = std::iter::repeat_n(&script.pieces, rounds).flatten();
+        for (number, piece) in pieces.enumerate() {
+            writing.lock().await.write_all(piece).await?;
+            match is(LATE) && number % FLIGHT == FLIGHT - 1 {
+                true => sleep(2 * PATH).await,
+                false => yield_now().await,
+            }
+        }
+        writing.lock().await.flush().await
     };
     let read = async {
+        if is(LATE) {
+            let _ = answer(&mut reading, &writing).await;
+        }
         // What the tunnel says is read by its own tests.
         let _ = tokio::io::copy(&mut reading, &mut tokio::io::sink()).await;
     };
@@ -113,8 +159,29 @@ async fn play(behaviour: u8, script: &Script, pipe: DuplexStream) {
     }
 }
 
-/// What became of each stream.
-type Log = Arc<Mutex<Vec<Seen>>>;
+/// Reads frames, and answers those that need it.
+async fn answer(
+    reading: &mut ReadHalf<DuplexStream>,
+    writing: &Turns<WriteHalf<DuplexStream>>,
+) -> io::Result<()> {
+    loop {
+        let mut head = [0; 9];
+        reading.read_exact(&mut head).await?;
+        let [a, b, c, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        reading.read_exact(&mut payload).await?;
+        let content = match kind {
+            script::SETTINGS => &[][..],
+            script::PING => &payload,
+            _ => continue,
+        };
+        if flags & script::ACK == 0 {
+            sleep(PATH).await;
+            let answer = script::frame(kind, script::ACK, 0, content);
+            writing.lock().await.write_all(&answer).await?;
+        }
+    }
+}
 
 /// The capacity of the pipe in each direction.
 const PIPE: usize = 16 * 1024;
@@ -127,6 +194,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// How long the peer tries to send, and listens.
 const PATIENCE: Duration = Duration::from_secs(8);
 const SILENCE: Duration = Duration::from_secs(30);
+/// How many pieces the peer sends before it waits for the answers.
+const FLIGHT: usize = 32;
+/// How late the peer answers.
+const PATH: Duration = Duration::from_millis(10);
 
 thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread()
@@ -134,4 +205,24 @@ thread_local! {
         .start_paused(true)
         .build()
         .expect("a runtime without descriptors");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_grow_when_much_arrives_before_a_late_answer() {
+        // A stream that is read, 1.6 MB, and its end.
+        let mut input = vec![[0, 0, 4, 7]];
+        input.extend([[4, 0, 8, 255]; 100]);
+        input.push([4, 0, 0xc8, 1]);
+        let script = Script::of_frames(Role::Client, &input.concat());
+        let perform = |behaviour| {
+            let performed = perform(behaviour | SILENT, Role::Client, &script);
+            RUNTIME.with(|runtime| runtime.block_on(performed))
+        };
+        assert!(perform(FRAMES | LATE));
+        assert!(!perform(FRAMES));
+    }
 }

@@ -20,8 +20,8 @@ impl WindowBudget {
         self.is_tight.load(Ordering::Relaxed)
     }
 
-    #[cfg(test)]
-    pub(super) fn taken(&self) -> usize {
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 }

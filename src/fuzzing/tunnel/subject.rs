@@ -28,7 +28,7 @@ pub(super) struct Seen {
 const STREAMS: u32 = 8;
 
 /// Serves the streams of a client until the tunnel ends.
-pub(super) async fn carry(io: DuplexStream, drains: bool, log: &Log) {
+pub(super) async fn carry(io: DuplexStream, drains: bool, log: &Arc<Log>) {
     let settings = TunnelSettings {
         alpn: "h2".into(),
         streams: STREAMS,
@@ -37,6 +37,9 @@ pub(super) async fn carry(io: DuplexStream, drains: bool, log: &Log) {
     let Ok(mut carried) = Carried::begin(io, &settings).await else {
         return;
     };
+    if let Some(budget) = &log.budget {
+        carried.grow_within(budget);
+    }
     let mut streams = JoinSet::new();
     loop {
         let next = tokio::select! {
@@ -65,7 +68,7 @@ pub(super) async fn carry(io: DuplexStream, drains: bool, log: &Log) {
 }
 
 /// The authority is `s`, the number of the stream, and a port that says how it is served.
-async fn serve(opening: Opening, log: Log) {
+async fn serve(opening: Opening, log: Arc<Log>) {
     let Opening {
         authority,
         mut stream,
@@ -84,11 +87,11 @@ async fn serve(opening: Opening, log: Log) {
             let _ = stream.write_all(&answer).await;
             let _ = stream.shutdown().await;
         }
-        "5" => absorb(&mut stream).await,
+        "5" => absorb(&mut stream, most_held(&log)).await,
         _ => {}
     }
     let (bytes, ended) = echo(&mut stream, port == "6").await;
-    log.lock().expect("no panic").push(Seen {
+    log.push(Seen {
         stream: number,
         bytes,
         ended,
@@ -96,10 +99,10 @@ async fn serve(opening: Opening, log: Log) {
 }
 
 /// Takes what arrives and reads nothing.
-async fn absorb(stream: &mut TunnelStream) {
+async fn absorb(stream: &mut TunnelStream, most: usize) {
     let taking = poll_fn(|cx| {
         stream.poll_absorb(cx);
-        assert!(stream.held() <= MOST_HELD, "{} bytes", stream.held());
+        assert!(stream.held() <= most, "{} bytes", stream.held());
         Poll::<()>::Pending
     });
     // In virtual time.
@@ -128,10 +131,13 @@ async fn echo(stream: &mut TunnelStream, echoes: bool) -> (Vec<u8>, bool) {
 }
 
 /// Opens four streams, and reads and writes them until they end.
-pub(super) async fn originate(io: DuplexStream, log: &Log) {
-    let Ok((originated, driver)) = Originated::begin(io, STREAMS).await else {
+pub(super) async fn originate(io: DuplexStream, log: &Arc<Log>) {
+    let Ok((originated, mut driver)) = Originated::begin(io, STREAMS).await else {
         return;
     };
+    if let Some(budget) = &log.budget {
+        driver.grow_within(budget);
+    }
     let originated = Arc::new(originated);
     let mut tasks = JoinSet::new();
     for offers in [false, false, true, true] {
@@ -146,7 +152,7 @@ pub(super) async fn originate(io: DuplexStream, log: &Log) {
     let (_, ()) = tokio::join!(driver, streams);
 }
 
-async fn ask(originated: Arc<Originated>, offers: bool, log: Log) {
+async fn ask(originated: Arc<Originated>, offers: bool, log: Arc<Log>) {
     let answer = originated.open("app:1", HeaderMap::new()).await;
     drop(originated);
     let Ok(answer) = answer else {
@@ -163,7 +169,7 @@ async fn ask(originated: Arc<Originated>, offers: bool, log: Log) {
         let _ = writing.shutdown().await;
     };
     let ((), (bytes, ended)) = tokio::join!(write, read(&mut reading));
-    log.lock().expect("no panic").push(Seen {
+    log.push(Seen {
         stream: None,
         bytes,
         ended,
@@ -177,4 +183,12 @@ async fn read(reading: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, bool) {
 }
 
 /// The window of a stream.
+fn most_held(log: &Log) -> usize {
+    match &log.budget {
+        Some(_) => MOST_GROWN,
+        None => MOST_HELD,
+    }
+}
+
 const MOST_HELD: usize = 192 * 1024;
+const MOST_GROWN: usize = 4 << 20;
